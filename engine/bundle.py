@@ -1,0 +1,196 @@
+"""The bundle format: one folder with all a host needs. This module is its only owner.
+
+    bundle.json              this module's manifest
+    encoder.onnx             the graph, one output `hidden_{i}` a layer
+    tokenizer.json           the encoder's tokenizer
+    calibration.safetensors  per-feature constants, only for specs that have them
+    heads/<task>.safetensors task heads, added and removed at any time (engine.head_file)
+
+Every file but the heads is listed with its size and SHA-256; a head carries its own hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from engine.errors import BundleError
+from engine.types import Calibration, FeatureSpec
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+GRAPH = "encoder.onnx"
+TOKENIZER = "tokenizer.json"
+CALIBRATION = "calibration.safetensors"
+HEADS = "heads"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file of the bundle: its size in bytes and its SHA-256."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Artifact:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return cls(path.stat().st_size, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What a host must know to feed the graph.
+
+    Attributes:
+        model_type: the encoder's family, such as "bert".
+        num_layers: of the whole encoder, without the embedding layer.
+        attention_heads: of the encoder; task heads use as many by default.
+        max_length: most tokens a text may have; longer texts are cut.
+        pad_id: token id of the padding.
+        precision: the graph's floating-point type, "fp16" or "fp32".
+    """
+
+    model_type: str
+    num_layers: int
+    attention_heads: int
+    max_length: int
+    pad_id: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of bundle.json.
+
+    Attributes:
+        versions: of the packages that wrote the bundle.
+        parity: the build's comparison with the source model, see export.parity.
+    """
+
+    spec: FeatureSpec
+    encoder: EncoderInfo
+    artifacts: Mapping[str, Artifact]
+    versions: Mapping[str, str]
+    parity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def output_names(self) -> list[str]:
+        """The graph's outputs, ascending."""
+        return [f"hidden_{layer}" for layer in self.spec.layers]
+
+    def dumps(self) -> str:
+        content = {
+            "format_version": FORMAT_VERSION,
+            "spec_id": self.spec.id,
+            "spec": self.spec.to_json(),
+            "encoder": asdict(self.encoder),
+            "artifacts": {name: asdict(artifact) for name, artifact in self.artifacts.items()},
+            "versions": dict(self.versions),
+            "parity": dict(self.parity),
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads bundle.json. Raises BundleError if it is absent, malformed or of another version."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format_version"]
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"bundle {folder}: no {MANIFEST} there. Make one with "
+            f"`python -m export.build --output {folder}`, or name the right folder."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(
+            f"bundle {folder}: {MANIFEST} cannot be read ({error!r}). Export the bundle again."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"bundle {folder}: got format version {version}, expected {FORMAT_VERSION}. "
+            "Export it again with this version of bitheads, or install the version that wrote it."
+        )
+    try:
+        manifest = Manifest(
+            spec=FeatureSpec.from_json(content["spec"]),
+            encoder=EncoderInfo(**content["encoder"]),
+            artifacts={name: Artifact(**value) for name, value in content["artifacts"].items()},
+            versions=content["versions"],
+            parity=content["parity"],
+        )
+        spec_id = content["spec_id"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"bundle {folder}: {MANIFEST} is malformed ({error!r}). Export the bundle again."
+        ) from error
+    if manifest.spec.id != spec_id:
+        raise BundleError(
+            f"bundle {folder}: {MANIFEST} was edited: its spec has the id {manifest.spec.id}, "
+            f"expected {spec_id}. Export the bundle again."
+        )
+    return manifest
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Compares every listed file with its recorded size and hash.
+
+    Raises BundleError for the first one that is absent or differs.
+    """
+    for name, expected in manifest.artifacts.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(
+                f"bundle {folder}: {name} is missing. Copy the whole folder, or export it again."
+            )
+        actual = Artifact.of(path)
+        if actual != expected:
+            raise BundleError(
+                f"bundle {folder}: {name} was changed: got {actual.bytes} bytes, sha256 "
+                f"{actual.sha256[:12]}..., expected {expected.bytes} bytes, "
+                f"{expected.sha256[:12]}.... Copy it again, or export the bundle again."
+            )
+
+
+def read_calibration(folder: Path, spec: FeatureSpec) -> Calibration | None:
+    """The spec's per-feature constants, or None where it has none.
+
+    Raises BundleError if the file does not hold what the spec names.
+    """
+    if spec.calibration_sha256 is None:
+        return None
+    calibration = load_calibration(folder / CALIBRATION, spec.dim)
+    if calibration.sha256 != spec.calibration_sha256:
+        raise BundleError(
+            f"bundle {folder}: {CALIBRATION} has the hash {calibration.sha256[:12]}..., expected "
+            f"{spec.calibration_sha256[:12]}.... Export the bundle again."
+        )
+    return calibration
+
+
+def load_calibration(path: Path, dim: int) -> Calibration:
+    """Reads a calibration file; every array is float32 [dim]. Raises BundleError otherwise."""
+    try:
+        arrays = load_file(path)
+        calibration = Calibration(**arrays)
+    except (OSError, SafetensorError, TypeError) as error:
+        raise BundleError(f"calibration {path}: cannot be read ({error}).") from error
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or array.shape != (dim,) or not np.isfinite(array).all():
+            raise BundleError(
+                f"calibration {path}: {name} is {array.dtype} {list(array.shape)}, expected "
+                f"finite float32 [{dim}]. It belongs to another encoder, or is damaged."
+            )
+    return calibration

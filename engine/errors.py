@@ -1,0 +1,32 @@
+"""Every error the engine raises on purpose. Each message says what, got, expected and the fix."""
+
+
+class BitheadsError(Exception):
+    """Base of all errors below: catch this one to catch them all."""
+
+
+class BundleError(BitheadsError):
+    """A bundle is missing, incomplete, tampered with, or of another format version."""
+
+
+class HeadError(BitheadsError):
+    """A head file is missing, malformed, tampered with, or its task name is taken."""
+
+
+class SpecMismatchError(BitheadsError):
+    """Features, a head or a store belong to another feature spec than the one at hand."""
+
+
+class UnknownTaskError(BitheadsError, KeyError):
+    """A task was asked for that no loaded head answers."""
+
+    def __str__(self) -> str:  # KeyError would show the repr, quotes and all
+        return str(self.args[0]) if self.args else ""
+
+
+class InputError(BitheadsError, ValueError):
+    """A text, a table of texts or an option cannot be used as it is."""
+
+
+class BackendError(BitheadsError):
+    """An encoder backend is not installed, not known, or refused the graph."""

@@ -1,0 +1,225 @@
+"""`python -m engine.predict`: texts in, every task's answer out, and what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from engine.engine import MAX_BATCH_TOKENS, Engine
+from engine.errors import BitheadsError, InputError
+from engine.types import Predictions, Text
+
+HEADERS = {("text",), ("text_a", "text_b")}
+TEXT_COLUMNS = 44
+EPILOG = """\
+examples:
+  python -m engine.predict --demo
+  echo 'What a lovely film.' | python -m engine.predict --tasks sentiment
+  python -m engine.predict --input reviews.txt --json > predictions.jsonl
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        texts = _read(options)
+        engine = Engine.load(options.bundle, options.backend, options.threads, options.precision)
+        if not engine.tasks:
+            raise InputError(
+                f"bundle {options.bundle} has no heads, so nothing to predict. Train one with "
+                "`python -m training.head` and copy it into the bundle's folder heads."
+            )
+        predictions = engine.predict(
+            texts, options.tasks, options.max_batch_tokens, progress=sys.stderr.isatty()
+        )
+        lines = _json_lines if options.json else _table
+        for line in lines(engine, texts, predictions):
+            print(line)
+        print(
+            "\n".join(_costs(engine, predictions)), file=sys.stderr if options.json else sys.stdout
+        )
+    except BitheadsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _read(options: argparse.Namespace) -> list[Text]:
+    if options.demo:
+        content = (files("engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
+    elif options.input is None or str(options.input) == "-":
+        content = sys.stdin.buffer.read().decode("utf-8", "replace")
+    else:
+        try:
+            content = options.input.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"--input {options.input}: cannot be read ({error}). Expected UTF-8 text, one a "
+                "line."
+            ) from error
+    lines = [line.rstrip("\r") for line in content.split("\n")]
+    if lines and tuple(lines[0].split("\t")) in HEADERS:
+        lines = lines[1:]
+    texts = [_as_text(line) for line in lines if line.strip()]
+    if not texts:
+        raise InputError("no texts to predict. Give one a line, or text_a<TAB>text_b for pairs.")
+    return texts
+
+
+def _as_text(line: str) -> Text:
+    first, _, second = line.partition("\t")
+    return (first, second) if second else first
+
+
+def _fits(engine: Engine, task: str, text: Text) -> bool:
+    """A head for pairs has nothing to say about one text, nor the other way round."""
+    return (engine.tasks[task].form == "pair") == isinstance(text, tuple)
+
+
+def _json_lines(engine: Engine, texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
+    probabilities = {task: prediction.probabilities for task, prediction in predictions.items()}
+    tops = {task: prediction.top for task, prediction in predictions.items()}
+    for row, text in enumerate(texts):
+        answers = {
+            task: {
+                "label": tops[task][row],
+                "probability": round(float(probabilities[task][row].max()), 4),
+            }
+            for task in predictions
+            if _fits(engine, task, text)
+        }
+        yield json.dumps({"text": text, "tasks": answers}, ensure_ascii=False)
+
+
+def _table(engine: Engine, texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
+    """A column a task where the terminal is wide enough, else a few lines a text."""
+    for form, is_pair in (("text", False), ("pair", True)):
+        rows = [i for i, text in enumerate(texts) if isinstance(text, tuple) == is_pair]
+        tasks = [t for t in predictions if (engine.tasks[t].form == "pair") == is_pair]
+        if not rows or not tasks:
+            continue
+        cells = {task: _cells(predictions, task, rows) for task in tasks}
+        widths = {task: max(len(task), *map(len, cells[task])) for task in tasks}
+        shown = [_shorten(texts[row]) for row in rows]
+        text_width = max(len(form), *map(len, shown))
+        if text_width + sum(width + 2 for width in widths.values()) <= _terminal_columns():
+            yield "  ".join([form.ljust(text_width), *(t.ljust(widths[t]) for t in tasks)])
+            for i, text in enumerate(shown):
+                yield "  ".join(
+                    [text.ljust(text_width), *(cells[t][i].ljust(widths[t]) for t in tasks)]
+                )
+        else:
+            for i, text in enumerate(shown):
+                yield text
+                yield from _wrapped(f"{task}: {cells[task][i]}" for task in tasks)
+        yield ""
+
+
+def _cells(predictions: Predictions, task: str, rows: Sequence[int]) -> list[str]:
+    prediction = predictions[task]
+    tops, probabilities = prediction.top, prediction.probabilities.max(axis=1)
+    return [f"{tops[row]} {probabilities[row]:.2f}" for row in rows]
+
+
+def _shorten(text: Text) -> str:
+    line = " | ".join(text) if isinstance(text, tuple) else text
+    line = "".join(c if c.isprintable() else " " for c in line)
+    width = TEXT_COLUMNS * (2 if isinstance(text, tuple) else 1)
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _wrapped(items: Iterable[str]) -> Iterator[str]:
+    line = "   "
+    for item in items:
+        if len(line) + len(item) + 3 > _terminal_columns() and line.strip():
+            yield line
+            line = "   "
+        line += f" {item}  "
+    yield line
+
+
+def _terminal_columns() -> int:
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def _costs(engine: Engine, predictions: Predictions) -> Iterator[str]:
+    stats = predictions.stats
+    cut = f", {stats.num_truncated} cut" if stats.num_truncated else ""
+    padding = stats.num_padding / max(1, stats.num_tokens + stats.num_padding)
+    yield (
+        f"{stats.num_texts} texts, {stats.num_tokens} tokens{cut}, {len(predictions)} tasks, "
+        f"{stats.num_batches} encoder calls ({padding:.1%} padding) on {engine.backend}"
+    )
+    stages = {
+        "tokenize": stats.tokenize_s,
+        "encode": stats.encode_s,
+        "pack": stats.pack_s,
+        "heads": stats.heads_s,
+    }
+    total_s = sum(stages.values())
+    for name, seconds in stages.items():
+        yield f"  {name:9s} {1000 * seconds:9.2f} ms  {seconds / total_s:6.1%}"
+    manifest, spec = engine.manifest, engine.spec
+    tokens_a_text = stats.num_tokens / stats.num_texts
+    fp16_bytes = 2 * spec.dim * tokens_a_text
+    yield f"stored bytes a text, at {tokens_a_text:.1f} tokens a text:"
+    yield f"  {f'these codes ({spec.quantization})':31s} {spec.code_bytes * tokens_a_text:11,.0f}"
+    yield f"  {'the pooled layers in fp16':31s} {fp16_bytes:11,.0f}"
+    yield (
+        f"  {f'all {manifest.encoder.num_layers} layers in fp16':31s} "
+        f"{fp16_bytes * manifest.encoder.num_layers:11,.0f}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.predict",
+        description="One encoder pass over the texts, every task's answer from the packed bits.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--bundle",
+        type=Path,
+        default=Path("bundles/all-MiniLM-L6-v2"),
+        metavar="DIR",
+        help="made by export.build (default: %(default)s)",
+    )
+    add(
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help="UTF-8 texts, one a line, text_a<TAB>text_b for pairs; '-' or nothing reads standard "
+        "input",
+    )
+    add("--demo", action="store_true", help="the texts that are shipped")
+    add("--tasks", nargs="+", metavar="TASK", help="which heads to ask (default: all)")
+    add("--backend", default="auto", help="auto, openvino or onnxruntime (default: %(default)s)")
+    add("--precision", default="auto", help="auto, fp32 or bf16 (default: %(default)s)")
+    add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
+    add(
+        "--max-batch-tokens",
+        type=int,
+        default=MAX_BATCH_TOKENS,
+        help="bound on an encoder call's tokens; lower it to save memory (default: %(default)s)",
+    )
+    add("--json", action="store_true", help="one JSON object a text; costs go to standard error")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The encoder on ONNX Runtime's CPU provider, in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from numpy.typing import NDArray
+
+from engine.errors import BackendError
+from engine.types import TokenBatch
+
+LOG_ERRORS_ONLY = 3
+
+
+class Session:
+    """See engine.sessions.EncoderSession."""
+
+    backend = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(
+        self, graph: Path, output_names: list[str], precision: str, threads: int | None
+    ) -> None:
+        if precision == "bf16":
+            raise BackendError(
+                "precision: got 'bf16', but onnxruntime computes in fp32 on CPUs. "
+                "Pass precision='auto', or backend='openvino'."
+            )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = LOG_ERRORS_ONLY
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exception classes share no base but Exception
+            raise BackendError(
+                f"onnxruntime cannot load {graph}: {error}. Export the bundle again, or try "
+                "backend='openvino'."
+            ) from error
+        self._inputs = [port.name for port in self._session.get_inputs()]
+        self._outputs = output_names
+
+    def run(self, batch: TokenBatch) -> list[NDArray[Any]]:
+        feeds = {name: getattr(batch, name) for name in self._inputs}
+        hidden_states: list[NDArray[Any]] = self._session.run(self._outputs, feeds)
+        return hidden_states

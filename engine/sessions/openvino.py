@@ -1,0 +1,58 @@
+"""The encoder on OpenVINO: the default on CPUs, in bfloat16 where the processor has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import openvino
+from numpy.typing import NDArray
+
+from engine.errors import BackendError
+from engine.types import TokenBatch
+
+OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
+
+
+def has_bf16() -> bool:
+    """Whether this processor has bfloat16 arithmetic that OpenVINO uses."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class Session:
+    """See engine.sessions.EncoderSession."""
+
+    backend = "openvino"
+
+    def __init__(
+        self, graph: Path, output_names: list[str], precision: str, threads: int | None
+    ) -> None:
+        core = openvino.Core()
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        if precision != "auto":
+            options["INFERENCE_PRECISION_HINT"] = OPENVINO_TYPES[precision]
+            if precision == "bf16" and not has_bf16():
+                raise BackendError(
+                    "precision: got 'bf16', but this processor has no bfloat16 arithmetic. "
+                    "Pass precision='auto' or 'fp32'."
+                )
+        try:
+            compiled = core.compile_model(graph, "CPU", options)
+        except RuntimeError as error:
+            raise BackendError(
+                f"openvino cannot load {graph}: {error}. Export the bundle again, or try "
+                "backend='onnxruntime'."
+            ) from error
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.precision = {"f32": "fp32"}.get(hint, hint)
+        self._inputs = [port.get_any_name() for port in compiled.inputs]
+        self._request = compiled.create_infer_request()
+        self._outputs = output_names
+
+    def run(self, batch: TokenBatch) -> list[NDArray[Any]]:
+        self._request.infer(
+            {name: getattr(batch, name) for name in self._inputs}, share_inputs=True
+        )
+        return [self._request.get_tensor(name).data for name in self._outputs]

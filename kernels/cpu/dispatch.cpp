@@ -1,0 +1,140 @@
+// Level detection, the environment variable, and the tables. To add a level: a row in kLevels.
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace bitheads {
+namespace {
+
+bool always() noexcept {
+  return true;
+}
+
+#if defined(BITHEADS_X86_LEVELS)
+// __builtin_cpu_supports also asks the operating system (xgetbv) whether it saves the registers.
+bool has_avx2() noexcept {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+}
+
+bool has_avx512() noexcept {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+struct Level {
+  bh_level level;
+  const char *name;
+  bool (*supported)() noexcept;  // null: not in this build
+  KernelTable kernels;
+};
+
+// Slowest first, in the order of bh_level.
+constexpr Level kLevels[] = {
+    {BH_LEVEL_SERIAL, "serial", always, {pool_and_pack_serial}},
+#if defined(BITHEADS_X86_LEVELS)
+    {BH_LEVEL_AVX2, "avx2", has_avx2, {pool_and_pack_avx2}},
+    {BH_LEVEL_AVX512, "avx512", has_avx512, {pool_and_pack_avx512}},
+#else
+    {BH_LEVEL_AVX2, "avx2", nullptr, {nullptr}},
+    {BH_LEVEL_AVX512, "avx512", nullptr, {nullptr}},
+#endif
+};
+
+bool runs_here(const Level &entry) noexcept {
+  return entry.supported != nullptr && entry.supported();
+}
+
+const Level *find_level(bh_level level) noexcept {
+  for (const Level &entry : kLevels) {
+    if (entry.level == level) return &entry;
+  }
+  return nullptr;
+}
+
+struct Choice {
+  bh_status status;
+  const Level *entry;  // null unless status is BH_OK
+};
+
+Choice choose() noexcept {
+  const char *wanted = std::getenv("BITHEADS_KERNEL_LEVEL");
+  if (wanted == nullptr || wanted[0] == '\0') {
+    const Level *fastest = &kLevels[0];
+    for (const Level &entry : kLevels) {
+      if (runs_here(entry)) fastest = &entry;
+    }
+    return {BH_OK, fastest};
+  }
+  for (const Level &entry : kLevels) {
+    if (std::strcmp(wanted, entry.name) == 0) {
+      return runs_here(entry) ? Choice{BH_OK, &entry} : Choice{BH_UNSUPPORTED_LEVEL, nullptr};
+    }
+  }
+  return {BH_UNKNOWN_LEVEL, nullptr};
+}
+
+const Choice &active() noexcept {
+  static const Choice choice = choose();
+  return choice;
+}
+
+}  // namespace
+
+bh_status find_kernels(bh_level level, const KernelTable **table) noexcept {
+  if (level == BH_LEVEL_ACTIVE) {
+    const Choice &choice = active();
+    if (choice.status == BH_OK) *table = &choice.entry->kernels;
+    return choice.status;
+  }
+  const Level *entry = find_level(level);
+  if (entry == nullptr) return BH_INVALID_ARGUMENT;
+  if (!runs_here(*entry)) return BH_UNSUPPORTED_LEVEL;
+  *table = &entry->kernels;
+  return BH_OK;
+}
+
+}  // namespace bitheads
+
+extern "C" {
+
+int32_t bh_abi_version(void) {
+  return BH_KERNELS_ABI_VERSION;
+}
+
+const char *bh_status_message(bh_status status) {
+  switch (status) {
+    case BH_OK:
+      return "ok";
+    case BH_INVALID_ARGUMENT:
+      return "invalid argument: see kernels/SPEC.md for what the call accepts";
+    case BH_UNKNOWN_LEVEL:
+      return "BITHEADS_KERNEL_LEVEL names no level: set it to serial, avx2 or avx512, or unset it";
+    case BH_UNSUPPORTED_LEVEL:
+      return "this machine or this build cannot run the kernel level asked for: unset "
+             "BITHEADS_KERNEL_LEVEL, or set it to a supported level";
+  }
+  return "unknown status";
+}
+
+bh_status bh_active_level(bh_level *level) {
+  if (level == nullptr) return BH_INVALID_ARGUMENT;
+  const bitheads::Choice &choice = bitheads::active();
+  if (choice.status == BH_OK) *level = choice.entry->level;
+  return choice.status;
+}
+
+int32_t bh_level_supported(bh_level level) {
+  if (level == BH_LEVEL_ACTIVE) return bitheads::active().status == BH_OK ? 1 : 0;
+  const bitheads::Level *entry = bitheads::find_level(level);
+  return entry != nullptr && bitheads::runs_here(*entry) ? 1 : 0;
+}
+
+const char *bh_level_name(bh_level level) {
+  const bitheads::Level *entry = bitheads::find_level(level);
+  return entry == nullptr ? nullptr : entry->name;
+}
+
+}  // extern "C"

@@ -1,0 +1,100 @@
+/* bitheads kernels: the C ABI. What each function computes, to the bit, is in kernels/SPEC.md.
+ *
+ * Rules of this boundary: raw pointers and byte strides, a status code, no exceptions, no printing,
+ * no allocation kept; the caller owns all memory. Every function may be called from any thread.
+ */
+#ifndef BITHEADS_KERNELS_H
+#define BITHEADS_KERNELS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised whenever a struct or the meaning of a call changes. */
+#define BH_KERNELS_ABI_VERSION 1
+
+typedef enum bh_status {
+  BH_OK = 0,
+  BH_INVALID_ARGUMENT = 1,  /* a null pointer, a negative size, an unknown enum, a length > seq ... */
+  BH_UNKNOWN_LEVEL = 2,     /* BITHEADS_KERNEL_LEVEL names no level */
+  BH_UNSUPPORTED_LEVEL = 3, /* the level exists, but not on this machine or in this build */
+} bh_status;
+
+/* SIMD levels, slowest first. BH_LEVEL_ACTIVE is the one chosen once, when the library is first
+ * used: the fastest this machine has, or the one BITHEADS_KERNEL_LEVEL names. */
+typedef enum bh_level {
+  BH_LEVEL_ACTIVE = 0,
+  BH_LEVEL_SERIAL = 1,
+  BH_LEVEL_AVX2 = 2,
+  BH_LEVEL_AVX512 = 3,
+} bh_level;
+
+typedef enum bh_dtype {
+  BH_FLOAT32 = 0,
+  BH_FLOAT16 = 1,
+  BH_BFLOAT16 = 2,
+} bh_dtype;
+
+typedef enum bh_quantization {
+  BH_SIGN = 0,  /* 1 bit a feature, (dim + 7) / 8 bytes a token */
+  BH_UINT8 = 1, /* 1 byte a feature, dim bytes a token */
+  BH_HALF = 2,  /* IEEE float16, little endian, 2 * dim bytes a token */
+} bh_quantization;
+
+typedef enum bh_order {
+  BH_POOL_THEN_SIGN = 0,
+  BH_SIGN_THEN_VOTE = 1, /* only with BH_SIGN, and without layer weights */
+} bh_order;
+
+/* One layer's hidden states, [rows, seq, dim]; features of a token are contiguous. */
+typedef struct bh_layer {
+  const void *data;
+  int64_t row_stride_bytes;
+  int64_t token_stride_bytes;
+} bh_layer;
+
+typedef struct bh_pool_and_pack_args {
+  const bh_layer *layers; /* [num_layers], ascending */
+  int64_t num_layers;
+  bh_dtype dtype;
+  int64_t rows;
+  int64_t seq;
+  int64_t dim;
+  const int64_t *lengths;       /* [rows]: real tokens of each row, 0 <= length <= seq */
+  const int64_t *token_offsets; /* [rows]: where in `codes` the row's first token goes */
+  bh_quantization quantization;
+  bh_order order;
+  const float *layer_weights; /* [num_layers], or null: the plain mean */
+  const float *thresholds;    /* [dim], BH_SIGN only, or null: 0 */
+  const float *inverse_scale; /* [dim], BH_UINT8 only */
+  const float *zero_point;    /* [dim], BH_UINT8 only */
+  uint8_t *codes;             /* [num_tokens, code_bytes], contiguous */
+  int64_t num_tokens;         /* room in `codes`; token_offsets[r] + lengths[r] <= num_tokens */
+  bh_level level;             /* BH_LEVEL_ACTIVE but in tests and benchmarks */
+} bh_pool_and_pack_args;
+
+int32_t bh_abi_version(void);
+const char *bh_status_message(bh_status status);
+
+/* The active level; BH_UNKNOWN_LEVEL or BH_UNSUPPORTED_LEVEL when the environment asks for one that
+ * cannot be had. */
+bh_status bh_active_level(bh_level *level);
+/* 1 if this machine and this build can run the level, else 0. */
+int32_t bh_level_supported(bh_level level);
+/* "serial", "avx2", "avx512", or null. Static storage. */
+const char *bh_level_name(bh_level level);
+
+/* Bytes of one token's code, or -1 for bad arguments. */
+int64_t bh_code_bytes(int64_t dim, bh_quantization quantization);
+
+/* Pool the layers of each real token and quantize the result into ragged codes. Padded tokens are
+ * never read. Checks every argument before it writes. */
+bh_status bh_pool_and_pack(const bh_pool_and_pack_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
