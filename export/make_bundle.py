@@ -1,0 +1,226 @@
+"""Making a bundle: export, calibrate, compare with the source model, write aside, rename."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+import engine
+from engine import bundle
+from engine.head_file import SUFFIX, read_head
+from engine.heads import check_spec
+from engine.tokenize import TextTokenizer
+from engine.types import Calibration, FeatureSpec, TokenBatch
+from export.calibrate import calibrate
+from export.config import MIN_SIGN_AGREEMENT, BuildConfig, choose_layers
+from export.encoder import HiddenStates, load_encoder
+from export.errors import ExportError
+from export.onnx_graph import export_graph
+from export.parity import available_sessions, compare_session, failures
+from export.texts import read_texts, token_batches, torch_hidden_states
+
+Say = Callable[[str], None]
+MIN_LENGTH = 5
+"""A pair takes up to four tokens of the tokenizer's own; below them it is not cut at all."""
+VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "tokenizers")
+
+
+def make_bundle(config: BuildConfig, say: Say = lambda message: None) -> bundle.Manifest:
+    """Makes a bundle and returns its manifest, parity report included.
+
+    The bundle is written aside and renamed when whole: whatever happens, the output folder holds
+    the old bundle, the new one, or nothing.
+
+    Args:
+        say: called with one line for each step.
+
+    Raises ExportError for what cannot be built, and if the graph's sign agreement with the
+    source model is too low; other BitheadsErrors for unsound inputs.
+    """
+    config.check_output()
+    output = config.output_folder
+    with _aside(output) as folder:
+        manifest = _build_into(folder, config, say)
+        (folder / bundle.MANIFEST).write_text(manifest.dumps(), encoding="utf-8")
+    say(f"wrote {output}")
+    return manifest
+
+
+def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
+    say(f"loading encoder {config.encoder}")
+    encoder = load_encoder(config.encoder)
+    layers = choose_layers(config.layers, encoder.num_layers, config.layer_pooling)
+    if config.layer_weights is not None and len(config.layer_weights) != len(layers):
+        raise ExportError(
+            f"--layer-weights: got {len(config.layer_weights)}, expected {len(layers)}, one for "
+            f"each of the layers {list(layers)}."
+        )
+    max_length = encoder.max_length if config.max_length is None else config.max_length
+    if not MIN_LENGTH <= max_length <= encoder.max_length:
+        raise ExportError(
+            f"--max-length: got {max_length}, expected {MIN_LENGTH} to {encoder.max_length}, the "
+            "encoder's limit."
+        )
+    tokenizer_path = folder / bundle.TOKENIZER
+    encoder.tokenizer.backend_tokenizer.no_truncation()
+    encoder.tokenizer.backend_tokenizer.no_padding()
+    encoder.tokenizer.backend_tokenizer.save(str(tokenizer_path))
+
+    texts = read_texts(config.calibration)
+    batches = token_batches(TextTokenizer(tokenizer_path, max_length), texts, encoder.pad_id)
+    say(f"running torch in fp32 on {len(texts)} sentences")
+    expected = list(torch_hidden_states(HiddenStates(encoder, layers), batches))
+
+    columns = [np.concatenate(parts) for parts in zip(*expected, strict=True)]
+    calibration = calibrate(config, encoder.dim, columns)
+    spec = FeatureSpec(
+        encoder=encoder.name,
+        weights_sha256=encoder.weights_sha256,
+        layers=layers,
+        layer_pooling=config.layer_pooling,
+        quantization=config.quantization,
+        order=config.order,
+        dim=encoder.dim,
+        layer_weights=config.layer_weights,
+        calibration_sha256=None if calibration is None else calibration.sha256,
+    )
+    written = [tokenizer_path]
+    if calibration is not None:
+        written.append(_write_calibration(folder, calibration))
+
+    say(
+        f"exporting layers {layers[0]} to {layers[-1]} of {encoder.num_layers} in "
+        f"{config.precision}"
+    )
+    graph = folder / bundle.GRAPH
+    written += export_graph(encoder, layers, config.precision, graph)
+
+    parity = _compare(graph, config, layers, batches, expected, calibration, say)
+    parity["texts"] = len(texts)
+    parity["tokens"] = len(columns[0])
+    copied = _copy_heads(config, spec, folder / bundle.HEADS)
+    say(f"feature spec {spec}; {copied} heads")
+    return bundle.Manifest(
+        spec=spec,
+        encoder=bundle.EncoderInfo(
+            model_type=encoder.model_type,
+            num_layers=encoder.num_layers,
+            attention_heads=encoder.attention_heads,
+            max_length=max_length,
+            pad_id=encoder.pad_id,
+            precision=config.precision,
+        ),
+        artifacts={path.name: bundle.Artifact.of(path) for path in written},
+        versions=_versions(),
+        parity=parity,
+    )
+
+
+def _compare(
+    graph: Path,
+    config: BuildConfig,
+    layers: tuple[int, ...],
+    batches: Sequence[TokenBatch],
+    expected: Sequence[Sequence[NDArray[np.float32]]],
+    calibration: Calibration | None,
+    say: Say,
+) -> dict[str, Any]:
+    minimum = dict(MIN_SIGN_AGREEMENT)
+    if config.min_sign_agreement is not None:
+        minimum = dict.fromkeys(minimum, config.min_sign_agreement)
+    report: dict[str, Any] = {"minimum_sign_agreement": minimum, "sessions": {}}
+    for backend, precision in available_sessions():
+        result = compare_session(
+            graph, layers, backend, precision, batches, expected, calibration, config.layer_weights
+        )
+        report["sessions"][f"{backend} {precision}"] = result
+        pooled = result["pooled"]
+        say(
+            f"{backend} {precision}: {pooled['sign_agreement']:.3%} of signs as in torch fp32, "
+            f"max abs error {pooled['max_abs_error']}"
+        )
+    if not report["sessions"]:
+        raise ExportError(
+            "no backend is installed to compare the graph with its source. "
+            "Type: pip install bitheads"
+        )
+    if found := failures(report, minimum):
+        raise ExportError(
+            "the graph does not match its source:\n  " + "\n  ".join(found) + "\nNothing was "
+            "written. Try --precision fp32, or lower --min-sign-agreement if you accept this."
+        )
+    return report
+
+
+def _copy_heads(config: BuildConfig, spec: FeatureSpec, target: Path) -> int:
+    """Copies the heads asked for, or the shipped ones that belong to the spec."""
+    source = config.heads or Path(str(files("export") / "heads" / spec.encoder))
+    if config.heads is not None and not source.is_dir():
+        raise ExportError(f"--heads {source}: no such folder.")
+    chosen = []
+    for path in sorted(source.glob(f"*{SUFFIX}")) if source.is_dir() else []:
+        head = read_head(path)
+        if config.heads is not None:
+            check_spec(f"--heads {path}", head.spec, spec)
+        if head.spec.id == spec.id:
+            chosen.append(path)
+    target.mkdir()
+    for path in chosen:
+        shutil.copyfile(path, target / path.name)
+    return len(chosen)
+
+
+def _write_calibration(folder: Path, calibration: Calibration) -> Path:
+    path = folder / bundle.CALIBRATION
+    save_file(calibration.arrays(), path)
+    return path
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in VERSIONED}
+    return {"bitheads": engine.__version__, "python": platform.python_version(), **found}
+
+
+@contextmanager
+def _aside(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that takes its place at the end, or vanishes on any failure."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+    except OSError as error:
+        raise ExportError(
+            f"--output {output}: cannot be written ({error}). Choose a folder you may write to."
+        ) from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        replaced = None
+        if output.exists():
+            replaced = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
+            output.rename(replaced / output.name)
+        try:
+            folder.rename(output)
+        except BaseException:
+            if replaced is not None:
+                (replaced / output.name).rename(output)
+                replaced.rmdir()
+            raise
+        if replaced is not None:
+            shutil.rmtree(replaced)
+    except OSError as error:
+        raise ExportError(
+            f"--output {output}: cannot be written ({error}). Free some space, or choose another."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

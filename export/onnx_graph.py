@@ -1,0 +1,82 @@
+"""The encoder as an ONNX graph: one output a layer, dynamic batch and sequence axes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+
+from export.encoder import Encoder, HiddenStates
+
+OPSET = 20
+MAX_SINGLE_FILE_BYTES = 1 << 30
+"""Above this, weights go to a file beside the graph: a protobuf message ends at 2 GiB."""
+
+
+def export_graph(
+    encoder: Encoder, layers: tuple[int, ...], precision: str, path: Path
+) -> list[Path]:
+    """Writes the graph and returns the files it takes.
+
+    Inputs: input_ids, attention_mask and, for BERT, token_type_ids, int64 [rows, seq].
+    Outputs: hidden_{i} for each layer, [rows, seq, dim], float16 or float32 by `precision`.
+    LayerNorm and softmax accumulate in float32 in either case.
+    """
+    module = HiddenStates(encoder, layers).eval()
+    if precision == "fp16":
+        module = copy.deepcopy(module).half()
+    # Distinct tensors: the tracer takes one tensor passed twice for one input.
+    examples = tuple(torch.ones((2, 8), dtype=torch.int64) for _ in module.input_names)
+    axes = {0: torch.export.Dim("rows"), 1: torch.export.Dim("seq")}
+    torch_logger = logging.getLogger("torch.onnx")
+    level = torch_logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own internals
+        torch_logger.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                module,
+                examples,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=module.input_names,
+                output_names=[f"hidden_{layer}" for layer in layers],
+                dynamic_shapes=tuple(axes for _ in examples),
+                verbose=False,
+            )
+        finally:
+            torch_logger.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    if precision == "fp16":
+        _softmax_in_fp32(model.graph)
+    onnx.checker.check_model(model)
+    if model.ByteSize() <= MAX_SINGLE_FILE_BYTES:
+        onnx.save(model, path)
+        return [path]
+    weights = path.with_name(path.name + ".data")
+    onnx.save(model, path, save_as_external_data=True, location=weights.name)
+    return [path, weights]
+
+
+def _softmax_in_fp32(graph: onnx.GraphProto) -> None:
+    """Puts casts around every Softmax; LayerNormalization has float32 built in (stash_type)."""
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Softmax":
+            nodes.append(node)
+            continue
+        source, result = node.input[0], node.output[0]
+        node.input[0], node.output[0] = f"{source}_fp32", f"{result}_fp32"
+        nodes += [
+            helper.make_node("Cast", [source], [node.input[0]], to=TensorProto.FLOAT),
+            node,
+            helper.make_node("Cast", [node.output[0]], [result], to=TensorProto.FLOAT16),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -1,0 +1,128 @@
+"""Building is verifying: the written graph against the source model, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.sessions import BACKENDS, is_installed, open_session, supports_bf16
+from engine.types import Calibration, TokenBatch
+from export.calibrate import pool_layers
+from export.texts import real_tokens
+
+MARGIN_BINS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Lower edges of |feature - threshold| over the feature's root mean square."""
+
+
+@dataclass
+class SignCounts:
+    """How signs compare over all tokens seen so far.
+
+    Attributes:
+        total: signs by margin bin, int64 [bins]. flipped: those that differ.
+    """
+
+    total: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(MARGIN_BINS), np.int64))
+    flipped: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(MARGIN_BINS), np.int64))
+    max_abs_error: float = 0.0
+
+    def add(
+        self,
+        got: NDArray[np.float32],
+        expected: NDArray[np.float32],
+        thresholds: NDArray[np.float32] | float,
+    ) -> None:
+        flips = (got > thresholds) != (expected > thresholds)
+        rms = np.sqrt(np.mean(np.square(expected), axis=0)) + np.finfo(np.float32).tiny
+        bins = np.searchsorted(MARGIN_BINS, np.abs(expected - thresholds) / rms, side="right") - 1
+        self.total += np.bincount(bins.ravel(), minlength=len(MARGIN_BINS))
+        self.flipped += np.bincount(bins[flips], minlength=len(MARGIN_BINS))
+        self.max_abs_error = max(self.max_abs_error, float(np.abs(got - expected).max(initial=0)))
+
+    @property
+    def agreement(self) -> float:
+        return float(1 - self.flipped.sum() / max(1, self.total.sum()))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "sign_agreement": round(self.agreement, 6),
+            "max_abs_error": float(f"{self.max_abs_error:.4g}"),
+            "margin_histogram": {
+                "lower_edges_rms": list(MARGIN_BINS),
+                "signs": self.total.tolist(),
+                "flipped": self.flipped.tolist(),
+            },
+        }
+
+
+def available_sessions() -> list[tuple[str, str]]:
+    """(backend, precision) of every session this machine can open."""
+    found = []
+    for backend in BACKENDS:
+        if is_installed(backend):
+            found.append((backend, "fp32"))
+            if supports_bf16(backend):
+                found.append((backend, "bf16"))
+    return found
+
+
+def compare_session(
+    graph: Path,
+    layers: Sequence[int],
+    backend: str,
+    precision: str,
+    batches: Sequence[TokenBatch],
+    expected: Sequence[Sequence[NDArray[np.float32]]],
+    calibration: Calibration | None,
+    layer_weights: Sequence[float] | None,
+) -> dict[str, Any]:
+    """One session's hidden states against the source model's.
+
+    Args:
+        expected: for each batch and layer, float32 [tokens, dim], from the source model.
+
+    Returns the session's part of the parity report: each layer and the layer pooling, with max
+    abs error, sign agreement and margin histogram. "pooled" compares what is stored: the pooled
+    feature against the spec's threshold.
+    """
+    names = [f"hidden_{layer}" for layer in layers]
+    session = open_session(graph, names, backend, precision)
+    by_layer = [SignCounts() for _ in layers]
+    pooled = SignCounts()
+    thresholds: NDArray[np.float32] | float = 0.0
+    if calibration is not None and calibration.thresholds is not None:
+        thresholds = calibration.thresholds
+    for batch, batch_expected in zip(batches, expected, strict=True):
+        got = [real_tokens(hidden, batch) for hidden in session.run(batch)]
+        for counts, layer_got, layer_expected in zip(by_layer, got, batch_expected, strict=True):
+            counts.add(layer_got, layer_expected, 0.0)
+        pooled.add(
+            pool_layers(got, layer_weights),
+            pool_layers(batch_expected, layer_weights),
+            thresholds,
+        )
+    return {
+        "pooled": pooled.to_json(),
+        "layers": {name: counts.to_json() for name, counts in zip(names, by_layer, strict=True)},
+    }
+
+
+def failures(report: Mapping[str, Any], minimum: Mapping[str, float]) -> list[str]:
+    """A sentence for each session whose pooled sign agreement is below its precision's bound."""
+    found = []
+    for name, result in report["sessions"].items():
+        bound = minimum[name.split()[1]]
+        got = result["pooled"]["sign_agreement"]
+        if got < bound:
+            worst = min(result["layers"].items(), key=lambda item: item[1]["sign_agreement"])
+            found.append(
+                f"{name}: {got:.4%} of signs agree with torch in fp32, expected at least "
+                f"{bound:.2%}; the worst layer is {worst[0]} ({worst[1]['sign_agreement']:.4%}, "
+                f"max abs error {worst[1]['max_abs_error']})"
+            )
+    return found
