@@ -6,7 +6,8 @@
     calibration.safetensors  per-feature constants, only for specs that have them
     heads/<task>.safetensors task heads, added and removed at any time (engine.head_file)
 
-Every file but the heads is listed with its size and SHA-256; a head carries its own hash.
+Every file but the heads is listed with its size and SHA-256; the manifest and each head carry
+their own.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Manifest:
             "versions": dict(self.versions),
             "parity": dict(self.parity),
         }
-        return json.dumps(content, indent=2) + "\n"
+        return json.dumps({**content, "sha256": _hash(content)}, indent=2) + "\n"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -131,17 +132,21 @@ def read_manifest(folder: Path) -> Manifest:
             versions=content["versions"],
             parity=content["parity"],
         )
-        spec_id = content["spec_id"]
+        expected = content.pop("sha256")
     except (KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"bundle {folder}: {MANIFEST} is malformed ({error!r}). Export the bundle again."
         ) from error
-    if manifest.spec.id != spec_id:
+    if (got := _hash(content)) != expected:
         raise BundleError(
-            f"bundle {folder}: {MANIFEST} was edited: its spec has the id {manifest.spec.id}, "
-            f"expected {spec_id}. Export the bundle again."
+            f"bundle {folder}: {MANIFEST} was edited: got sha256 {got[:12]}..., expected "
+            f"{str(expected)[:12]}.... Export the bundle again."
         )
     return manifest
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def verify(folder: Path, manifest: Manifest) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from engine.errors import BundleError, InputError
 from engine.types import Text
 
 CHARS_PER_TOKEN = 16
-"""A text this many times longer than the limit in tokens is first cut, see `_tokenize_long`."""
+"""A text this many times longer than the limit in tokens is first cut, see `_encode_long`."""
 
 MAX_CHARS = 1 << 18
 """No more of a text is ever read: what has not filled the limit by then is one endless word, or
@@ -24,8 +24,10 @@ CUT_MARGIN = 128
 """Characters before a cut whose tokens are not relied on. BERT's tokenizer makes a word of more
 than 100 characters one unknown token, so half of such a word has other tokens than the whole."""
 
-CHUNK = 1024
-"""Texts tokenized at once: the tokenizer's own objects are large and must not pile up."""
+CHUNK_CHARS, CHUNK_TEXTS = 1 << 19, 1 << 12
+"""What is tokenized at once: the tokenizer's own objects are large and must not pile up."""
+
+TokenIds = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class Tokens:
         truncated: whether tokens were dropped to keep to the maximum length.
     """
 
-    ids: NDArray[np.int32]
+    ids: TokenIds
     num_first: int
     truncated: bool
 
@@ -46,18 +48,24 @@ class Tokens:
 class TextTokenizer:
     """The encoder's own tokenizer, cut to at most `max_length` tokens a text.
 
-    Pairs are joined as the tokenizer's template says and cut longest text first.
+    Pairs are joined as the tokenizer's template says and cut longest text first. The cutting is
+    done here: the library's keeps all that is cut off, and of a pair every combination of it,
+    which is gigabytes for a few long pairs.
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            self._templates = {
+                1: _Template(self._tokenizer.encode("a")),
+                2: _Template(self._tokenizer.encode("a", "a")),
+            }
         except Exception as error:  # the library raises bare Exception
             raise BundleError(
                 f"tokenizer {path}: cannot be read ({error}). Export the bundle again."
             ) from error
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length, strategy="longest_first")
         self._max_length = max_length
         self._max_chars = CHARS_PER_TOKEN * max_length
 
@@ -72,23 +80,48 @@ class TextTokenizer:
                 f"texts: got one string ({texts[:40]!r}), expected a sequence of texts. "
                 "Pass [text]."
             )
-        pairs = [_check(item, index) for index, item in enumerate(texts)]
-        result: list[Tokens] = []
-        for start in range(0, len(pairs), CHUNK):
-            result.extend(self._tokenize_chunk(pairs[start : start + CHUNK]))
-        return result
+        checked = [_check(item, index) for index, item in enumerate(texts)]
+        return [tokens for chunk in self._chunks(checked) for tokens in self._tokenize(chunk)]
 
-    def _tokenize_chunk(self, pairs: list[tuple[str, ...]]) -> list[Tokens]:
-        short = [all(len(text) <= self._max_chars for text in pair) for pair in pairs]
-        inputs = [_as_input(pair) for pair, ok in zip(pairs, short, strict=True) if ok]
-        encoded = iter(self._tokenizer.encode_batch_fast(inputs))
-        return [
-            _tokens(next(encoded)) if ok else self._tokenize_long(pair)
-            for pair, ok in zip(pairs, short, strict=True)
-        ]
+    def _chunks(self, items: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+        chunk: list[tuple[str, ...]] = []
+        chars = 0
+        for item in items:
+            chunk.append(item)
+            chars += sum(min(len(text), self._max_chars) for text in item)
+            if chars >= CHUNK_CHARS or len(chunk) == CHUNK_TEXTS:
+                yield chunk
+                chunk, chars = [], 0
+        if chunk:
+            yield chunk
 
-    def _tokenize_long(self, pair: tuple[str, ...]) -> Tokens:
-        """Tokenizes only as much of very long texts as can matter.
+    def _tokenize(self, items: list[tuple[str, ...]]) -> Iterator[Tokens]:
+        texts = [text for item in items for text in item]
+        short = [text for text in texts if len(text) <= self._max_chars]
+        encoded = iter(self._tokenizer.encode_batch_fast(short, add_special_tokens=False))
+        for item in items:
+            whole = True
+            parts = []
+            for text in item:
+                if len(text) <= self._max_chars:
+                    parts.append(_ids(next(encoded)))
+                else:
+                    ids, is_whole = self._encode_long(text)
+                    parts.append(ids)
+                    whole = whole and is_whole
+            yield self._join(parts, whole)
+
+    def _join(self, parts: list[TokenIds], whole: bool) -> Tokens:
+        template = self._templates[len(parts)]
+        lengths = [ids.size for ids in parts]
+        kept = _cut_longest_first(lengths, max(0, self._max_length - template.num_own))
+        ids, num_first = template.join(
+            [ids[:length] for ids, length in zip(parts, kept, strict=True)]
+        )
+        return Tokens(ids, num_first, truncated=kept != lengths or not whole)
+
+    def _encode_long(self, text: str) -> tuple[TokenIds, bool]:
+        """Token ids of as much of a very long text as can matter, and whether that is all of it.
 
         A prefix that alone fills the maximum length gives the same first tokens as the whole
         text, as tokenizers work word by word; a prefix that does not is made longer, up to
@@ -97,19 +130,65 @@ class TextTokenizer:
         """
         max_chars = self._max_chars
         while True:
-            cut = tuple(_cut_at_space(text, max_chars) for text in pair)
-            if max_chars >= MAX_CHARS or all(
-                part == text or self._fills(part) for part, text in zip(cut, pair, strict=True)
-            ):
-                tokens = _tokens(self._tokenizer.encode_batch_fast([_as_input(cut)])[0])
-                return Tokens(tokens.ids, tokens.num_first, tokens.truncated or cut != pair)
+            prefix = _cut_at_space(text, max_chars)
+            encoded = self._tokenizer.encode(prefix, add_special_tokens=False)
+            is_whole = len(prefix) == len(text)
+            if is_whole or max_chars >= MAX_CHARS or self._fills(encoded, len(prefix)):
+                return _ids(encoded), is_whole
             max_chars = min(4 * max_chars, MAX_CHARS)
 
-    def _fills(self, prefix: str) -> bool:
+    def _fills(self, encoded: Encoding, num_chars: int) -> bool:
         """Whether the maximum length is reached well before the end, where the cut may matter."""
-        encoded = self._tokenizer.encode(prefix)
-        last_char = max((end for _, end in encoded.offsets), default=0)
-        return bool(encoded.overflowing) and last_char <= len(prefix) - CUT_MARGIN
+        if len(encoded) < self._max_length:
+            return False
+        last_char: int = encoded.offsets[self._max_length - 1][1]
+        return last_char <= num_chars - CUT_MARGIN
+
+
+class _Template:
+    """Where a tokenizer puts its own tokens around one text, or around a pair.
+
+    Attributes:
+        num_own: how many tokens are its own.
+    """
+
+    def __init__(self, example: Encoding) -> None:
+        """From an example in which every text has a token."""
+        texts = example.sequence_ids  # None for the tokenizer's own tokens
+        ids, types = _ids(example), example.type_ids
+        self._own: list[TokenIds] = []  # before each text, and after the last
+        self._text_types = []
+        end = 0
+        for text in range(example.n_sequences):
+            start = texts.index(text)
+            self._own.append(ids[end:start])
+            self._text_types.append(types[start])
+            end = start + texts.count(text)
+        self._own.append(ids[end:])
+        self.num_own = sum(own.size for own in self._own)
+        own_types = [kind for kind, text in zip(types, texts, strict=True) if text is None]
+        self._num_own_second = sum(own_types)
+
+    def join(self, parts: list[TokenIds]) -> tuple[TokenIds, int]:
+        """The ids of the texts with the tokenizer's own, and how many have the type id 0."""
+        pieces = [self._own[0]]
+        for part, own in zip(parts, self._own[1:], strict=True):
+            pieces += [part, own]
+        ids = np.concatenate(pieces)
+        types = zip(self._text_types, parts, strict=True)
+        num_second = self._num_own_second + sum(kind * part.size for kind, part in types)
+        return ids, ids.size - num_second
+
+
+def _cut_longest_first(lengths: list[int], budget: int) -> list[int]:
+    """How many tokens of each of one or two texts are kept; as the tokenizers library does it."""
+    if sum(lengths) <= budget:
+        return lengths
+    if len(lengths) == 1:
+        return [budget]
+    shorter = min(*lengths, budget // 2)
+    kept = [shorter, budget - shorter]
+    return kept if lengths[0] <= lengths[1] else kept[::-1]
 
 
 def _check(item: object, index: int) -> tuple[str, ...]:
@@ -142,14 +221,8 @@ def _describe(item: object) -> str:
     return f"{type(item).__name__} {str(item)[:40]!r}"
 
 
-def _as_input(pair: tuple[str, ...]) -> str | tuple[str, str]:
-    return pair[0] if len(pair) == 1 else (pair[0], pair[1])
-
-
-def _tokens(encoding: Encoding) -> Tokens:
-    ids = np.asarray(encoding.ids, dtype=np.int32)
-    num_first = ids.size - sum(encoding.type_ids)
-    return Tokens(ids, num_first, bool(encoding.overflowing))
+def _ids(encoding: Encoding) -> TokenIds:
+    return np.asarray(encoding.ids, dtype=np.int32)
 
 
 def _cut_at_space(text: str, max_chars: int) -> str:

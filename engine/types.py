@@ -280,6 +280,8 @@ class PackedFeatures:
             stop = max(start, stop)
             first, last = self.offsets[start], self.offsets[stop]
             return self._with(self.codes[first:last], self.offsets[start : stop + 1] - first)
+        if isinstance(index, tuple):  # to NumPy, one index a dimension
+            index = list(index)
         chosen = np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])
         counts = self.num_tokens[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -115,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
         help="fail below this share of signs equal to torch's (default: 0.999 in fp32, 0.997 in "
         "bf16)",
     )
+    add(
+        "--max-relative-error",
+        type=float,
+        help="fail above this distance from torch, for uint8 and float16 codes (default: 0.01 in "
+        "fp32, 0.03 in bf16)",
+    )
     add("--heads", type=Path, metavar="DIR", help="head files to copy into the bundle")
     add("--output", type=Path, metavar="DIR", help="the bundle (default: bundles/<encoder>)")
     add("--force", action="store_true", help="replace the output if it exists")

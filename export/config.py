@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.bundle import MANIFEST
 from engine.types import LayerPooling, Order, Quantization
 from export.errors import ExportError
 
@@ -13,6 +14,8 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 PRECISIONS = ("fp16", "fp32")
 MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997}
 """Share of a session's signs that must equal torch's in fp32, by the session's precision."""
+MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03}
+"""The same for uint8 and float16 codes: root mean square of the error over the features'."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class BuildConfig:
         thresholds: "zero", "mean", "median", or a calibration file of another bundle.
         calibration: a file of texts, one a line; None for the sentences that are shipped.
         max_length: most tokens a text may have; None for the encoder's own limit.
-        min_sign_agreement: replaces MIN_SIGN_AGREEMENT.
+        min_sign_agreement, max_relative_error: replace the bounds above.
         heads: a folder of head files to copy; None for the shipped ones that fit.
         output: the bundle's folder; None for bundles/<encoder>.
         force: replace an existing output.
@@ -44,6 +47,7 @@ class BuildConfig:
     calibration: Path | None = None
     max_length: int | None = None
     min_sign_agreement: float | None = None
+    max_relative_error: float | None = None
     heads: Path | None = None
     output: Path | None = None
     force: bool = False
@@ -80,10 +84,16 @@ class BuildConfig:
 
     def check_output(self) -> None:
         """Raises ExportError if the output exists and may not be replaced."""
-        if self.output_folder.exists() and not self.force:
+        output = self.output_folder
+        if output.exists() and not self.force:
             raise ExportError(
-                f"--output {self.output_folder} exists. Pass --force to replace it, or choose "
-                "another."
+                f"--output {output} exists. Pass --force to replace it, or choose another."
+            )
+        if output.is_file() or (
+            output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file()
+        ):
+            raise ExportError(
+                f"--output {output} is no bundle, so --force does not replace it. Choose another."
             )
 
 

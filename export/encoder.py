@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -68,12 +69,26 @@ def load_encoder(name: str) -> Encoder:
             f"encoder {name!r}: got model type {config.model_type!r}, expected one of {FAMILIES}."
         )
     try:
-        model = AutoModel.from_pretrained(
-            source, dtype=torch.float32, attn_implementation="eager", **_without_pooler(config)
-        ).eval()
+        model, loading = AutoModel.from_pretrained(
+            source,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+            **_without_pooler(config),
+        )
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"encoder {name!r}: cannot be loaded ({error}).") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ExportError(
+            f"encoder {name!r}: {len(missing)} of its weights are not in the file, such as "
+            f"{missing[0]}, and would be random. Get a whole checkpoint of this architecture."
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_ids) or tokenizer.pad_token_id is None:
+        raise ExportError(
+            f"encoder {name!r}: no tokenizer with a vocabulary and a padding token there. "
+            "Expected tokenizer.json, or the family's vocabulary files, beside the weights."
+        )
     if not tokenizer.is_fast:
         raise ExportError(
             f"encoder {name!r}: its tokenizer has no tokenizer.json form, which the runtime needs."
@@ -82,7 +97,7 @@ def load_encoder(name: str) -> Encoder:
     max_length = min(config.max_position_embeddings - reserved, tokenizer.model_max_length)
     return Encoder(
         name=Path(name.rstrip("/")).name,
-        model=model,
+        model=model.eval(),
         tokenizer=tokenizer,
         model_type=config.model_type,
         num_layers=config.num_hidden_layers,

@@ -23,7 +23,7 @@ from engine.heads import check_spec
 from engine.tokenize import TextTokenizer
 from engine.types import Calibration, FeatureSpec, TokenBatch
 from export.calibrate import calibrate
-from export.config import MIN_SIGN_AGREEMENT, BuildConfig, choose_layers
+from export.config import BuildConfig, choose_layers
 from export.encoder import HiddenStates, load_encoder
 from export.errors import ExportError
 from export.onnx_graph import export_graph
@@ -136,10 +136,7 @@ def _compare(
     calibration: Calibration | None,
     say: Say,
 ) -> dict[str, Any]:
-    minimum = dict(MIN_SIGN_AGREEMENT)
-    if config.min_sign_agreement is not None:
-        minimum = dict.fromkeys(minimum, config.min_sign_agreement)
-    report: dict[str, Any] = {"minimum_sign_agreement": minimum, "sessions": {}}
+    report: dict[str, Any] = {"sessions": {}}
     for backend, precision in available_sessions():
         result = compare_session(
             graph, layers, backend, precision, batches, expected, calibration, config.layer_weights
@@ -148,17 +145,18 @@ def _compare(
         pooled = result["pooled"]
         say(
             f"{backend} {precision}: {pooled['sign_agreement']:.3%} of signs as in torch fp32, "
-            f"max abs error {pooled['max_abs_error']}"
+            f"relative error {pooled['relative_error']:.3%}"
         )
     if not report["sessions"]:
         raise ExportError(
             "no backend is installed to compare the graph with its source. "
             "Type: pip install bitheads"
         )
-    if found := failures(report, minimum):
+    if found := failures(report, config):
         raise ExportError(
             "the graph does not match its source:\n  " + "\n  ".join(found) + "\nNothing was "
-            "written. Try --precision fp32, or lower --min-sign-agreement if you accept this."
+            "written. Try --precision fp32, or if you accept this, --min-sign-agreement (signs) or "
+            "--max-relative-error (uint8, float16)."
         )
     return report
 

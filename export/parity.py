@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.sessions import BACKENDS, is_installed, open_session, supports_bf16
-from engine.types import Calibration, TokenBatch
+from engine.types import Calibration, Quantization, TokenBatch
 from export.calibrate import pool_layers
+from export.config import MAX_RELATIVE_ERROR, MIN_SIGN_AGREEMENT, BuildConfig
 from export.texts import real_tokens
 
 MARGIN_BINS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -20,16 +22,19 @@ MARGIN_BINS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass
-class SignCounts:
-    """How signs compare over all tokens seen so far.
+class Comparison:
+    """How features compare over all tokens seen so far.
 
     Attributes:
         total: signs by margin bin, int64 [bins]. flipped: those that differ.
+        squared_error, squared: sums over features, for the relative error.
     """
 
     total: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(MARGIN_BINS), np.int64))
     flipped: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(MARGIN_BINS), np.int64))
     max_abs_error: float = 0.0
+    squared_error: float = 0.0
+    squared: float = 0.0
 
     def add(
         self,
@@ -42,16 +47,26 @@ class SignCounts:
         bins = np.searchsorted(MARGIN_BINS, np.abs(expected - thresholds) / rms, side="right") - 1
         self.total += np.bincount(bins.ravel(), minlength=len(MARGIN_BINS))
         self.flipped += np.bincount(bins[flips], minlength=len(MARGIN_BINS))
-        self.max_abs_error = max(self.max_abs_error, float(np.abs(got - expected).max(initial=0)))
+        error = (got - expected).astype(np.float64)
+        self.max_abs_error = max(self.max_abs_error, float(np.abs(error).max(initial=0)))
+        self.squared_error += float(np.square(error).sum())
+        self.squared += float(np.square(expected, dtype=np.float64).sum())
 
     @property
     def agreement(self) -> float:
+        """Share of signs that are equal."""
         return float(1 - self.flipped.sum() / max(1, self.total.sum()))
+
+    @property
+    def relative_error(self) -> float:
+        """Root mean square of the error over that of the expected features."""
+        return math.sqrt(self.squared_error / max(self.squared, np.finfo(np.float64).tiny))
 
     def to_json(self) -> dict[str, Any]:
         return {
             "sign_agreement": round(self.agreement, 6),
             "max_abs_error": float(f"{self.max_abs_error:.4g}"),
+            "relative_error": float(f"{self.relative_error:.4g}"),
             "margin_histogram": {
                 "lower_edges_rms": list(MARGIN_BINS),
                 "signs": self.total.tolist(),
@@ -87,13 +102,13 @@ def compare_session(
         expected: for each batch and layer, float32 [tokens, dim], from the source model.
 
     Returns the session's part of the parity report: each layer and the layer pooling, with max
-    abs error, sign agreement and margin histogram. "pooled" compares what is stored: the pooled
-    feature against the spec's threshold.
+    abs error, relative error, sign agreement and margin histogram. "pooled" is what is stored:
+    its signs are taken against the spec's thresholds.
     """
     names = [f"hidden_{layer}" for layer in layers]
     session = open_session(graph, names, backend, precision)
-    by_layer = [SignCounts() for _ in layers]
-    pooled = SignCounts()
+    by_layer = [Comparison() for _ in layers]
+    pooled = Comparison()
     thresholds: NDArray[np.float32] | float = 0.0
     if calibration is not None and calibration.thresholds is not None:
         thresholds = calibration.thresholds
@@ -112,17 +127,33 @@ def compare_session(
     }
 
 
-def failures(report: Mapping[str, Any], minimum: Mapping[str, float]) -> list[str]:
-    """A sentence for each session whose pooled sign agreement is below its precision's bound."""
+def failures(report: Mapping[str, Any], config: BuildConfig) -> list[str]:
+    """A sentence for each session that is too far from the source model.
+
+    Signs are held to the sign agreement, uint8 and float16 codes to the relative error.
+    """
     found = []
     for name, result in report["sessions"].items():
-        bound = minimum[name.split()[1]]
-        got = result["pooled"]["sign_agreement"]
-        if got < bound:
-            worst = min(result["layers"].items(), key=lambda item: item[1]["sign_agreement"])
-            found.append(
-                f"{name}: {got:.4%} of signs agree with torch in fp32, expected at least "
-                f"{bound:.2%}; the worst layer is {worst[0]} ({worst[1]['sign_agreement']:.4%}, "
-                f"max abs error {worst[1]['max_abs_error']})"
-            )
+        precision = name.split()[1]
+        pooled = result["pooled"]
+        worst, layer = max(result["layers"].items(), key=lambda item: item[1]["relative_error"])
+        where = f"; the worst layer is {worst}, relative error {layer['relative_error']:.2%}"
+        if config.quantization is Quantization.SIGN:
+            at_least = MIN_SIGN_AGREEMENT[precision]
+            if config.min_sign_agreement is not None:
+                at_least = config.min_sign_agreement
+            if pooled["sign_agreement"] < at_least:
+                found.append(
+                    f"{name}: {pooled['sign_agreement']:.3%} of signs agree with torch in fp32, "
+                    f"expected at least {at_least:.2%}{where}"
+                )
+        else:
+            at_most = MAX_RELATIVE_ERROR[precision]
+            if config.max_relative_error is not None:
+                at_most = config.max_relative_error
+            if not pooled["relative_error"] <= at_most:
+                found.append(
+                    f"{name}: features differ from torch in fp32 by {pooled['relative_error']:.2%} "
+                    f"in the root mean square, expected at most {at_most:.2%}{where}"
+                )
     return found

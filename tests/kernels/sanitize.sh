@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Build the kernels with AddressSanitizer and UndefinedBehaviorSanitizer and run their tests on that
-# build. Arguments go to CMake, for example -DBITHEADS_SIMD=OFF.
+# build: sanitize.sh BUILD_FOLDER [arguments for CMake, such as -DBITHEADS_SIMD=OFF]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python}
-build=build/sanitize
+build=$1
+shift
 
 cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBITHEADS_WERROR=ON \
   -DBITHEADS_SANITIZE=address,undefined -DPython_EXECUTABLE="$(command -v "$python")" "$@"

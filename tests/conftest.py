@@ -1,0 +1,139 @@
+"""Encoders and bundles for all tests, made on the spot: nothing is fetched.
+
+Nothing heavy is imported before a fixture asks for it, so the kernel tests stay light.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from engine import Engine
+
+# Before anything imports huggingface_hub, which reads it once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Threads that wait for each other spin while anything else keeps the cores busy, which makes tiny
+# models 50 times slower; alone they gain nothing.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+BuildBundle = Callable[..., Path]
+
+CALIBRATION_TEXTS = 120
+"""Enough sentences to calibrate on and to compare with the source model; a build takes more."""
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Family -> folder of a tiny encoder with random weights."""
+    from tiny_encoders import save_tiny_encoder
+
+    made: dict[str, Path] = {}
+
+    def make(family: str = "bert") -> Path:
+        if family not in made:
+            folder = tmp_path_factory.mktemp("encoders") / f"tiny-{family}"
+            made[family] = save_tiny_encoder(family, folder)
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def few_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibration file of some of the shipped sentences."""
+    from tiny_encoders import corpus
+
+    texts = corpus()
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(texts[:: len(texts) // CALIBRATION_TEXTS]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each graph is traced once a session and then copied: tracing is most of a tiny build."""
+    from export import make_bundle
+
+    folder = tmp_path_factory.mktemp("graphs")
+    export_graph = make_bundle.export_graph
+
+    def export_once(encoder: Any, layers: Any, precision: str, path: Path) -> list[Path]:
+        shown = "-".join(map(str, layers))
+        kept = folder / f"{encoder.model_type}-{encoder.weights_sha256}-{shown}-{precision}"
+        if not kept.exists():
+            assert export_graph(encoder, layers, precision, path) == [path]
+            shutil.copyfile(path, kept)
+        shutil.copyfile(kept, path)
+        return [path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make_bundle, "export_graph", export_once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def build_bundle(
+    tiny_encoder: Callable[[str], Path],
+    few_texts: Path,
+    traced_once: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> BuildBundle:
+    """(family, BuildConfig options) -> folder of a bundle; not to be written to."""
+    from export.config import BuildConfig
+    from export.make_bundle import make_bundle
+
+    made: dict[str, Path] = {}
+
+    def build(family: str = "bert", **options: Any) -> Path:
+        key = f"{family} {sorted(options.items())}"
+        if key not in made:
+            folder = tmp_path_factory.mktemp("bundles") / f"tiny-{family}"
+            make_bundle(
+                BuildConfig(
+                    encoder=str(tiny_encoder(family)),
+                    calibration=few_texts,
+                    output=folder,
+                    **options,
+                )
+            )
+            made[key] = folder
+        return made[key]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(build_bundle: BuildBundle) -> Path:
+    """The tiny BERT in fp16, signs of the mean of its last two layers; not to be written to."""
+    return build_bundle("bert")
+
+
+@pytest.fixture
+def own_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_bundle` that a test may spoil."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def tiny_engine(tiny_bundle: Path) -> Engine:
+    """A fresh engine on `tiny_bundle`, with no head, in fp32."""
+    from engine import Engine
+
+    return Engine.load(tiny_bundle, backend="onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def minilm_bundle(few_texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """all-MiniLM-L6-v2, exported with the default options; not to be written to."""
+    from export.config import BuildConfig
+    from export.make_bundle import make_bundle
+
+    folder = tmp_path_factory.mktemp("bundles") / "all-MiniLM-L6-v2"
+    make_bundle(BuildConfig(calibration=few_texts, output=folder))
+    return folder

@@ -1,0 +1,256 @@
+"""Loading a bundle: what is wrong with it, or with the options, is said before anything runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import BackendError, BundleError, Engine
+from engine import bundle as bundle_format
+from engine.sessions import BACKENDS, supports_bf16
+
+
+def edit_manifest(folder: Path, **changes: Any) -> None:
+    path = folder / bundle_format.MANIFEST
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        (folder / bundle_format.MANIFEST).read_text(encoding="utf-8")
+    )
+    return content
+
+
+def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no bundle\.json there.*python -m export\.build"):
+        Engine.load(tmp_path / "nothing")
+
+
+def test_a_file_is_no_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    with pytest.raises(BundleError, match=r"bundle\.json cannot be read"):
+        Engine.load(path)
+
+
+@pytest.mark.parametrize("name", [bundle_format.GRAPH, bundle_format.TOKENIZER])
+def test_a_missing_file_is_named(own_bundle: Path, name: str) -> None:
+    (own_bundle / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing"):
+        Engine.load(own_bundle)
+
+
+@pytest.mark.parametrize("name", [bundle_format.GRAPH, bundle_format.TOKENIZER])
+@pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
+def test_one_flipped_bit_is_found(own_bundle: Path, name: str, where: float) -> None:
+    path = own_bundle / name
+    data = bytearray(path.read_bytes())
+    data[round(where * (len(data) - 1))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=rf"{name} was changed: got \d+ bytes, sha256"):
+        Engine.load(own_bundle)
+
+
+def test_a_truncated_file_is_found(own_bundle: Path) -> None:
+    path = own_bundle / bundle_format.GRAPH
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"encoder\.onnx was changed"):
+        Engine.load(own_bundle)
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_a_broken_graph_that_is_not_verified_is_the_backends_error(
+    own_bundle: Path, backend: str
+) -> None:
+    (own_bundle / bundle_format.GRAPH).write_bytes(b"no graph")
+    with pytest.raises(BackendError, match=rf"(?s){backend} cannot load .*Export the bundle again"):
+        Engine.load(own_bundle, backend=backend, verify=False)
+
+
+def test_a_broken_tokenizer_that_is_not_verified_is_an_error(own_bundle: Path) -> None:
+    (own_bundle / bundle_format.TOKENIZER).write_text("{}")
+    with pytest.raises(BundleError, match=r"tokenizer .*cannot be read"):
+        Engine.load(own_bundle, verify=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "3", "{}", '"text"', "[" * 100_000, "\N{SNOWMAN}"],
+    ids=lambda text: text[:10] or "empty",
+)
+def test_malformed_json_is_an_error(own_bundle: Path, text: str) -> None:
+    (own_bundle / bundle_format.MANIFEST).write_text(text, encoding="utf-8")
+    with pytest.raises(BundleError, match=r"bundle\.json cannot be read"):
+        Engine.load(own_bundle)
+
+
+def test_json_that_is_no_utf8_is_an_error(own_bundle: Path) -> None:
+    (own_bundle / bundle_format.MANIFEST).write_bytes(b'{"format_version": "\xff"}')
+    with pytest.raises(BundleError, match=r"bundle\.json cannot be read"):
+        Engine.load(own_bundle)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_format_version_is_an_error_that_names_both(
+    own_bundle: Path, version: object
+) -> None:
+    edit_manifest(own_bundle, format_version=version)
+    with pytest.raises(BundleError, match=rf"got format version {version}, expected 1"):
+        Engine.load(own_bundle)
+
+
+@pytest.mark.parametrize("key", ["spec", "encoder", "artifacts", "versions", "parity", "sha256"])
+def test_a_missing_entry_is_an_error(own_bundle: Path, key: str) -> None:
+    content = manifest_of(own_bundle)
+    del content[key]
+    (own_bundle / bundle_format.MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(BundleError, match=rf"malformed .*{key}.*Export the bundle again"):
+        Engine.load(own_bundle)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("spec", None),
+        ("spec", []),
+        ("spec", {}),
+        ("encoder", None),
+        ("encoder", {"unknown": 1}),
+        ("artifacts", []),
+        ("artifacts", {"encoder.onnx": None}),
+    ],
+)
+def test_an_entry_of_another_shape_is_an_error(own_bundle: Path, key: str, value: object) -> None:
+    edit_manifest(own_bundle, **{key: value})
+    with pytest.raises(BundleError, match="Export the bundle again"):
+        Engine.load(own_bundle)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("layers", [1, 2]), ("quantization", "float16"), ("dim", 72), ("weights_sha256", "0" * 64)],
+)
+def test_an_edited_spec_is_found(own_bundle: Path, field: str, value: object) -> None:
+    content = manifest_of(own_bundle)
+    edit_manifest(own_bundle, spec={**content["spec"], field: value})
+    with pytest.raises(BundleError, match=rf"was edited: .*expected {content['sha256'][:12]}"):
+        Engine.load(own_bundle)
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_length", 20), ("pad_id", 7)])
+def test_an_edited_encoder_is_found(own_bundle: Path, field: str, value: object) -> None:
+    content = manifest_of(own_bundle)
+    edit_manifest(own_bundle, encoder={**content["encoder"], field: value})
+    with pytest.raises(BundleError, match="was edited"):
+        Engine.load(own_bundle)
+
+
+def test_a_field_of_a_newer_spec_is_an_error_that_names_it(own_bundle: Path) -> None:
+    content = manifest_of(own_bundle)
+    edit_manifest(own_bundle, spec={**content["spec"], "rotation": 7})
+    with pytest.raises(BundleError, match=r"unknown fields \['rotation'\].*newer bitheads"):
+        Engine.load(own_bundle)
+
+
+def test_an_unknown_backend_is_an_error_that_names_the_known(tiny_bundle: Path) -> None:
+    with pytest.raises(BackendError, match=r"got 'cuda', expected 'auto' or one of \['onnx"):
+        Engine.load(tiny_bundle, backend="cuda")
+
+
+@pytest.mark.parametrize(
+    ("backend", "fix"),
+    [
+        ("openvino", "Type: pip install bitheads"),
+        ("onnxruntime", r"Type: pip install 'bitheads\[onnxruntime\]'"),
+    ],
+)
+def test_a_missing_backend_says_what_to_type(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, backend: str, fix: str
+) -> None:
+    monkeypatch.setattr("engine.sessions.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=rf"{backend!r} needs the package {backend!r}\. {fix}"):
+        Engine.load(tiny_bundle, backend=backend)
+
+
+def test_auto_takes_the_backend_that_is_there(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Engine.load(tiny_bundle).backend.startswith("openvino ")
+    monkeypatch.setattr("engine.sessions.is_installed", lambda name: name == "onnxruntime")
+    assert Engine.load(tiny_bundle).backend == "onnxruntime fp32"
+
+
+def test_auto_with_no_backend_says_what_to_type(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.sessions.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"no encoder backend is installed\. Type: pip install"):
+        Engine.load(tiny_bundle)
+
+
+def test_an_unknown_precision_is_an_error(tiny_bundle: Path) -> None:
+    with pytest.raises(BackendError, match=r"got 'int8', expected one of \['auto', 'fp32', 'bf16"):
+        Engine.load(tiny_bundle, precision="int8")
+
+
+def test_onnxruntime_has_no_bf16(tiny_bundle: Path) -> None:
+    with pytest.raises(BackendError, match="onnxruntime computes in fp32"):
+        Engine.load(tiny_bundle, backend="onnxruntime", precision="bf16")
+
+
+def test_bf16_on_a_processor_without_it_is_an_error(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.sessions.openvino.has_bf16", lambda: False)
+    with pytest.raises(BackendError, match="no bfloat16 arithmetic"):
+        Engine.load(tiny_bundle, backend="openvino", precision="bf16")
+
+
+def test_precision_is_what_was_asked_for(tiny_bundle: Path) -> None:
+    precisions = ["fp32"] + (["bf16"] if supports_bf16("openvino") else [])
+    for precision in precisions:
+        engine = Engine.load(tiny_bundle, backend="openvino", precision=precision)
+        assert engine.backend == f"openvino {precision}"
+    assert Engine.load(tiny_bundle, backend="openvino").backend == f"openvino {precisions[-1]}"
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_below_one_are_an_error(tiny_bundle: Path, threads: int) -> None:
+    with pytest.raises(BackendError, match=rf"threads: got {threads}, expected at least 1"):
+        Engine.load(tiny_bundle, threads=threads)
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_one_thread_gives_the_same_codes(tiny_bundle: Path, backend: str) -> None:
+    texts = ["The tide was out.", "A second, rather longer sentence about nothing at all."]
+    options: dict[str, Any] = {"backend": backend, "precision": "fp32"}
+    one = Engine.load(tiny_bundle, threads=1, **options).encode(texts)
+    all_cores = Engine.load(tiny_bundle, **options).encode(texts)
+    assert (one.codes == all_cores.codes).all()
+
+
+def test_a_path_may_be_a_string(tiny_bundle: Path) -> None:
+    engine = Engine.load(str(tiny_bundle), backend="onnxruntime")
+    assert engine.spec.dim == 64
+    assert dict(engine.tasks) == {}
+
+
+def test_a_calibration_file_is_verified(build_bundle: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(build_bundle("bert", thresholds="mean"), tmp_path / "bundle"))
+    path = folder / bundle_format.CALIBRATION
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=r"calibration\.safetensors was changed"):
+        Engine.load(folder)
+    with pytest.raises(BundleError, match=r"has the hash .*expected .*Export the bundle again"):
+        Engine.load(folder, verify=False)
+    path.write_bytes(b"x")
+    with pytest.raises(BundleError, match="cannot be read"):
+        Engine.load(folder, verify=False)

@@ -1,0 +1,120 @@
+"""Options that do not go together are said so before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.types import LayerPooling, Order, Quantization
+from export.config import BuildConfig, choose_layers
+from export.errors import ExportError
+
+MEAN, LAST, LEARNED = LayerPooling.MEAN, LayerPooling.LAST, LayerPooling.LEARNED
+
+
+@pytest.mark.parametrize(
+    ("layers", "num_layers", "pooling", "expected"),
+    [
+        (None, 24, MEAN, range(9, 25)),
+        (None, 12, MEAN, range(5, 13)),
+        (None, 6, MEAN, range(3, 7)),
+        (None, 3, MEAN, [2, 3]),
+        (None, 2, MEAN, [2]),
+        (None, 1, MEAN, [1]),
+        (None, 6, LEARNED, range(3, 7)),
+        (None, 6, LAST, [6]),
+        ("1", 6, MEAN, [6]),
+        ("4", 6, MEAN, range(3, 7)),
+        ("6", 6, MEAN, range(1, 7)),
+        ("7", 6, MEAN, range(7)),
+        ("3-6", 6, MEAN, range(3, 7)),
+        ("0-0", 6, MEAN, [0]),
+        ("2-2", 6, MEAN, [2]),
+        ("3,4,6", 6, MEAN, [3, 4, 6]),
+        ("6,3,3", 6, MEAN, [3, 6]),
+        ("0,6", 6, MEAN, [0, 6]),
+        ("1", 6, LAST, [6]),
+        ("6-6", 6, LAST, [6]),
+    ],
+)
+def test_choose_layers(
+    layers: str | None, num_layers: int, pooling: LayerPooling, expected: Any
+) -> None:
+    assert choose_layers(layers, num_layers, pooling) == tuple(expected)
+
+
+@pytest.mark.parametrize("layers", ["0", "8", "99", "3-7", "6-3", "7,8", "1,7"])
+def test_layers_the_encoder_does_not_have_are_an_error(layers: str) -> None:
+    with pytest.raises(ExportError, match=rf"got '{layers}', expected hidden states between 0 .*6"):
+        choose_layers(layers, 6, MEAN)
+
+
+@pytest.mark.parametrize("layers", ["", "x", "-1", "1.5", "3,", "3-", "-3", "3 4", "3-4-5", "1,x"])
+def test_layers_in_no_known_form_are_an_error(layers: str) -> None:
+    with pytest.raises(ExportError, match="expected a form like 4, 3-6 or 3,4,6"):
+        choose_layers(layers, 6, MEAN)
+
+
+@pytest.mark.parametrize("layers", ["2", "5-5", "3,6"])
+def test_last_is_the_last_layer(layers: str) -> None:
+    with pytest.raises(ExportError, match=r"--layer-pooling last, expected 6\. Leave --layers out"):
+        choose_layers(layers, 6, LAST)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "--precision: got 'int8'"),
+        (
+            {"order": Order.SIGN_THEN_VOTE, "quantization": Quantization.UINT8},
+            "Only signs can vote",
+        ),
+        ({"thresholds": "mean", "quantization": Quantization.FLOAT16}, "float16 codes have none"),
+        ({"thresholds": "a-file", "quantization": Quantization.FLOAT16}, "float16 codes have none"),
+        ({"thresholds": "median", "quantization": Quantization.UINT8}, "expected sign"),
+        ({"layer_pooling": LEARNED}, "go together"),
+        ({"layer_weights": (1.0, 2.0)}, "go together"),
+        (
+            {
+                "layer_pooling": LEARNED,
+                "layer_weights": (1.0, 2.0),
+                "order": Order.SIGN_THEN_VOTE,
+            },
+            "no weighted form",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        BuildConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "output"),
+    [
+        ("all-MiniLM-L6-v2", "bundles/all-MiniLM-L6-v2"),
+        ("organisation/model", "bundles/model"),
+        ("/models/my-bert/", "bundles/my-bert"),
+    ],
+)
+def test_the_bundle_is_named_after_the_encoder(encoder: str, output: str) -> None:
+    assert BuildConfig(encoder=encoder).output_folder == Path(output)
+
+
+def test_an_existing_output_needs_force(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"exists\. Pass --force"):
+        BuildConfig(output=tmp_path).check_output()
+    BuildConfig(output=tmp_path, force=True).check_output()
+    BuildConfig(output=tmp_path / "new").check_output()
+
+
+def test_force_replaces_bundles_only(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    for output in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(ExportError, match="is no bundle, so --force does not replace it"):
+            BuildConfig(output=output, force=True).check_output()
+    (tmp_path / "bundle.json").write_text("{}")
+    BuildConfig(output=tmp_path, force=True).check_output()
