@@ -1,0 +1,1 @@
+"""The paper's training on packed features. `python -m training.head --help`."""

@@ -1,0 +1,51 @@
+"""How a head is trained, and where it comes from and goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.types import PositionPooling
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a head is trained.
+
+    Attributes:
+        learning_rate: its peak; it rises for a twentieth of the steps, then falls linearly.
+        patience: epochs without a better dev accuracy before training stops.
+        attention_heads: None for as many as the encoder has; `fit` needs a number.
+    """
+
+    position_pooling: PositionPooling = PositionPooling.ATTENTION
+    attention_heads: int | None = None
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    dropout: float = 0.3
+    batch_size: int = 32
+    epochs: int = 20
+    patience: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Where a head comes from and where it goes.
+
+    Attributes:
+        task: its name.
+        train, dev, test: TSV files; dev decides when to stop, test is measured once at the end.
+        output: the head file; with `force` it may exist.
+        learning_rates: peaks to try; the one with the best dev accuracy is kept.
+        dtype: of the weights in the file, "float32" or "float16".
+    """
+
+    task: str
+    train: Path
+    dev: Path
+    output: Path
+    test: Path | None = None
+    learning_rates: tuple[float, ...] = (3e-4,)
+    dtype: str = "float32"
+    force: bool = False

@@ -1,0 +1,168 @@
+"""Training a head on packed features, with early stopping on the dev set."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from engine import pack
+from engine.errors import BitheadsError
+from engine.types import PackedFeatures, code_affine
+from training.config import FitConfig
+from training.metrics import summarize
+from training.task_head import TaskHead
+
+BUCKET_BATCHES = 32
+"""Texts are shuffled, then sorted by length within this many batches, so little is padded."""
+
+
+class TrainingError(BitheadsError):
+    """Training cannot go on."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the training table; `best` if it is the best so far."""
+
+    number: int
+    train_loss: float
+    dev_loss: float
+    dev_accuracy: float
+    seconds: float
+    best: bool
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A head's matrices are too small to share: on two busy cores one thread was 10x faster."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
+def fit(
+    train: PackedFeatures,
+    train_labels: NDArray[np.int64],
+    dev: PackedFeatures,
+    dev_labels: NDArray[np.int64],
+    classes: int,
+    config: FitConfig,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+    progress: bool = False,
+) -> tuple[TaskHead, float]:
+    """The head of the epoch with the best dev accuracy, and that accuracy.
+
+    Args:
+        train_labels, dev_labels: int64 [texts], indices of classes.
+        report: called after each epoch.
+
+    Raises TrainingError if the loss is not finite.
+    """
+    torch.manual_seed(config.seed)
+    random = np.random.default_rng(config.seed)
+    dim = train.spec.dim
+    heads = config.attention_heads
+    if heads is None or heads < 1 or dim % heads:
+        raise TrainingError(f"attention heads: got {heads}, expected a divisor of dim {dim}.")
+    head = TaskHead(dim, classes, heads, config.position_pooling, config.dropout)
+    optimizer = torch.optim.AdamW(
+        head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    steps = config.epochs * -(-len(train) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=steps, pct_start=0.05, anneal_strategy="linear"
+    )
+    best_accuracy, best_epoch, best_state = -1.0, 0, head.state_dict()
+    for number in range(1, config.epochs + 1):
+        started_s = time.perf_counter()
+        head.train()
+        losses = []
+        batches = list(_shuffled_batches(train.num_tokens, config.batch_size, random))
+        bar = tqdm(batches, desc=f"epoch {number}", leave=False, disable=not progress, unit="batch")
+        for rows in bar:
+            features, mask = padded(train, rows)
+            loss = nn.functional.cross_entropy(
+                head(features, mask), torch.from_numpy(train_labels[rows])
+            )
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"epoch {number}: the loss is {loss.item()}. Lower --learning-rate (got "
+                    f"{config.learning_rate})."
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        logits = evaluate(head, dev)
+        dev_loss = nn.functional.cross_entropy(
+            torch.from_numpy(logits), torch.from_numpy(dev_labels)
+        ).item()
+        accuracy = summarize(dev_labels, logits.argmax(axis=1), classes)["accuracy"]
+        better = accuracy > best_accuracy
+        if better:
+            best_accuracy, best_epoch = accuracy, number
+            best_state = copy.deepcopy(head.state_dict())
+        seconds = time.perf_counter() - started_s
+        report(Epoch(number, float(np.mean(losses)), dev_loss, accuracy, seconds, better))
+        if number - best_epoch >= config.patience:
+            break
+    head.load_state_dict(best_state)
+    return head.eval(), best_accuracy
+
+
+def evaluate(head: TaskHead, features: PackedFeatures) -> NDArray[np.float32]:
+    """The torch head's logits, float32 [texts, classes]."""
+    head.eval()
+    order = np.argsort(features.num_tokens, kind="stable")
+    logits = np.empty((len(features), head.output.out_features), np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(order), 64):
+            rows = order[start : start + 64]
+            logits[rows] = head(*padded(features, rows)).numpy()
+    return logits
+
+
+def padded(features: PackedFeatures, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some texts' features, float32 [rows, tokens, dim], and the mask of the real tokens."""
+    counts = features.num_tokens[rows]
+    positions = np.arange(counts.max())
+    mask = positions < counts[:, None]
+    # Padding repeats the first token's code; the mask keeps it out of everything.
+    tokens = features.offsets[rows][:, None] + np.where(mask, positions, 0)
+    scale, offset = code_affine(features.spec, features.calibration)
+    values = pack.unpack(
+        features.codes[tokens.ravel()],
+        features.spec.dim,
+        features.spec.quantization.value,
+        scale,
+        offset,
+    )
+    return torch.from_numpy(values.reshape(*tokens.shape, -1)), torch.from_numpy(mask)
+
+
+def _shuffled_batches(
+    lengths: NDArray[np.int64], batch_size: int, random: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    order = random.permutation(len(lengths))
+    bucket = batch_size * BUCKET_BATCHES
+    batches = []
+    for start in range(0, len(order), bucket):
+        rows = order[start : start + bucket]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    return (batches[i] for i in random.permutation(len(batches)))
