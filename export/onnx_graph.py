@@ -55,6 +55,7 @@ def export_graph(
     model = program.model_proto
     if precision == "fp16":
         _softmax_in_fp32(model.graph)
+    _forget_sources(model)
     onnx.checker.check_model(model)
     if model.ByteSize() <= MAX_SINGLE_FILE_BYTES:
         onnx.save(model, path)
@@ -62,6 +63,15 @@ def export_graph(
     weights = path.with_name(path.name + ".data")
     onnx.save(model, path, save_as_external_data=True, location=weights.name)
     return [path, weights]
+
+
+def _forget_sources(model: onnx.ModelProto) -> None:
+    """Drops the tracer's notes, which name files and lines of the machine the graph was made on."""
+    graph = model.graph
+    notes = (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output)
+    for holder in (*notes, *graph.initializer):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
 
 
 def _softmax_in_fp32(graph: onnx.GraphProto) -> None:

@@ -1,0 +1,37 @@
+"""Graphs too large for one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.sessions import BACKENDS, open_session
+from engine.types import TokenBatch
+from export import onnx_graph
+from export.encoder import load_encoder
+
+
+def test_weights_of_a_large_graph_go_beside_it(
+    tiny_encoder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "MAX_SINGLE_FILE_BYTES", 10_000)
+    encoder = load_encoder(str(tiny_encoder("distilbert")))
+    path = tmp_path / "encoder.onnx"
+    files = onnx_graph.export_graph(encoder, (1, 2), "fp32", path)
+    assert files == [path, tmp_path / "encoder.onnx.data"]
+    assert path.stat().st_size < 100_000 < files[1].stat().st_size
+    assert b".py" not in path.read_bytes(), "the graph names files of this machine"
+
+    ids = np.full((1, 5), 7, np.int64)
+    ones = np.ones_like(ids)
+    batch = TokenBatch(ids, ones, ones, np.array([5]))
+    first, *others = (
+        open_session(path, ["hidden_1", "hidden_2"], backend, "fp32").run(batch)[1]
+        for backend in sorted(BACKENDS)
+    )
+    assert np.abs(first).max() > 0.1
+    for other in others:
+        np.testing.assert_allclose(first, other, atol=1e-4)

@@ -1,0 +1,64 @@
+"""What the documents tell people to type works."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from random_heads import random_head
+
+from engine import Engine
+from engine.head_file import write_head
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(module, arguments) of every `python -m ...` of ours in the documents."""
+    found = []
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"python -m ((?:engine|export|training|benchmarks)\b[^`\n]*)", text):
+            module, *arguments = shlex.split(line, comments=True)
+            found.append((module, arguments))
+    return found
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 5
+
+
+@pytest.mark.parametrize(("module", "arguments"), commands(), ids=lambda value: str(value)[:60])
+def test_commands_parse(module: str, arguments: list[str]) -> None:
+    name = "benchmarks.__main__" if module == "benchmarks" else module
+    parser = importlib.import_module(name)._parser()
+    if arguments:  # a command may be named without what it requires
+        parser.parse_args(arguments)
+
+
+def test_the_python_example_runs(
+    minilm_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "all-MiniLM-L6-v2").symlink_to(minilm_bundle)
+    spec = Engine.load(minilm_bundle).spec
+    write_head(random_head(spec, task="urgency"), tmp_path / "heads" / "urgency.safetensors")
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names = {"texts": ["one text", "another one"]}
+    exec(compile(example, "README.md", "exec"), names)
+    answers = names["answers"]
+    assert answers["sentiment"].top == ("pos", "neg")
+    assert names["features"].codes.shape[1] == 48
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "ARCHITECTURE.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / target).exists(), target
