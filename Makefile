@@ -1,0 +1,63 @@
+# `make demo` and `make test` work on a fresh machine with Python >= 3.10, a C++ compiler and git.
+
+PYTHON ?= python3
+VENV ?= .venv
+BUNDLE := bundles/all-MiniLM-L6-v2
+
+RUN := $(VENV)/bin/python
+SOURCES := $(shell find kernels -name '*.cpp' -o -name '*.h') CMakeLists.txt pyproject.toml constraints.txt
+CPP := $(shell find kernels -name '*.cpp' -o -name '*.h')
+
+# Holds for the build's own environment, too.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check sanitize bench format clean help
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
+	$(RUN) -m engine.predict --bundle $(BUNDLE) --demo
+
+test: $(VENV)/.dev ## all tests
+	$(RUN) -m pytest
+
+check: $(VENV)/.dev ## formatting, lint, types
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
+	$(RUN) -m benchmarks tables --check
+
+sanitize: $(VENV)/.dev ## kernel tests under the address and undefined-behaviour sanitizers
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
+
+bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
+	$(RUN) -m benchmarks pack
+	$(RUN) -m benchmarks parity
+
+format: $(VENV)/.dev ## rewrite sources in the house format
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+	$(VENV)/bin/clang-format -i $(CPP)
+
+clean: ## forget everything that was made
+	rm -rf $(VENV) build bundles
+
+$(BUNDLE)/bundle.json: | $(VENV)/.demo
+	$(RUN) -m export.build --precision fp16 --output $(BUNDLE)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "error: $(PYTHON) is older than 3.10. Type: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(SOURCES) | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --progress-bar off -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --progress-bar off -e '.[dev]'
+	touch $@ $(VENV)/.demo

@@ -1,0 +1,73 @@
+"""`python -m benchmarks`: one name a routine; each stores its result and prints it as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from engine.errors import BitheadsError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        _run(options)
+    except BitheadsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: no result was stored", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    # Each routine imports what it measures, some of which takes seconds.
+    if options.routine == "pack":
+        from benchmarks import pack_routine
+
+        pack_routine.run(options)
+    elif options.routine == "parity":
+        from benchmarks import parity_routine
+
+        parity_routine.run(options)
+    elif options.routine == "accuracy":
+        from benchmarks import accuracy_routine
+
+        accuracy_routine.run(options)
+    else:
+        from benchmarks import tables
+
+        tables.update(options.check)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    routines = parser.add_subparsers(dest="routine", required=True, metavar="ROUTINE")
+    encoder = {"default": "all-MiniLM-L6-v2", "help": "the source model (default: %(default)s)"}
+
+    routines.add_parser("pack", help="pool_and_pack at every level, beside a copy of its input")
+
+    parity = routines.add_parser("parity", help="sign agreement with torch in fp32")
+    parity.add_argument("--bundle", type=Path, default=Path("bundles/all-MiniLM-L6-v2"))
+    parity.add_argument("--encoder", **encoder)
+    parity.add_argument(
+        "--data", type=Path, help="folder of */test.tsv (default: the shipped sentences)"
+    )
+    parity.add_argument("--texts", type=int, default=1500, help="drawn from --data")
+
+    accuracy = routines.add_parser("accuracy", help="train and measure the shipped heads")
+    accuracy.add_argument("--encoder", **encoder)
+    accuracy.add_argument("--data", type=Path, required=True, help="a folder a task, of TSVs")
+    accuracy.add_argument("--tasks", nargs="+", metavar="TASK", help="default: all")
+    accuracy.add_argument("--write-heads", type=Path, help="where the sign heads go")
+
+    tables = routines.add_parser("tables", help="write the README's tables from stored results")
+    tables.add_argument("--check", action="store_true", help="only compare")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

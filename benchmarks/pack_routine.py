@@ -1,0 +1,91 @@
+"""pool_and_pack at every level, in bytes of hidden states a second, beside a copy of them."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks import record
+from engine import kernels_info, pack
+
+REPEATS = 15
+SHAPES = {
+    "all-MiniLM-L6-v2": {"layers": 4, "dim": 384, "rows": 32, "seq": 64},
+    "RoBERTa-large": {"layers": 16, "dim": 1024, "rows": 16, "seq": 64},
+}
+MODES = {
+    "sign": {"quantization": "sign", "order": "pool_then_sign"},
+    "sign, vote": {"quantization": "sign", "order": "sign_then_vote"},
+    "uint8": {"quantization": "uint8"},
+    "float16": {"quantization": "float16"},
+}
+
+
+def run(options: argparse.Namespace) -> None:
+    """Medians over REPEATS runs; inputs are float16, far larger than the caches at both shapes."""
+    random = np.random.default_rng(0)
+    result: dict[str, Any] = {}
+    for name, shape in SHAPES.items():
+        size = (shape["rows"], shape["seq"], shape["dim"])
+        # Several input sets in turn, so that none is still in the cache when its turn comes.
+        sets = [
+            [random.standard_normal(size).astype(np.float16) for _ in range(shape["layers"])]
+            for _ in range(4)
+        ]
+        bytes_read = sum(layer.nbytes for layer in sets[0])
+        target = [np.empty_like(layer) for layer in sets[0]]
+        copy_s = _median_s([partial(_copy, layers, target) for layers in sets])
+        rows: dict[str, Any] = {}
+        for mode, options_of_mode in MODES.items():
+            for level in kernels_info().supported_levels:
+                seconds = _median_s([_call(s, level, options_of_mode) for s in sets])
+                rows.setdefault(mode, {})[level] = {
+                    "gb_per_s": round(bytes_read / seconds / 1e9, 2),
+                    "times_a_copy": round(seconds / copy_s, 3),
+                    "us_per_1000_tokens": round(1e9 * seconds / (shape["rows"] * shape["seq"]), 1),
+                }
+        result[name] = {
+            "shape": shape,
+            "bytes_read": bytes_read,
+            "copy_gb_per_s": round(bytes_read / copy_s / 1e9, 2),
+            "modes": rows,
+        }
+    record.write("pack", "python -m benchmarks pack", result)
+
+
+def _copy(source: list[Any], target: list[Any]) -> None:
+    for from_layer, to_layer in zip(source, target, strict=True):
+        np.copyto(to_layer, from_layer)
+
+
+def _call(layers: list[Any], level: str, options: dict[str, str]) -> Callable[[], object]:
+    rows, seq, dim = layers[0].shape
+    lengths = np.full(rows, seq, np.int64)
+    offsets = np.arange(rows, dtype=np.int64) * seq
+    codes = np.empty((rows * seq, pack.code_bytes(dim, options["quantization"])), np.uint8)
+    constants: dict[str, Any] = {}
+    if options["quantization"] == "uint8":
+        constants = {
+            "inverse_scale": np.full(dim, 40, np.float32),
+            "zero_point": np.full(dim, 128, np.float32),
+        }
+    return lambda: pack.pool_and_pack(
+        layers, lengths, offsets, codes, level=level, **options, **constants
+    )
+
+
+def _median_s(calls: list[Callable[[], object]]) -> float:
+    for call in calls:
+        call()
+    seconds = []
+    for i in range(REPEATS):
+        started_s = time.perf_counter()
+        calls[i % len(calls)]()
+        seconds.append(time.perf_counter() - started_s)
+    return statistics.median(seconds)

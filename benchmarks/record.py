@@ -1,0 +1,83 @@
+"""Stored results: what was measured, where, with which versions, by which command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import engine
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("numpy", "openvino", "onnxruntime", "torch", "transformers", "tokenizers")
+
+
+def write(name: str, command: str, result: Mapping[str, Any]) -> Path:
+    """Stores a routine's result as results/<name>.json and prints it as the last line."""
+    record = {"name": name, "command": command, **_machine(), "result": result}
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path.relative_to(RESULTS.parent.parent)}", file=sys.stderr)
+    print(json.dumps(record))
+    return path
+
+
+def read(name: str) -> dict[str, Any]:
+    """A stored result. Raises FileNotFoundError if the routine never ran."""
+    record: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return record
+
+
+def _machine() -> dict[str, Any]:
+    kernels = engine.kernels_info()
+    return {
+        "date": date.today().isoformat(),
+        "commit": _commit(),
+        "cpu": _cpu(),
+        "cores": _cores(),
+        "python": platform.python_version(),
+        "versions": {"bitheads": engine.__version__, **_versions()},
+        "kernel_level": kernels.active_level,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return (git("rev-parse", "--short", "HEAD") or "none") + (
+        "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    )
+
+
+def _cpu() -> str:
+    flags = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"}
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    fields = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    present = flags & set(fields.get("flags", "").split())
+    model = f"family {fields.get('cpu family')} model {fields.get('model')}"
+    return f"{fields.get('model name', platform.machine())} ({model}; {', '.join(sorted(present))})"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,106 @@
+"""The README's tables, generated from stored results, so that no number is typed by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record
+from engine.errors import InputError
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCK = r"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+
+
+def update(check: bool) -> None:
+    """Writes every table between its markers, or with `check` only compares.
+
+    Raises InputError if a table is not what the stored results say.
+    """
+    old = new = README.read_text(encoding="utf-8")
+    for name, make in TABLES.items():
+        table = make(record.read(name))
+        pattern = re.compile(BLOCK.format(name=name), re.DOTALL)
+        if not pattern.search(new):
+            raise InputError(f"README.md: no block <!-- table: {name} --> ... <!-- end -->.")
+        new = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new)
+    if check and new != old:
+        raise InputError(
+            "README.md: its tables differ from benchmarks/results. "
+            "Type: python -m benchmarks tables"
+        )
+    README.write_text(new, encoding="utf-8")
+
+
+def _accuracy(stored: dict[str, Any]) -> str:
+    rows = [
+        "| task | data | majority | signs | float16 | last layer, mean | same label end to end |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    columns = ("signs", "float16", "last_layer_mean")
+    for task, result in stored["result"].items():
+        cells = [f"{100 * result[c]['test_accuracy']:.1f}" for c in columns]
+        rows.append(
+            f"| {task} | {result['data']} | {100 * result['signs']['test_majority']:.1f} | "
+            f"{' | '.join(cells)} | {100 * result['end_to_end']['same_top_label']:.0f}% |"
+        )
+    results = stored["result"].values()
+    means = [
+        f"{sum(100 * r[c]['test_accuracy'] for r in results) / len(results):.1f}" for c in columns
+    ]
+    rows.append(f"| **mean** | | | {' | '.join(f'**{m}**' for m in means)} | |")
+    return "\n".join([*rows, _source(stored)])
+
+
+def _parity(stored: dict[str, Any]) -> str:
+    result = stored["result"]
+    rows = [
+        "| session | signs as in torch fp32 | max abs error, pooled | worst layer |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, session in result["sessions"].items():
+        worst = min(layer["sign_agreement"] for layer in session["layers"].values())
+        pooled = session["pooled"]
+        rows.append(
+            f"| {name} | {pooled['sign_agreement']:.3%} | {pooled['max_abs_error']:.4f} "
+            f"| {worst:.3%} |"
+        )
+    rows.append("")
+    rows.append(
+        f"{result['texts']:,} real texts, {result['tokens']:,} tokens, {result['encoder']}, graph "
+        f"typed in {result['graph_precision']}."
+    )
+    return "\n".join([*rows, _source(stored)])
+
+
+def _pack(stored: dict[str, Any]) -> str:
+    levels = ("serial", "avx2", "avx512")
+    rows = [
+        "| shape | mode | " + " | ".join(levels) + " |",
+        "|---|---|" + "---:|" * len(levels),
+    ]
+    for name, shape in stored["result"].items():
+        for mode, by_level in shape["modes"].items():
+            cells = [
+                f"{by_level[level]['times_a_copy']:.2f}" if level in by_level else ""
+                for level in levels
+            ]
+            rows.append(f"| {name} | {mode} | {' | '.join(cells)} |")
+    return "\n".join([*rows, _source(stored)])
+
+
+def _source(stored: dict[str, Any]) -> str:
+    """Where the numbers come from, under every table."""
+    return (
+        f"\n`{stored['command']}`, {stored['date']}, {stored['cores']} cores of {stored['cpu']}, "
+        f"[stored result](benchmarks/results/{stored['name']}.json)."
+    )
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "accuracy": _accuracy,
+    "parity": _parity,
+    "pack": _pack,
+}
