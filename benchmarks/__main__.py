@@ -62,6 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument("--encoder", **encoder)
     accuracy.add_argument("--data", type=Path, required=True, help="a folder a task, of TSVs")
     accuracy.add_argument("--tasks", nargs="+", metavar="TASK", help="default: all")
+    accuracy.add_argument(
+        "--features",
+        nargs="+",
+        choices=("signs", "float16", "last_layer_mean"),
+        help="default: all",
+    )
+    accuracy.add_argument(
+        "--update", action="store_true", help="keep what is stored of other tasks and features"
+    )
     accuracy.add_argument("--write-heads", type=Path, help="where the sign heads go")
 
     tables = routines.add_parser("tables", help="write the README's tables from stored results")

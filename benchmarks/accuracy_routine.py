@@ -11,13 +11,14 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks import record
@@ -46,7 +47,8 @@ TASKS = {
 LEARNING_RATES = (3e-4, 1e-3)
 """The better on dev is kept, for each kind of features: they differ in scale."""
 
-CHECKED_TEXTS = 100
+FEATURES = ("signs", "float16", "last_layer_mean")
+CHECKED_TEXTS = 500
 
 
 def run(options: argparse.Namespace) -> None:
@@ -54,13 +56,13 @@ def run(options: argparse.Namespace) -> None:
     _check_data(options.data)
     tasks = {task: TASKS[task] for task in options.tasks or TASKS}
     with tempfile.TemporaryDirectory() as scratch:
-        variants = _variants(options.encoder, Path(scratch))
-        result: dict[str, Any] = {}
+        variants = _variants(options.encoder, options.features or FEATURES, Path(scratch))
+        result: dict[str, Any] = record.read("accuracy")["result"] if options.update else {}
         for task, folder in tasks.items():
             files = {
                 name: options.data / folder / f"{name}.tsv" for name in ("train", "dev", "test")
             }
-            result[task] = {"data": folder}
+            result.setdefault(task, {})["data"] = folder
             for name, (engine, fit_config) in variants.items():
                 output = Path(scratch) / name / f"{task}.safetensors"
                 output.parent.mkdir(exist_ok=True)
@@ -77,8 +79,12 @@ def run(options: argparse.Namespace) -> None:
                 if name == "signs":
                     texts = read_tsv(files["test"]).texts
                     spread = texts[:: max(1, len(texts) // CHECKED_TEXTS)][:CHECKED_TEXTS]
+                    engines = [
+                        Engine.load(Path(scratch) / f"bundle-{name}", precision="fp32"),
+                        engine,
+                    ]
                     result[task]["end_to_end"] = end_to_end(
-                        options.encoder, engine, output, trained.module, spread
+                        options.encoder, engines, output, trained.module, spread
                     )
                     _say(f"end to end: {result[task]['end_to_end']}")
                     if options.write_heads:
@@ -88,7 +94,9 @@ def run(options: argparse.Namespace) -> None:
     record.write("accuracy", "python -m benchmarks accuracy --data DIR", result)
 
 
-def _variants(encoder: str, scratch: Path) -> dict[str, tuple[Engine, FitConfig]]:
+def _variants(
+    encoder: str, names: Sequence[str], scratch: Path
+) -> dict[str, tuple[Engine, FitConfig]]:
     attention = FitConfig()
     mean = FitConfig(position_pooling=PositionPooling.MEAN)
     configs = {
@@ -102,55 +110,64 @@ def _variants(encoder: str, scratch: Path) -> dict[str, tuple[Engine, FitConfig]
         ),
     }
     variants = {}
-    for name, (config, fit_config) in configs.items():
+    for name in names:
+        config, fit_config = configs[name]
         folder = scratch / f"bundle-{name}"
-        make_bundle(replace(config, output=folder), _say)
+        no_heads = scratch / "no-heads"
+        no_heads.mkdir(exist_ok=True)
+        make_bundle(replace(config, output=folder, heads=no_heads), _say)
         variants[name] = Engine.load(folder), fit_config
-        for task in list(variants[name][0].tasks):
-            variants[name][0].remove_head(task)
     return variants
 
 
 def end_to_end(
-    encoder: str, engine: Engine, head: Path, module: TaskHead, texts: Sequence[Text]
+    encoder: str, engines: Sequence[Engine], head: Path, module: TaskHead, texts: Sequence[Text]
 ) -> dict[str, Any]:
     """The packed path against a computation that shares no code with it, text by text.
 
     Args:
+        engines: of one bundle, on different backends.
         module: the torch head that `head` was folded from.
     """
-    task = engine.add_head(head)
-    packed = engine.predict(texts, [task])[task]
+    spec, max_length = engines[0].spec, engines[0].manifest.encoder.max_length
+    expected = np.stack([*_independent(encoder, spec.layers, max_length, module, texts)])
+    result: dict[str, Any] = {"texts": len(texts), "backends": {}}
+    for engine in engines:
+        task = engine.add_head(head)
+        got = engine.predict(texts, [task])[task].probabilities
+        engine.remove_head(task)
+        result["backends"][engine.backend] = {
+            "same_top_label": float(np.mean(got.argmax(axis=1) == expected.argmax(axis=1))),
+            "mean_probability_difference": float(f"{np.abs(got - expected).mean():.3g}"),
+            "max_probability_difference": float(f"{np.abs(got - expected).max():.3g}"),
+        }
+    return result
+
+
+def _independent(
+    encoder: str, layers: Sequence[int], max_length: int, module: TaskHead, texts: Sequence[Text]
+) -> Iterator[NDArray[np.float32]]:
+    """Each text's probabilities, from transformers, NumPy and torch alone."""
     source = find_encoder(encoder)
     tokenizer, model = (
         AutoTokenizer.from_pretrained(source),
         AutoModel.from_pretrained(source).eval(),
     )
-    spec, same, difference = engine.spec, 0, 0.0
-    for row, text in enumerate(texts):
+    for text in texts:
         pair = text if isinstance(text, tuple) else (text,)
         inputs = tokenizer(
             *pair,
             return_tensors="pt",
             truncation="longest_first",
-            max_length=engine.manifest.encoder.max_length,
+            max_length=max_length,
         )
         with torch.inference_mode():
             hidden = model(**inputs, output_hidden_states=True).hidden_states
-            mean = np.mean([hidden[i][0].numpy() for i in spec.layers], axis=0)
+            mean = np.mean([hidden[i][0].numpy() for i in layers], axis=0)
             signs = torch.from_numpy(np.where(mean > 0, 1, -1).astype(np.float32))[None]
             attended, _ = module.attention(module.query[None, None], signs, signs)
             logits = module.output(torch.tanh(module.dense(attended[:, 0])))
-            probabilities = torch.softmax(logits, dim=1)[0].numpy()
-        same += packed.labels[probabilities.argmax()] == packed.top[row]
-        difference = max(difference, np.abs(probabilities - packed.probabilities[row]).max())
-    engine.remove_head(task)
-    return {
-        "texts": len(texts),
-        "same_top_label": same / len(texts),
-        "max_probability_difference": round(float(difference), 4),
-        "backend": engine.backend,
-    }
+            yield torch.softmax(logits, dim=1)[0].numpy()
 
 
 def _rounded(metrics: Any) -> dict[str, float]:

@@ -20,8 +20,8 @@ def update(check: bool) -> None:
     Raises InputError if a table is not what the stored results say.
     """
     old = new = README.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
-        table = make(record.read(name))
+    for name, (routine, make) in TABLES.items():
+        table = make(record.read(routine))
         pattern = re.compile(BLOCK.format(name=name), re.DOTALL)
         if not pattern.search(new):
             raise InputError(f"README.md: no block <!-- table: {name} --> ... <!-- end -->.")
@@ -34,23 +34,45 @@ def update(check: bool) -> None:
     README.write_text(new, encoding="utf-8")
 
 
-def _accuracy(stored: dict[str, Any]) -> str:
-    rows = [
-        "| task | data | majority | signs | float16 | last layer, mean | same label end to end |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
-    columns = ("signs", "float16", "last_layer_mean")
-    for task, result in stored["result"].items():
-        cells = [f"{100 * result[c]['test_accuracy']:.1f}" for c in columns]
-        rows.append(
-            f"| {task} | {result['data']} | {100 * result['signs']['test_majority']:.1f} | "
-            f"{' | '.join(cells)} | {100 * result['end_to_end']['same_top_label']:.0f}% |"
-        )
+def _headline(stored: dict[str, Any]) -> str:
     results = stored["result"].values()
-    means = [
-        f"{sum(100 * r[c]['test_accuracy'] for r in results) / len(results):.1f}" for c in columns
+    signs, float16, last = (
+        sum(100 * result[name]["test_accuracy"] for result in results) / len(results)
+        for name in ("signs", "float16", "last_layer_mean")
+    )
+    return (
+        f"**A sixteenth of the bytes for {float16 - signs:.1f} points of accuracy:** {signs:.1f}% "
+        f"on signs against {float16:.1f}% on the same features in fp16, and {last:.1f}% on the "
+        f"usual sentence embedding; the mean of {len(results)} tasks, on a small encoder that "
+        "was trained on none of them."
+    )
+
+
+def _accuracy(stored: dict[str, Any]) -> str:
+    features = ("signs", "float16", "last_layer_mean")
+    backends = ("openvino fp32", "openvino bf16")
+    results = stored["result"]
+    rows = [
+        "| task | data | majority | signs | float16 | last layer, mean | signs, macro F1 "
+        "| same label, fp32 | same label, bf16 |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    rows.append(f"| **mean** | | | {' | '.join(f'**{m}**' for m in means)} | |")
+    columns = []
+    for result in results.values():
+        same = result["end_to_end"]["backends"]
+        columns.append(
+            [
+                *(100 * result[name]["test_accuracy"] for name in features),
+                100 * result["signs"]["test_macro_f1"],
+                *(100 * same[backend]["same_top_label"] for backend in backends),
+            ]
+        )
+    for (task, result), values in zip(results.items(), columns, strict=True):
+        cells = " | ".join(f"{value:.1f}" for value in values)
+        majority = f"{100 * result['signs']['test_majority']:.1f}"
+        rows.append(f"| {task} | {result['data']} | {majority} | {cells} |")
+    means = [sum(column) / len(column) for column in zip(*columns, strict=True)]
+    rows.append(f"| **mean** | | | {' | '.join(f'**{mean:.1f}**' for mean in means)} |")
     return "\n".join([*rows, _source(stored)])
 
 
@@ -99,8 +121,10 @@ def _source(stored: dict[str, Any]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "accuracy": _accuracy,
-    "parity": _parity,
-    "pack": _pack,
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "headline": ("accuracy", _headline),
+    "accuracy": ("accuracy", _accuracy),
+    "parity": ("parity", _parity),
+    "pack": ("pack", _pack),
 }
+"""Block in the README -> (the routine whose result it shows, how)."""

@@ -116,11 +116,11 @@ def _table(engine: Engine, texts: Sequence[Text], predictions: Predictions) -> I
         shown = [_shorten(texts[row]) for row in rows]
         text_width = max(len(form), *map(len, shown))
         if text_width + sum(width + 2 for width in widths.values()) <= _terminal_columns():
-            yield "  ".join([form.ljust(text_width), *(t.ljust(widths[t]) for t in tasks)])
+            header = [form.ljust(text_width), *(task.ljust(widths[task]) for task in tasks)]
+            yield "  ".join(header).rstrip()
             for i, text in enumerate(shown):
-                yield "  ".join(
-                    [text.ljust(text_width), *(cells[t][i].ljust(widths[t]) for t in tasks)]
-                )
+                row = [text.ljust(text_width), *(cells[t][i].ljust(widths[t]) for t in tasks)]
+                yield "  ".join(row).rstrip()
         else:
             for i, text in enumerate(shown):
                 yield text

@@ -18,6 +18,6 @@ def test_same_top_label_as_an_independent_computation(minilm_bundle: Path, tmp_p
     config = HeadConfig("tested", TOPICS, TOPICS, tmp_path / "tested.safetensors")
     trained = train_head(engine, config, FitConfig(epochs=3))
     texts = read_tsv(TOPICS).texts[:100]
-    result = end_to_end("all-MiniLM-L6-v2", engine, config.output, trained.module, texts)
+    result = end_to_end("all-MiniLM-L6-v2", [engine], config.output, trained.module, texts)
     assert result["texts"] == 100
-    assert result["same_top_label"] >= 0.99
+    assert result["backends"][engine.backend]["same_top_label"] >= 0.99
