@@ -145,10 +145,10 @@ def _wrapped(items: Iterable[str]) -> Iterator[str]:
     line = "   "
     for item in items:
         if len(line) + len(item) + 3 > _terminal_columns() and line.strip():
-            yield line
+            yield line.rstrip()
             line = "   "
         line += f" {item}  "
-    yield line
+    yield line.rstrip()
 
 
 def _terminal_columns() -> int:
