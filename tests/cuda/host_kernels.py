@@ -136,6 +136,8 @@ def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKern
         made = library.with_suffix(f".{os.getpid()}")
         compiler = os.environ.get("CXX", "c++")
         command = [compiler, *FLAGS, *WARNINGS, *INCLUDES, *extra, str(SOURCE), "-o", str(made)]
-        subprocess.run(command, cwd=ROOT, check=True)
+        # A preloaded sanitizer is for the tests, not for the compiler.
+        environment = {name: v for name, v in os.environ.items() if name != "LD_PRELOAD"}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
         made.replace(library)
     return HostKernels(library)
