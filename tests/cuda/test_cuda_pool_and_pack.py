@@ -280,7 +280,7 @@ def test_padding_is_never_read(host_kernels: HostKernels, dtype: str, mode: str)
         check(host_kernels, layers, np.array([2]), np.array([0]), options)
 
 
-@pytest.mark.parametrize("shift_bytes", [0, 1])
+@pytest.mark.parametrize("shift_bytes", [0, 1, 4])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_activation_is_read_once(
     host_kernels: HostKernels, dtype: str, shift_bytes: int

@@ -22,7 +22,7 @@ from export.errors import ExportError
 
 NUM_KERNELS = 42  # 3 dtypes x (3 modes with and without weights + the vote) x 2 paths
 MAX_REGISTERS = 40
-# Here the assembler orders the second of two loads after the first sums, to stay below 40 registers.
+# Here the assembler orders the second of two loads after the first sums: 40 registers are few.
 ONE_LOAD_AT_A_TIME = {
     ("sm_80", "pool_and_pack_float16_vote_vector"),
     ("sm_80", "pool_and_pack_bfloat16_vote_vector"),
