@@ -6,13 +6,13 @@ BUNDLE := bundles/all-MiniLM-L6-v2
 
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find kernels -name '*.cpp' -o -name '*.h') CMakeLists.txt pyproject.toml constraints.txt
-CPP := $(shell find kernels -name '*.cpp' -o -name '*.h')
+CPP := $(shell find kernels tests/cuda -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # Holds for the build's own environment, too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check sanitize bench format clean help
+.PHONY: demo test check sanitize device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ check: $(VENV)/.dev ## formatting, lint, types
 sanitize: $(VENV)/.dev ## kernel tests under the address and undefined-behaviour sanitizers
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
+
+device: $(VENV)/.device ## compile the CUDA kernels, look at what the compiler made of them; no GPU
+	$(RUN) -m export.device_code
+	$(RUN) -m pytest tests/cuda
 
 bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack
@@ -61,3 +65,7 @@ $(VENV)/.demo: $(SOURCES) | $(VENV)/bin/python
 $(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --progress-bar off -e '.[dev]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.device: pyproject.toml constraints.txt | $(VENV)/.dev
+	$(RUN) -m pip install --quiet --progress-bar off -e '.[device]'
+	touch $@

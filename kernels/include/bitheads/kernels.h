@@ -17,7 +17,7 @@ extern "C" {
 
 typedef enum bh_status {
   BH_OK = 0,
-  BH_INVALID_ARGUMENT = 1,  /* a null pointer, a negative size, an unknown enum, a length > seq ... */
+  BH_INVALID_ARGUMENT = 1,  /* a null pointer, a negative size, an unknown enum, length > seq ... */
   BH_UNKNOWN_LEVEL = 2,     /* BITHEADS_KERNEL_LEVEL names no level */
   BH_UNSUPPORTED_LEVEL = 3, /* the level exists, but not on this machine or in this build */
 } bh_status;

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -113,20 +115,35 @@ def check_against_reference(
     num_tokens: int | None = None,
 ) -> None:
     """Every level, on codes that start as 0xA5 and must stay so where no token goes."""
+    runs = {level: partial(pack.pool_and_pack, level=level) for level in levels}
+    check_runs(runs, layers, lengths, offsets, options, num_tokens)
+
+
+def check_runs(
+    runs: Mapping[str, Callable[..., object]],
+    layers: list[NDArray[Any]],
+    lengths: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    options: dict[str, Any],
+    num_tokens: int | None = None,
+    codes_shift_bytes: int = 0,
+) -> None:
+    """The same for any implementations, by name, called as `pack.pool_and_pack` is."""
     dim = layers[0].shape[2]
     if num_tokens is None:
         num_tokens = int(lengths.sum())
     num_bytes = pack.code_bytes(dim, options["quantization"])
     blank = np.full((num_tokens, num_bytes), 0xA5, np.uint8)
     expected = expected_codes(layers, lengths, offsets, blank, options)
-    for level in levels:
+    for name, run in runs.items():
         memory = np.full(num_tokens * num_bytes + 128, 0xA5, np.uint8)
-        codes = memory[64:-64].reshape(num_tokens, num_bytes)
-        pack.pool_and_pack(layers, lengths, offsets, codes, level=level, **options)
-        what = f"{level}, m={len(layers)}, shape={layers[0].shape}, {layers[0].dtype}"
+        end = len(memory) - 64 + codes_shift_bytes
+        codes = memory[64 + codes_shift_bytes : end].reshape(num_tokens, num_bytes)
+        run(layers, lengths, offsets, codes, **options)
+        what = f"{name}, m={len(layers)}, shape={layers[0].shape}, {layers[0].dtype}"
         assert_same_codes(codes, expected, options["quantization"], what)
-        assert (memory[:64] == 0xA5).all(), f"wrote before codes: {what}"
-        assert (memory[-64:] == 0xA5).all(), f"wrote past codes: {what}"
+        assert (memory[: 64 + codes_shift_bytes] == 0xA5).all(), f"wrote before codes: {what}"
+        assert (memory[end:] == 0xA5).all(), f"wrote past codes: {what}"
 
 
 def levels() -> list[str]:

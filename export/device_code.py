@@ -1,0 +1,214 @@
+"""`python -m export.device_code`: the CUDA kernels become one fat binary, with a report on each.
+
+Needs NVIDIA's compiler but no GPU and no driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.errors import BitheadsError
+from export.errors import ExportError
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "kernels/cuda/pool_and_pack.cu"
+# The kernels name every rounding themselves; the flags say it again for whatever is added.
+FLAGS = ("-std=c++17", "-O3", "-ftz=false", "-prec-div=true", "-fmad=false")
+BLOCK_THREADS = 128
+_WARP_THREADS = 32
+_SM_REGISTERS = 65536
+_REGISTER_UNIT = 8  # a thread's registers are handed out in eights
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """What a multiprocessor holds at once (CUDA C++ Programming Guide, table
+    "Technical Specifications per Compute Capability")."""
+
+    max_threads: int
+    max_blocks: int
+
+
+ARCHITECTURES = {
+    "sm_80": Multiprocessor(2048, 32),
+    "sm_86": Multiprocessor(1536, 16),
+    "sm_89": Multiprocessor(1536, 24),
+    "sm_90": Multiprocessor(2048, 32),
+    "sm_100": Multiprocessor(2048, 32),
+    "sm_120": Multiprocessor(1536, 24),
+}
+PTX = "compute_120"
+"""Compiled by the driver for GPUs that are newer than the list."""
+
+
+@dataclass(frozen=True)
+class KernelResources:
+    """What one kernel takes on one architecture, as the assembler reports it.
+
+    Attributes:
+        registers: 32-bit registers a thread.
+        stack_bytes, spill_bytes: local memory a thread; spills count stores and loads.
+        shared_bytes: shared memory a block.
+    """
+
+    kernel: str
+    architecture: str
+    registers: int
+    stack_bytes: int
+    spill_bytes: int
+    shared_bytes: int
+
+    @property
+    def occupancy(self) -> float:
+        """Share of a multiprocessor's threads that can be resident."""
+        sm = ARCHITECTURES[self.architecture]
+        granted = -(-self.registers // _REGISTER_UNIT) * _REGISTER_UNIT
+        warps = _SM_REGISTERS // (granted * _WARP_THREADS)
+        blocks = min(
+            warps // (BLOCK_THREADS // _WARP_THREADS),
+            sm.max_threads // BLOCK_THREADS,
+            sm.max_blocks,
+        )
+        return blocks * BLOCK_THREADS / sm.max_threads
+
+
+def find_tool(name: str) -> Path:
+    """A program of the CUDA toolkit, from this environment's packages or else from PATH.
+
+    Raises:
+        ExportError: it is in neither.
+    """
+    spec = importlib.util.find_spec("nvidia")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        # The packages come first: constraints.txt pins them. The newest toolkit if there are two.
+        for path in sorted(Path(folder).glob(f"cu*/bin/{name}"), reverse=True):
+            return path
+    if found := shutil.which(name):
+        return Path(found)
+    raise ExportError(
+        f"{name}: found neither among this environment's packages nor on PATH, expected NVIDIA's "
+        "compiler for device code. Type: pip install -e '.[device]' -c constraints.txt"
+    )
+
+
+def run_tool(name: str, *arguments: str) -> str:
+    """Output of a program of the toolkit, which finds its siblings beside it.
+
+    Raises:
+        ExportError: it is missing or it failed.
+    """
+    tool = find_tool(name)
+    environment = {**os.environ, "PATH": f"{tool.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    done = subprocess.run(
+        [str(tool), *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ExportError(f"{tool}: failed with code {done.returncode}:\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def compile_device_code(output: Path) -> list[KernelResources]:
+    """Compiles all kernels for all architectures into one fat binary.
+
+    Args:
+        output: the file to write.
+
+    Returns:
+        a report for each architecture and kernel.
+
+    Raises:
+        ExportError: the sources or the compiler are missing, or the compiler failed.
+    """
+    if not SOURCE.exists():
+        raise ExportError(
+            f"{SOURCE}: not found. An installed package carries no kernel sources: run this in a "
+            "clone of the repository"
+        )
+    targets = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in ARCHITECTURES]
+    targets.append(f"-gencode=arch={PTX},code={PTX}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    arguments = ["--resource-usage", "-I", "kernels/include", "-o", str(output.resolve())]
+    return parse_report(run_tool("nvcc", "-fatbin", *FLAGS, *targets, *arguments, str(SOURCE)))
+
+
+_REPORT = re.compile(
+    r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+    re.DOTALL,
+)
+
+
+def parse_report(text: str) -> list[KernelResources]:
+    """Reads what `nvcc --resource-usage` prints."""
+    reports = []
+    for match in _REPORT.finditer(text):
+        shared = re.search(r"(\d+) bytes smem", match["rest"])
+        reports.append(
+            KernelResources(
+                kernel=match["kernel"],
+                architecture=match["architecture"],
+                registers=int(match["registers"]),
+                stack_bytes=int(match["stack"]),
+                spill_bytes=int(match["stores"]) + int(match["loads"]),
+                shared_bytes=int(shared[1]) if shared else 0,
+            )
+        )
+    return reports
+
+
+def table(reports: list[KernelResources]) -> str:
+    """The reports for people: a line a kernel, a column an architecture."""
+    cells = {(r.kernel, r.architecture): r for r in reports}
+    lines = [f"{'registers (occupancy %)':48}" + "".join(f"{a:>10}" for a in ARCHITECTURES)]
+    for kernel in sorted({r.kernel for r in reports}):
+        row = [cells[kernel, a] for a in ARCHITECTURES]
+        shown = [f"{r.registers} ({100 * r.occupancy:.0f})" for r in row]
+        lines.append(f"{kernel:48}" + "".join(f"{cell:>10}" for cell in shown))
+    spills, stack, shared = (
+        max(getattr(r, name) for r in reports)
+        for name in ("spill_bytes", "stack_bytes", "shared_bytes")
+    )
+    lines.append(f"most bytes: {spills} spilled, {stack} of stack, {shared} of shared memory")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.device_code", description=(__doc__ or "").split(": ", 1)[1]
+    )
+    add = parser.add_argument
+    add("--output", type=Path, metavar="FILE", default=Path("build/device/pool_and_pack.fatbin"))
+    add("--json", action="store_true", help="print the report as JSON")
+    arguments = parser.parse_args(argv)
+    try:
+        reports = compile_device_code(arguments.output)
+    except BitheadsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps([{**asdict(r), "occupancy": r.occupancy} for r in reports]))
+    else:
+        print(table(reports))
+        print(f"wrote {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The CUDA kernels compiled for the host and called like `engine.pack.pool_and_pack`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCE = ROOT / "tests/cuda/host/pool_and_pack_on_host.cpp"
+# SPEC.md rounds after every operation, as the kernels' intrinsics do on the device.
+FLAGS = ["-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-ffp-contract=off"]
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+INCLUDES = ["-Ikernels/include", "-Itests/cuda/host"]
+DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(ml_dtypes.bfloat16): 2}
+QUANTIZATIONS = ("sign", "uint8", "float16")
+ORDERS = ("pool_then_sign", "sign_then_vote")
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("row_stride_bytes", ctypes.c_int64),
+        ("token_stride_bytes", ctypes.c_int64),
+    )
+
+
+class _Args(ctypes.Structure):
+    """bh_pool_and_pack_args of kernels/include/bitheads/kernels.h."""
+
+    _fields_ = (
+        ("layers", ctypes.POINTER(_Layer)),
+        ("num_layers", ctypes.c_int64),
+        ("dtype", ctypes.c_int),
+        ("rows", ctypes.c_int64),
+        ("seq", ctypes.c_int64),
+        ("dim", ctypes.c_int64),
+        ("lengths", ctypes.c_void_p),
+        ("token_offsets", ctypes.c_void_p),
+        ("quantization", ctypes.c_int),
+        ("order", ctypes.c_int),
+        ("layer_weights", ctypes.c_void_p),
+        ("thresholds", ctypes.c_void_p),
+        ("inverse_scale", ctypes.c_void_p),
+        ("zero_point", ctypes.c_void_p),
+        ("codes", ctypes.c_void_p),
+        ("num_tokens", ctypes.c_int64),
+        ("level", ctypes.c_int),
+    )
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a call did.
+
+    Attributes:
+        kernel: name of the kernel that ran.
+        loaded_bytes: what its threads read from the arrays.
+    """
+
+    kernel: str
+    loaded_bytes: int
+
+
+class RefusedError(Exception):
+    """The launch plan refused the arguments; `args[0]` is the status."""
+
+
+class HostKernels:
+    """The shared library of tests/cuda/host."""
+
+    def __init__(self, library: Path) -> None:
+        self._run = ctypes.CDLL(str(library)).run_pool_and_pack_on_host
+
+    def pool_and_pack(
+        self,
+        layers: Sequence[NDArray[Any]],
+        lengths: NDArray[np.int64],
+        token_offsets: NDArray[np.int64],
+        codes: NDArray[np.uint8],
+        *,
+        quantization: str,
+        order: str = "pool_then_sign",
+        **arrays: NDArray[np.float32],
+    ) -> Ran:
+        """Runs the grid that would be launched; arguments as `pack.pool_and_pack` takes them."""
+        assert lengths.dtype == token_offsets.dtype == np.int64
+        assert all(array.dtype == np.float32 for array in arrays.values())
+        rows, seq, dim = layers[0].shape
+        structs = [_Layer(x.ctypes.data, x.strides[0], x.strides[1]) for x in layers]
+        args = _Args(
+            layers=(_Layer * len(layers))(*structs),
+            num_layers=len(layers),
+            dtype=DTYPES[layers[0].dtype],
+            rows=rows,
+            seq=seq,
+            dim=dim,
+            lengths=lengths.ctypes.data,
+            token_offsets=token_offsets.ctypes.data,
+            quantization=QUANTIZATIONS.index(quantization),
+            order=ORDERS.index(order),
+            codes=codes.ctypes.data,
+            num_tokens=len(codes),
+            **{name: array.ctypes.data for name, array in arrays.items()},
+        )
+        kernel, loaded = ctypes.c_char_p(), ctypes.c_uint64()
+        error = ctypes.create_string_buffer(256)
+        out = (ctypes.byref(kernel), ctypes.byref(loaded), error)
+        if status := self._run(ctypes.byref(args), *out):
+            raise RefusedError(status)
+        assert not error.value, error.value.decode()
+        assert kernel.value is not None
+        return Ran(kernel.value.decode(), loaded.value)
+
+
+def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKernels:
+    """Compiles the library into build/cuda-host if a source is newer, and loads it.
+
+    Args:
+        sanitizers: as -fsanitize= takes them; Python must then run with their runtime preloaded.
+    """
+    library = ROOT / f"build/cuda-host/on_host{'-' if sanitizers else ''}{sanitizers}.so"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    folders = (ROOT / "kernels/cuda", ROOT / "kernels/include/bitheads", SOURCE.parent)
+    newest = max(path.stat().st_mtime for folder in folders for path in folder.iterdir())
+    if not library.exists() or library.stat().st_mtime < newest:
+        extra = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"] if sanitizers else []
+        made = library.with_suffix(f".{os.getpid()}")
+        compiler = os.environ.get("CXX", "c++")
+        command = [compiler, *FLAGS, *WARNINGS, *INCLUDES, *extra, str(SOURCE), "-o", str(made)]
+        # A preloaded sanitizer is for the tests, not for the compiler.
+        environment = {name: v for name, v in os.environ.items() if name != "LD_PRELOAD"}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        made.replace(library)
+    return HostKernels(library)
