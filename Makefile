@@ -32,11 +32,12 @@ check: $(VENV)/.dev ## formatting, lint, types
 
 sanitize: $(VENV)/.dev ## kernel tests under the address and undefined-behaviour sanitizers
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TESTS=tests/kernels/test_dispatch.py \
+	  tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
 
 device: $(VENV)/.device ## compile the CUDA kernels, look at what the compiler made of them; no GPU
 	$(RUN) -m export.device_code
-	$(RUN) -m pytest tests/cuda
+	$(RUN) -m pytest tests/cuda/test_device_code.py
 
 bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack
@@ -66,6 +67,7 @@ $(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --progress-bar off -e '.[dev]'
 	touch $@ $(VENV)/.demo
 
-$(VENV)/.device: pyproject.toml constraints.txt | $(VENV)/.dev
-	$(RUN) -m pip install --quiet --progress-bar off -e '.[device]'
+# Pinned apart from the rest: a CUDA build of torch brings its own versions of some of these.
+$(VENV)/.device: pyproject.toml constraints-device.txt | $(VENV)/.dev
+	PIP_CONSTRAINT=$(CURDIR)/constraints-device.txt $(RUN) -m pip install --quiet --progress-bar off -e '.[device]'
 	touch $@

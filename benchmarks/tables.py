@@ -43,8 +43,8 @@ def _headline(stored: dict[str, Any]) -> str:
     return (
         f"**A sixteenth of the bytes for {float16 - signs:.1f} points of accuracy:** {signs:.1f}% "
         f"on signs against {float16:.1f}% on the same features in fp16, and {last:.1f}% on the "
-        f"usual sentence embedding; the mean of {len(results)} tasks, on a small encoder that "
-        "was trained on none of them."
+        f"usual sentence embedding; the mean of {len(results)} tasks, on a small frozen encoder "
+        "that was fine-tuned for none of them."
     )
 
 
@@ -79,15 +79,16 @@ def _accuracy(stored: dict[str, Any]) -> str:
 def _parity(stored: dict[str, Any]) -> str:
     result = stored["result"]
     rows = [
-        "| session | signs as in torch fp32 | max abs error, pooled | worst layer |",
-        "|---|---:|---:|---:|",
+        "| session | signs as in torch fp32 | worst layer | max abs error, pooled "
+        "| differing signs within 1% of zero |",
+        "|---|---:|---:|---:|---:|",
     ]
     for name, session in result["sessions"].items():
         worst = min(layer["sign_agreement"] for layer in session["layers"].values())
         pooled = session["pooled"]
         rows.append(
-            f"| {name} | {pooled['sign_agreement']:.3%} | {pooled['max_abs_error']:.4f} "
-            f"| {worst:.3%} |"
+            f"| {name} | {pooled['sign_agreement']:.3%} | {worst:.3%} "
+            f"| {pooled['max_abs_error']:.4f} | {_near_zero(pooled['margin_histogram']):.1%} |"
         )
     rows.append("")
     rows.append(
@@ -95,6 +96,13 @@ def _parity(stored: dict[str, Any]) -> str:
         f"typed in {result['graph_precision']}."
     )
     return "\n".join([*rows, _source(stored)])
+
+
+def _near_zero(histogram: dict[str, Any]) -> float:
+    """Share of the differing signs whose feature is within 1% of its root mean square of zero."""
+    bins = zip(histogram["lower_edges_rms"], histogram["flipped"], strict=True)
+    near = sum(flipped for edge, flipped in bins if edge < 0.01)
+    return float(near / sum(histogram["flipped"]))
 
 
 def _pack(stored: dict[str, Any]) -> str:

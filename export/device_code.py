@@ -89,14 +89,14 @@ def find_tool(name: str) -> Path:
     """
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
-        # The packages come first: constraints.txt pins them. The newest toolkit if there are two.
+        # The packages come first, as their versions are pinned; the newest toolkit of several.
         for path in sorted(Path(folder).glob(f"cu*/bin/{name}"), reverse=True):
             return path
     if found := shutil.which(name):
         return Path(found)
     raise ExportError(
         f"{name}: found neither among this environment's packages nor on PATH, expected NVIDIA's "
-        "compiler for device code. Type: pip install -e '.[device]' -c constraints.txt"
+        "compiler for device code. Type: pip install -e '.[device]' -c constraints-device.txt"
     )
 
 

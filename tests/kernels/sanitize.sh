@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Build the kernels with AddressSanitizer and UndefinedBehaviorSanitizer and run their tests on that
 # build; those of the CUDA kernels, run on the host, too.
-# sanitize.sh BUILD_FOLDER [arguments for CMake, such as -DBITHEADS_SIMD=OFF]
+# [TESTS="..."] sanitize.sh BUILD_FOLDER [arguments for CMake, such as -DBITHEADS_SIMD=OFF]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python}
+tests=${TESTS:-tests/kernels tests/cuda/test_cuda_pool_and_pack.py}
 build=$1
 shift
 
@@ -20,4 +21,4 @@ preload="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-na
 exec env LD_PRELOAD="$preload" \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
   BITHEADS_KERNELS_PATH="$module" BITHEADS_SANITIZE=address,undefined CXX="$compiler" \
-  "$python" -m pytest tests/kernels tests/cuda/test_cuda_pool_and_pack.py -q -p no:cacheprovider --capture=sys
+  "$python" -m pytest $tests -q -p no:cacheprovider --capture=sys
