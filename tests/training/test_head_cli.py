@@ -52,7 +52,7 @@ def test_learns_and_is_served(
     assert metrics["test_fold_max_abs_error"] <= 1e-4
 
     engine = Engine.load(minilm_bundle)
-    engine.add_head(output)
+    engine.add_head(output, replace=True)  # a topic head is shipped
     test = read_tsv(topics["test"])
     served = engine.predict(test.texts, ["topic"])["topic"]
     accuracy = np.mean([got == want for got, want in zip(served.top, test.labels, strict=True)])
