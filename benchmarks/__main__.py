@@ -6,21 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine.errors import BitheadsError
+from engine.command_line import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(argv)
-    try:
-        _run(options)
-    except BitheadsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: no result was stored", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _run(options), "interrupted: no result was stored")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -35,6 +35,15 @@ def pooled_sum(
     return total
 
 
+def pooled_mean(
+    layers: Sequence[NDArray[Any]], layer_weights: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The pooled sum over its divisor: m without weights, 1 with; float32 [tokens, dim]."""
+    divisor = np.float32(len(layers) if layer_weights is None else 1)
+    mean: NDArray[np.float32] = pooled_sum(layers, layer_weights) / divisor
+    return mean
+
+
 def sign_codes(
     layers: Sequence[NDArray[Any]],
     order: str = "pool_then_sign",
@@ -81,10 +90,8 @@ def uint8_codes(
     Returns:
         uint8 [tokens, dim].
     """
-    divisor = np.float32(len(layers) if layer_weights is None else 1)
     with np.errstate(all="ignore"):
-        mean = pooled_sum(layers, layer_weights) / divisor
-        rounded = np.rint(mean * inverse_scale + zero_point)
+        rounded = np.rint(pooled_mean(layers, layer_weights) * inverse_scale + zero_point)
     clamped = np.clip(np.where(np.isnan(rounded), np.float32(0), rounded), 0, 255)
     return clamped.astype(np.uint8)
 
@@ -101,10 +108,8 @@ def half_codes(
     Returns:
         uint8 [tokens, 2 * dim].
     """
-    divisor = np.float32(len(layers) if layer_weights is None else 1)
     with np.errstate(all="ignore"):
-        mean = pooled_sum(layers, layer_weights) / divisor
-        return mean.astype("<f2").view(np.uint8)
+        return pooled_mean(layers, layer_weights).astype("<f2").view(np.uint8)
 
 
 def pool_and_pack(

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.errors import BitheadsError
+from engine.command_line import exit_code
 from engine.types import LayerPooling, Order, Quantization
 from export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
 
@@ -22,29 +22,26 @@ examples:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    arguments = vars(_parser().parse_args(argv))
+    options = _parser().parse_args(argv)
+    return exit_code(lambda: _run(options), "interrupted: nothing was written")
+
+
+def _run(options: argparse.Namespace) -> None:
+    arguments = vars(options)
     as_json = arguments.pop("json")
     started_s = time.perf_counter()
 
     def say(message: str) -> None:
         print(f"[{time.perf_counter() - started_s:5.1f} s] {message}", file=sys.stderr, flush=True)
 
-    try:
-        config = BuildConfig(**arguments)
-        config.check_output()
-        say("starting torch and transformers")
-        from export.make_bundle import make_bundle  # takes seconds: after the options are checked
+    config = BuildConfig(**arguments)
+    config.check_output()
+    say("starting torch and transformers")
+    from export.make_bundle import make_bundle  # takes seconds: after the options are checked
 
-        manifest = make_bundle(config, say)
-    except BitheadsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
+    manifest = make_bundle(config, say)
     if as_json:
         print(json.dumps({"output": str(config.output_folder), **json.loads(manifest.dumps())}))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.bundle import load_calibration
+from engine.reference import pooled_mean
 from engine.types import Calibration, Quantization
 from export.config import BuildConfig
 from export.errors import ExportError
@@ -39,15 +40,7 @@ def pool_layers(
     layers: Sequence[NDArray[np.float32]], weights: Sequence[float] | None
 ) -> NDArray[np.float32]:
     """Mean or weighted sum over layers, in ascending order: float32 [tokens, dim]."""
-    if weights is None:
-        total = layers[0].copy()
-        for layer in layers[1:]:
-            total += layer
-        return total / np.float32(len(layers))
-    total = np.float32(weights[0]) * layers[0]
-    for weight, layer in zip(weights[1:], layers[1:], strict=True):
-        total += np.float32(weight) * layer
-    return total
+    return pooled_mean(layers, None if weights is None else np.array(weights, np.float32))
 
 
 def _uint8_range(pooled: NDArray[np.float32]) -> Calibration:

@@ -59,6 +59,35 @@ def make_layers(
     return [as_dtype(numbers(rng, shape), dtype) for _ in range(num_layers)]
 
 
+def make_strided_layers(
+    rng: np.random.Generator,
+    num_layers: int,
+    shape: tuple[int, int, int],
+    dtype: str,
+    reverse: bool,
+) -> list[NDArray[Any]]:
+    """Layers [rows, seq, dim] that are views, each with strides of its own."""
+    rows, seq, dim = shape
+    layers = []
+    for _ in range(num_layers):
+        extra = rng.integers(0, 3, 3)
+        wide = as_dtype(numbers(rng, (rows + extra[0], seq + extra[1], dim + extra[2])), dtype)
+        layer = wide[:rows, :seq, :dim]
+        layers.append(layer[::-1, ::-1] if reverse else layer)
+    return layers
+
+
+def with_odd_strides(layer: NDArray[Any]) -> NDArray[Any]:
+    """A copy whose tokens lie 3 bytes apart and whose rows 5: no multiple of the item."""
+    rows, seq, dim = layer.shape
+    token_stride = dim * layer.itemsize + 3
+    row_stride = seq * token_stride + 5
+    strides = (row_stride, token_stride, layer.itemsize)
+    odd = np.ndarray(layer.shape, layer.dtype, bytearray(rows * row_stride), 0, strides)
+    odd[...] = layer
+    return odd
+
+
 def make_options(rng: np.random.Generator, mode: str, num_layers: int, dim: int) -> dict[str, Any]:
     """Keyword arguments of `pool_and_pack` for a mode."""
     quantization, order, arrays = MODES[mode]

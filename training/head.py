@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from engine import Engine
-from engine.errors import BitheadsError
+from engine.command_line import exit_code
 from engine.head_file import FoldedHead, check_head_output
 from engine.types import PositionPooling
 from training.config import FitConfig, HeadConfig
@@ -25,37 +25,33 @@ Copy the head into the bundle's folder `heads`, or pass it to engine.add_head.
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    arguments = vars(_parser().parse_args(argv))
+    options = _parser().parse_args(argv)
+    return exit_code(lambda: _run(options), "interrupted: nothing was written")
+
+
+def _run(options: argparse.Namespace) -> None:
+    arguments = vars(options)
     as_json = arguments.pop("json")
     bundle, backend = arguments.pop("bundle"), arguments.pop("backend")
     names = ("task", "train", "dev", "test", "output", "learning_rates", "dtype", "force")
     files = {name: arguments.pop(name) for name in names}
     files["learning_rates"] = tuple(files["learning_rates"])
-    try:
-        check_head_output(files["task"], files["output"], files["force"])
-        loaded = Engine.load(bundle, backend=backend)
-        _say(f"bundle {bundle}: {loaded.spec}, {loaded.backend}")
-        from training.train_head import train_head  # torch takes seconds: after the first checks
+    check_head_output(files["task"], files["output"], files["force"])
+    loaded = Engine.load(bundle, backend=backend)
+    _say(f"bundle {bundle}: {loaded.spec}, {loaded.backend}")
+    from training.train_head import train_head  # torch takes seconds: after the first checks
 
-        trained = train_head(
-            loaded,
-            HeadConfig(**files),
-            FitConfig(**arguments),
-            _say,
-            progress=sys.stderr.isatty(),
-        )
-    except BitheadsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    head = trained.head
+    head = train_head(
+        loaded,
+        HeadConfig(**files),
+        FitConfig(**arguments),
+        _say,
+        progress=sys.stderr.isatty(),
+    ).head
     _say_metrics(head)
     _say(f"wrote {files['output']} ({files['output'].stat().st_size / 1e6:.2f} MB)")
     if as_json:
         print(json.dumps({"output": str(files["output"]), "metrics": dict(head.metrics)}))
-    return 0
 
 
 def _say(message: str) -> None:

@@ -14,12 +14,12 @@ from kernel_cases import (
     DTYPES,
     MODES,
     GuardedMemory,
-    as_dtype,
     check_runs,
     make_layers,
     make_options,
-    numbers,
+    make_strided_layers,
     shuffled_offsets,
+    with_odd_strides,
 )
 from numpy.typing import NDArray
 
@@ -119,12 +119,7 @@ def test_any_shape(
     reverse: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
-    layers = []
-    for _ in range(num_layers):  # each layer with strides of its own
-        extra = rng.integers(0, 3, 3)
-        wide = as_dtype(numbers(rng, (rows + extra[0], seq + extra[1], dim + extra[2])), dtype)
-        layer = wide[:rows, :seq, :dim]
-        layers.append(layer[::-1, ::-1] if reverse else layer)
+    layers = make_strided_layers(rng, num_layers, (rows, seq, dim), dtype, reverse)
     lengths = rng.integers(0, seq + 1, rows)
     offsets = shuffled_offsets(rng, lengths, gap)
     num_tokens = int(lengths.sum()) + gap * rows
@@ -217,14 +212,7 @@ def test_strides(host_kernels: HostKernels, dtype: str) -> None:
     """Tokens 3 bytes apart, rows 5; then reversed, repeated and transposed axes."""
     rng = np.random.default_rng(4)
     rows, seq, dim = 3, 4, 64
-    layers = []
-    for layer in make_layers(rng, 2, (rows, seq, dim), dtype):
-        token_stride = dim * layer.itemsize + 3
-        row_stride = seq * token_stride + 5
-        strides = (row_stride, token_stride, layer.itemsize)
-        odd = np.ndarray(layer.shape, layer.dtype, bytearray(rows * row_stride), 0, strides)
-        odd[...] = layer
-        layers.append(odd)
+    layers = [with_odd_strides(x) for x in make_layers(rng, 2, (rows, seq, dim), dtype)]
     lengths, offsets = np.array([4, 2, 3]), np.array([2, 0, 6])
     (base,) = map(aligned, make_layers(rng, 1, (rows, seq, dim), dtype))
     views = [

@@ -16,6 +16,7 @@ from kernel_cases import (
     expected_codes,
     make_layers,
     make_options,
+    with_odd_strides,
 )
 
 from engine import pack
@@ -79,14 +80,7 @@ def test_strides_that_are_no_multiple_of_the_item(level: str, dtype: str) -> Non
     """Tokens 3 bytes apart, rows 5: the strides are in bytes."""
     rng = np.random.default_rng(3)
     rows, seq, dim = 3, 4, 65
-    layers = []
-    for layer in make_layers(rng, 2, (rows, seq, dim), dtype):
-        token_stride = dim * layer.itemsize + 3
-        row_stride = seq * token_stride + 5
-        strides = (row_stride, token_stride, layer.itemsize)
-        odd = np.ndarray(layer.shape, layer.dtype, bytearray(rows * row_stride), 0, strides)
-        odd[...] = layer
-        layers.append(odd)
+    layers = [with_odd_strides(x) for x in make_layers(rng, 2, (rows, seq, dim), dtype)]
     lengths = np.array([4, 2, 3])
     offsets = np.array([2, 0, 6])
     for mode in MODES:

@@ -15,12 +15,11 @@ from kernel_cases import (
     DTYPES,
     MODES,
     NUM_LAYERS,
-    as_dtype,
     check_against_reference,
     levels,
     make_layers,
     make_options,
-    numbers,
+    make_strided_layers,
     shuffled_offsets,
 )
 
@@ -66,12 +65,7 @@ def test_any_shape(
     reverse: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
-    layers = []
-    for _ in range(num_layers):  # each layer with strides of its own
-        extra = rng.integers(0, 3, 3)
-        wide = as_dtype(numbers(rng, (rows + extra[0], seq + extra[1], dim + extra[2])), dtype)
-        layer = wide[:rows, :seq, :dim]
-        layers.append(layer[::-1, ::-1] if reverse else layer)
+    layers = make_strided_layers(rng, num_layers, (rows, seq, dim), dtype, reverse)
     lengths = rng.integers(0, seq + 1, rows)
     offsets = shuffled_offsets(rng, lengths, gap)
     num_tokens = int(lengths.sum()) + gap * rows

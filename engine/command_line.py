@@ -1,0 +1,25 @@
+"""How every command line of the project ends: an exit code, and one line instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from engine.errors import BitheadsError
+
+
+def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
+    """Runs a command: 0 if it ends well, 1 for an error of ours, 130 for Ctrl-C.
+
+    Args:
+        interrupted: what is said after Ctrl-C.
+    """
+    try:
+        run()
+    except BitheadsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+    return 0
