@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from engine.command_line import exit_code
 from engine.engine import MAX_BATCH_TOKENS, Engine
-from engine.errors import BitheadsError, InputError
+from engine.errors import InputError
 from engine.types import Predictions, Text
 
 HEADERS = {("text",), ("text_a", "text_b")}
@@ -29,32 +30,27 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(argv)
     try:
-        texts = _read(options)
-        engine = Engine.load(options.bundle, options.backend, options.threads, options.precision)
-        if not engine.tasks:
-            raise InputError(
-                f"bundle {options.bundle} has no heads, so nothing to predict. Train one with "
-                "`python -m training.head` and copy it into the bundle's folder heads."
-            )
-        predictions = engine.predict(
-            texts, options.tasks, options.max_batch_tokens, progress=sys.stderr.isatty()
-        )
-        lines = _json_lines if options.json else _table
-        for line in lines(engine, texts, predictions):
-            print(line)
-        print(
-            "\n".join(_costs(engine, predictions)), file=sys.stderr if options.json else sys.stdout
-        )
-    except BitheadsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return exit_code(lambda: _run(options))
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    texts = _read(options)
+    engine = Engine.load(options.bundle, options.backend, options.threads, options.precision)
+    if not engine.tasks:
+        raise InputError(
+            f"bundle {options.bundle} has no heads, so nothing to predict. Train one with "
+            "`python -m training.head` and copy it into the bundle's folder heads."
+        )
+    predictions = engine.predict(
+        texts, options.tasks, options.max_batch_tokens, progress=sys.stderr.isatty()
+    )
+    lines = _json_lines if options.json else _table
+    for line in lines(engine, texts, predictions):
+        print(line)
+    print("\n".join(_costs(engine, predictions)), file=sys.stderr if options.json else sys.stdout)
 
 
 def _read(options: argparse.Namespace) -> list[Text]:
