@@ -24,3 +24,26 @@ def pool_and_pack(
     zero_point: NDArray[np.float32] | None = None,
     level: str = "active",
 ) -> None: ...
+
+Launch = tuple[str, tuple[int, int, int], tuple[int, int, int], int, bytes]
+"""Kernel, grid, block, bytes of dynamic shared memory, the kernel's one argument."""
+
+def plan_pool_and_pack(
+    layers: Sequence[int],
+    dtype: str,
+    rows: int,
+    seq: int,
+    dim: int,
+    lengths: NDArray[np.int64],
+    token_offsets: NDArray[np.int64],
+    device_lengths: int,
+    device_token_offsets: int,
+    codes: int,
+    num_tokens: int,
+    quantization: str,
+    order: str,
+    layer_weights: NDArray[np.float32] | None = None,
+    thresholds: int = 0,
+    inverse_scale: int = 0,
+    zero_point: int = 0,
+) -> Launch: ...

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <deque>
 
+#include "arguments.h"
 #include "bitheads/kernels.h"
 #include "buffer.h"
 
@@ -14,8 +15,12 @@ namespace {
 
 namespace nb = nanobind;
 using bitheads::Buffer;
+using bitheads::parse_order;
+using bitheads::parse_quantization;
 using bitheads::raise_type;
 using bitheads::raise_value;
+using bitheads::require_options;
+using bitheads::require_rows;
 
 constexpr bh_level kLevels[] = {BH_LEVEL_SERIAL, BH_LEVEL_AVX2, BH_LEVEL_AVX512};
 
@@ -59,19 +64,6 @@ bh_level parse_level(const std::string &name) {
               "active, or one this machine can run: " + supported_text());
 }
 
-bh_quantization parse_quantization(const std::string &name) {
-  if (name == "sign") return BH_SIGN;
-  if (name == "uint8") return BH_UINT8;
-  if (name == "float16") return BH_HALF;
-  raise_value("quantization", "'" + name + "'", "sign, uint8 or float16");
-}
-
-bh_order parse_order(const std::string &name) {
-  if (name == "pool_then_sign") return BH_POOL_THEN_SIGN;
-  if (name == "sign_then_vote") return BH_SIGN_THEN_VOTE;
-  raise_value("order", "'" + name + "'", "pool_then_sign or sign_then_vote");
-}
-
 int64_t code_bytes(int64_t dim, const std::string &quantization) {
   const int64_t bytes = bh_code_bytes(dim, parse_quantization(quantization));
   if (bytes < 0) raise_value("dim", std::to_string(dim), "a positive number of features");
@@ -89,49 +81,6 @@ bh_dtype parse_dtype(const Buffer &layer, bool bfloat16) {
   if (format == 'e') return BH_FLOAT16;
   raise_type(layer.name(), std::string("format '") + format + "'",
              "float32 or float16 in native byte order, or uint16 with bfloat16=True");
-}
-
-// The optional per-feature and per-layer arrays, and which combinations mean something.
-void require_options(const bh_pool_and_pack_args &args) {
-  const bool is_sign = args.quantization == BH_SIGN;
-  const bool is_uint8 = args.quantization == BH_UINT8;
-  if (args.order == BH_SIGN_THEN_VOTE && !is_sign) {
-    raise_value("order", "'sign_then_vote' without signs",
-                "quantization 'sign', or order 'pool_then_sign'");
-  }
-  if (args.order == BH_SIGN_THEN_VOTE && args.layer_weights != nullptr) {
-    raise_value("layer_weights", "weights with order 'sign_then_vote'",
-                "none, as a vote counts layers equally; or order 'pool_then_sign'");
-  }
-  if (args.thresholds != nullptr && !is_sign) {
-    raise_value("thresholds", "thresholds without signs", "none, or quantization 'sign'");
-  }
-  const bool has_both = args.inverse_scale != nullptr && args.zero_point != nullptr;
-  const bool has_any = args.inverse_scale != nullptr || args.zero_point != nullptr;
-  if (is_uint8 && !has_both) {
-    raise_value("inverse_scale, zero_point", "one or none of them",
-                "both with quantization 'uint8'; calibrate them first");
-  }
-  if (!is_uint8 && has_any) {
-    raise_value("inverse_scale, zero_point", "calibration without uint8",
-                "none, or quantization 'uint8'");
-  }
-}
-
-void require_rows(const bh_pool_and_pack_args &args) {
-  for (int64_t row = 0; row < args.rows; ++row) {
-    const std::string at = "[" + std::to_string(row) + "]";
-    const int64_t length = args.lengths[row];
-    const int64_t first = args.token_offsets[row];
-    if (length < 0 || length > args.seq) {
-      raise_value("lengths" + at, std::to_string(length), "0 to seq = " + std::to_string(args.seq));
-    }
-    if (first < 0 || length > args.num_tokens || first > args.num_tokens - length) {
-      raise_value("token_offsets" + at,
-                  std::to_string(first) + " for " + std::to_string(length) + " tokens",
-                  "all of them inside the " + std::to_string(args.num_tokens) + " of codes");
-    }
-  }
 }
 
 void pool_and_pack(const std::vector<nb::object> &layers, bool bfloat16, nb::object lengths,
@@ -195,7 +144,7 @@ void pool_and_pack(const std::vector<nb::object> &layers, bool bfloat16, nb::obj
   out.require_contiguous();
   args.codes = static_cast<uint8_t *>(out.data());
   args.num_tokens = out.shape(0);
-  require_rows(args);
+  require_rows(args, args.lengths, args.token_offsets);
 
   bh_status status;
   {
@@ -218,4 +167,5 @@ NB_MODULE(_kernels, m) {
         nb::arg("layer_weights") = nb::none(), nb::arg("thresholds") = nb::none(),
         nb::arg("inverse_scale") = nb::none(), nb::arg("zero_point") = nb::none(),
         nb::arg("level") = "active");
+  bitheads::define_launches(m);
 }
