@@ -5,32 +5,32 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine import bundle, pack
+from engine import bundle
 from engine.batching import cut_batches, pad_batch
-from engine.errors import BackendError, HeadError, UnknownTaskError
+from engine.encoder import AnsweringEncoder, Encoder, open_encoder
+from engine.errors import HeadError, UnknownTaskError
 from engine.head_file import SUFFIX, FoldedHead, read_head
-from engine.heads import check_spec, predict_heads
-from engine.sessions import EncoderSession, open_session
+from engine.heads import check_spec
 from engine.tokenize import TextTokenizer, Tokens
 from engine.types import (
     Calibration,
     FeatureSpec,
     PackedFeatures,
+    PlacedBatch,
+    Prediction,
     Predictions,
     Stats,
     Text,
 )
-
-MAX_BATCH_TOKENS = 1024
-"""Default token budget of an encoder call: past this, larger batches gain nothing on a CPU."""
 
 logger = logging.getLogger("bitheads")
 
@@ -63,14 +63,13 @@ class Engine:
         self,
         manifest: bundle.Manifest,
         tokenizer: TextTokenizer,
-        session: EncoderSession,
+        encoder: Encoder,
         calibration: Calibration | None = None,
     ) -> None:
         self.manifest = manifest
         self.calibration = calibration
         self._tokenizer = tokenizer
-        self._session = session
-        self._encoder_lock = threading.Lock()
+        self._encoder = encoder
         self._heads_lock = threading.Lock()
         self._heads: Mapping[str, FoldedHead] = MappingProxyType({})
 
@@ -87,26 +86,39 @@ class Engine:
 
         Args:
             path: the bundle's folder.
-            backend: "auto", "openvino" or "onnxruntime".
+            backend: "openvino" or "onnxruntime" on a CPU; "tensorrt", "onnxruntime-tensorrt" or
+                "onnxruntime-cuda" on a GPU; "auto": the first that works, a GPU's before a CPU's.
             threads: processor threads of the encoder, None for all cores.
-            precision: "auto" (the fastest this processor is made for), "fp32" or "bf16".
+            precision: "auto" (the fastest the machine is made for), "fp32", "bf16" or "fp16".
             verify: compare every file with its recorded hash first; takes about 0.1 s per 100 MB.
 
-        Raises BundleError, HeadError, SpecMismatchError or BackendError.
+        Raises BundleError, HeadError, SpecMismatchError, BackendError or PlanError.
         """
         folder = Path(path)
         manifest = bundle.read_manifest(folder)
         if verify:
             bundle.verify(folder, manifest)
-        engine = cls(
-            manifest,
-            TextTokenizer(folder / bundle.TOKENIZER, manifest.encoder.max_length),
-            open_session(folder / bundle.GRAPH, manifest.output_names, backend, precision, threads),
-            bundle.read_calibration(folder, manifest.spec),
-        )
-        for head_path in sorted((folder / bundle.HEADS).glob(f"*{SUFFIX}")):
-            engine.add_head(head_path)
+        calibration = bundle.read_calibration(folder, manifest.spec)
+        tokenizer = TextTokenizer(folder / bundle.TOKENIZER, manifest.encoder.max_length)
+        encoder = open_encoder(folder, manifest, calibration, backend, precision, threads)
+        engine = cls(manifest, tokenizer, encoder, calibration)
+        try:
+            for head_path in sorted((folder / bundle.HEADS).glob(f"*{SUFFIX}")):
+                engine.add_head(head_path)
+        except BaseException:
+            engine.close()
+            raise
         return engine
+
+    def close(self) -> None:
+        """Frees the encoder's memory, a GPU's too. Nothing may be called afterwards."""
+        self._encoder.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @property
     def spec(self) -> FeatureSpec:
@@ -116,7 +128,7 @@ class Engine:
     @property
     def backend(self) -> str:
         """The encoder's backend and precision, such as "openvino bf16"."""
-        return f"{self._session.backend} {self._session.precision}"
+        return self._encoder.name
 
     @property
     def tasks(self) -> Mapping[str, TaskInfo]:
@@ -154,7 +166,7 @@ class Engine:
     def encode(
         self,
         texts: Sequence[Text],
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        max_batch_tokens: int | None = None,
         progress: bool = False,
     ) -> PackedFeatures:
         """One encoder pass over the texts: the codes of every real token, in input order.
@@ -162,16 +174,22 @@ class Engine:
         Args:
             texts: strings, or pairs of strings joined as the tokenizer joins pairs.
             max_batch_tokens: bound on an encoder call's tokens, padding included; it bounds
-                memory. A single longer text is a call of its own.
+                memory. A single longer text is a call of its own. None: the encoder's choice,
+                1,024 on a CPU, up to 16,384 on a GPU.
             progress: show a progress bar on standard error.
 
         Raises InputError for items that are no texts, BackendError if the encoder fails.
         Texts over the maximum length are cut, counted in `stats.num_truncated` and logged.
         """
+        work = self._tokenize(texts, max_batch_tokens)
+        codes = np.empty((int(work.offsets[-1]), self.spec.code_bytes), np.uint8)
+        stats = self._run(work, self._encoder.encode(work.batches(), codes), progress)
+        return PackedFeatures(codes, work.offsets, self.spec, self.calibration, stats)
+
+    def _tokenize(self, texts: Sequence[Text], max_batch_tokens: int | None) -> _Work:
         started_s = time.perf_counter()
         tokens = self._tokenizer(texts)
         stats = Stats(
-            num_texts=len(tokens),
             num_truncated=sum(text.truncated for text in tokens),
             tokenize_s=time.perf_counter() - started_s,
         )
@@ -179,64 +197,31 @@ class Engine:
             logger.warning(
                 "%d of %d texts were longer than %d tokens and were cut",
                 stats.num_truncated,
-                stats.num_texts,
+                len(tokens),
                 self.manifest.encoder.max_length,
             )
         lengths = np.array([text.ids.size for text in tokens], np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        codes = np.empty((int(offsets[-1]), self.spec.code_bytes), np.uint8)
-        batches = cut_batches(lengths, max_batch_tokens)
-        with tqdm(total=len(tokens), unit="text", desc="encode", disable=not progress) as bar:
-            for rows in batches:
-                stats += self._encode_batch([tokens[i] for i in rows], offsets[rows], codes)
-                bar.update(len(rows))
-        return PackedFeatures(codes, offsets, self.spec, self.calibration, stats)
+        if max_batch_tokens is None:
+            max_batch_tokens = self._encoder.max_batch_tokens
+        rows = cut_batches(lengths, max_batch_tokens)
+        return _Work(tokens, offsets, rows, self.manifest.encoder.pad_id, stats)
 
-    def _encode_batch(
-        self, tokens: list[Tokens], token_offsets: np.ndarray, codes: np.ndarray
-    ) -> Stats:
-        """Runs the encoder on one batch and packs its rows straight to their place in `codes`."""
-        batch = pad_batch(tokens, self.manifest.encoder.pad_id)
-        spec, calibration = self.spec, self.calibration or Calibration()
-        with self._encoder_lock:
-            started_s = time.perf_counter()
-            try:
-                layers = self._session.run(batch)
-            except Exception as error:  # each backend has its own
-                raise BackendError(
-                    f"{self.backend} failed on a batch of {list(batch.input_ids.shape)} tokens: "
-                    f"{error}. Try a smaller max_batch_tokens, or another backend."
-                ) from error
-            encoded_s = time.perf_counter()
-            pack.pool_and_pack(
-                layers,
-                batch.lengths,
-                token_offsets,
-                codes,
-                quantization=spec.quantization.value,
-                order=spec.order.value,
-                layer_weights=(
-                    None if spec.layer_weights is None else np.array(spec.layer_weights, np.float32)
-                ),
-                thresholds=calibration.thresholds,
-                inverse_scale=calibration.inverse_scale,
-                zero_point=calibration.zero_point,
-            )
-            packed_s = time.perf_counter()
-        num_tokens = int(batch.lengths.sum())
-        return Stats(
-            num_tokens=num_tokens,
-            num_batches=1,
-            num_padding=batch.input_ids.size - num_tokens,
-            encode_s=encoded_s - started_s,
-            pack_s=packed_s - encoded_s,
-        )
+    @staticmethod
+    def _run(work: _Work, batches: Iterator[Stats], progress: bool) -> Stats:
+        """Consumes the batches of an encoder; returns what all of it cost."""
+        stats = work.stats
+        with tqdm(total=len(work.tokens), unit="text", desc="encode", disable=not progress) as bar:
+            for batch_stats in batches:
+                stats += batch_stats
+                bar.update(batch_stats.num_texts)
+        return stats
 
     def predict(
         self,
         texts: Sequence[Text],
         tasks: Sequence[str] | None = None,
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        max_batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Predictions:
         """Every task's answer for every text, from one encoder pass.
@@ -248,7 +233,17 @@ class Engine:
         Raises what `encode` and `predict_features` raise.
         """
         heads = self._choose(tasks)  # first: an unknown task should not cost an encoder pass
-        return self._predict(self.encode(texts, max_batch_tokens, progress), heads)
+        if not isinstance(self._encoder, AnsweringEncoder):
+            return self._predict(self.encode(texts, max_batch_tokens, progress), heads)
+        work = self._tokenize(texts, max_batch_tokens)
+        logits = [np.empty((len(texts), len(head.labels)), np.float32) for head in heads]
+        answered = self._encoder.encode_and_predict(work.batches(), heads, logits)
+        stats = self._run(work, answered, progress)
+        by_task = {
+            head.task: Prediction(head.labels, answer)
+            for head, answer in zip(heads, logits, strict=True)
+        }
+        return Predictions(by_task, stats)
 
     def predict_features(
         self, features: PackedFeatures, tasks: Sequence[str] | None = None
@@ -262,10 +257,9 @@ class Engine:
         check_spec("features", features.spec, self.spec)
         return self._predict(features, heads)
 
-    @staticmethod
-    def _predict(features: PackedFeatures, heads: list[FoldedHead]) -> Predictions:
+    def _predict(self, features: PackedFeatures, heads: list[FoldedHead]) -> Predictions:
         started_s = time.perf_counter()
-        by_task = predict_heads(features, heads)
+        by_task = self._encoder.predict(features, heads)
         heads_s = time.perf_counter() - started_s
         return Predictions(by_task, replace(features.stats, heads_s=heads_s))
 
@@ -283,3 +277,26 @@ class Engine:
                 "engine.add_head(path), or train it with `python -m training.head`."
             )
         return [heads[name] for name in dict.fromkeys(tasks)]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Tokenized texts, cut into batches.
+
+    Attributes:
+        offsets: int64 [texts + 1], of each text's tokens among all.
+        rows: the texts of each batch.
+        stats: what tokenizing cost.
+    """
+
+    tokens: list[Tokens]
+    offsets: NDArray[np.int64]
+    rows: list[NDArray[np.int64]]
+    pad_id: int
+    stats: Stats
+
+    def batches(self) -> Iterator[PlacedBatch]:
+        """The batches, padded one at a time, as the encoder asks for them."""
+        for rows in self.rows:
+            batch = pad_batch([self.tokens[i] for i in rows], self.pad_id)
+            yield PlacedBatch(batch, rows, self.offsets[rows])

@@ -30,3 +30,7 @@ class InputError(BitheadsError, ValueError):
 
 class BackendError(BitheadsError):
     """An encoder backend is not installed, not known, or refused the graph."""
+
+
+class DeviceMemoryError(BackendError):
+    """The GPU has too little memory free."""

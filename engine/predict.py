@@ -12,8 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from engine.command_line import exit_code
-from engine.engine import MAX_BATCH_TOKENS, Engine
+from engine.encoder import DEVICE_BACKENDS
+from engine.engine import Engine
 from engine.errors import InputError
+from engine.sessions import BACKENDS
 from engine.types import Predictions, Text
 
 HEADERS = {("text",), ("text_a", "text_b")}
@@ -204,14 +206,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--demo", action="store_true", help="the texts that are shipped")
     add("--tasks", nargs="+", metavar="TASK", help="which heads to ask (default: all)")
-    add("--backend", default="auto", help="auto, openvino or onnxruntime (default: %(default)s)")
-    add("--precision", default="auto", help="auto, fp32 or bf16 (default: %(default)s)")
+    add(
+        "--backend",
+        default="auto",
+        choices=["auto", *BACKENDS, *DEVICE_BACKENDS],
+        help="what the encoder runs on; auto: a GPU if there is one and it can be used, else the "
+        "fastest on a CPU",
+    )
+    add("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
     add(
         "--max-batch-tokens",
         type=int,
-        default=MAX_BATCH_TOKENS,
-        help="bound on an encoder call's tokens; lower it to save memory (default: %(default)s)",
+        help="bound on an encoder call's tokens; lower it to save memory (default: 1024 on a CPU, "
+        "up to 16384 on a GPU)",
     )
     add("--json", action="store_true", help="one JSON object a text; costs go to standard error")
     return parser

@@ -202,6 +202,21 @@ class TokenBatch:
     lengths: NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class PlacedBatch:
+    """A padded batch, and where its rows' results belong.
+
+    Attributes:
+        tokens: the batch.
+        texts: int64 [rows], index of each row's text in the input.
+        token_offsets: int64 [rows], index in the codes of each row's first token.
+    """
+
+    tokens: TokenBatch
+    texts: NDArray[np.int64]
+    token_offsets: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Stats:
     """What a call did and what it cost; seconds are wall time of each stage."""

@@ -1,0 +1,407 @@
+"""The encoder on a GPU: token ids go up, codes or logits come back, nothing else crosses the bus.
+
+All work of an encoder is enqueued on one stream: token ids to the device, the encoder,
+`pool_and_pack`, the task heads, the results back. What the stages hand on stays where it is, in
+buffers that are allocated once. Two batches are in flight: while the GPU works on one, the host
+fills the other's page-locked memory and enqueues it behind, so the GPU never waits for the host.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import _kernels
+from engine.device.code import DeviceCode
+from engine.device.driver import Device
+from engine.device.graphs import Graph
+from engine.device.heads import DeviceHeads, HeadGroup
+from engine.errors import BackendError, DeviceMemoryError
+from engine.head_file import FoldedHead
+from engine.types import (
+    Calibration,
+    FeatureSpec,
+    PackedFeatures,
+    PlacedBatch,
+    Prediction,
+    Stats,
+    TokenBatch,
+)
+
+MAX_BATCH_TOKENS = 16384
+"""Token budget of an encoder call; the hidden states of RoBERTa-large then take 0.5 GB."""
+
+GRAPH_TOKENS = 2048
+"""Up to so many tokens a call takes the GPU less time than launching its kernels takes the host:
+such calls are recorded as CUDA graphs, one a shape."""
+
+MAX_GRAPHS = 32
+SEQ_STEP = 16
+ALIGNMENT = 256
+BATCHES_IN_FLIGHT = 2
+
+logger = logging.getLogger("bitheads")
+
+
+class DeviceSession(Protocol):
+    """A loaded encoder whose inputs and outputs are device memory.
+
+    Attributes:
+        backend, precision: see engine.sessions.EncoderSession.
+        inputs: names of its inputs, fields of TokenBatch, each int64 [rows, seq].
+        dtype: "float16" or "float32", of its outputs, each [rows, seq, dim].
+        capturable: whether `enqueue` can be recorded into a CUDA graph.
+    """
+
+    backend: str
+    precision: str
+    inputs: tuple[str, ...]
+    dtype: str
+    capturable: bool
+
+    def max_tokens(self) -> int:
+        """The largest rows * seq of a call."""
+
+    def max_seq(self) -> int:
+        """The longest text of a call."""
+
+    def max_rows(self, seq: int) -> int:
+        """Most rows of a call of this sequence length, 0 if none is possible."""
+
+    def bind(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Sets the addresses that all calls use; a session has one stream from the start."""
+
+    def enqueue(self, rows: int, seq: int, keep: bool = False) -> None:
+        """Enqueues one call. `keep` gives this shape state of its own, which a graph needs."""
+
+    def forget(self, rows: int, seq: int) -> None:
+        """Frees what `keep` kept."""
+
+    def close(self) -> None:
+        """Frees everything."""
+
+
+class DeviceEncoder:
+    """See engine.encoder.Encoder. Calls from several threads take turns."""
+
+    def __init__(
+        self,
+        device: Device,
+        code: DeviceCode,
+        session: DeviceSession,
+        spec: FeatureSpec,
+        calibration: Calibration | None,
+        stream: Any,
+        cuda_graphs: bool = True,
+    ) -> None:
+        """Allocates all buffers. Raises DeviceMemoryError if not even one text would fit."""
+        self.name = f"{session.backend} {session.precision}"
+        self._device = device
+        self._code = code
+        self._session = session
+        self._spec = spec
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._uses_graphs = cuda_graphs and session.capturable
+        self._graphs: OrderedDict[tuple[int, int], Graph | None] = OrderedDict()
+        self.max_batch_tokens = min(MAX_BATCH_TOKENS, session.max_tokens())
+        with device.current("allocating the encoder's buffers"):
+            self._heads = DeviceHeads(device, code, spec, stream)
+            self._constants = {
+                name: device.cuda.to_device(array)
+                for name, array in (
+                    ("thresholds", calibration and calibration.thresholds),
+                    ("inverse_scale", calibration and calibration.inverse_scale),
+                    ("zero_point", calibration and calibration.zero_point),
+                )
+                if array is not None
+            }
+            while True:
+                try:
+                    self._allocate(self.max_batch_tokens)
+                    break
+                except device.cuda.MemoryError:
+                    if self.max_batch_tokens <= session.max_seq():
+                        raise
+                    self.max_batch_tokens = max(session.max_seq(), self.max_batch_tokens // 2)
+        if self.max_batch_tokens < min(MAX_BATCH_TOKENS, session.max_tokens()):
+            logger.warning(
+                "the GPU has memory for %d tokens a call, not for more", self.max_batch_tokens
+            )
+
+    def _allocate(self, tokens: int) -> None:
+        cuda, spec = self._device.cuda, self._spec
+        item_bytes = np.dtype(self._session.dtype).itemsize
+        layer_bytes = -(-tokens * spec.dim * item_bytes // ALIGNMENT) * ALIGNMENT
+        self._slots: list[_Slot] = []
+        self._hidden = cuda.mem_alloc(layer_bytes * len(spec.layers))
+        self._layers = [int(self._hidden) + i * layer_bytes for i in range(len(spec.layers))]
+        self._codes = cuda.mem_alloc(tokens * spec.code_bytes)
+        self._inputs = [cuda.mem_alloc(tokens * 8) for _ in self._session.inputs]
+        self._rows = cuda.mem_alloc((2 * tokens + 1) * 8)  # lengths, then offsets
+        self._slots = [
+            _Slot(cuda, tokens, len(self._session.inputs), spec.code_bytes)
+            for _ in range(BATCHES_IN_FLIGHT)
+        ]
+        self._session.bind([int(a) for a in self._inputs], self._layers)
+
+    def encode(
+        self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]
+    ) -> Iterator[Stats]:
+        """Packs each row straight to its place in `codes`, uint8 [tokens, code_bytes]."""
+        for slot in self._run(batches, None):
+            for row, start in enumerate(slot.batch.token_offsets):
+                first, last = slot.offsets[row], slot.offsets[row + 1]
+                codes[start : start + last - first] = slot.codes[first:last]
+            yield slot.stats()
+
+    def encode_and_predict(
+        self,
+        batches: Iterable[PlacedBatch],
+        heads: Sequence[FoldedHead],
+        logits: Sequence[NDArray[np.float32]],
+    ) -> Iterator[Stats]:
+        """Fills each head's logits, float32 [texts, classes]; codes never leave the device."""
+        with self._lock, self._device.current("laying out the task heads"):
+            group = self._heads.group(heads)
+        for slot in self._run(batches, group):
+            for out, answer in zip(logits, group.split(slot.logits), strict=True):
+                out[slot.batch.texts] = answer[: slot.batch.texts.size]
+            yield slot.stats()
+
+    def predict(
+        self, features: PackedFeatures, heads: Sequence[FoldedHead]
+    ) -> dict[str, Prediction]:
+        """See engine.heads.predict_heads."""
+        with self._lock, self._device.current("running the task heads"):
+            return self._heads.predict(features, heads)
+
+    def close(self) -> None:
+        """Frees the device memory. Nothing may be called afterwards."""
+        with self._lock, self._device.current("freeing the encoder's buffers"):
+            self._stream.synchronize()
+            for graph in self._graphs.values():
+                if graph is not None:
+                    graph.close()
+            self._graphs.clear()
+            self._session.close()
+            self._heads.close()
+            for memory in (self._hidden, self._codes, self._rows, *self._inputs):
+                memory.free()
+            for memory in self._constants.values():
+                memory.free()
+            self._slots.clear()
+        self._device.close()
+
+    def _run(self, batches: Iterable[PlacedBatch], group: HeadGroup | None) -> Iterator[_Slot]:
+        """Runs batches through the stream; a slot is valid until the next one is asked for."""
+        with self._lock, self._device.current("running the encoder"):
+            slots: list[_Slot] = []  # in flight, oldest first
+            idle = list(self._slots)
+            try:
+                for batch in batches:
+                    pieces = deque(self._pieces(batch))
+                    while pieces:
+                        piece = pieces.popleft()
+                        try:
+                            self._submit(piece, idle[-1], group)
+                        except (DeviceMemoryError, self._device.cuda.MemoryError):
+                            if piece.texts.size == 1:
+                                raise
+                            self._shrink(piece)
+                            pieces.extendleft(reversed([*self._pieces(piece)]))
+                            continue
+                        slots.append(idle.pop())
+                        if not idle:
+                            slots[0].done.synchronize()
+                            yield slots[0]
+                            idle.append(slots.pop(0))
+                while slots:
+                    slots[0].done.synchronize()
+                    yield slots[0]
+                    idle.append(slots.pop(0))
+            finally:  # also when the caller stops early: the slots' memory is used again
+                self._stream.synchronize()
+
+    def _pieces(self, batch: PlacedBatch) -> Iterator[PlacedBatch]:
+        """The batch in pieces that the session and the buffers can take."""
+        longest = int(batch.tokens.lengths.max(initial=1))
+        rows = min(self._session.max_rows(longest), self.max_batch_tokens // longest)
+        if rows < 1:
+            raise BackendError(
+                f"a text of {longest} tokens: got room for {self.max_batch_tokens} tokens and "
+                f"{self._session.max_rows(longest)} rows of that length. Build a plan with a "
+                "larger profile (`python -m export.plan --help`), or free device memory."
+            )
+        for start in range(0, batch.texts.size, rows):
+            chosen = slice(start, start + rows)
+            lengths = batch.tokens.lengths[chosen]
+            seq = max(1, int(lengths.max()))
+            yield PlacedBatch(
+                TokenBatch(
+                    batch.tokens.input_ids[chosen, :seq],
+                    batch.tokens.attention_mask[chosen, :seq],
+                    batch.tokens.token_type_ids[chosen, :seq],
+                    lengths,
+                ),
+                batch.texts[chosen],
+                batch.token_offsets[chosen],
+            )
+
+    def _shrink(self, piece: PlacedBatch) -> None:
+        """For when the GPU has no memory left for a piece: from now on, calls half its size."""
+        rows, seq = piece.tokens.input_ids.shape
+        self._stream.synchronize()
+        self.max_batch_tokens = -(-rows // 2) * seq
+        logger.warning("the GPU is out of memory: calls of %d tokens now", self.max_batch_tokens)
+
+    def _submit(self, batch: PlacedBatch, slot: _Slot, group: HeadGroup | None) -> None:
+        """Enqueues all work of one piece on the stream."""
+        cuda, stream = self._device.cuda, self._stream
+        rows, seq = self._recorded_shape(*batch.tokens.input_ids.shape)
+        slot.fill(batch, self._session.inputs, rows, seq)
+        slot.started.record(stream)
+        for device, host in zip(self._inputs, slot.inputs, strict=True):
+            cuda.memcpy_htod_async(device, host[: rows * seq], stream)
+        cuda.memcpy_htod_async(self._rows, slot.rows[: 2 * rows + 1], stream)
+        self._encode_and_pack(rows, seq, slot)
+        num_rows, num_tokens = batch.texts.size, int(slot.offsets[-1])
+        if group is None:
+            slot.packed.record(stream)
+            codes = slot.codes[:num_tokens]
+            if num_tokens:
+                cuda.memcpy_dtoh_async(codes, self._codes, stream)
+        else:
+            slot.packed.record(stream)
+            slot.reserve_logits(num_rows * group.num_classes)
+            offsets = int(self._rows) + 8 * rows
+            group.enqueue(int(self._codes), offsets, num_rows, slot.logits)
+        slot.done.record(stream)
+
+    def _recorded_shape(self, rows: int, seq: int) -> tuple[int, int]:
+        """The shape that is run: small ones are rounded up, so that few graphs serve them all."""
+        if not self._uses_graphs or rows * seq > GRAPH_TOKENS:
+            return rows, seq
+        rounded_rows = 1 << (rows - 1).bit_length()
+        rounded_seq = -(-seq // SEQ_STEP) * SEQ_STEP
+        fits = (
+            rounded_rows <= self._session.max_rows(rounded_seq)
+            and rounded_rows * rounded_seq <= self.max_batch_tokens
+        )
+        return (rounded_rows, rounded_seq) if fits else (rows, seq)
+
+    def _encode_and_pack(self, rows: int, seq: int, slot: _Slot) -> None:
+        """The encoder and pool_and_pack; from a shape's second call on, as a graph."""
+        shape = rows, seq
+        records = self._uses_graphs and rows * seq <= GRAPH_TOKENS
+        if not records or shape not in self._graphs:
+            self._session.enqueue(rows, seq, keep=records)
+            slot.encoded.record(self._stream)
+            self._pack(rows, seq, slot)
+            if records:  # a session settles on a shape's memory in its first call
+                self._graphs[shape] = None
+                self._forget_old_graphs()
+            return
+        graph = self._graphs[shape]
+        self._graphs.move_to_end(shape)
+        if graph is None:
+
+            def record() -> None:
+                self._session.enqueue(rows, seq, keep=True)
+                self._pack(rows, seq, slot)
+
+            graph = self._graphs[shape] = Graph(self._stream, record)
+        graph.launch(self._stream)
+        slot.encoded.record(self._stream)
+
+    def _forget_old_graphs(self) -> None:
+        if len(self._graphs) <= MAX_GRAPHS:
+            return
+        self._stream.synchronize()
+        (rows, seq), graph = self._graphs.popitem(last=False)
+        if graph is not None:
+            graph.close()
+        self._session.forget(rows, seq)
+
+    def _pack(self, rows: int, seq: int, slot: _Slot) -> None:
+        spec = self._spec
+        weights = spec.layer_weights
+        launch = _kernels.plan_pool_and_pack(
+            self._layers,
+            self._session.dtype,
+            rows,
+            seq,
+            spec.dim,
+            slot.rows[:rows],
+            slot.rows[rows : 2 * rows],
+            int(self._rows),
+            int(self._rows) + 8 * rows,
+            int(self._codes),
+            self.max_batch_tokens,
+            spec.quantization.value,
+            spec.order.value,
+            None if weights is None else np.array(weights, np.float32),
+            **{name: int(memory) for name, memory in self._constants.items()},
+        )
+        self._code.launch(launch, self._stream)
+
+
+class _Slot:
+    """Page-locked memory and events of one batch in flight.
+
+    Attributes:
+        inputs: int64 [inputs, tokens], each a [rows, seq] batch at its front.
+        rows: int64 [2 * tokens + 1], the rows' lengths, then their offsets and the end.
+        codes: uint8 [tokens, code_bytes], row after row.
+        logits: float32 [rows * classes].
+        batch: what is in flight. offsets: int64 [rows + 1], of its rows in `codes`.
+    """
+
+    def __init__(self, cuda: Any, tokens: int, inputs: int, code_bytes: int) -> None:
+        self._cuda = cuda
+        self.inputs = cuda.pagelocked_empty((inputs, tokens), np.int64)
+        self.rows = cuda.pagelocked_empty(2 * tokens + 1, np.int64)
+        self.codes = cuda.pagelocked_empty((tokens, code_bytes), np.uint8)
+        self.logits = np.empty(0, np.float32)
+        self.started, self.encoded, self.packed, self.done = (cuda.Event() for _ in range(4))
+        self.batch: PlacedBatch
+        self.offsets: NDArray[np.int64]
+
+    def fill(self, batch: PlacedBatch, inputs: Sequence[str], rows: int, seq: int) -> None:
+        """Copies the batch, padded to [rows, seq] with zeros: masked tokens and empty rows."""
+        num_rows, num_seq = batch.tokens.input_ids.shape
+        for name, flat in zip(inputs, self.inputs, strict=True):
+            padded = flat[: rows * seq].reshape(rows, seq)
+            padded[:num_rows, :num_seq] = getattr(batch.tokens, name)
+            padded[num_rows:] = 0
+            padded[:, num_seq:] = 0
+        self.batch = batch
+        lengths, offsets = self.rows[:rows], self.rows[rows : 2 * rows + 1]
+        lengths[:num_rows] = batch.tokens.lengths
+        lengths[num_rows:] = 0
+        offsets[0] = 0
+        np.cumsum(lengths, out=offsets[1:])
+        self.offsets = offsets[: num_rows + 1].copy()
+
+    def reserve_logits(self, size: int) -> None:
+        if self.logits.size < size:
+            self.logits = self._cuda.pagelocked_empty(size, np.float32)
+
+    def stats(self) -> Stats:
+        """Times are the device's. A graph's packing counts as encoding."""
+        num_tokens = int(self.offsets[-1])
+        return Stats(
+            num_texts=self.batch.texts.size,
+            num_tokens=num_tokens,
+            num_batches=1,
+            num_padding=self.batch.tokens.input_ids.size - num_tokens,
+            encode_s=1e-3 * self.encoded.time_since(self.started),
+            pack_s=1e-3 * self.packed.time_since(self.encoded),
+            heads_s=1e-3 * self.done.time_since(self.packed),
+        )

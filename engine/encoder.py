@@ -1,0 +1,268 @@
+"""Encoders that turn batches into codes, on a CPU or on a GPU, behind one protocol."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import bundle, pack
+from engine.errors import BackendError, BitheadsError
+from engine.head_file import FoldedHead
+from engine.heads import predict_heads
+from engine.plan import PLANS, graph_sha256
+from engine.sessions import BACKENDS, EncoderSession, open_session
+from engine.types import (
+    Calibration,
+    FeatureSpec,
+    PackedFeatures,
+    PlacedBatch,
+    Prediction,
+    Stats,
+)
+
+if TYPE_CHECKING:
+    from engine.device.encoder import DeviceEncoder
+
+DEVICE_BACKENDS = ("tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda")
+"""Backends that need a GPU, fastest first; the second and third want no plan."""
+
+CPU_BATCH_TOKENS = 1024
+"""Default token budget of an encoder call: past this, larger batches gain nothing on a CPU."""
+
+logger = logging.getLogger("bitheads")
+
+
+class Encoder(Protocol):
+    """What makes codes of token ids, and answers of codes.
+
+    Attributes:
+        name: backend and precision, such as "openvino bf16".
+        max_batch_tokens: token budget of a call that serves it best.
+    """
+
+    name: str
+    max_batch_tokens: int
+
+    def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
+        """Packs each batch's rows straight to their place in `codes`; yields each batch's cost.
+
+        Args:
+            codes: uint8 [tokens, code_bytes], written in place.
+
+        Raises BackendError if the encoder fails.
+        """
+
+    def predict(
+        self, features: PackedFeatures, heads: Sequence[FoldedHead]
+    ) -> dict[str, Prediction]:
+        """See engine.heads.predict_heads."""
+
+    def close(self) -> None:
+        """Frees what it holds."""
+
+
+@runtime_checkable
+class AnsweringEncoder(Encoder, Protocol):
+    """An encoder that runs the heads where it runs itself, so that codes stay there."""
+
+    def encode_and_predict(
+        self,
+        batches: Iterable[PlacedBatch],
+        heads: Sequence[FoldedHead],
+        logits: Sequence[NDArray[np.float32]],
+    ) -> Iterator[Stats]:
+        """Fills each head's logits, float32 [texts, classes]; yields each batch's cost."""
+
+
+class CpuEncoder:
+    """See Encoder: a session's hidden states, packed by the native kernels.
+
+    Calls from several threads take turns, batch by batch.
+    """
+
+    max_batch_tokens = CPU_BATCH_TOKENS
+
+    def __init__(
+        self, session: EncoderSession, spec: FeatureSpec, calibration: Calibration | None
+    ) -> None:
+        self.name = f"{session.backend} {session.precision}"
+        self._session = session
+        self._spec = spec
+        self._calibration = calibration or Calibration()
+        self._lock = threading.Lock()
+
+    def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
+        for batch in batches:
+            with self._lock:
+                stats = self._encode_batch(batch, codes)
+            yield stats
+
+    def predict(
+        self, features: PackedFeatures, heads: Sequence[FoldedHead]
+    ) -> dict[str, Prediction]:
+        return predict_heads(features, heads)
+
+    def close(self) -> None:
+        pass
+
+    def _encode_batch(self, batch: PlacedBatch, codes: NDArray[np.uint8]) -> Stats:
+        spec, calibration, tokens = self._spec, self._calibration, batch.tokens
+        started_s = time.perf_counter()
+        try:
+            layers = self._session.run(tokens)
+        except Exception as error:  # each backend has its own
+            raise BackendError(
+                f"{self.name} failed on a batch of {list(tokens.input_ids.shape)} tokens: "
+                f"{error}. Try a smaller max_batch_tokens, or another backend."
+            ) from error
+        encoded_s = time.perf_counter()
+        pack.pool_and_pack(
+            layers,
+            tokens.lengths,
+            batch.token_offsets,
+            codes,
+            quantization=spec.quantization.value,
+            order=spec.order.value,
+            layer_weights=(
+                None if spec.layer_weights is None else np.array(spec.layer_weights, np.float32)
+            ),
+            thresholds=calibration.thresholds,
+            inverse_scale=calibration.inverse_scale,
+            zero_point=calibration.zero_point,
+        )
+        packed_s = time.perf_counter()
+        num_tokens = int(tokens.lengths.sum())
+        return Stats(
+            num_texts=batch.texts.size,
+            num_tokens=num_tokens,
+            num_batches=1,
+            num_padding=tokens.input_ids.size - num_tokens,
+            encode_s=encoded_s - started_s,
+            pack_s=packed_s - encoded_s,
+        )
+
+
+def open_encoder(
+    folder: Path,
+    manifest: bundle.Manifest,
+    calibration: Calibration | None,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Encoder:
+    """Loads a bundle's encoder.
+
+    Args:
+        backend: a key of BACKENDS, one of DEVICE_BACKENDS, or "auto": a GPU's if there is one
+            and it can be used, else a CPU's. A machine that looks as if it were meant to use its
+            GPU, but cannot, gets one warning.
+        precision: "auto", or what the encoder must compute in: "fp32", "bf16" or "fp16".
+        threads: processor threads, None for all cores.
+
+    Raises BackendError or PlanError for a backend that cannot be had.
+    """
+    if backend in DEVICE_BACKENDS:
+        return _open_on_device(folder, manifest, calibration, backend, precision)
+    if backend == "auto" and precision in ("auto", manifest.encoder.precision):
+        encoder = _open_on_any_device(folder, manifest, calibration, precision)
+        if encoder is not None:
+            return encoder
+    if backend not in ("auto", *BACKENDS):
+        raise BackendError(
+            f"backend: got {backend!r}, expected 'auto' or one of "
+            f"{sorted([*BACKENDS, *DEVICE_BACKENDS])}."
+        )
+    graph = folder / bundle.GRAPH
+    session = open_session(graph, manifest.output_names, backend, precision, threads)
+    return CpuEncoder(session, manifest.spec, calibration)
+
+
+def _open_on_any_device(
+    folder: Path, manifest: bundle.Manifest, calibration: Calibration | None, precision: str
+) -> DeviceEncoder | None:
+    """The first device backend that works, or None."""
+    if find_spec("pycuda") is None:
+        if any((folder / PLANS).glob("*.plan")):
+            logger.warning(
+                "the bundle has plans for a GPU, but pycuda is not installed: running on the CPU. "
+                "Type: pip install 'bitheads[gpu]', or pass backend='openvino'."
+            )
+        return None
+    failures = []
+    for backend in DEVICE_BACKENDS:
+        try:
+            return _open_on_device(folder, manifest, calibration, backend, precision)
+        except BitheadsError as error:
+            failures.append(f"{backend}: {error}")
+            if not _has_device():
+                break  # the others would say the same
+    logger.warning("no GPU can be used: running on the CPU.\n%s", "\n".join(failures))
+    return None
+
+
+def _has_device() -> bool:
+    from engine.device.driver import Device
+
+    try:
+        Device().close()
+    except BackendError:
+        return False
+    return True
+
+
+def _open_on_device(
+    folder: Path,
+    manifest: bundle.Manifest,
+    calibration: Calibration | None,
+    backend: str,
+    precision: str,
+) -> DeviceEncoder:
+    from engine.device.code import DeviceCode
+    from engine.device.driver import Device
+    from engine.device.encoder import DeviceEncoder, DeviceSession
+
+    if precision not in ("auto", manifest.encoder.precision):
+        raise BackendError(
+            f"precision: got {precision!r}, but on a GPU the graph's own types are used: "
+            f"{manifest.encoder.precision}. Pass precision='auto', or export the bundle again "
+            f"with --precision {precision}."
+        )
+    device = Device()
+    try:
+        with device.current("making a stream"):
+            stream = device.cuda.Stream()
+        session: DeviceSession
+        if backend == "tensorrt":
+            tensorrt = import_module("engine.sessions.tensorrt")
+            graph_hash = graph_sha256(manifest.artifacts)
+            trt, plan = tensorrt.find_fitting_plan(folder, graph_hash, device)
+            session = tensorrt.Session(trt, plan, manifest.output_names, device, stream)
+        else:
+            if find_spec("onnxruntime") is None:
+                raise BackendError(
+                    f"backend {backend!r} needs ONNX Runtime. Type: pip install 'bitheads[gpu]'"
+                )
+            session = import_module("engine.sessions.onnxruntime_gpu").Session(
+                backend,
+                folder / bundle.GRAPH,
+                manifest.output_names,
+                manifest.spec.dim,
+                manifest.encoder.max_length,
+                device,
+                stream,
+            )
+        return DeviceEncoder(
+            device, DeviceCode(device), session, manifest.spec, calibration, stream
+        )
+    except BaseException:
+        device.close()
+        raise

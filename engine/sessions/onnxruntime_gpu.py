@@ -1,0 +1,112 @@
+"""The encoder on ONNX Runtime's CUDA or TensorRT provider: what runs where no plan fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from engine.device.driver import Device
+from engine.errors import BackendError, DeviceMemoryError
+
+PROVIDERS = {
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+}
+DTYPES = {"tensor(float16)": "float16", "tensor(float)": "float32"}
+LOG_ERRORS_ONLY = 3
+
+
+class Session:
+    """See engine.device.encoder.DeviceSession."""
+
+    capturable = False  # ONNX Runtime allocates during a call
+
+    memory = "cuda"
+    """Where the bound addresses are."""
+
+    def __init__(
+        self,
+        backend: str,
+        graph: Path,
+        output_names: Sequence[str],
+        dim: int,
+        max_seq: int,
+        device: Device,
+        stream: Any,
+    ) -> None:
+        """Raises BackendError if the provider is not there or refuses the graph."""
+        provider = PROVIDERS[backend]
+        if provider not in onnxruntime.get_available_providers():
+            raise BackendError(
+                f"backend {backend!r} needs ONNX Runtime's {provider}, got "
+                f"{onnxruntime.get_available_providers()}. Type: pip uninstall onnxruntime; "
+                "pip install 'bitheads[gpu]'"
+            )
+        self.backend = backend
+        self._device = device
+        self._dim = dim
+        self._max_seq = max_seq
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = LOG_ERRORS_ONLY
+        # On the encoder's own stream, so that what follows on it need not wait.
+        on_stream = {"device_id": device.index, "user_compute_stream": str(stream.handle)}
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=[(provider, on_stream), "CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exception classes share no base but Exception
+            raise BackendError(f"{provider} cannot load {graph}: {error}.") from error
+        if self._session.get_providers()[0] != provider:
+            raise BackendError(
+                f"{provider} could not be started: ONNX Runtime fell back to "
+                f"{self._session.get_providers()}. Its libraries (CUDA, cuDNN, TensorRT) are "
+                "missing or of another version than it was built for."
+            )
+        self.inputs = tuple(port.name for port in self._session.get_inputs())
+        self._outputs = list(output_names)
+        types = {port.name: port.type for port in self._session.get_outputs()}
+        self.dtype = DTYPES[types[self._outputs[0]]]
+        self.precision = {"float16": "fp16", "float32": "fp32"}[self.dtype]
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def max_tokens(self) -> int:
+        return 1 << 20  # the graph's axes are dynamic: memory is what bounds a call
+
+    def max_seq(self) -> int:
+        return self._max_seq
+
+    def max_rows(self, seq: int) -> int:
+        return self.max_tokens() // seq if seq <= self._max_seq else 0
+
+    def bind(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        self._addresses = list(inputs), list(outputs)
+
+    def enqueue(self, rows: int, seq: int, keep: bool = False) -> None:
+        binding = self._session.io_binding()
+        where = (self.memory, self._device.index)
+        inputs, outputs = self._addresses
+        for name, address in zip(self.inputs, inputs, strict=True):
+            binding.bind_input(name, *where, np.int64, (rows, seq), address)
+        for name, address in zip(self._outputs, outputs, strict=True):
+            binding.bind_output(name, *where, np.dtype(self.dtype), (rows, seq, self._dim), address)
+        self._run(binding)
+
+    def _run(self, binding: Any) -> None:
+        try:
+            self._session.run_with_iobinding(binding, self._run_options)
+        except Exception as error:
+            out_of_memory = "allocate memory" in str(error) or "out of memory" in str(error)
+            raise (DeviceMemoryError if out_of_memory else BackendError)(
+                f"{self.backend} failed: {error}"
+            ) from error
+
+    def forget(self, rows: int, seq: int) -> None:
+        pass  # nothing is kept
+
+    def close(self) -> None:
+        del self._session
