@@ -14,6 +14,7 @@ from engine.errors import (
     BundleError,
     HeadError,
     InputError,
+    PlanError,
     SpecMismatchError,
     UnknownTaskError,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "LayerPooling",
     "Order",
     "PackedFeatures",
+    "PlanError",
     "PositionPooling",
     "Prediction",
     "Predictions",

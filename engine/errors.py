@@ -30,3 +30,7 @@ class InputError(BitheadsError, ValueError):
 
 class BackendError(BitheadsError):
     """An encoder backend is not installed, not known, or refused the graph."""
+
+
+class PlanError(BitheadsError):
+    """A TensorRT plan is missing, damaged, of another graph, version or GPU, or too small."""
