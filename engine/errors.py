@@ -34,3 +34,7 @@ class BackendError(BitheadsError):
 
 class DeviceMemoryError(BackendError):
     """The GPU has too little memory free."""
+
+
+class PlanError(BitheadsError):
+    """A TensorRT plan is missing, damaged, of another graph, version or GPU, or too small."""

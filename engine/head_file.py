@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from safetensors.numpy import save
 
 from engine.errors import BitheadsError, HeadError
 from engine.types import FeatureSpec, PositionPooling
+from engine.whole_file import write_whole
 
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
@@ -172,22 +171,13 @@ def write_head(head: FoldedHead, path: Path, dtype: str = "float32", force: bool
     }
     metadata["sha256"] = _hash(metadata, tensors)
     data = save(tensors, metadata={METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise HeadError(
             f"head {path}: cannot be written ({error}). Choose a folder you may write to, with "
             f"{len(data)} bytes free."
         ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()
 
 
 def read_head(path: Path) -> FoldedHead:

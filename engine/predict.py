@@ -209,9 +209,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--backend",
         default="auto",
-        choices=["auto", *BACKENDS, *DEVICE_BACKENDS],
-        help="what the encoder runs on; auto: a GPU if there is one and it can be used, else the "
-        "fastest on a CPU",
+        help=f"{', '.join(BACKENDS)}; on a GPU {', '.join(DEVICE_BACKENDS)}; auto takes the first "
+        "that works, a GPU's before a CPU's (default: %(default)s)",
     )
     add("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     add("--threads", type=int, help="processor threads of the encoder (default: all cores)")

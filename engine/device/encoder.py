@@ -151,9 +151,7 @@ class DeviceEncoder:
         ]
         self._session.bind([int(a) for a in self._inputs], self._layers)
 
-    def encode(
-        self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]
-    ) -> Iterator[Stats]:
+    def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
         """Packs each row straight to its place in `codes`, uint8 [tokens, code_bytes]."""
         for slot in self._run(batches, None):
             for row, start in enumerate(slot.batch.token_offsets):

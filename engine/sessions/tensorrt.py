@@ -178,8 +178,8 @@ def _common_dtype(plan: Plan, inputs: Sequence[str], outputs: Sequence[str]) -> 
     if unknown or wrong or len(dtypes) != 1 or None in dtypes:
         raise PlanError(
             f"plan {plan.path}: got inputs {dict(info.inputs)} and outputs {dict(info.outputs)}, "
-            f"expected int64 token ids and masks, and {list(outputs)} of one type. Build it again with "
-            "`python -m export.plan`."
+            f"expected int64 token ids and masks, and {list(outputs)} of one type. Build it again "
+            "with `python -m export.plan`."
         )
     return str(dtypes.pop())
 

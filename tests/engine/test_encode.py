@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine import BackendError, Engine, InputError, PackedFeatures
 from engine.bundle import GRAPH, TOKENIZER
+from engine.encoder import CpuEncoder
 from engine.sessions import BACKENDS, open_session
 from engine.tokenize import TextTokenizer
 from engine.types import Text, TokenBatch
@@ -181,7 +182,7 @@ def test_a_pair_is_not_its_texts_joined(engine: Engine) -> None:
 def test_the_second_text_of_a_pair_has_its_own_token_type(engine: Engine) -> None:
     """The same token ids with another type give other codes: the types reach the graph."""
     seen: list[TokenBatch] = []
-    session = engine._session
+    session = engine._encoder._session
 
     class Spy:
         backend, precision = session.backend, session.precision
@@ -191,7 +192,7 @@ def test_the_second_text_of_a_pair_has_its_own_token_type(engine: Engine) -> Non
             return session.run(batch)
 
     tokenizer = engine._tokenizer
-    spied = Engine(engine.manifest, tokenizer, Spy())
+    spied = Engine(engine.manifest, tokenizer, CpuEncoder(Spy(), engine.spec, None))
     pair = spied.encode([("the tide", "was out")])
     types = seen[0].token_type_ids
     first = int((types == 0).sum())
@@ -234,7 +235,7 @@ def test_a_budget_below_one_is_an_error(engine: Engine, budget: int) -> None:
 
 def test_batches_keep_to_the_budget(engine: Engine) -> None:
     shapes: list[tuple[int, ...]] = []
-    session = engine._session
+    session = engine._encoder._session
 
     class Spy:
         backend, precision = session.backend, session.precision
@@ -243,7 +244,7 @@ def test_batches_keep_to_the_budget(engine: Engine) -> None:
             shapes.append(batch.input_ids.shape)
             return session.run(batch)
 
-    spied = Engine(engine.manifest, engine._tokenizer, Spy())
+    spied = Engine(engine.manifest, engine._tokenizer, CpuEncoder(Spy(), engine.spec, None))
     texts = texts_of_all_lengths()
     for budget in (16, 128, 1024):
         shapes.clear()
@@ -297,7 +298,7 @@ def test_progress_goes_to_standard_error(
 def test_a_failing_encoder_is_a_backend_error(tiny_bundle: Path, backend: str) -> None:
     engine = Engine.load(tiny_bundle, backend=backend)
     broken = open_session(tiny_bundle / GRAPH, ["hidden_9"], backend)
-    spoiled = Engine(engine.manifest, engine._tokenizer, broken)
+    spoiled = Engine(engine.manifest, engine._tokenizer, CpuEncoder(broken, engine.spec, None))
     with pytest.raises(BackendError, match=rf"(?s){backend} \w+ failed on a batch of \[1, \d+\]"):
         spoiled.encode(["text"])
 

@@ -1,0 +1,6 @@
+"""stub"""
+
+from typing import Any
+
+DeviceHeads: Any = None
+HeadGroup: Any = None
