@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCE = ROOT / "tests/cuda/host/pool_and_pack_on_host.cpp"
+SOURCE = ROOT / "tests/cuda/host/kernels_on_host.cpp"
 # SPEC.md rounds after every operation, as the kernels' intrinsics do on the device.
 FLAGS = ["-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-ffp-contract=off"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]

@@ -135,10 +135,18 @@ inline uint32_t __shfl_xor_sync(uint32_t mask, uint32_t value, int lane_mask) {
 
 namespace host_cuda {
 
+struct Shape {
+  uint32_t grid[3];
+  uint32_t block[3];
+  uint32_t shared_bytes;  // dynamic shared memory
+};
+
 // Runs a whole grid, one warp after another.
 template <class Args>
-void launch(void (*kernel)(Args), const std::remove_const_t<Args> &args, const uint32_t (&grid)[3],
-            const uint32_t (&block)[3]) {
+void launch(void (*kernel)(Args), const std::remove_const_t<Args> &args, const Shape &shape) {
+  const uint32_t (&grid)[3] = shape.grid;
+  const uint32_t (&block)[3] = shape.block;
+  if (shape.shared_bytes != 0) throw std::runtime_error("no kernel takes dynamic shared memory");
   gridDim = {grid[0], grid[1], grid[2]};
   blockDim = {block[0], block[1], block[2]};
   const uint32_t num_threads = block[0] * block[1] * block[2];
