@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCE = ROOT / "tests/cuda/host/pool_and_pack_on_host.cpp"
+SOURCE = ROOT / "tests/cuda/host/kernels_on_host.cpp"
 # SPEC.md rounds after every operation, as the kernels' intrinsics do on the device.
 FLAGS = ["-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-ffp-contract=off"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
@@ -78,7 +78,8 @@ class HostKernels:
     """The shared library of tests/cuda/host."""
 
     def __init__(self, library: Path) -> None:
-        self._run = ctypes.CDLL(str(library)).run_pool_and_pack_on_host
+        self.library = ctypes.CDLL(str(library))
+        self._run = self.library.run_pool_and_pack_on_host
 
     def pool_and_pack(
         self,
@@ -129,8 +130,9 @@ def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKern
     """
     library = ROOT / f"build/cuda-host/on_host{'-' if sanitizers else ''}{sanitizers}.so"
     library.parent.mkdir(parents=True, exist_ok=True)
-    folders = (ROOT / "kernels/cuda", ROOT / "kernels/include/bitheads", SOURCE.parent)
-    newest = max(path.stat().st_mtime for folder in folders for path in folder.iterdir())
+    folders = ("kernels", "kernels/cuda", "kernels/include/bitheads", SOURCE.parent)
+    sources = [path for folder in folders for path in (ROOT / folder).iterdir() if path.is_file()]
+    newest = max(path.stat().st_mtime for path in sources)
     if not library.exists() or library.stat().st_mtime < newest:
         extra = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"] if sanitizers else []
         made = library.with_suffix(f".{os.getpid()}")
