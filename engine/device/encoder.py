@@ -169,8 +169,10 @@ class DeviceEncoder:
         with self._lock, self._device.current("laying out the task heads"):
             group = self._heads.group(heads)
         for slot in self._run(batches, group):
-            for out, answer in zip(logits, group.split(slot.logits), strict=True):
-                out[slot.batch.texts] = answer[: slot.batch.texts.size]
+            for out, answer in zip(
+                logits, group.split(slot.logits, slot.batch.texts.size), strict=True
+            ):
+                out[slot.batch.texts] = answer
             yield slot.stats()
 
     def predict(

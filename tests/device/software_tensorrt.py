@@ -150,9 +150,7 @@ def run(engine: Engine, call: Call) -> None:
         name: array_at(call.addresses[name], call.shape, np.dtype(np.int64))
         for name in engine.inputs
     }
-    for name, hidden in zip(
-        engine.outputs, engine.session.run(engine.outputs, feeds), strict=True
-    ):
+    for name, hidden in zip(engine.outputs, engine.session.run(engine.outputs, feeds), strict=True):
         array_at(call.addresses[name], hidden.shape, hidden.dtype)[:] = hidden
     ctypes.memset(call.activations, FILLS, ACTIVATION_BYTES)
 
@@ -182,7 +180,7 @@ def write_software_plan(
         precision=manifest.encoder.precision,
         profiles=tuple(profiles),
         inputs={port.name: "int64" for port in session.get_inputs()},
-        outputs={name: dtype for name in manifest.output_names},
+        outputs=dict.fromkeys(manifest.output_names, dtype),
         plan_bytes=len(data),
         plan_sha256=hashlib.sha256(data).hexdigest(),
     )

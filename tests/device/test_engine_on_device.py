@@ -217,7 +217,7 @@ def test_little_memory_means_smaller_calls(
 
 def test_too_little_memory_is_an_error(open_engine: OpenEngine, software_cuda: Any) -> None:
     software_cuda.set_total_memory(20_000)
-    with pytest.raises(DeviceMemoryError, match="no memory left while .* Pass a smaller"):
+    with pytest.raises(DeviceMemoryError, match=r"no memory left while .* Pass a smaller"):
         open_engine()
 
 
