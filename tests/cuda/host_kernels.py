@@ -78,6 +78,7 @@ class HostKernels:
     """The shared library of tests/cuda/host."""
 
     def __init__(self, library: Path) -> None:
+        self.path = library
         self._run = ctypes.CDLL(str(library)).run_pool_and_pack_on_host
 
     def pool_and_pack(
