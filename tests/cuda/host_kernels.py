@@ -79,7 +79,8 @@ class HostKernels:
 
     def __init__(self, library: Path) -> None:
         self.path = library
-        self._run = ctypes.CDLL(str(library)).run_pool_and_pack_on_host
+        self.library = ctypes.CDLL(str(library))
+        self._run = self.library.run_pool_and_pack_on_host
 
     def pool_and_pack(
         self,

@@ -175,6 +175,7 @@ class SoftwareCuda:
         Raises:
             RuntimeError: the driver refused; `args[0]` is the CUresult.
         """
+
         def run(_: object) -> None:
             try:
                 function()
