@@ -78,6 +78,7 @@ class HostKernels:
     """The shared library of tests/cuda/host."""
 
     def __init__(self, library: Path) -> None:
+        self.path = library
         self.library = ctypes.CDLL(str(library))
         self._run = self.library.run_pool_and_pack_on_host
 
