@@ -30,7 +30,7 @@ DEFAULT_SHARED_BYTES = 48 << 10
 """Dynamic shared memory that a kernel may use without being told."""
 
 
-def read_device_code(path: Path = DEVICE_CODE) -> bytes:
+def read_device_code(path: Path) -> bytes:
     """The fat binary. Raises BackendError if it is missing, damaged or of another version."""
     try:
         content = path.read_bytes()
@@ -57,15 +57,16 @@ def read_device_code(path: Path = DEVICE_CODE) -> bytes:
 class DeviceCode:
     """The loaded fat binary; the driver picks the machine code of its GPU."""
 
-    def __init__(self, device: Device, path: Path = DEVICE_CODE) -> None:
+    def __init__(self, device: Device, path: Path | None = None) -> None:
         """Raises BackendError if there is no device code, or none that this GPU can run."""
+        path = path or DEVICE_CODE
         content = read_device_code(path)
         self._cuda = device.cuda
         with device.current(
             f"loading {path}, which is for compute capability 8.0 and newer, on "
             f"{device.compute_capability}"
         ):
-            self._module = device.cuda.module_from_buffer(content)
+            self._module: Any = device.cuda.module_from_buffer(content)
         self._functions: dict[str, Any] = {}
 
     def launch(self, launch: _kernels.Launch, stream: Any) -> None:
@@ -81,3 +82,8 @@ class DeviceCode:
                 self._cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes
             )
         function(np.void(argument), grid=grid, block=block, shared=shared_bytes, stream=stream)
+
+    def close(self) -> None:
+        """Unloads the code, in a current context; no launch may be pending."""
+        self._functions.clear()
+        self._module = None

@@ -7,19 +7,23 @@ bounds, memory freed while in use, leaks) fails the test that caused it, see con
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
+import struct
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import software_tensorrt
 from random_heads import random_head
+from software_driver import LAUNCH_FAILED, SoftwareCuda
 
-from engine import BackendError, DeviceMemoryError, Engine, PlanError
+from engine import BackendError, DeviceMemoryError, Engine, PlanError, _kernels
 from engine.head_file import write_head
 from engine.plan import PLANS, Profile
 from engine.types import PositionPooling
@@ -43,23 +47,41 @@ OpenEngine = Callable[..., Engine]
 @pytest.fixture(scope="module")
 def planned_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundle with three heads and a plan for the software device."""
-    from software_tensorrt import write_software_plan
-
     folder = tmp_path_factory.mktemp("device") / "bundle"
     shutil.copytree(tiny_bundle, folder)
     with Engine.load(tiny_bundle, backend="onnxruntime") as engine:
         for seed, pooling in enumerate(PositionPooling):
             head = random_head(engine.spec, pooling.value, pooling, classes=2 + seed, seed=seed)
             write_head(head, folder / "heads" / f"{pooling.value}.safetensors")
-    write_software_plan(folder, PROFILES)
+    software_tensorrt.write_software_plan(folder, PROFILES)
     return folder
 
 
 @pytest.fixture
+def device_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the head of a fat binary: the software device has the kernels already."""
+    path = tmp_path / "bitheads.fatbin"
+    content = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0)
+    path.write_bytes(content)
+    about = {
+        "abi_version": _kernels.abi_version(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(about))
+    monkeypatch.setattr("engine.device.code.DEVICE_CODE", path)
+    return path
+
+
+@pytest.fixture
 def open_engine(
-    planned_bundle: Path, software_cuda: Any, software_tensorrt: Any, device_code: Path
+    planned_bundle: Path,
+    software_cuda: SoftwareCuda,
+    device_code: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[OpenEngine]:
     """Loads engines on the software device and closes them afterwards."""
+    monkeypatch.setitem(sys.modules, "tensorrt", software_tensorrt)
+    monkeypatch.setattr(software_tensorrt, "enqueue", software_cuda.enqueue)
     opened: list[Engine] = []
 
     def load(bundle: Path = planned_bundle, backend: str = "tensorrt") -> Engine:
@@ -104,39 +126,43 @@ def test_answers_are_those_of_the_cpu(open_engine: OpenEngine, on_cpu: Engine) -
     np.testing.assert_allclose(some["mean"].logits, expected["mean"].logits[:3], atol=5e-3)
 
 
-def test_only_codes_and_answers_come_back(open_engine: OpenEngine, software_cuda: Any) -> None:
+def test_only_codes_and_answers_come_back(
+    open_engine: OpenEngine, software_cuda: SoftwareCuda
+) -> None:
     engine = open_engine()
-    before = software_cuda.counters()["dtoh_bytes"]
+    before = software_cuda.counter("bytes_to_host")
     features = engine.encode(TEXTS)
-    after_codes = software_cuda.counters()["dtoh_bytes"]
+    after_codes = software_cuda.counter("bytes_to_host")
     assert after_codes - before == features.codes.nbytes
     answers = engine.predict(TEXTS)
-    after_answers = software_cuda.counters()["dtoh_bytes"]
+    after_answers = software_cuda.counter("bytes_to_host")
     assert after_answers - after_codes == sum(p.logits.nbytes for p in answers.values())
 
 
-def test_nothing_is_allocated_after_loading(open_engine: OpenEngine, software_cuda: Any) -> None:
+def test_nothing_is_allocated_after_loading(
+    open_engine: OpenEngine, software_cuda: SoftwareCuda
+) -> None:
     engine = open_engine()
     engine.predict(TEXTS)
-    allocations = software_cuda.counters()["allocations"]
+    allocations = software_cuda.counter("calls:cuMemAlloc")
     for _ in range(3):
         engine.predict(TEXTS)
         engine.encode(TEXTS)
-    assert software_cuda.counters()["allocations"] == allocations
+    assert software_cuda.counter("calls:cuMemAlloc") == allocations
 
 
-def test_small_batches_become_graphs(open_engine: OpenEngine, software_cuda: Any) -> None:
+def test_small_batches_become_graphs(open_engine: OpenEngine, software_cuda: SoftwareCuda) -> None:
     """A shape's second call records it; from then on it is one launch."""
     engine = open_engine()
     first = engine.encode(["the tide was out"])
-    assert software_cuda.counters()["graph_launches"] == 0
+    assert software_cuda.counter("graph_launches") == 0
     for _ in range(3):
         again = engine.encode(["the tide was out"])
         np.testing.assert_array_equal(again.codes, first.codes)
-    assert software_cuda.counters()["graph_launches"] == 3
+    assert software_cuda.counter("graph_launches") == 3
     # Other words of about the same length take the same graph.
     other = engine.encode(["a boat came"])
-    assert software_cuda.counters()["graph_launches"] == 4
+    assert software_cuda.counter("graph_launches") == 4
     np.testing.assert_array_equal(engine.encode(["a boat came"]).codes, other.codes)
 
 
@@ -191,10 +217,10 @@ def test_heads_come_and_go(open_engine: OpenEngine, on_cpu: Engine, tmp_path: Pa
 
 
 def test_a_failing_batch_leaves_the_engine_usable(
-    open_engine: OpenEngine, on_cpu: Engine, software_cuda: Any
+    open_engine: OpenEngine, on_cpu: Engine, software_cuda: SoftwareCuda
 ) -> None:
     engine = open_engine()
-    software_cuda.fail_launch(3)
+    software_cuda.fail("cuLaunchKernel", after_calls=2, status=LAUNCH_FAILED)
     with pytest.raises(BackendError, match="the GPU failed while running the encoder"):
         engine.encode(TEXTS, max_batch_tokens=40)
     np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
@@ -203,11 +229,13 @@ def test_a_failing_batch_leaves_the_engine_usable(
 def test_little_memory_means_smaller_calls(
     open_engine: OpenEngine,
     on_cpu: Engine,
-    software_cuda: Any,
+    software_cuda: SoftwareCuda,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    roomy = open_engine()._encoder.max_batch_tokens
-    software_cuda.set_total_memory(software_cuda.counters()["peak_bytes"] * 3 // 2)
+    with open_engine() as engine:
+        roomy = engine._encoder.max_batch_tokens
+    peak = software_cuda.counter("device_bytes_peak")
+    software_cuda.set_total_memory(peak * 2 // 3)
     with caplog.at_level(logging.WARNING, logger="bitheads"):
         engine = open_engine()
     assert 64 <= engine._encoder.max_batch_tokens < roomy
@@ -215,7 +243,9 @@ def test_little_memory_means_smaller_calls(
     np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
 
 
-def test_too_little_memory_is_an_error(open_engine: OpenEngine, software_cuda: Any) -> None:
+def test_too_little_memory_is_an_error(
+    open_engine: OpenEngine, software_cuda: SoftwareCuda
+) -> None:
     software_cuda.set_total_memory(20_000)
     with pytest.raises(DeviceMemoryError, match=r"no memory left while .* Pass a smaller"):
         open_engine()
@@ -224,11 +254,9 @@ def test_too_little_memory_is_an_error(open_engine: OpenEngine, software_cuda: A
 def test_a_text_beyond_every_profile(
     open_engine: OpenEngine, planned_bundle: Path, tmp_path: Path
 ) -> None:
-    from software_tensorrt import write_software_plan
-
     bundle = Path(shutil.copytree(planned_bundle, tmp_path / "bundle"))
     shutil.rmtree(bundle / PLANS)
-    write_software_plan(bundle, [Profile((1, 1), (1, 8), (4, 8))])
+    software_tensorrt.write_software_plan(bundle, [Profile((1, 1), (1, 8), (4, 8))])
     engine = open_engine(bundle)
     assert len(engine.encode(["tide"]).codes) < 8
     with pytest.raises(BackendError, match=r"a text of \d+ tokens.*larger profile"):
@@ -248,7 +276,7 @@ def test_a_truncated_plan_is_refused(open_engine: OpenEngine, own_planned_bundle
 
 
 def test_another_gpu_is_refused(
-    open_engine: OpenEngine, own_planned_bundle: Path, software_cuda: Any
+    open_engine: OpenEngine, own_planned_bundle: Path, software_cuda: SoftwareCuda
 ) -> None:
     software_cuda.set_compute_capability(9, 0)
     with pytest.raises(PlanError, match=r"compute capability 8\.6, expected 9\.0"):
@@ -262,7 +290,7 @@ def test_auto_takes_the_gpu(planned_bundle: Path, open_engine: OpenEngine) -> No
 def test_auto_falls_back_with_one_warning(
     open_engine: OpenEngine,
     own_planned_bundle: Path,
-    software_cuda: Any,
+    software_cuda: SoftwareCuda,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     software_cuda.set_compute_capability(9, 0)
