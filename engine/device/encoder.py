@@ -116,14 +116,11 @@ class DeviceEncoder:
         with device.current("allocating the encoder's buffers"):
             self._heads = DeviceHeads(device, code, spec, stream)
             try:
+                constants = calibration or Calibration()
                 self._constants = {
                     name: self._upload(array)
-                    for name, array in (
-                        ("thresholds", calibration and calibration.thresholds),
-                        ("inverse_scale", calibration and calibration.inverse_scale),
-                        ("zero_point", calibration and calibration.zero_point),
-                    )
-                    if array is not None
+                    for name in ("thresholds", "inverse_scale", "zero_point")
+                    if (array := getattr(constants, name)) is not None
                 }
                 self._allocate_buffers()
             except BaseException:

@@ -47,6 +47,25 @@ class ExecutionContextAllocationStrategy(Enum):
     USER_MANAGED = 2
 
 
+class RtxCudaGraphStrategy(Enum):
+    """Becomes CudaGraphStrategy in tests where this module stands in for TensorRT-RTX."""
+
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
+class RuntimeConfig:
+    """TensorRT-RTX's; see RtxCudaGraphStrategy."""
+
+    strategy = ExecutionContextAllocationStrategy.STATIC
+    cuda_graph_strategy = RtxCudaGraphStrategy.DISABLED
+
+    def set_execution_context_allocation_strategy(
+        self, strategy: ExecutionContextAllocationStrategy
+    ) -> None:
+        self.strategy = strategy
+
+
 class Runtime:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
@@ -78,9 +97,15 @@ class Engine:
     def get_tensor_name(self, index: int) -> str:
         return [*self.inputs, *self.outputs][index]
 
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
+
     def create_execution_context(
-        self, strategy: ExecutionContextAllocationStrategy
+        self, how: ExecutionContextAllocationStrategy | RuntimeConfig
     ) -> Context | None:
+        if isinstance(how, RuntimeConfig):
+            assert how.cuda_graph_strategy is RtxCudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        strategy = how.strategy if isinstance(how, RuntimeConfig) else how
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
         if fail_contexts:
             self.logger.log(ILogger.Severity.ERROR, "out of memory")
@@ -162,9 +187,7 @@ def array_at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.n
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
-def write_software_plan(
-    bundle: Path, profiles: list[Profile], compute_capability: str = "8.6"
-) -> Plan:
+def write_software_plan(bundle: Path, profiles: list[Profile], flavour: str = "tensorrt") -> Plan:
     """A plan that this module can load, in a bundle."""
     manifest = read_manifest(bundle)
     graph = bundle / GRAPH
@@ -174,9 +197,9 @@ def write_software_plan(
     dtype = {"fp16": "float16", "fp32": "float32"}[manifest.encoder.precision]
     info = PlanInfo(
         graph_sha256=graph_sha256(manifest.artifacts),
-        flavour="tensorrt",
+        flavour=flavour,
         version=__version__,
-        compute_capabilities=(compute_capability,),
+        compute_capabilities=("8.6",),
         precision=manifest.encoder.precision,
         profiles=tuple(profiles),
         inputs={port.name: "int64" for port in session.get_inputs()},

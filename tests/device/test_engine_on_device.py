@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,9 +25,11 @@ from random_heads import random_head
 from software_driver import LAUNCH_FAILED, SoftwareCuda
 
 from engine import BackendError, DeviceMemoryError, Engine, PlanError, _kernels
+from engine.bundle import read_manifest
 from engine.head_file import write_head
 from engine.plan import PLANS, Profile
-from engine.types import PositionPooling
+from engine.sessions import onnxruntime_gpu
+from engine.types import Order, PositionPooling, Quantization
 
 TEXTS = [
     "tide",
@@ -44,17 +47,23 @@ PROFILES = [
 OpenEngine = Callable[..., Engine]
 
 
+def with_heads_and_plan(
+    bundle: Path, folder: Path, profiles: list[Profile] = PROFILES, flavour: str = "tensorrt"
+) -> Path:
+    """A copy of a bundle with a head for each position pooling, and a plan."""
+    shutil.copytree(bundle, folder)
+    spec = read_manifest(folder).spec
+    for seed, pooling in enumerate(PositionPooling):
+        head = random_head(spec, pooling.value, pooling, classes=2 + seed, seed=seed)
+        write_head(head, folder / "heads" / f"{pooling.value}.safetensors")
+    software_tensorrt.write_software_plan(folder, profiles, flavour)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def planned_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundle with three heads and a plan for the software device."""
-    folder = tmp_path_factory.mktemp("device") / "bundle"
-    shutil.copytree(tiny_bundle, folder)
-    with Engine.load(tiny_bundle, backend="onnxruntime") as engine:
-        for seed, pooling in enumerate(PositionPooling):
-            head = random_head(engine.spec, pooling.value, pooling, classes=2 + seed, seed=seed)
-            write_head(head, folder / "heads" / f"{pooling.value}.safetensors")
-    software_tensorrt.write_software_plan(folder, PROFILES)
-    return folder
+    return with_heads_and_plan(tiny_bundle, tmp_path_factory.mktemp("device") / "bundle")
 
 
 @pytest.fixture
@@ -124,6 +133,118 @@ def test_answers_are_those_of_the_cpu(open_engine: OpenEngine, on_cpu: Engine) -
     some = engine.predict(TEXTS[:3], ["mean"])
     assert list(some) == ["mean"]
     np.testing.assert_allclose(some["mean"].logits, expected["mean"].logits[:3], atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("bert", {"thresholds": "mean"}),
+        ("roberta", {"layers": "0-2", "order": Order.SIGN_THEN_VOTE}),
+        ("bert", {"quantization": Quantization.UINT8}),
+        ("distilbert", {"quantization": Quantization.FLOAT16, "precision": "fp32"}),
+    ],
+    ids=["thresholds", "vote", "uint8", "float16"],
+)
+def test_every_kind_of_code(
+    build_bundle: Callable[..., Path],
+    open_engine: OpenEngine,
+    family: str,
+    options: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    bundle = with_heads_and_plan(build_bundle(family, **options), tmp_path / "bundle")
+    engine = open_engine(bundle)
+    with Engine.load(bundle, backend="onnxruntime") as on_cpu:
+        np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
+        answers, expected = engine.predict(TEXTS), on_cpu.predict(TEXTS)
+    for task, prediction in expected.items():
+        np.testing.assert_allclose(answers[task].probabilities, prediction.probabilities, atol=2e-3)
+
+
+def test_tensorrt_rtx_runs_on_its_own_graphs(
+    tiny_bundle: Path,
+    open_engine: OpenEngine,
+    on_cpu: Engine,
+    software_cuda: SoftwareCuda,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """It records graphs by itself, is told so, and none is recorded around it."""
+    monkeypatch.delitem(sys.modules, "tensorrt")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", software_tensorrt)
+    strategy = software_tensorrt.RtxCudaGraphStrategy
+    monkeypatch.setattr(software_tensorrt, "CudaGraphStrategy", strategy, raising=False)
+    engine = open_engine(with_heads_and_plan(tiny_bundle, tmp_path / "b", flavour="tensorrt-rtx"))
+    assert engine.backend == "tensorrt-rtx fp16"
+    expected = on_cpu.encode(TEXTS).codes
+    for _ in range(3):
+        np.testing.assert_array_equal(engine.encode(TEXTS).codes, expected)
+    assert software_cuda.counter("graph_launches") == 0
+
+
+class OnnxRuntimeOnHost(onnxruntime_gpu.Session):
+    """The CUDA provider's session on the CPU provider: device memory is the process's own here.
+
+    A run is work on the stream, as the CUDA provider's kernels are.
+    """
+
+    memory = "cpu"
+    driver: SoftwareCuda
+    failures: ClassVar[list[str]] = []
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._on = arguments[-1]
+
+    def _run(self, binding: Any) -> None:
+        if self.failures:
+            raise DeviceMemoryError(self.failures.pop())
+        self.driver.enqueue(self._on.handle, lambda: super(OnnxRuntimeOnHost, self)._run(binding))
+
+
+@pytest.fixture
+def onnxruntime_on_host(software_cuda: SoftwareCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntimeOnHost, "driver", software_cuda, raising=False)
+    monkeypatch.setitem(onnxruntime_gpu.PROVIDERS, "onnxruntime-cuda", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_gpu, "Session", OnnxRuntimeOnHost)
+    monkeypatch.setattr(onnxruntime_gpu, "provider_options", lambda device, stream: {})
+
+
+def test_onnxruntime_needs_no_plan(
+    onnxruntime_on_host: None, own_planned_bundle: Path, open_engine: OpenEngine, on_cpu: Engine
+) -> None:
+    shutil.rmtree(own_planned_bundle / PLANS)
+    engine = open_engine(own_planned_bundle, "onnxruntime-cuda")
+    assert engine.backend == "onnxruntime-cuda fp16"
+    expected = on_cpu.predict(TEXTS)
+    np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
+    for task, answer in engine.predict(TEXTS).items():
+        np.testing.assert_allclose(answer.probabilities, expected[task].probabilities, atol=2e-3)
+
+
+def test_auto_takes_onnxruntime_where_no_plan_fits(
+    onnxruntime_on_host: None, own_planned_bundle: Path, open_engine: OpenEngine
+) -> None:
+    shutil.rmtree(own_planned_bundle / PLANS)
+    assert open_engine(own_planned_bundle, "auto").backend == "onnxruntime-cuda fp16"
+
+
+def test_memory_that_runs_out_means_smaller_calls(
+    onnxruntime_on_host: None,
+    own_planned_bundle: Path,
+    open_engine: OpenEngine,
+    on_cpu: Engine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = open_engine(own_planned_bundle, "onnxruntime-cuda")
+    OnnxRuntimeOnHost.failures[:] = ["full", "full"]
+    with caplog.at_level(logging.WARNING, logger="bitheads"):
+        features = engine.encode(TEXTS)
+    np.testing.assert_array_equal(features.codes, on_cpu.encode(TEXTS).codes)
+    assert [r.message.startswith("the GPU is out of memory") for r in caplog.records] == [True] * 2
+    OnnxRuntimeOnHost.failures[:] = ["full"]
+    with pytest.raises(DeviceMemoryError, match="full"):
+        engine.encode(TEXTS[:1])
 
 
 def test_only_codes_and_answers_come_back(
