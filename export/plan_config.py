@@ -14,9 +14,11 @@ from export.errors import ExportError
 
 CHOICES = ("auto", *MODULES, "none")
 MAX_TOKENS = 8192
-"""A batch of at most so many tokens, padding included, fits the default profiles if its longest
-text has MIN_SEQ tokens or more."""
-SHORTEST_BUCKET, MIN_SEQ = 32, 8
+"""Tokens of a batch, padding included, that the default profiles are fastest for: a large encoder
+fills a large GPU with them."""
+SHORTEST_BUCKET = 32
+LATENCY_SEQ = 64
+"""Length of a single text that its profile is fastest for."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,18 @@ NO_PLAN = PlanConfig(flavour="none")
 def default_profiles(max_length: int) -> tuple[Profile, ...]:
     """One profile for a single text of any length, then one for each range of lengths.
 
-    Ranges end at 32, 64, 128, ... and `max_length`. Each has room for MAX_TOKENS whatever the
-    length in its range, and is fastest for MAX_TOKENS of its longest texts.
+    Ranges end at 32, 64, 128, ... and `max_length`. Each is fastest for MAX_TOKENS of its longest
+    texts and takes twice as many rows, so MAX_TOKENS of its shortest texts fit as well. None takes
+    fewer tokens than one before it, or `engine.plan.choose_profile` would not choose by length.
     """
-    profiles = [Profile((1, 1), (1, min(SHORTEST_BUCKET, max_length)), (1, max_length))]
-    shortest, seq = MIN_SEQ, min(SHORTEST_BUCKET, max_length)
+    profiles = [Profile((1, 1), (1, min(LATENCY_SEQ, max_length)), (1, max_length))]
+    seq = min(SHORTEST_BUCKET, max_length)
     while True:
-        most, best = max(1, MAX_TOKENS // shortest), max(1, MAX_TOKENS // seq)
-        profiles.append(Profile((1, 1), (best, seq), (max(best, most), seq)))
+        rows = -(-MAX_TOKENS // seq)
+        profiles.append(Profile((1, 1), (rows, seq), (2 * rows, seq)))
         if seq == max_length:
             return tuple(profiles)
-        shortest, seq = seq + 1, min(2 * seq, max_length)
+        seq = min(2 * seq, max_length)
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
