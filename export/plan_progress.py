@@ -34,8 +34,8 @@ def build_serialized(trt: Any, builder: Any, network: Any, config: Any, progress
     # A daemon: a builder that does not stop must not keep the program from ending.
     thread = threading.Thread(target=build, name="TensorRT builder", daemon=True)
     with bar:
-        thread.start()
         try:
+            thread.start()
             _wait(thread)
         except KeyboardInterrupt:
             monitor.cancelled = True
