@@ -35,9 +35,9 @@ sanitize: $(VENV)/.dev ## kernel tests under the address and undefined-behaviour
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TESTS=tests/kernels/test_dispatch.py \
 	  tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
 
-device: $(VENV)/.device ## compile the CUDA kernels, look at what the compiler made of them; no GPU
+device: $(VENV)/.device ## compile the CUDA kernels, build TensorRT plans, look at both; no GPU
 	$(RUN) -m export.device_code
-	$(RUN) -m pytest tests/cuda/test_device_code.py
+	$(RUN) -m pytest tests/cuda/test_device_code.py tests/export/test_plan.py
 
 bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack
@@ -69,5 +69,5 @@ $(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
 
 # Pinned apart from the rest: a CUDA build of torch brings its own versions of some of these.
 $(VENV)/.device: pyproject.toml constraints-device.txt | $(VENV)/.dev
-	PIP_CONSTRAINT=$(CURDIR)/constraints-device.txt $(RUN) -m pip install --quiet --progress-bar off -e '.[device]'
+	PIP_CONSTRAINT=$(CURDIR)/constraints-device.txt $(RUN) -m pip install --quiet --progress-bar off -e '.[device,rtx]'
 	touch $@
