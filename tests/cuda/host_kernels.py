@@ -131,8 +131,9 @@ def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKern
     """
     library = ROOT / f"build/cuda-host/on_host{'-' if sanitizers else ''}{sanitizers}.so"
     library.parent.mkdir(parents=True, exist_ok=True)
-    folders = (ROOT / "kernels/cuda", ROOT / "kernels/include/bitheads", SOURCE.parent)
-    newest = max(path.stat().st_mtime for folder in folders for path in folder.iterdir())
+    folders = ("kernels", "kernels/cuda", "kernels/include/bitheads", SOURCE.parent)
+    sources = [path for folder in folders for path in (ROOT / folder).iterdir() if path.is_file()]
+    newest = max(path.stat().st_mtime for path in sources)
     if not library.exists() or library.stat().st_mtime < newest:
         extra = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"] if sanitizers else []
         made = library.with_suffix(f".{os.getpid()}")

@@ -1,5 +1,9 @@
 // The shared library of tests/cuda: the kernels' sources themselves, planned and run on the host.
-#include "../../../kernels/cuda/pool_and_pack.cu"
+#include "../../../kernels/cuda/bitheads.cu"
+#include "../../../kernels/cuda/grouped_dense_launch.h"
+#include "../../../kernels/cuda/grouped_dense_layout.h"
+#include "../../../kernels/cuda/packed_attention_pool_launch.h"
+#include "../../../kernels/cuda/packed_attention_pool_layout.h"
 #include "../../../kernels/cuda/pool_and_pack_launch.h"
 
 namespace {
@@ -28,7 +32,9 @@ struct NamedKernel {
 };
 
 #define BH_NAMED_KERNEL(name, ...) {#name, kArgsBytes<name>, run<name>},
-constexpr NamedKernel kKernels[] = {BH_POOL_AND_PACK_KERNELS(BH_NAMED_KERNEL)};
+constexpr NamedKernel kKernels[] = {BH_POOL_AND_PACK_KERNELS(BH_NAMED_KERNEL)   //
+                                    BH_ATTENTION_POOL_KERNELS(BH_NAMED_KERNEL)  //
+                                    BH_GROUPED_DENSE_KERNELS(BH_NAMED_KERNEL)};
 #undef BH_NAMED_KERNEL
 
 void copy_message(const char *message, char *error) {
@@ -81,8 +87,10 @@ int32_t plan_pool_and_pack_on_host(const bh_pool_and_pack_args *args, const char
   return BH_OK;
 }
 
-// Runs the kernel that plan_pool_and_pack chooses. `kernel` gets its name, `loaded_bytes` what its
-// threads read, `error` (256 bytes) what went wrong in the grid.
+// The functions below plan a call and run what was planned. `kernel` gets its name, `error` (256
+// bytes) what went wrong in the grid.
+
+// `loaded_bytes` gets what the threads read.
 int32_t run_pool_and_pack_on_host(const bh_pool_and_pack_args *args, const char **kernel,
                                   uint64_t *loaded_bytes, char *error) {
   bitheads::cuda::PoolAndPackLaunch launch;
@@ -94,6 +102,55 @@ int32_t run_pool_and_pack_on_host(const bh_pool_and_pack_args *args, const char 
   run_kernel_on_host(launch.kernel, &launch.args, launch.grid, launch.block, 0, error);
   *loaded_bytes = host_cuda_loaded_bytes;
   return BH_OK;
+}
+
+int32_t run_attention_pool_on_host(const bitheads::cuda::AttentionPoolCall *call,
+                                   const char **kernel, char *error) {
+  bitheads::cuda::AttentionPoolLaunch launch;
+  error[0] = '\0';
+  const bh_status status = bitheads::cuda::plan_attention_pool(*call, &launch);
+  if (status != BH_OK) return status;
+  *kernel = launch.kernel;
+  run_kernel_on_host(launch.kernel, &launch.args, launch.grid, launch.block, launch.shared_bytes,
+                     error);
+  return BH_OK;
+}
+
+int32_t run_grouped_dense_on_host(const bitheads::cuda::GroupedDenseCall *call, const char **kernel,
+                                  char *error) {
+  bitheads::cuda::GroupedDenseLaunch launch;
+  error[0] = '\0';
+  const bh_status status = bitheads::cuda::plan_grouped_dense(*call, &launch);
+  if (status != BH_OK) return status;
+  *kernel = launch.kernel;
+  run_kernel_on_host(launch.kernel, &launch.args, launch.grid, launch.block, launch.shared_bytes,
+                     error);
+  return BH_OK;
+}
+
+// The last thread first, as long as it is set (block.h).
+void run_threads_in_reverse_on_host(int reverse) {
+  host_cuda::run_in_reverse = reverse != 0;
+}
+
+int64_t attention_pool_queries_bytes_on_host(int64_t columns, int64_t dim, int32_t quantization) {
+  return bitheads::cuda::attention_pool_queries_bytes(columns, dim,
+                                                      static_cast<bh_quantization>(quantization));
+}
+
+int32_t lay_out_queries_on_host(const float *queries, int64_t columns, int64_t dim,
+                                int32_t quantization, void *fragments, float *column_scale) {
+  return bitheads::cuda::lay_out_queries(
+      queries, columns, dim, static_cast<bh_quantization>(quantization), fragments, column_scale);
+}
+
+int64_t dense_row_halves_on_host(int64_t k) {
+  return bitheads::cuda::dense_row_halves(k);
+}
+
+int32_t lay_out_dense_on_host(const float *weights, int64_t n, int64_t k, uint16_t *out,
+                              float *scale) {
+  return bitheads::cuda::lay_out_dense(weights, n, k, out, scale);
 }
 
 }  // extern "C"
