@@ -22,7 +22,7 @@ inline int64_t attention_pool_queries_bytes(int64_t columns, int64_t dim,
 // A query times 2^code_exponent / scale, so that its largest number is in [2^14, 2^15), is the sum
 // of two float16: the error of a product is at most 2^-22 of itself or 2^-39 of the largest one.
 //
-// BH_INVALID_ARGUMENT for a query with a number that is not finite, or 2^117 and more: its scale
+// BH_INVALID_ARGUMENT for a number that is not finite, or so large, 2^118 or more, that the scale
 // would not be a float32.
 inline bh_status lay_out_queries(const float *queries, int64_t columns, int64_t dim,
                                  bh_quantization quantization, void *fragments,

@@ -1,6 +1,7 @@
 """The software CUDA driver: compiled here, loaded in place of NVIDIA's, asked what it saw.
 
-`python tests/device/software_driver.py` compiles it and prints its folder.
+`python tests/device/software_driver.py --pycuda-settings` compiles it and prints how pycuda is to
+be built with it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ import ctypes
 import importlib.util
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = Path(__file__).parent / "software_cuda"
 SONAME = "libcuda.so.1"
-FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
+FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-pthread"]
+SANITIZED = ["-fno-sanitize-recover=all"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 
 # cuda.h's numbers for what tests inject.
@@ -52,22 +56,37 @@ def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> Path:
     folder = ROOT / f"build/software-cuda{'-' if sanitizers else ''}{sanitizers}"
     library = folder / SONAME
     folder.mkdir(parents=True, exist_ok=True)
-    newest = max(path.stat().st_mtime for path in SOURCES.iterdir())
+    flags = [*FLAGS, *([f"-fsanitize={sanitizers}", *SANITIZED] if sanitizers else [])]
+    headers = max(path.stat().st_mtime for path in SOURCES.glob("*.h"))
+
+    def compiled(source: Path) -> Path:
+        target = folder / f"{source.stem}.o"
+        newest = max(headers, source.stat().st_mtime)
+        if not target.exists() or target.stat().st_mtime < newest:
+            _compile(
+                [*flags, *WARNINGS, "-isystem", str(find_headers()), "-c", str(source)], target
+            )
+        return target
+
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        objects = list(threads.map(compiled, sorted(SOURCES.glob("*.cpp"))))
+    newest = max(path.stat().st_mtime for path in objects)
     if not library.exists() or library.stat().st_mtime < newest:
-        extra = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"] if sanitizers else []
-        made = library.with_suffix(f".{os.getpid()}")
-        compiler = os.environ.get("CXX", "c++")
-        sources = sorted(str(path) for path in SOURCES.glob("*.cpp"))
-        command = [compiler, *FLAGS, *WARNINGS, *extra, "-isystem", str(find_headers()), *sources]
-        command += [f"-Wl,-soname,{SONAME}", "-o", str(made), "-ldl"]
-        # A preloaded sanitizer is for the tests, not for the compiler.
-        environment = {name: v for name, v in os.environ.items() if name != "LD_PRELOAD"}
-        subprocess.run(command, cwd=ROOT, env=environment, check=True)
-        made.replace(library)
+        _compile([*flags, "-shared", f"-Wl,-soname,{SONAME}", *map(str, objects), "-ldl"], library)
     link = folder / "libcuda.so"  # what a linker looks for
     if not link.is_symlink():
         link.symlink_to(SONAME)
     return library
+
+
+def _compile(arguments: list[str], target: Path) -> None:
+    """Runs the compiler; what is at `target` is complete at any time."""
+    made = target.with_suffix(f".{os.getpid()}")
+    # A preloaded sanitizer is for the tests, not for the compiler.
+    environment = {name: v for name, v in os.environ.items() if name != "LD_PRELOAD"}
+    command = [os.environ.get("CXX", "c++"), *arguments, "-o", str(made)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    made.replace(target)
 
 
 class SoftwareCuda:
@@ -201,5 +220,15 @@ def _parse(text: bytes) -> dict[str, int]:
     return {name: int(value) for name, value in pairs if int(value)}
 
 
+def pycuda_settings() -> str:
+    """What goes into pycuda's .aksetup-defaults.py."""
+    return (
+        "CUDA_ENABLE_CURAND = False\n"
+        f"CUDA_INC_DIR = [{str(find_headers())!r}]\n"
+        f"CUDADRV_LIB_DIR = [{str(build(sanitizers='').parent)!r}]\n"
+    )
+
+
 if __name__ == "__main__":
-    print(build().parent)
+    assert sys.argv[1:] == ["--pycuda-settings"], sys.argv
+    print(pycuda_settings(), end="")

@@ -22,12 +22,16 @@ void run(const void *args, const Shape &shape) {
   host_cuda::launch(kernel, copy, shape);
 }
 
+template <auto kernel>
+constexpr uint64_t kArgsBytes = sizeof(decltype(args_of(kernel)));
+
 struct NamedKernel {
   const char *name;
+  uint64_t args_bytes;
   void (*run)(const void *args, const Shape &shape);
 };
 
-#define BH_NAMED_KERNEL(name, ...) {#name, run<name>},
+#define BH_NAMED_KERNEL(name, ...) {#name, kArgsBytes<name>, run<name>},
 constexpr NamedKernel kKernels[] = {BH_POOL_AND_PACK_KERNELS(BH_NAMED_KERNEL)   //
                                     BH_ATTENTION_POOL_KERNELS(BH_NAMED_KERNEL)  //
                                     BH_GROUPED_DENSE_KERNELS(BH_NAMED_KERNEL)};
@@ -59,6 +63,28 @@ int run_kernel_on_host(const char *name, const void *args, const uint32_t grid[3
   }
   copy_message((std::string("no kernel has the name ") + name).c_str(), error);
   return 1;
+}
+
+// Bytes of the kernel's argument, 0 if there is no such kernel: what a driver reads from a module.
+uint64_t kernel_args_bytes_on_host(const char *name) {
+  for (const NamedKernel &kernel : kKernels) {
+    if (strcmp(kernel.name, name) == 0) return kernel.args_bytes;
+  }
+  return 0;
+}
+
+// The launch of bh_pool_and_pack_args: its shape [grid, block], and its argument, which takes
+// kernel_args_bytes_on_host(*kernel) bytes.
+int32_t plan_pool_and_pack_on_host(const bh_pool_and_pack_args *args, const char **kernel,
+                                   uint32_t shape[6], void *launch_args) {
+  bitheads::cuda::PoolAndPackLaunch launch;
+  const bh_status status = bitheads::cuda::plan_pool_and_pack(*args, &launch);
+  if (status != BH_OK) return status;
+  *kernel = launch.kernel;
+  memcpy(shape, launch.grid, sizeof launch.grid);
+  memcpy(shape + 3, launch.block, sizeof launch.block);
+  memcpy(launch_args, &launch.args, sizeof launch.args);
+  return BH_OK;
 }
 
 // The functions below plan a call and run what was planned. `kernel` gets its name, `error` (256

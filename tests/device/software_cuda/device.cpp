@@ -108,7 +108,7 @@ void destroy_context(const std::shared_ptr<Context> &context) {
     num_bytes += s.memory.find(address)->bytes;
     ++num_allocations;
     const std::string damage = s.memory.release(address);
-    if (!damage.empty()) report(damage);
+    if (!damage.empty() && context->sticky == CUDA_SUCCESS) report(damage);
   }
   if (num_allocations != 0 && context->sticky == CUDA_SUCCESS) {  // else nothing could be freed
     report("a context is destroyed with " + std::to_string(num_allocations) + " allocations of " +

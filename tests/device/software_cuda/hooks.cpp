@@ -70,10 +70,9 @@ SOFT_EXPORT void soft_set_eager(int is_eager) {
   state().is_eager = is_eager != 0;
 }
 
-// `times` calls of this name, after `calls_until` more (0: the next), give `status`. The name is that of
-// an entry point without _v2, or "execution" for a kernel that fails on the device.
-SOFT_EXPORT void soft_fail(const char *name, uint64_t calls_until, uint64_t times,
- int status) {
+// `times` calls of this name, after `calls_until` more (0: the next), give `status`. The name is
+// that of an entry point without _v2, or "execution" for a kernel that fails on the device.
+SOFT_EXPORT void soft_fail(const char *name, uint64_t calls_until, uint64_t times, int status) {
   std::lock_guard<std::mutex> lock(state().mutex);
   state().injections[name] = {calls_until, times, static_cast<CUresult>(status)};
 }

@@ -110,25 +110,28 @@ struct Launch {
   uint32_t grid[3], block[3], shared_bytes;
 };
 
+// On its own, for a fault comes back here: nothing in this frame may change in between.
+__attribute__((noinline)) CUresult run_guarded(const Launch &launch, char *error) {
+  if (sigsetjmp(after_fault, 1) != 0) return CUDA_ERROR_ILLEGAL_ADDRESS;
+  const int failed = kernels.run(launch.name.c_str(), launch.args.data(), launch.grid, launch.block,
+                                 launch.shared_bytes, error);
+  return failed != 0 ? CUDA_ERROR_LAUNCH_FAILED : CUDA_SUCCESS;
+}
+
 // The lock is not held.
 CUresult run_launch(const Launch &launch) {
-  std::string error(kErrorBytes, '\0');
-  CUresult status = CUDA_SUCCESS;
-  FaultHandler handler;
-  if (sigsetjmp(after_fault, 1) == 0) {
-    const int failed = kernels.run(launch.name.c_str(), launch.args.data(), launch.grid,
-                                   launch.block, launch.shared_bytes, error.data());
-    error.resize(strlen(error.c_str()));
-    if (failed != 0 || !error.empty()) status = CUDA_ERROR_LAUNCH_FAILED;
-  } else {
-    status = CUDA_ERROR_ILLEGAL_ADDRESS;
+  char error[kErrorBytes] = "";
+  CUresult status;
+  {
+    FaultHandler handler;
+    status = run_guarded(launch, error);
   }
   std::lock_guard<std::mutex> lock(state().mutex);
-  if (status == CUDA_ERROR_ILLEGAL_ADDRESS) {
-    error = "accesses " + state().memory.describe(fault_address);
-  }
-  if (status != CUDA_SUCCESS) report("kernel " + launch.name + ": " + error);
-  if (status == CUDA_SUCCESS) status = injected("execution");
+  if (status == CUDA_SUCCESS) return injected("execution");
+  report("kernel " + launch.name + ": " +
+         (status == CUDA_ERROR_ILLEGAL_ADDRESS
+              ? "accesses " + state().memory.describe(fault_address)
+              : std::string(error)));
   return status;
 }
 
