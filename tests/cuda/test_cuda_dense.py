@@ -77,8 +77,14 @@ def test_inputs_and_outputs_are_slices(heads: HostHeads, kind: tuple[str, bool])
     pooled[:, :, dim:] = np.nan  # never read
     inner = GuardedArray((texts, columns * n), np.dtype(kind[0]).type)
     cases = [
-        Case(heads, rng, (texts, n, dim), kind, pooled[:, column, :dim],
-             inner.array[:, column * n : column * n + n])
+        Case(
+            heads,
+            rng,
+            (texts, n, dim),
+            kind,
+            pooled[:, column, :dim],
+            inner.array[:, column * n : column * n + n],
+        )
         for column in range(columns)
     ]
     heads.grouped_dense([case.group for case in cases], texts, tanh=kind[1], output=kind[0])
