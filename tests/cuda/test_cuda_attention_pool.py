@@ -221,18 +221,20 @@ def test_a_text_is_the_same_alone(heads: HostHeads, dim: int, quantization: str)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_order_of_threads_does_not_matter(heads: HostHeads, quantization: str) -> None:
+def test_order_of_threads_does_not_matter(
+    host_kernels: HostKernels, heads: HostHeads, quantization: str
+) -> None:
     """A missing barrier shows in one of two orders, see tests/cuda/host/block.h."""
     rng = np.random.default_rng(5)
     offsets = offsets_of([130, 5])
     codes = make_codes(rng, 135, 1152, quantization)
     queries = make_queries(rng, 2, values_of(codes, 1152, quantization), 10)
     forward = check(heads, codes, offsets, queries, quantization)
-    heads.run_in_reverse(True)
+    host_kernels.run_in_reverse(True)
     try:
         backward = check(heads, codes, offsets, queries, quantization)
     finally:
-        heads.run_in_reverse(False)
+        host_kernels.run_in_reverse(False)
     np.testing.assert_array_equal(forward.view(np.uint16), backward.view(np.uint16))
 
 
