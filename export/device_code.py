@@ -20,13 +20,16 @@ from engine.errors import BitheadsError
 from export.errors import ExportError
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "kernels/cuda/pool_and_pack.cu"
-# The kernels name every rounding themselves; the flags say it again for whatever is added.
+SOURCE = ROOT / "kernels/cuda/bitheads.cu"
+# pool_and_pack names every rounding itself; the flags say it again for whatever is added.
 FLAGS = ("-std=c++17", "-O3", "-ftz=false", "-prec-div=true", "-fmad=false")
-BLOCK_THREADS = 128
+BLOCK_THREADS = {"pool_and_pack": 128, "packed_attention_pool": 256, "grouped_dense": 128}
+"""What the launch plans use, by the family that begins a kernel's name."""
 _WARP_THREADS = 32
 _SM_REGISTERS = 65536
 _REGISTER_UNIT = 8  # a thread's registers are handed out in eights
+_SHARED_UNIT = 128
+_SYSTEM_SHARED = 1024  # of every block's
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,16 @@ class Multiprocessor:
 
     max_threads: int
     max_blocks: int
+    shared_kib: int
 
 
 ARCHITECTURES = {
-    "sm_80": Multiprocessor(2048, 32),
-    "sm_86": Multiprocessor(1536, 16),
-    "sm_89": Multiprocessor(1536, 24),
-    "sm_90": Multiprocessor(2048, 32),
-    "sm_100": Multiprocessor(2048, 32),
-    "sm_120": Multiprocessor(1536, 24),
+    "sm_80": Multiprocessor(2048, 32, 164),
+    "sm_86": Multiprocessor(1536, 16, 100),
+    "sm_89": Multiprocessor(1536, 24, 100),
+    "sm_90": Multiprocessor(2048, 32, 228),
+    "sm_100": Multiprocessor(2048, 32, 228),
+    "sm_120": Multiprocessor(1536, 24, 100),
 }
 PTX = "compute_120"
 """Compiled by the driver for GPUs that are newer than the list."""
@@ -68,17 +72,28 @@ class KernelResources:
     shared_bytes: int
 
     @property
-    def occupancy(self) -> float:
-        """Share of a multiprocessor's threads that can be resident."""
+    def block_threads(self) -> int:
+        return next(n for family, n in BLOCK_THREADS.items() if self.kernel.startswith(family))
+
+    @property
+    def resident_blocks(self) -> int:
+        """Blocks that a multiprocessor holds at once."""
         sm = ARCHITECTURES[self.architecture]
         granted = -(-self.registers // _REGISTER_UNIT) * _REGISTER_UNIT
         warps = _SM_REGISTERS // (granted * _WARP_THREADS)
-        blocks = min(
-            warps // (BLOCK_THREADS // _WARP_THREADS),
-            sm.max_threads // BLOCK_THREADS,
+        shared = -(-(self.shared_bytes + _SYSTEM_SHARED) // _SHARED_UNIT) * _SHARED_UNIT
+        return min(
+            warps // (self.block_threads // _WARP_THREADS),
+            sm.max_threads // self.block_threads,
             sm.max_blocks,
+            sm.shared_kib * 1024 // shared,
         )
-        return blocks * BLOCK_THREADS / sm.max_threads
+
+    @property
+    def occupancy(self) -> float:
+        """Share of a multiprocessor's threads that can be resident."""
+        max_threads = ARCHITECTURES[self.architecture].max_threads
+        return self.resident_blocks * self.block_threads / max_threads
 
 
 def find_tool(name: str) -> Path:
@@ -194,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m export.device_code", description=(__doc__ or "").split(": ", 1)[1]
     )
     add = parser.add_argument
-    add("--output", type=Path, metavar="FILE", default=Path("build/device/pool_and_pack.fatbin"))
+    add("--output", type=Path, metavar="FILE", default=Path("build/device/bitheads.fatbin"))
     add("--json", action="store_true", help="print the report as JSON")
     arguments = parser.parse_args(argv)
     try:

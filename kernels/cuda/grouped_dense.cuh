@@ -9,19 +9,18 @@
 
 namespace bitheads::cuda {
 
-// Rows of 32 halves and 4 words of padding: the fragments of a warp lie in 32 different banks.
-// While one half is multiplied, the other is filled.
+// Rows of 32 halves, 4 pieces of 16 bytes. While one of the two is multiplied, the other is filled.
 struct GroupedDenseShared {
-  static constexpr int kPitch = kDenseDepth / 2 + 4;  // words of two halves
+  static constexpr int kRowPieces = kDenseDepth / 8;
 
-  alignas(16) uint32_t inputs[2][kDenseTexts][kPitch];
-  alignas(16) uint32_t weights[2][kDenseOutputs][kPitch];
+  uint4 inputs[2][kDenseTexts][kRowPieces];
+  uint4 weights[2][kDenseOutputs][kRowPieces];
 };
 
 template <Activation activation, DenseOutput output>
 class GroupedDense {
   static constexpr int kPieceHalves = 8;  // 16 bytes
-  static constexpr int kRowPieces = kDenseDepth / kPieceHalves;
+  static constexpr int kRowPieces = GroupedDenseShared::kRowPieces;
   static constexpr int kPieces = kDenseTexts * kRowPieces / kDenseThreads;  // a thread and operand
   static constexpr int kTiles = kDenseOutputs / 8;
   static_assert(kDenseTexts == kDenseOutputs && kDenseTexts == kDenseWarps * 16);
@@ -39,6 +38,10 @@ class GroupedDense {
         row_(thread_ % 32 / 4),
         t_(thread_ % 4),
         warp_text_(thread_ / 32 * 16),
+        inputs_are_aligned_((reinterpret_cast<uintptr_t>(group_.input) |
+                             static_cast<uintptr_t>(group_.input_stride * 2)) %
+                                16 ==
+                            0),
         first_output_(static_cast<int64_t>(blockIdx.x) * kDenseOutputs),
         first_text_(static_cast<int64_t>(blockIdx.y) * kDenseTexts),
         outputs_(static_cast<int>(min_of(group_.n - first_output_, kDenseOutputs))),
@@ -46,6 +49,7 @@ class GroupedDense {
 
   __device__ void run() {
     if (outputs_ <= 0) return;  // the whole block: another group is wider
+    find_rows();
     Staged staged;
     load(0, staged);
     store(0, staged);
@@ -65,32 +69,40 @@ class GroupedDense {
  private:
   __device__ static constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
-  // Rows past the end are zeros, and inputs past k: what lies there may be no number.
-  __device__ void load(int first, Staged &staged) const {
+  // Where the thread's pieces begin. Rows past the end repeat the last one: no branch keeps them
+  // out of the loop, and what comes of them is not stored.
+  __device__ void find_rows() {
+    const int64_t row_halves = round_up(group_.k, kDenseDepth);
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       const int piece = thread_ + kDenseThreads * i;
-      const int row = piece / kRowPieces;
-      const int k = first + piece % kRowPieces * kPieceHalves;
-      staged.inputs[i] = make_uint4(0, 0, 0, 0);
-      staged.weights[i] = make_uint4(0, 0, 0, 0);
-      if (row < texts_ && k < group_.k) {
-        const uint16_t *const from = group_.input + (first_text_ + row) * group_.input_stride + k;
-        staged.inputs[i] = load_inputs(from, group_.k - k);
-      }
-      if (row < outputs_) {
-        const int64_t row_halves = round_up(group_.k, kDenseDepth);
-        const uint16_t *const from = group_.weights + (first_output_ + row) * row_halves + k;
-        staged.weights[i] = __ldg(reinterpret_cast<const uint4 *>(from));
-      }
+      const int64_t text = first_text_ + min_of(piece / kRowPieces, texts_ - 1);
+      const int64_t n = first_output_ + min_of(piece / kRowPieces, outputs_ - 1);
+      const int k = piece % kRowPieces * kPieceHalves;
+      inputs_[i] = group_.input + text * group_.input_stride + k;
+      weights_[i] = group_.weights + n * row_halves + k;
     }
   }
 
-  // Up to 8 halves, then zeros.
-  __device__ static uint4 load_inputs(const uint16_t *from, int halves) {
-    if (halves >= kPieceHalves && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
-      return __ldg(reinterpret_cast<const uint4 *>(from));
+  __device__ void load(int first, Staged &staged) const {
+    if (inputs_are_aligned_ && first + kDenseDepth <= group_.k) {
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) staged.inputs[i] = load_piece(inputs_[i] + first);
+    } else {
+      const int left = group_.k - first - thread_ % kRowPieces * kPieceHalves;
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) staged.inputs[i] = gather(inputs_[i] + first, left);
     }
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) staged.weights[i] = load_piece(weights_[i] + first);
+  }
+
+  __device__ static uint4 load_piece(const uint16_t *from) {
+    return __ldg(reinterpret_cast<const uint4 *>(from));
+  }
+
+  // Up to 8 halves from any address, then zeros: what lies past k may be no number.
+  __device__ static uint4 gather(const uint16_t *from, int halves) {
     uint32_t words[4] = {};
 #pragma unroll
     for (int i = 0; i < kPieceHalves; ++i) {
@@ -103,28 +115,34 @@ class GroupedDense {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       const int piece = thread_ + kDenseThreads * i;
-      const int row = piece / kRowPieces;
-      const int word = piece % kRowPieces * 4;
-      *reinterpret_cast<uint4 *>(&shared_.inputs[half][row][word]) = staged.inputs[i];
-      *reinterpret_cast<uint4 *>(&shared_.weights[half][row][word]) = staged.weights[i];
+      shared_.inputs[half][piece / kRowPieces][piece % kRowPieces] = staged.inputs[i];
+      shared_.weights[half][piece / kRowPieces][piece % kRowPieces] = staged.weights[i];
     }
   }
 
+  // A narrow group, such as an attention head's values, saves half of the tiles.
   __device__ void multiply(int half) {
     if (warp_text_ >= texts_) return;  // the whole warp
-    const uint32_t (&inputs)[kDenseTexts][GroupedDenseShared::kPitch] = shared_.inputs[half];
-    const uint32_t (&weights)[kDenseOutputs][GroupedDenseShared::kPitch] = shared_.weights[half];
-    const int row = warp_text_ + row_;
+    if (outputs_ <= kDenseOutputs / 2) {
+      multiply_tiles<kTiles / 2>(half);
+    } else {
+      multiply_tiles<kTiles>(half);
+    }
+  }
+
+  // The order of k within a sum is free: lane t of a quad takes the t-th piece of a row, whose four
+  // words are its k of two steps. A warp's loads then meet no bank twice, without padding.
+  template <int tiles>
+  __device__ void multiply_tiles(int half) {
+    const uint4 top = shared_.inputs[half][warp_text_ + row_][t_];
+    const uint4 bottom = shared_.inputs[half][warp_text_ + row_ + 8][t_];
+    const uint32_t first[4] = {top.x, bottom.x, top.y, bottom.y};
+    const uint32_t second[4] = {top.z, bottom.z, top.w, bottom.w};
 #pragma unroll
-    for (int word = t_; word < kDenseDepth / 2; word += 8) {
-      const uint32_t a[4] = {inputs[row][word], inputs[row + 8][word], inputs[row][word + 4],
-                             inputs[row + 8][word + 4]};
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        if (tile * 8 >= outputs_) continue;
-        mma_m16n8k16(sums_[tile], a, weights[tile * 8 + row_][word],
-                     weights[tile * 8 + row_][word + 4]);
-      }
+    for (int tile = 0; tile < tiles; ++tile) {
+      const uint4 weights = shared_.weights[half][tile * 8 + row_][t_];
+      mma_m16n8k16(sums_[tile], first, weights.x, weights.y);
+      mma_m16n8k16(sums_[tile], second, weights.z, weights.w);
     }
   }
 
@@ -160,10 +178,13 @@ class GroupedDense {
   const int row_;  // the lane's row of A and C, its column of B
   const int t_;    // the lane's place in its quad
   const int warp_text_;
+  const bool inputs_are_aligned_;  // to 16 bytes, every text
   const int64_t first_output_;
   const int64_t first_text_;
   const int outputs_;
   const int texts_;
+  const uint16_t *inputs_[kPieces];
+  const uint16_t *weights_[kPieces];
   float sums_[kTiles][4] = {};
 };
 

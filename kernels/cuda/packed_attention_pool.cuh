@@ -111,28 +111,42 @@ class AttentionPool {
   }
 
   // Warp w takes steps w % 4, w % 4 + 4, ...: each query fragment is read by two warps, the even
-  // and the odd tiles of 8 tokens.
+  // and the odd tiles of 8 tokens. Rows past the last token are zeros: a short text saves half of
+  // the tiles, and the loop has no branches.
   __device__ void add_scores(int slice, int tokens, float (&scores)[kScoreTiles][4]) const {
-    const int all_steps = static_cast<int>(num_steps(args_.dim, quantization));
+    constexpr int kFewTiles = (kScoreTiles + 1) / 2;
+    if (kFewTiles == kScoreTiles || tokens <= kFewTiles * 16) {
+      add_scores_of<kFewTiles>(slice, scores);
+    } else {
+      add_scores_of<kScoreTiles>(slice, scores);
+    }
+  }
+
+  template <int tiles>
+  __device__ void add_scores_of(int slice, float (&scores)[kScoreTiles][4]) const {
+    constexpr int kStepBytes = 2 * kFragmentBytes;
+    const int part = warp_ % kScoreParts;
     const int steps = static_cast<int>(num_steps(slice_dim(slice), quantization));
-    const int64_t first_step =
-        static_cast<int64_t>(blockIdx.y) * all_steps + static_cast<int64_t>(slice) * kSliceSteps;
-    const uint8_t *const queries = args_.queries + first_step * 2 * kFragmentBytes + lane_ * 16;
-    for (int step = warp_ % kScoreParts; step < steps; step += kScoreParts) {
+    const int64_t first_step = blockIdx.y * num_steps(args_.dim, quantization) +
+                               static_cast<int64_t>(slice) * kSliceSteps + part;
+    const uint8_t *query = args_.queries + first_step * kStepBytes + lane_ * 16;
+#pragma unroll 2
+    for (int step = part; step < steps; step += kScoreParts) {
       uint32_t high[4];
       uint32_t low[4];
-      load_fragment(queries + step * 2 * kFragmentBytes, high);
-      load_fragment(queries + (step * 2 + 1) * kFragmentBytes, low);
+      load_fragment(query, high);
+      load_fragment(query + kFragmentBytes, low);
+      query += kScoreParts * kStepBytes;
+      uint32_t b0[tiles];
+      uint32_t b1[tiles];
 #pragma unroll
-      for (int i = 0; i < kScoreTiles; ++i) {
-        const int first = score_tile(i) * 8;
-        if (first >= tokens) continue;
-        uint32_t b0;
-        uint32_t b1;
-        Codes::step_fragment(shared_.codes[first + group_], step, t_, b0, b1);
-        mma_m16n8k16(scores[i], high, b0, b1);
-        mma_m16n8k16(scores[i], low, b0, b1);
+      for (int i = 0; i < tiles; ++i) {
+        Codes::step_fragment(shared_.codes[score_tile(i) * 8 + group_], step, t_, b0[i], b1[i]);
       }
+#pragma unroll
+      for (int i = 0; i < tiles; ++i) mma_m16n8k16(scores[i], high, b0[i], b1[i]);
+#pragma unroll
+      for (int i = 0; i < tiles; ++i) mma_m16n8k16(scores[i], low, b0[i], b1[i]);
     }
   }
 

@@ -224,10 +224,6 @@ class HostHeads:
         assert kernel.value is not None
         return kernel.value.decode()
 
-    def run_in_reverse(self, reverse: bool) -> None:
-        """From now on the last thread of a block runs first, or the first one again."""
-        self._library.run_threads_in_reverse_on_host(int(reverse))
-
 
 def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)

@@ -74,6 +74,10 @@ class RefusedError(Exception):
     """The launch plan refused the arguments; `args[0]` is the status."""
 
 
+class GridError(Exception):
+    """The grid did what no device allows, or there is no such kernel."""
+
+
 class HostKernels:
     """The shared library of tests/cuda/host."""
 
@@ -121,6 +125,23 @@ class HostKernels:
         assert not error.value, error.value.decode()
         assert kernel.value is not None
         return Ran(kernel.value.decode(), loaded.value)
+
+    def run(
+        self,
+        name: str,
+        args: ctypes.Structure,
+        block: tuple[int, int, int],
+        grid: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
+        """Runs any kernel on its argument. Raises GridError."""
+        error = ctypes.create_string_buffer(256)
+        shape = ((ctypes.c_uint32 * 3)(*grid), (ctypes.c_uint32 * 3)(*block), 0)
+        if self.library.run_kernel_on_host(name.encode(), ctypes.byref(args), *shape, error):
+            raise GridError(error.value.decode())
+
+    def run_in_reverse(self, reverse: bool) -> None:
+        """From now on the last thread of a block runs first, or the first one again."""
+        self.library.run_threads_in_reverse_on_host(int(reverse))
 
 
 def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKernels:

@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float64]
 
 QUANTIZATIONS = ("sign", "uint8", "float16")
 DIMS = (1, 7, 33, 100, 384, 1024, 1536)
-LENGTHS = (0, 1, 2, 63, 64, 65, 300)
+LENGTHS = (0, 1, 2, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 300)
 # SPEC.md's: 2^-11 from rounding what is stored, the rest from scores and weights.
 TOLERANCE = 1e-3
 FIRST_TOKEN_ONLY = np.float32(1e30)
@@ -105,8 +105,7 @@ def check(
 def test_attends_like_float64(heads: HostHeads, dim: int, quantization: str) -> None:
     """Every length in one call; a column each of the mean, the first token and extreme scores."""
     rng = np.random.default_rng(dim)
-    lengths = LENGTHS if dim <= 384 else (0, 1, 2, 15, 17, 33, 65)
-    offsets = offsets_of(rng.permutation(lengths))
+    offsets = offsets_of(rng.permutation(LENGTHS))
     codes = aligned(make_codes(rng, int(offsets[-1]), dim, quantization))
     values = values_of(codes, dim, quantization)
     queries = make_queries(rng, 5, values, 4)
@@ -125,8 +124,13 @@ def test_any_number_of_columns(heads: HostHeads, columns: int, quantization: str
     rng = np.random.default_rng(columns)
     offsets = offsets_of([5, 40])
     codes = make_codes(rng, 45, 65, quantization)
-    check(heads, codes, offsets, make_queries(rng, columns, values_of(codes, 65, quantization), 9),
-          quantization)
+    check(
+        heads,
+        codes,
+        offsets,
+        make_queries(rng, columns, values_of(codes, 65, quantization), 9),
+        quantization,
+    )
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
@@ -208,26 +212,29 @@ def test_a_text_is_the_same_alone(heads: HostHeads, dim: int, quantization: str)
     queries = make_queries(rng, 18, values_of(codes, dim, quantization), 30)
     together = check(heads, codes, offsets, queries, quantization).view(np.uint16)
     for text, (start, stop) in enumerate(pairwise(offsets)):
-        alone = check(heads, aligned(codes[start:stop], 2), offsets_of([stop - start]),
-                      queries, quantization)
+        alone = check(
+            heads, aligned(codes[start:stop], 2), offsets_of([stop - start]), queries, quantization
+        )
         np.testing.assert_array_equal(alone[0].view(np.uint16), together[text])
     some = check(heads, codes, offsets, queries[[17, 3]], quantization).view(np.uint16)
     np.testing.assert_array_equal(some, together[:, [17, 3]])
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_order_of_threads_does_not_matter(heads: HostHeads, quantization: str) -> None:
+def test_order_of_threads_does_not_matter(
+    host_kernels: HostKernels, heads: HostHeads, quantization: str
+) -> None:
     """A missing barrier shows in one of two orders, see tests/cuda/host/block.h."""
     rng = np.random.default_rng(5)
     offsets = offsets_of([130, 5])
     codes = make_codes(rng, 135, 1152, quantization)
     queries = make_queries(rng, 2, values_of(codes, 1152, quantization), 10)
     forward = check(heads, codes, offsets, queries, quantization)
-    heads.run_in_reverse(True)
+    host_kernels.run_in_reverse(True)
     try:
         backward = check(heads, codes, offsets, queries, quantization)
     finally:
-        heads.run_in_reverse(False)
+        host_kernels.run_in_reverse(False)
     np.testing.assert_array_equal(forward.view(np.uint16), backward.view(np.uint16))
 
 

@@ -77,8 +77,14 @@ def test_inputs_and_outputs_are_slices(heads: HostHeads, kind: tuple[str, bool])
     pooled[:, :, dim:] = np.nan  # never read
     inner = GuardedArray((texts, columns * n), np.dtype(kind[0]).type)
     cases = [
-        Case(heads, rng, (texts, n, dim), kind, pooled[:, column, :dim],
-             inner.array[:, column * n : column * n + n])
+        Case(
+            heads,
+            rng,
+            (texts, n, dim),
+            kind,
+            pooled[:, column, :dim],
+            inner.array[:, column * n : column * n + n],
+        )
         for column in range(columns)
     ]
     heads.grouped_dense([case.group for case in cases], texts, tanh=kind[1], output=kind[0])
@@ -129,16 +135,16 @@ def test_a_text_is_the_same_alone(heads: HostHeads) -> None:
         np.testing.assert_array_equal(alone[0].view(np.uint32), together[text].view(np.uint32))
 
 
-def test_order_of_threads_does_not_matter(heads: HostHeads) -> None:
+def test_order_of_threads_does_not_matter(host_kernels: HostKernels, heads: HostHeads) -> None:
     """A missing barrier shows in one of two orders, see tests/cuda/host/block.h."""
     for reverse in (True, False):
-        heads.run_in_reverse(reverse)
+        host_kernels.run_in_reverse(reverse)
         try:
             case = Case(heads, np.random.default_rng(4), (70, 70, 200), ("float16", True))
             heads.grouped_dense([case.group], 70, tanh=True)
             case.check()
         finally:
-            heads.run_in_reverse(False)
+            host_kernels.run_in_reverse(False)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

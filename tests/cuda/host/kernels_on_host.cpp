@@ -5,6 +5,7 @@
 #include "../../../kernels/cuda/packed_attention_pool_launch.h"
 #include "../../../kernels/cuda/packed_attention_pool_layout.h"
 #include "../../../kernels/cuda/pool_and_pack_launch.h"
+#include "shim_kernels.h"
 
 namespace {
 
@@ -34,7 +35,8 @@ struct NamedKernel {
 #define BH_NAMED_KERNEL(name, ...) {#name, kArgsBytes<name>, run<name>},
 constexpr NamedKernel kKernels[] = {BH_POOL_AND_PACK_KERNELS(BH_NAMED_KERNEL)   //
                                     BH_ATTENTION_POOL_KERNELS(BH_NAMED_KERNEL)  //
-                                    BH_GROUPED_DENSE_KERNELS(BH_NAMED_KERNEL)};
+                                    BH_GROUPED_DENSE_KERNELS(BH_NAMED_KERNEL)   //
+                                    BH_SHIM_KERNELS(BH_NAMED_KERNEL)};
 #undef BH_NAMED_KERNEL
 
 void copy_message(const char *message, char *error) {
