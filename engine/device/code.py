@@ -19,6 +19,7 @@ import numpy as np
 from engine import _kernels
 from engine.device.driver import Device
 from engine.errors import BackendError
+from engine.whole_file import write_whole
 
 DEVICE_CODE = Path(__file__).with_name("bitheads.fatbin")
 FIX = (
@@ -52,6 +53,17 @@ def read_device_code(path: Path) -> bytes:
             f"{str(sha256)[:12]}.... {FIX}"
         )
     return content
+
+
+def write_device_code(path: Path, content: bytes) -> None:
+    """Writes a fat binary and what `read_device_code` compares. Raises OSError."""
+    about = {
+        "abi_version": _kernels.abi_version(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content)
+    write_whole(path.with_suffix(".json"), (json.dumps(about) + "\n").encode())
 
 
 class DeviceCode:

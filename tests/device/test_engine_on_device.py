@@ -7,7 +7,6 @@ bounds, memory freed while in use, leaks) fails the test that caused it, see con
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -24,8 +23,9 @@ import software_tensorrt
 from random_heads import random_head
 from software_driver import LAUNCH_FAILED, SoftwareCuda
 
-from engine import BackendError, DeviceMemoryError, Engine, PlanError, _kernels
+from engine import BackendError, DeviceMemoryError, Engine, PlanError
 from engine.bundle import read_manifest
+from engine.device.code import write_device_code
 from engine.head_file import write_head
 from engine.plan import PLANS, Profile
 from engine.sessions import onnxruntime_gpu
@@ -70,13 +70,7 @@ def planned_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
 def device_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with the head of a fat binary: the software device has the kernels already."""
     path = tmp_path / "bitheads.fatbin"
-    content = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0)
-    path.write_bytes(content)
-    about = {
-        "abi_version": _kernels.abi_version(),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    path.with_suffix(".json").write_text(json.dumps(about))
+    write_device_code(path, struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0))
     monkeypatch.setattr("engine.device.code.DEVICE_CODE", path)
     return path
 
