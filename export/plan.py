@@ -51,6 +51,9 @@ def resolve_plan(config: PlanConfig, say: Say = lambda message: None) -> PlanCon
         tensorrt_module.check_timing_cache(flavour)
     trt = tensorrt_module.load(flavour)
     capabilities = tensorrt_module.check_capabilities(trt, flavour, config.capabilities)
+    here = tensorrt_module.gpu_capability()
+    if here is not None and here not in capabilities:
+        say(f"the GPU here is of compute capability {here}: the plan will not run on it")
     return replace(config, flavour=flavour, capabilities=capabilities)
 
 
@@ -99,7 +102,7 @@ def build_plan(
         f"{flavour} {trt.__version__}: building for compute capability {', '.join(capabilities)}, "
         f"{len(profiles)} profiles"
     )
-    data = build_serialized(trt, builder, network, builder_config, progress=True)
+    data = build_serialized(trt, builder, network, builder_config)
     if data is None:
         raise ExportError(
             f"{flavour}: cannot build a plan: {' '.join(logger.errors[-3:]) or 'it says no more'}. "

@@ -1,4 +1,4 @@
-"""A long TensorRT build: a bar while it runs, and an end when Ctrl-C asks for one."""
+"""A long TensorRT build: what it is at while it runs, and an end when Ctrl-C asks for one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-_POLL_S = 0.1
+_POLL_S = 0.2
+_FORMAT = "{desc}: {n_fmt} steps [{elapsed}]{postfix}"
+"""Without a share of the whole: TensorRT's phases start others, and none says how long it takes."""
 
 
-def build_serialized(trt: Any, builder: Any, network: Any, config: Any, progress: bool) -> Any:
+def build_serialized(trt: Any, builder: Any, network: Any, config: Any) -> Any:
     """Builds in a thread of its own, so that this one hears Ctrl-C; the builder holds no lock.
 
     Returns TensorRT's buffer, or None if it failed, which its logger tells more about. Raises
     KeyboardInterrupt once the builder has stopped: at its next step after Ctrl-C, or at a second
     Ctrl-C at once.
     """
-    # A plain bar for people; nothing where stderr is a file.
-    bar = tqdm(desc="plan", unit="step", disable=None if progress else True, leave=False)
-    monitor = _monitor(trt, bar)
+    monitor = _monitor(trt)
     config.progress_monitor = monitor
     results: list[Any] = []
     errors: list[BaseException] = []
@@ -33,14 +33,13 @@ def build_serialized(trt: Any, builder: Any, network: Any, config: Any, progress
 
     # A daemon: a builder that does not stop must not keep the program from ending.
     thread = threading.Thread(target=build, name="TensorRT builder", daemon=True)
-    with bar:
-        try:
-            thread.start()
-            _wait(thread)
-        except KeyboardInterrupt:
-            monitor.cancelled = True
-            print("stopping TensorRT at its next step", file=sys.stderr)
-            _wait(thread)
+    try:
+        thread.start()
+        _wait(thread, monitor)
+    except KeyboardInterrupt:
+        monitor.cancelled = True
+        print("stopping TensorRT at its next step", file=sys.stderr)
+        _wait(thread, monitor)
     config.progress_monitor = None
     if monitor.cancelled:
         raise KeyboardInterrupt
@@ -49,40 +48,34 @@ def build_serialized(trt: Any, builder: Any, network: Any, config: Any, progress
     return results[0]
 
 
-def _wait(thread: threading.Thread) -> None:
-    while thread.is_alive():
-        thread.join(_POLL_S)
+def _wait(thread: threading.Thread, monitor: Any) -> None:
+    # disable=None: nothing where stderr is a file.
+    with tqdm(desc="plan", bar_format=_FORMAT, disable=None, leave=False) as line:
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            line.n = monitor.steps
+            line.set_postfix_str(" of ".join(reversed(monitor.phases[-2:])))
 
 
-def _monitor(trt: Any, bar: Any) -> Any:
-    """TensorRT's view of the bar: its total grows with each phase that starts."""
+def _monitor(trt: Any) -> Any:
+    """What TensorRT reports to, from any of its threads."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.cancelled = False
-            self._lock = threading.Lock()  # TensorRT may call from several threads
-            self._left: dict[str, int] = {}
+            self.phases: list[str] = []
+            self.steps = 0
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            with self._lock:
-                self._left[phase_name] = num_steps
-                bar.total = (bar.total or 0) + num_steps
-                bar.set_postfix_str(phase_name, refresh=False)
+            self.phases.append(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            with self._lock:
-                self._advance(phase_name, 1)
+            self.steps += 1
             return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
-            with self._lock:
-                self._advance(phase_name, self._left.get(phase_name, 0))
-                self._left.pop(phase_name, None)
-
-        def _advance(self, phase_name: str, steps: int) -> None:
-            steps = min(steps, self._left.get(phase_name, 0))
-            self._left[phase_name] = self._left.get(phase_name, 0) - steps
-            bar.update(steps)
+            if phase_name in self.phases:
+                self.phases.remove(phase_name)
 
     return Monitor()

@@ -430,11 +430,11 @@ def test_ctrl_c_leaves_the_old_plan(own_bundle: Path, monkeypatch: pytest.Monkey
     before = {path: path.read_bytes() for path in plan_files(own_bundle)}
     wait, calls = plan_progress._wait, []
 
-    def interrupted(thread: Any) -> None:
+    def interrupted(thread: Any, monitor: Any) -> None:
         calls.append(thread)
         if len(calls) == 1:
             raise KeyboardInterrupt
-        wait(thread)
+        wait(thread, monitor)
 
     monkeypatch.setattr(plan_progress, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -451,24 +451,19 @@ def test_an_error_in_the_builders_thread_is_raised(trt: Any) -> None:
 
     config = SimpleNamespace(progress_monitor=None)
     with pytest.raises(MemoryError, match="too large"):
-        plan_progress.build_serialized(trt, Broken(), None, config, progress=False)
+        plan_progress.build_serialized(trt, Broken(), None, config)
 
 
 @needs_rtx
-def test_progress_ends_where_it_said(trt: Any) -> None:
-    """Phases may nest, repeat, and finish before all their steps are reported."""
-    bar = plan_progress.tqdm(disable=True)
-    monitor = plan_progress._monitor(trt, bar)
-    monitor.phase_start("build", None, 3)
-    for _ in range(2):
-        monitor.phase_start("time", "build", 5)
-        assert monitor.step_complete("time", 0)
-        monitor.phase_finish("time")
-    monitor.cancelled = True
-    assert not monitor.step_complete("build", 0)
-    monitor.phase_finish("build")
-    monitor.phase_finish("never started")
-    assert bar.total == 13
+def test_progress_is_shown_to_people(
+    own_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = bundle.read_manifest(own_bundle)
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        plan.build_plan(own_bundle, manifest, RTX)
+        shown = capsys.readouterr().err
+        assert bool(re.search(r"plan: \d+ steps \[00:\d\d\], \w+", shown)) == terminal, shown
 
 
 # Which flavour
@@ -584,6 +579,16 @@ def test_rtx_builds_for_what_it_lists(trt: Any) -> None:
     assert check("7.5") == ("7.5",)
     with pytest.raises(ExportError, match=r"got 9\.0, expected some of .*8\.6.* use --plan tensor"):
         check("8.6", "9.0")
+
+
+@needs_rtx
+def test_a_plan_that_is_not_for_the_gpu_at_hand_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of Hopper, which RTX does not build for."""
+    for gpu, expected in ((None, 0), ("8.6", 0), ("9.0", 1)):
+        monkeypatch.setattr(tensorrt_module, "gpu_capability", lambda gpu=gpu: gpu)
+        said: list[str] = []
+        plan.resolve_plan(RTX, said.append)
+        assert len(said) == expected
 
 
 # TensorRT's own
