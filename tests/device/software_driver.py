@@ -139,6 +139,12 @@ class SoftwareCuda:
         """Work runs when it is submitted, instead of when something waits for it."""
         self.library.soft_set_eager(int(is_eager))
 
+    def set_random(self, seed: int) -> None:
+        """Work runs at any time that streams and events allow, as the seed has it; 0: at the
+        latest. A program that orders its work well gives the same result for every seed: one that
+        overwrites what another stream still reads does not, though the lazy order may hide it."""
+        self.library.soft_set_random(ctypes.c_uint64(seed))
+
     def fail(
         self, name: str, after_calls: int = 0, times: int = 1, status: int = OUT_OF_MEMORY
     ) -> None:

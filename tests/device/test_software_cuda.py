@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -284,3 +288,101 @@ def test_a_python_function_as_work(software_cuda: SoftwareCuda, cuda: Any) -> No
     with pytest.raises(RuntimeError, match="1"):
         software_cuda.enqueue(stream.handle, add_one, touches=[(int(memory), SIZE + 1)])
     assert "1001 bytes" in software_cuda.take_errors()[0]
+
+
+def test_a_buffer_overwritten_too_early(software_cuda: SoftwareCuda, cuda: Any) -> None:
+    """The lazy order hides it: the reader is waited for before the writer. Some seed shows it."""
+    reader, writer = cuda.Stream(1), cuda.Stream(1)
+    next_batch, result = filled(cuda, 4), filled(cuda, 0)
+    memory = cuda.mem_alloc(SIZE)
+    seen = []
+    for seed in range(20):
+        software_cuda.set_random(seed)
+        cuda.memset_d8(memory, 3, SIZE)
+        cuda.Context.synchronize()
+        cuda.memcpy_dtoh_async(result, memory, reader)
+        cuda.memcpy_htod_async(memory, next_batch, writer)
+        reader.synchronize()
+        seen.append(int(result[0]))
+        writer.synchronize()
+    assert seen[0] == 3
+    assert set(seen) == {3, 4}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_events_hold_at_random(software_cuda: SoftwareCuda, cuda: Any, seed: int) -> None:
+    """Two buffers in turn, uploads and downloads in streams of their own: events in both ways."""
+    software_cuda.set_random(seed)
+    upload, download = cuda.Stream(1), cuda.Stream(1)
+    sources = [cuda.pagelocked_empty(SIZE, np.uint8) for _ in range(2)]
+    results = [cuda.pagelocked_empty(SIZE, np.uint8) for _ in range(2)]
+    buffers = [cuda.mem_alloc(SIZE) for _ in range(2)]
+    filled_events = [cuda.Event() for _ in range(2)]
+    read_events = [cuda.Event() for _ in range(2)]
+    for i in range(10):
+        at = i % 2
+        if i >= 2:
+            read_events[at].synchronize()
+            assert (results[at] == i - 2).all()
+        sources[at][:] = i
+        cuda.memcpy_htod_async(buffers[at], sources[at], upload)
+        filled_events[at].record(upload)
+        download.wait_for_event(filled_events[at])
+        cuda.memcpy_dtoh_async(results[at], buffers[at], download)
+        read_events[at].record(download)
+    download.synchronize()
+
+
+def test_threads(software_cuda: SoftwareCuda, cuda: Any) -> None:
+    """One waits for work that is written in Python while another submits, polls and allocates."""
+    stream, other = cuda.Stream(1), cuda.Stream(1)
+    calls: list[int] = []
+    for i in range(100):
+        software_cuda.enqueue(stream.handle, lambda i=i: (time.sleep(0.001), calls.append(i)))
+    failures: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            assert software_cuda.library.cuDevicePrimaryCtxRetain(ctypes.byref(handle), 0) == 0
+            assert software_cuda.library.cuCtxPushCurrent_v2(handle) == 0
+            stream.synchronize()
+            assert software_cuda.library.cuCtxPopCurrent_v2(None) == 0
+            assert software_cuda.library.cuDevicePrimaryCtxRelease_v2(0) == 0
+        except BaseException as error:
+            failures.append(error)
+
+    handle = ctypes.c_void_p()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    pinned = filled(cuda, 3)
+    event = cuda.Event()
+    while len(calls) < 100:
+        memory = cuda.mem_alloc(SIZE)
+        cuda.memcpy_htod_async(memory, pinned, other)
+        event.record(other).query()
+        other.synchronize()
+        memory.free()
+    thread.join()
+    assert calls == list(range(100))
+    assert not failures
+
+
+def test_another_thread_has_no_context(software_cuda: SoftwareCuda, cuda: Any) -> None:
+    with ThreadPoolExecutor(1) as threads, pytest.raises(cuda.LogicError, match="context"):
+        threads.submit(cuda.mem_get_info).result()
+    assert "needs a current context in this thread" in software_cuda.take_errors()[0]
+
+
+def test_registered_memory(software_cuda: SoftwareCuda, cuda: Any) -> None:
+    """Through the driver: `register_host_memory` of pycuda 2026.1 crashes with NumPy 2.4."""
+    driver, array = software_cuda.library, np.ones(SIZE, np.uint8)
+    data, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(SIZE)
+    assert driver.cuMemHostRegister_v2(data, size, 0) == 0
+    assert driver.cuMemHostRegister_v2(data, size, 0) == 712
+    memory, stream = cuda.mem_alloc(SIZE), cuda.Stream()
+    cuda.memcpy_htod_async(memory, array, stream)
+    array[:] = 2
+    stream.synchronize()
+    assert (from_device(cuda, memory) == 2).all()
+    assert software_cuda.counter("pageable_async_copies") == 0
+    assert driver.cuMemHostUnregister(data) == 0

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -96,6 +97,8 @@ struct State {
   bool is_executing = false;
   std::condition_variable stopped_executing;
   bool is_eager = false;
+  // If set, work also runs at random between its submission and the wait for it.
+  std::unique_ptr<std::mt19937_64> random;
 
   std::vector<std::string> reports;
   std::map<std::string, uint64_t> counters;

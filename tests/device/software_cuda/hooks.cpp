@@ -47,6 +47,7 @@ SOFT_EXPORT void soft_reset() {
   s.primary = nullptr;
   s.device = Device{};
   s.is_eager = false;
+  s.random.reset();
   s.reports.clear();
   s.counters.clear();
   s.injections.clear();
@@ -68,6 +69,12 @@ SOFT_EXPORT void soft_set_compute_capability(int major, int minor) {
 SOFT_EXPORT void soft_set_eager(int is_eager) {
   std::lock_guard<std::mutex> lock(state().mutex);
   state().is_eager = is_eager != 0;
+}
+
+// Work runs at any time that streams and events allow, chosen by the seed; 0: as late as possible.
+SOFT_EXPORT void soft_set_random(uint64_t seed) {
+  std::lock_guard<std::mutex> lock(state().mutex);
+  state().random.reset(seed == 0 ? nullptr : new std::mt19937_64(seed));
 }
 
 // `times` calls of this name, after `calls_until` more (0: the next), give `status`. The name is

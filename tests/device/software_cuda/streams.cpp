@@ -69,6 +69,21 @@ CUresult run(Call &call, const std::vector<Mark> &marks, Extent extent) {
   return call.context != nullptr ? call.context->sticky : CUDA_SUCCESS;
 }
 
+// What a device might do by itself: nothing that streams and events do not allow. Never while
+// another thread runs work, which may wait for a lock of the caller's, Python's for one.
+void run_at_random(Call &call) {
+  State &s = state();
+  if (s.random == nullptr || s.is_executing) return;
+  Executor executor(call);
+  while ((*s.random)() % 4 != 0) {
+    std::vector<std::shared_ptr<Stream>> busy;
+    std::copy_if(s.queues.begin(), s.queues.end(), std::back_inserter(busy),
+                 [](const auto &stream) { return !stream->queue.empty(); });
+    if (busy.empty()) return;
+    executor.run_to(tail(busy[(*s.random)() % busy.size()]), Extent::kOne);
+  }
+}
+
 }  // namespace
 
 bool Mark::is_done() const {
@@ -135,10 +150,13 @@ CUresult submit(Call &call, const std::shared_ptr<Stream> &stream, Operation ope
     }
   }
   stream->queue.push_back({std::move(operation), std::move(after), ++stream->submitted});
-  return state().is_eager ? run_to(call, tail(stream)) : CUDA_SUCCESS;
+  if (state().is_eager) return run_to(call, tail(stream));
+  run_at_random(call);
+  return CUDA_SUCCESS;
 }
 
 CUresult run_to(Call &call, const Mark &mark) {
+  if (!this_thread_executes) run_at_random(call);
   return mark.is_done() ? call.context->sticky : run(call, {mark}, Extent::kAll);
 }
 
@@ -186,7 +204,9 @@ CUresult refuse_captured(Call &call, const Stream &stream) {
 
 CUresult query(Call &call, const Mark &mark) {
   if (mark.is_done()) return call.context->sticky;
-  // Who polls would poll for ever if nothing ran meanwhile.
+  // Who polls would poll for ever if nothing ran meanwhile. Another thread's work may need a lock
+  // of the caller's.
+  if (state().is_executing) return CUDA_ERROR_NOT_READY;
   SOFT_TRY(run(call, {mark}, Extent::kOne));
   return CUDA_ERROR_NOT_READY;
 }
