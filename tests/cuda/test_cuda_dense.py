@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_heads import Dense, GuardedArray, HostHeads, aligned
+from host_heads import Dense, GroupedDenseCall, GuardedArray, HostHeads, aligned
 from host_kernels import HostKernels, RefusedError
 from numpy.typing import NDArray
 
@@ -160,3 +160,23 @@ def test_nothing_to_multiply(heads: HostHeads) -> None:
     case = Case(heads, np.random.default_rng(5), (0, 3, 4), ("float16", False))
     heads.grouped_dense([case.group], 0)
     case.check()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_groups": 65536},
+        {"num_groups": -1},
+        {"texts": 65535 * 64 + 1},
+        {"texts": -1},
+        {"largest_n": -1},
+        {"largest_n": 2**31},
+        {"activation": 1, "output": 1},
+        {"output": 2},
+    ],
+)
+def test_refuses_what_one_launch_cannot_do(heads: HostHeads, wrong: dict[str, int]) -> None:
+    right = {"num_groups": 1, "largest_n": 1, "texts": 0}
+    heads.launch(GroupedDenseCall(**right))
+    with pytest.raises(RefusedError, match="1"):
+        heads.launch(GroupedDenseCall(**{**right, **wrong}))
