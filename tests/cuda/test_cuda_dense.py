@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_heads import Dense, GroupedDenseCall, GuardedArray, HostHeads, aligned
+from host_heads import Dense, GroupedDenseCall, GuardedArray, HostHeads, Weights, aligned
 from host_kernels import HostKernels, RefusedError
+from kernel_cases import GuardedMemory
 from numpy.typing import NDArray
 
 KINDS = [("float16", False), ("float16", True), ("float32", False)]
@@ -101,6 +102,28 @@ def test_any_address(heads: HostHeads, row: int, shift_bytes: int) -> None:
     case = Case(heads, rng, (20, 9, 63), ("float32", False), inputs[:, :63])
     heads.grouped_dense([case.group], 20, output="float32")
     case.check()
+
+
+@pytest.mark.parametrize("end", [True, False])
+@pytest.mark.parametrize(("texts", "n", "k"), [(5, 9, 40), (70, 66, 33), (1, 1, 1), (64, 64, 32)])
+def test_stays_between_forbidden_pages(
+    heads: HostHeads, texts: int, n: int, k: int, end: bool
+) -> None:
+    rng = np.random.default_rng(6)
+
+    def guarded(array: NDArray[Any]) -> NDArray[Any]:
+        memory = GuardedMemory(array.nbytes)
+        return memory.at_end(array) if end else memory.at_start(array)
+
+    inputs = guarded(rng.normal(0, 1, (texts, k)).astype(np.float16))
+    laid_out = heads.lay_out_dense(rng.normal(0, 1, (n, k)).astype(np.float32))
+    weights = Weights(guarded(laid_out.halves), guarded(laid_out.scale), k)
+    bias = guarded(rng.normal(0, 1, n).astype(np.float32))
+    outputs = guarded(np.zeros((texts, n), np.float32))
+    heads.grouped_dense([Dense(inputs, weights, bias, outputs)], texts, output="float32")
+    same = GuardedArray((texts, n), np.float32).array
+    heads.grouped_dense([Dense(inputs.copy(), laid_out, bias, same)], texts, output="float32")
+    np.testing.assert_array_equal(outputs, same)
 
 
 @pytest.mark.parametrize("magnitude", [1e-40, 1e-30, 1e-6, 1e6, 1e30])
