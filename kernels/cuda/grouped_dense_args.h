@@ -15,7 +15,7 @@ constexpr int kDenseWarps = 4;
 constexpr int kDenseThreads = kDenseWarps * 32;
 
 // One matrix. Groups are rows of a table in device memory: one more task is one more row. Strides
-// are in items; any pointer may be a slice of something larger.
+// are in items; inputs and outputs may be slices of something larger. n and k are at least 1.
 struct DenseGroup {
   const uint16_t *input;    // float16 [texts, k]
   const uint16_t *weights;  // float16 [n, k rounded up to kDenseDepth], of lay_out_dense

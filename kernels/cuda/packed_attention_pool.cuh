@@ -12,15 +12,15 @@
 
 namespace bitheads::cuda {
 
-// Pitches are such that no access of a warp meets a bank twice: a code row is an odd multiple of 16
-// bytes, rows of scores and of weights are 8 floats and 4 words longer than a multiple of the tile.
+// Pitches are such that a warp's accesses meet no bank twice: a row of codes is an odd multiple of
+// 16 bytes, a row of scores 8 floats and a row of weights 4 words longer than a tile has of them.
 template <bh_quantization quantization>
 struct AttentionPoolShared {
   static constexpr int kTokens = tile_tokens(quantization);
   static constexpr int kScoreParts = 4;  // sums over a quarter of the features each
 
   alignas(16) uint8_t codes[kTokens][PackedCodes<quantization>::kRowBytes + 16];
-  float scores[kScoreParts][kGroupColumns][kTokens + 8];
+  alignas(16) float scores[kScoreParts][kGroupColumns][kTokens + 8];
   uint32_t weights[kGroupColumns][kTokens / 2 + 4];  // float16, two tokens a word
   float rescale[kGroupColumns];
   float inverse_sum[kGroupColumns];
@@ -36,6 +36,7 @@ class AttentionPool {
   static constexpr int kUnits = kSliceDim / kUnitDim / kPoolWarps;  // a warp
   static constexpr int kWarpColumns = kGroupColumns / kPoolWarps;   // whose softmax a warp takes
   static constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
+  static_assert(kWarpColumns == 2 && kTokens <= 64);
 
  public:
   __device__ AttentionPool(const AttentionPoolArgs &args, Shared &shared)
@@ -166,10 +167,8 @@ class AttentionPool {
     for (int i = 0; i < kScoreTiles; ++i) {
       if (score_tile(i) * 8 >= tokens) continue;
       const int token = score_tile(i) * 8 + 2 * t_;
-      part[group_][token] = scores[i][0];
-      part[group_][token + 1] = scores[i][1];
-      part[group_ + 8][token] = scores[i][2];
-      part[group_ + 8][token + 1] = scores[i][3];
+      two_floats(part[group_][token]) = make_float2(scores[i][0], scores[i][1]);
+      two_floats(part[group_ + 8][token]) = make_float2(scores[i][2], scores[i][3]);
     }
   }
 
@@ -183,18 +182,21 @@ class AttentionPool {
       const int index = static_cast<int>(blockIdx.y) * kGroupColumns + column;
       const bool is_real = index < args_.columns;
       const float scale = is_real ? __ldg(args_.column_scale + index) : 0.0f;
-      float score[2];
+      const int token = lane_ * 2;
+      float score[2] = {minus_infinity(), minus_infinity()};
+      if (token < tokens) {
+        float2 sum = make_float2(0.0f, 0.0f);
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int token = lane_ * 2 + j;
-        score[j] = minus_infinity();
-        if (token >= tokens) continue;
-        float sum = 0.0f;
-#pragma unroll
-        for (int part = 0; part < kScoreParts; ++part) sum += shared_.scores[part][column][token];
-        score[j] = sum * scale;
-        if (is_first_tile && token == 0 && is_real)
-          score[j] += __ldg(args_.first_token_bias + index);
+        for (int part = 0; part < kScoreParts; ++part) {
+          const float2 two = two_floats(shared_.scores[part][column][token]);
+          sum.x += two.x;
+          sum.y += two.y;
+        }
+        score[0] = sum.x * scale;
+        if (token + 1 < tokens) score[1] = sum.y * scale;
+        if (is_first_tile && token == 0 && is_real) {
+          score[0] += __ldg(args_.first_token_bias + index);
+        }
       }
       float maximum = fmaxf(maximum_[i], fmaxf(score[0], score[1]));
 #pragma unroll
@@ -209,7 +211,7 @@ class AttentionPool {
         word |= static_cast<uint32_t>(__half_as_ushort(weight)) << 16 * j;
         sum += __half2float(weight);
       }
-      if (lane_ < kTokens / 2) shared_.weights[column][lane_] = word;
+      if (token < kTokens) shared_.weights[column][lane_] = word;
 #pragma unroll
       for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
       const float rescale = exp2f((maximum_[i] - maximum) * kLog2E);
@@ -218,6 +220,9 @@ class AttentionPool {
       maximum_[i] = maximum;
     }
   }
+
+  // At an even index, so 8 bytes in one piece.
+  __device__ static float2 &two_floats(float &first) { return *reinterpret_cast<float2 *>(&first); }
 
   __device__ static float minus_infinity() { return __uint_as_float(0xFF800000u); }
 

@@ -16,8 +16,8 @@ GUARD = 0x5C
 POISON = 0xFF  # NaN as float16 and as float32
 
 
-class _AttentionPoolCall(ctypes.Structure):
-    """AttentionPoolCall of kernels/cuda/packed_attention_pool_launch.h."""
+class AttentionPoolCall(ctypes.Structure):
+    """Of kernels/cuda/packed_attention_pool_launch.h."""
 
     _fields_ = (
         ("codes", ctypes.c_void_p),
@@ -49,8 +49,8 @@ class _DenseGroup(ctypes.Structure):
     )
 
 
-class _GroupedDenseCall(ctypes.Structure):
-    """GroupedDenseCall of kernels/cuda/grouped_dense_launch.h."""
+class GroupedDenseCall(ctypes.Structure):
+    """Of kernels/cuda/grouped_dense_launch.h."""
 
     _fields_ = (
         ("groups", ctypes.c_void_p),
@@ -152,7 +152,7 @@ class HostHeads:
         assert offsets.dtype == np.int64
         assert first_token_bias.dtype == np.float32
         pooled = GuardedArray((len(offsets) - 1, columns, -(-dim // 32) * 32), np.float16)
-        call = _AttentionPoolCall(
+        call = AttentionPoolCall(
             codes=codes.ctypes.data,
             offsets=offsets.ctypes.data,
             texts=len(offsets) - 1,
@@ -164,7 +164,7 @@ class HostHeads:
             first_token_bias=first_token_bias.ctypes.data,
             pooled=pooled.array.ctypes.data,
         )
-        kernel = self._launch(self._library.run_attention_pool_on_host, call)
+        kernel = self.launch(call)
         assert kernel == f"packed_attention_pool_{quantization}"
         pooled.check()
         return pooled.array
@@ -204,7 +204,7 @@ class HostHeads:
             row.input_stride = group.inputs.strides[0] // 2
             row.output_stride = group.outputs.strides[0] // group.outputs.itemsize
             row.n, row.k = n, group.weights.k
-        call = _GroupedDenseCall(
+        call = GroupedDenseCall(
             groups=ctypes.addressof(table),
             num_groups=len(groups),
             largest_n=max((len(group.weights.scale) for group in groups), default=0),
@@ -212,11 +212,15 @@ class HostHeads:
             activation=1 if tanh else 0,
             output=("float16", "float32").index(output),
         )
-        kernel = self._launch(self._library.run_grouped_dense_on_host, call)
+        kernel = self.launch(call)
         assert kernel == f"grouped_dense_{'tanh_' if tanh else ''}{output}"
 
-    def _launch(self, run: Any, call: ctypes.Structure) -> str:
-        """Runs the grid with its threads in ascending order; the name of the kernel."""
+    def launch(self, call: AttentionPoolCall | GroupedDenseCall) -> str:
+        """Runs the planned grid; the name of its kernel. Raises RefusedError."""
+        if isinstance(call, AttentionPoolCall):
+            run = self._library.run_attention_pool_on_host
+        else:
+            run = self._library.run_grouped_dense_on_host
         kernel, error = ctypes.c_char_p(), ctypes.create_string_buffer(256)
         if status := run(ctypes.byref(call), ctypes.byref(kernel), error):
             raise RefusedError(status)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_heads import HostHeads, aligned
+from host_heads import AttentionPoolCall, HostHeads, aligned
 from host_kernels import HostKernels, RefusedError
 from kernel_cases import GuardedMemory
 from numpy.typing import NDArray
@@ -144,6 +144,16 @@ def test_any_scores(heads: HostHeads, spread: float, quantization: str) -> None:
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("spread", [0, 5])
+def test_a_long_text(heads: HostHeads, spread: float, quantization: str) -> None:
+    """Tensor cores cut sums off, always towards zero: the error grows with the tokens."""
+    rng = np.random.default_rng(7)
+    codes = make_codes(rng, 8192, 9, quantization)
+    queries = make_queries(rng, 2, values_of(codes, 9, quantization), spread)
+    check(heads, codes, offsets_of([8192]), queries, quantization)
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_numbers_of_very_different_sizes(heads: HostHeads, quantization: str) -> None:
     """Queries of other magnitudes beside each other, and within one query."""
     rng = np.random.default_rng(2)
@@ -245,3 +255,23 @@ def test_nothing_to_pool(heads: HostHeads, lengths: list[int], columns: int) -> 
     queries = rng.normal(0, 1, (columns, 40)).astype(np.float32)
     got = check(heads, codes, offsets_of(lengths), queries, "sign")
     assert (got.view(np.uint16) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"texts": -1},
+        {"texts": 2**31},
+        {"columns": 65535 * 16 + 1},
+        {"dim": 0},
+        {"dim": 65535 * 1024 + 1},
+        {"quantization": 3},
+        {"queries": 8},
+        {"pooled": 4},
+    ],
+)
+def test_refuses_what_one_launch_cannot_do(heads: HostHeads, wrong: dict[str, int]) -> None:
+    right = {"texts": 0, "columns": 1, "dim": 1}
+    heads.launch(AttentionPoolCall(**right))
+    with pytest.raises(RefusedError, match="1"):
+        heads.launch(AttentionPoolCall(**{**right, **wrong}))

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_heads import Dense, GuardedArray, HostHeads, aligned
+from host_heads import Dense, GroupedDenseCall, GuardedArray, HostHeads, Weights, aligned
 from host_kernels import HostKernels, RefusedError
+from kernel_cases import GuardedMemory
 from numpy.typing import NDArray
 
 KINDS = [("float16", False), ("float16", True), ("float32", False)]
@@ -103,6 +104,28 @@ def test_any_address(heads: HostHeads, row: int, shift_bytes: int) -> None:
     case.check()
 
 
+@pytest.mark.parametrize("end", [True, False])
+@pytest.mark.parametrize(("texts", "n", "k"), [(5, 9, 40), (70, 66, 33), (1, 1, 1), (64, 64, 32)])
+def test_stays_between_forbidden_pages(
+    heads: HostHeads, texts: int, n: int, k: int, end: bool
+) -> None:
+    rng = np.random.default_rng(6)
+
+    def guarded(array: NDArray[Any]) -> NDArray[Any]:
+        memory = GuardedMemory(array.nbytes)
+        return memory.at_end(array) if end else memory.at_start(array)
+
+    inputs = guarded(rng.normal(0, 1, (texts, k)).astype(np.float16))
+    laid_out = heads.lay_out_dense(rng.normal(0, 1, (n, k)).astype(np.float32))
+    weights = Weights(guarded(laid_out.halves), guarded(laid_out.scale), k)
+    bias = guarded(rng.normal(0, 1, n).astype(np.float32))
+    outputs = guarded(np.zeros((texts, n), np.float32))
+    heads.grouped_dense([Dense(inputs, weights, bias, outputs)], texts, output="float32")
+    same = GuardedArray((texts, n), np.float32).array
+    heads.grouped_dense([Dense(inputs.copy(), laid_out, bias, same)], texts, output="float32")
+    np.testing.assert_array_equal(outputs, same)
+
+
 @pytest.mark.parametrize("magnitude", [1e-40, 1e-30, 1e-6, 1e6, 1e30])
 def test_weights_of_any_magnitude(heads: HostHeads, magnitude: float) -> None:
     rng = np.random.default_rng(2)
@@ -160,3 +183,23 @@ def test_nothing_to_multiply(heads: HostHeads) -> None:
     case = Case(heads, np.random.default_rng(5), (0, 3, 4), ("float16", False))
     heads.grouped_dense([case.group], 0)
     case.check()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_groups": 65536},
+        {"num_groups": -1},
+        {"texts": 65535 * 64 + 1},
+        {"texts": -1},
+        {"largest_n": -1},
+        {"largest_n": 2**31},
+        {"activation": 1, "output": 1},
+        {"output": 2},
+    ],
+)
+def test_refuses_what_one_launch_cannot_do(heads: HostHeads, wrong: dict[str, int]) -> None:
+    right = {"num_groups": 1, "largest_n": 1, "texts": 0}
+    heads.launch(GroupedDenseCall(**right))
+    with pytest.raises(RefusedError, match="1"):
+        heads.launch(GroupedDenseCall(**{**right, **wrong}))
