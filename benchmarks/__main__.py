@@ -29,6 +29,14 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import accuracy_routine
 
         accuracy_routine.run(options)
+    elif options.routine == "roofline":
+        from benchmarks import roofline_routine
+
+        roofline_routine.run(options)
+    elif options.routine == "device_code":
+        from benchmarks import device_code_routine
+
+        device_code_routine.run(options)
     else:
         from benchmarks import tables
 
@@ -64,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         "--update", action="store_true", help="keep what is stored of other tasks and features"
     )
     accuracy.add_argument("--write-heads", type=Path, help="where the sign heads go")
+
+    routines.add_parser("roofline", help="predicted times on known GPUs; computed, needs no GPU")
+
+    routines.add_parser(
+        "device_code", help="registers, spills and load widths of the CUDA kernels; needs no GPU"
+    )
 
     tables = routines.add_parser("tables", help="write the README's tables from stored results")
     tables.add_argument("--check", action="store_true", help="only compare")

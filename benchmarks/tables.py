@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record
+from benchmarks import gpu_tables, record
 from engine.errors import InputError
 
 README = Path(__file__).parent.parent / "README.md"
@@ -134,5 +134,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "accuracy": ("accuracy", _accuracy),
     "parity": ("parity", _parity),
     "pack": ("pack", _pack),
+    "roofline": ("roofline", gpu_tables.roofline),
+    "device_code": ("device_code", gpu_tables.device_code),
 }
 """Block in the README -> (the routine whose result it shows, how)."""
