@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import record
+from benchmarks.gpu import markdown
 
 TASKS = "14"
 SHAPE = "RoBERTa-large"
@@ -66,7 +67,7 @@ def roofline(stored: dict[str, Any]) -> str:
         f"{fractions['encoder']:.0%} of the published peak in the encoder's products, "
         f"{fractions['heads']:.0%} in the heads', {fractions['memory']:.0%} of the memory's and "
         f"the bus's bandwidth, and {fractions['l2_over_memory']:g} times the memory's for the "
-        f"cache, which is what bounds the heads. Were the encoder's activations free, "
+        f"cache, which bounds the heads on most of them. Were the encoder's activations free, "
         f"`pool_and_pack` would take {_share(products)} at most.{_not_compiled(result)}",
     ]
     return "\n".join([*rows, _source(stored, "computed, not measured")])
@@ -104,6 +105,40 @@ def device_code(stored: dict[str, Any]) -> str:
         f"{TASKS} tasks.{_not_compiled(predicted)}",
     ]
     return "\n".join([*rows, _source(stored, f"{stored['result']['compiler']}, not run")])
+
+
+def measured(stored: dict[str, Any]) -> str:
+    """What `python -m benchmarks gpu` found, at 50 tokens and 16,384 tokens a call."""
+    result, machine = stored["result"], stored["result"]["machine"]
+    rows = [
+        "| encoder | | one text, p50 ms | p99 ms | texts/s | signs as in torch fp32 "
+        "| same label as the CPU |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for encoder, parts in result["encoders"].items():
+        accuracy = (markdown.measured(parts.get("accuracy")) or {}).get("contenders", {})
+        for name, outcome in parts.get("speed", {}).items():
+            if (speed := markdown.measured(outcome)) is None:
+                continue
+            one = speed["latency"].get("50", {})
+            many = markdown.measured(speed["throughput"]["random lengths"].get("16384")) or {}
+            same = markdown.measured(accuracy.get(name)) or {}
+            cells = [
+                _shown(one.get("p50_ms"), "{:.3g}"),
+                _shown(one.get("p99_ms"), "{:.3g}"),
+                _shown(many.get("texts_per_s"), "{:,.0f}"),
+                _shown(same.get("sign_agreement"), "{:.3%}"),
+                _shown(same.get("same_label"), "{:.2%}"),
+            ]
+            rows.append(f"| {encoder} | {name} | {' | '.join(cells)} |")
+    missing = markdown.not_measured(result)
+    if missing:
+        rows += ["", f"Skipped or failed: {len(missing)} measurements, each with its reason there."]
+    return "\n".join([*rows, _source(stored, machine["name"])])
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
 
 
 def _heading(result: dict[str, Any]) -> list[str]:

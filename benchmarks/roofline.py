@@ -25,7 +25,7 @@ CLASSES = 3
 
 # Tiles of kernels/cuda: packed_attention_pool_args.h, grouped_dense_args.h.
 GROUP_COLUMNS = 16
-SCORE_TOKENS, POOL_TOKENS, TILE_TOKENS = 8, 16, 64
+SCORE_TOKENS, POOL_TOKENS, TILE_TOKENS = 32, 16, 64
 SIGN_DIM, UNIT_DIM = 128, 32
 DENSE_TEXTS, DENSE_OUTPUTS, MMA_OUTPUTS = 64, 64, 8
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import gpu_routine, record
+from benchmarks import gpu_routine, gpu_tables, record, tables
 from benchmarks.gpu import markdown
 from benchmarks.gpu.outcome import Skip, attempt, failures, percentiles
 from benchmarks.gpu_options import PARTS
@@ -109,6 +109,20 @@ def test_the_report_says_what_was_and_was_not_measured() -> None:
         "- **tiny, speed, tensorrt, throughput, random lengths, 4096** skipped: torch cannot use",
     ):
         assert line in report, line
+
+
+def test_the_readme_says_not_run_until_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    assert not tables._has_run("gpu")
+    assert "Not yet run on a GPU" in tables.NOT_RUN["gpu"]
+    (tmp_path / "gpu.json").write_text(json.dumps(_record()))
+    assert tables._has_run("gpu")
+    shown = gpu_tables.measured(record.read("gpu"))
+    assert "| tiny | tensorrt |  |  |  | 99.812% | 99.00% |" in shown
+    assert "Skipped or failed: 2 measurements" in shown
+    assert "2026-01-01, NVIDIA X" in shown
 
 
 def test_a_report_of_nothing_is_a_report() -> None:

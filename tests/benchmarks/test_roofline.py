@@ -51,8 +51,8 @@ def test_counts_of_packing() -> None:
 def test_counts_of_attention_pooling() -> None:
     """Two tasks' four queries are one group of 16; nine tasks' eighteen are two."""
     one, two = (roofline.packed_attention_pool(TINY, tasks) for tasks in (2, 9))
-    # Scores of 56 tokens in two parts, weighted sums over 64, for a text of 50.
-    assert one.tensor_flops * 50 == 2 * 16 * 128 * (2 * 56 + 64)
+    # Scores of 64 tokens in two parts, weighted sums over 64, for a text of 50.
+    assert one.tensor_flops * 50 == 2 * 16 * 128 * (2 * 64 + 64)
     assert two.tensor_flops == 2 * one.tensor_flops
     fragments = 2 * 16 * 128 * 2
     assert one.memory_bytes == pytest.approx(
