@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BUNDLE := bundles/all-MiniLM-L6-v2
+# Options of `python -m benchmarks gpu` in `make test-gpu`, such as --roberta-large or --quick.
+GPU_BENCHMARK ?=
 
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find kernels -name '*.cpp' -o -name '*.h') CMakeLists.txt pyproject.toml constraints.txt
@@ -12,10 +14,10 @@ CPP := $(shell find kernels tests/cuda tests/device -name '*.cpp' -o -name '*.h'
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check sanitize device bench format clean help
+.PHONY: demo test test-gpu check sanitize device bench format clean help
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
 	$(RUN) -m engine.predict --bundle $(BUNDLE) --demo
@@ -39,6 +41,14 @@ device: $(VENV)/.device $(VENV)/.pycuda ## all of CUDA and TensorRT that needs n
 	$(RUN) -m export.device_code
 	$(RUN) -m pytest tests/cuda/test_device_code.py tests/export/test_plan.py tests/device
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh
+
+# A plan is a cache that only this machine needs; an old one of another version is left alone.
+test-gpu: $(VENV)/.gpu $(BUNDLE)/bundle.json ## on a machine with a GPU: its tests, then every measurement, one report
+	@if $(RUN) -c "from export.device_code import find_tool; find_tool('nvcc')" 2>/dev/null; \
+	  then $(RUN) -m export.device_code; fi
+	$(RUN) -m export.plan --bundle $(BUNDLE)
+	BITHEADS_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu tests/gpu
+	$(RUN) -m benchmarks gpu $(GPU_BENCHMARK)
 
 bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack
@@ -67,6 +77,13 @@ $(VENV)/.demo: $(SOURCES) | $(VENV)/bin/python
 $(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --progress-bar off -e '.[dev]'
 	touch $@ $(VENV)/.demo
+
+# The CPU build of ONNX Runtime and the GPU's are one folder: the last one that is installed wins.
+$(VENV)/.gpu: pyproject.toml constraints.txt | $(VENV)/.device
+	$(RUN) -m pip install --progress-bar off -e '.[gpu,dev]'
+	$(RUN) -m pip uninstall --quiet --yes onnxruntime
+	$(RUN) -m pip install --quiet --progress-bar off --no-deps --force-reinstall onnxruntime-gpu
+	touch $@
 
 # Pinned apart from the rest: a CUDA build of torch brings its own versions of some of these.
 $(VENV)/.device: pyproject.toml constraints-device.txt | $(VENV)/.dev

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks import gpu_options
 from engine.command_line import exit_code
 
 
@@ -33,6 +34,18 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import accuracy_routine
 
         accuracy_routine.run(options)
+    elif options.routine == "roofline":
+        from benchmarks import roofline_routine
+
+        roofline_routine.run(options)
+    elif options.routine == "device_code":
+        from benchmarks import device_code_routine
+
+        device_code_routine.run(options)
+    elif options.routine == "gpu":
+        from benchmarks import gpu_routine
+
+        gpu_routine.run(options)
     else:
         from benchmarks import tables
 
@@ -71,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
         "--update", action="store_true", help="keep what is stored of other tasks and features"
     )
     accuracy.add_argument("--write-heads", type=Path, help="where the sign heads go")
+
+    routines.add_parser("roofline", help="predicted times on known GPUs; computed, needs no GPU")
+
+    routines.add_parser(
+        "device_code", help="registers, spills and load widths of the CUDA kernels; needs no GPU"
+    )
+
+    gpu = routines.add_parser(
+        "gpu", help="everything that needs a GPU, in one report; see docs/gpu.md"
+    )
+    gpu_options.add_options(gpu)
 
     tables = routines.add_parser("tables", help="write the README's tables from stored results")
     tables.add_argument("--check", action="store_true", help="only compare")

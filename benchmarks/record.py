@@ -43,6 +43,11 @@ def read(name: str) -> dict[str, Any]:
     return record
 
 
+def exists(name: str) -> bool:
+    """Whether a routine ever stored a result."""
+    return (RESULTS / f"{name}.json").is_file()
+
+
 def _machine() -> dict[str, Any]:
     kernels = engine.kernels_info()
     return {

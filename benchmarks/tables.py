@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record
+from benchmarks import gpu_tables, record
 from engine.errors import InputError
 
 README = Path(__file__).parent.parent / "README.md"
@@ -21,7 +21,7 @@ def update(check: bool) -> None:
     """
     old = new = README.read_text(encoding="utf-8")
     for name, (routine, make) in TABLES.items():
-        table = make(record.read(routine))
+        table = make(record.read(routine)) if _has_run(routine) else NOT_RUN[routine]
         pattern = re.compile(BLOCK.format(name=name), re.DOTALL)
         if not pattern.search(new):
             raise InputError(f"README.md: no block <!-- table: {name} --> ... <!-- end -->.")
@@ -32,6 +32,10 @@ def update(check: bool) -> None:
             "Type: python -m benchmarks tables"
         )
     README.write_text(new, encoding="utf-8")
+
+
+def _has_run(routine: str) -> bool:
+    return routine not in NOT_RUN or record.exists(routine)
 
 
 def _headline(stored: dict[str, Any]) -> str:
@@ -157,5 +161,14 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "parity": ("parity", _parity),
     "pack": ("pack", _pack),
     "plan": ("plan", _plan),
+    "roofline": ("roofline", gpu_tables.roofline),
+    "device_code": ("device_code", gpu_tables.device_code),
+    "gpu": ("gpu", gpu_tables.measured),
 }
 """Block in the README -> (the routine whose result it shows, how)."""
+
+NOT_RUN = {
+    "gpu": "**Not yet run on a GPU**, so there is nothing to show here: `python -m benchmarks gpu` "
+    "fills this in."
+}
+"""Routine -> what its block says until it has a result; the others must have one."""

@@ -1,0 +1,1 @@
+"""What `python -m benchmarks gpu` measures; each measurement is a function of a context."""

@@ -1,0 +1,139 @@
+"""Accuracy beside speed: signs as in torch fp32, labels as on the CPU, for each backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.gpu.context import Bench, labels
+from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
+from benchmarks.gpu.speed import Open
+from engine import Engine, bundle, pack
+from engine.batching import cut_batches, pad_batch
+from engine.encoder import CPU_BATCH_TOKENS
+from engine.types import Calibration, PackedFeatures, Quantization, Text
+
+MAX_TEXTS = 500
+
+
+def compare(bench: Bench, contenders: Mapping[str, Open]) -> dict[str, Any]:
+    """For each contender: share of signs as in torch fp32, and of top labels as on the CPU.
+
+    The CPU's answers are the engine's on ONNX Runtime in fp32, from the same bundle.
+    """
+    texts = bench.shipped_texts[:MAX_TEXTS]
+    with Engine.load(bench.bundle, backend="onnxruntime") as engine:
+        on_cpu = labels(engine.predict(texts))
+    expected: dict[str, Any] = {}
+
+    def reference() -> dict[str, Any]:
+        expected["codes"] = torch_codes(bench, texts)
+        return {"tokens": len(expected["codes"])}
+
+    outcomes: dict[str, Outcome] = {"torch fp32": attempt("  torch fp32 on the CPU", reference)}
+    for name, opener in contenders.items():
+        outcomes[name] = attempt(
+            f"  accuracy of {name}",
+            _of,
+            bench,
+            opener,
+            texts,
+            expected.get("codes"),
+            on_cpu,
+        )
+    return {"texts": len(texts), "tasks": len(on_cpu), "contenders": outcomes}
+
+
+def _of(
+    bench: Bench,
+    opener: Open,
+    texts: list[Text],
+    expected: NDArray[np.uint8] | None,
+    on_cpu: Mapping[str, NDArray[np.int64]],
+) -> dict[str, Any]:
+    with opener(bench) as predictor:
+        found = compare_labels(labels(predictor.predict(texts)), on_cpu)
+        if isinstance(predictor, Engine) and expected is not None:
+            features = predictor.encode(texts)
+            found["sign_agreement"] = sign_agreement(features, expected)
+            # Two passes need not batch alike, but must give the same bits.
+            again = predictor.encode(texts)
+            found["same_bytes_again"] = bool((features.codes == again.codes).all())
+            found["texts_alone"] = _alone(predictor, texts[:: max(1, len(texts) // 50)])
+    return found
+
+
+def _alone(engine: Engine, texts: list[Text]) -> dict[str, Any]:
+    """Signs of texts encoded one by one against the same texts in a batch."""
+    together = engine.encode(texts)
+    alone = PackedFeatures.concat([engine.encode([text]) for text in texts])
+    return {"texts": len(texts), "sign_agreement": sign_agreement(alone, together.codes)}
+
+
+def sign_agreement(features: PackedFeatures, expected: NDArray[np.uint8]) -> float:
+    """Share of equal signs. Raises Skip for codes that are no signs."""
+    if features.spec.quantization is not Quantization.SIGN:
+        raise Skip(f"only signs are compared, the bundle has {features.spec.quantization} codes.")
+    different = np.bitwise_xor(features.codes, expected)
+    num_different = int(np.unpackbits(different).sum())
+    return round(1 - num_different / (len(expected) * features.spec.dim), 6)
+
+
+def compare_labels(
+    got: Mapping[str, NDArray[np.int64]], expected: Mapping[str, NDArray[np.int64]]
+) -> dict[str, Any]:
+    """Share of texts with the same top label: of all tasks together, and of the worst task."""
+    if not expected:
+        raise Skip("the bundle has no heads to compare labels of.")
+    same = {task: float(np.mean(got[task] == expected[task])) for task in expected}
+    worst = min(same, key=same.__getitem__)
+    return {
+        "same_label": rounded(sum(same.values()) / len(same), 5),
+        "worst_task": worst,
+        "same_label_of_worst_task": rounded(same[worst], 5),
+    }
+
+
+def torch_codes(bench: Bench, texts: Sequence[Text]) -> NDArray[np.uint8]:
+    """Codes of the source model's hidden states in fp32, uint8 [tokens, code_bytes]."""
+    from export.encoder import HiddenStates, load_encoder
+    from export.texts import torch_hidden_states
+
+    spec = bench.manifest.spec
+    encoder = load_encoder(bench.encoder)
+    if encoder.weights_sha256 != spec.weights_sha256:
+        raise Skip(f"--encoder {bench.encoder}: its weights are not those of {bench.bundle}.")
+    module = HiddenStates(encoder, spec.layers)
+    calibration = bundle.read_calibration(bench.bundle, spec) or Calibration()
+    tokens = bench.tokenizer(list(texts))
+    lengths = np.array([text.ids.size for text in tokens], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    codes = np.zeros((int(offsets[-1]), spec.code_bytes), np.uint8)
+    for rows in cut_batches(lengths, CPU_BATCH_TOKENS):
+        batch = pad_batch([tokens[i] for i in rows], encoder.pad_id)
+        (layers,) = torch_hidden_states(module, [batch])  # [real tokens, dim] each
+        # All tokens of the batch as one row, then each text's to its place.
+        count = len(layers[0])
+        packed = np.empty((count, spec.code_bytes), np.uint8)
+        pack.pool_and_pack(
+            [layer[None] for layer in layers],
+            np.array([count], np.int64),
+            np.zeros(1, np.int64),
+            packed,
+            quantization=spec.quantization.value,
+            order=spec.order.value,
+            layer_weights=(
+                None if spec.layer_weights is None else np.array(spec.layer_weights, np.float32)
+            ),
+            thresholds=calibration.thresholds,
+            inverse_scale=calibration.inverse_scale,
+            zero_point=calibration.zero_point,
+        )
+        start = 0
+        for row in rows:
+            codes[offsets[row] : offsets[row + 1]] = packed[start : start + lengths[row]]
+            start += int(lengths[row])
+    return codes

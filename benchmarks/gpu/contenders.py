@@ -1,0 +1,112 @@
+"""Who is compared: the engine on its GPU backends, and what people would use in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from benchmarks.gpu.context import Bench, Predictor
+from benchmarks.gpu.outcome import Skip
+from benchmarks.gpu.speed import Open
+from engine import Engine, bundle
+from engine.encoder import CpuEncoder
+from engine.head_file import SUFFIX
+from engine.plan import MODULES, graph_sha256
+
+
+def open_engine(backend: str, cuda_graphs: bool = True) -> Open:
+    @contextmanager
+    def opened(bench: Bench) -> Iterator[Predictor]:
+        require(backend)
+        with Engine.load(bench.bundle, backend=backend) as engine:
+            if not cuda_graphs:
+                without_graphs(engine)
+            yield engine
+
+    return opened
+
+
+def require(backend: str) -> None:
+    """Raises Skip if what a backend needs is not installed; what is there must work."""
+    if backend == "tensorrt" and not any(find_spec(module) for module in MODULES.values()):
+        raise Skip("TensorRT is not installed. Type: pip install 'bitheads[gpu]'")
+    if backend == "onnxruntime-cuda":
+        import onnxruntime
+
+        found = onnxruntime.get_available_providers()
+        if "CUDAExecutionProvider" not in found:
+            raise Skip(
+                f"onnxruntime {onnxruntime.__version__} has the providers {found}. Type: "
+                "pip uninstall onnxruntime; pip install --force-reinstall onnxruntime-gpu"
+            )
+
+
+def without_graphs(engine: Engine) -> None:
+    """For comparisons alone, hence no option of the engine."""
+    encoder: Any = engine._encoder
+    encoder._uses_graphs = False
+
+
+@contextmanager
+def open_torch(bench: Bench) -> Iterator[Predictor]:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Skip(
+            f"torch {torch.__version__} cannot use the GPU: install a CUDA build of it "
+            "(pytorch.org/get-started)."
+        )
+    from benchmarks.gpu.torch_peer import TorchPeer
+
+    peer = TorchPeer(bench, "cuda", torch.float16)
+    try:
+        yield peer
+    finally:
+        peer.close()
+        del peer
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def open_host_packing(bench: Bench) -> Iterator[Predictor]:
+    """TensorRT without our kernels: hidden states come back, the CPU packs them and runs heads."""
+    require("tensorrt")
+    from benchmarks.gpu.host_session import HostSession
+    from engine.device.driver import Device
+    from engine.sessions import tensorrt
+
+    manifest = bench.manifest
+    device = Device()
+    stream = None
+    try:
+        with device.current("making a stream"):
+            stream = device.cuda.Stream()
+        trt, plan = tensorrt.find_fitting_plan(
+            bench.bundle, graph_sha256(manifest.artifacts), device
+        )
+        inner = tensorrt.Session(trt, plan, manifest.output_names, device, stream)
+        session = HostSession(device, inner, stream, len(manifest.spec.layers), manifest.spec.dim)
+        try:
+            calibration = bundle.read_calibration(bench.bundle, manifest.spec)
+            encoder = CpuEncoder(session, manifest.spec, calibration)
+            encoder.max_batch_tokens = session.max_batch_tokens
+            engine = Engine(manifest, bench.tokenizer, encoder, calibration)
+            for path in sorted((bench.bundle / bundle.HEADS).glob(f"*{SUFFIX}")):
+                engine.add_head(path)
+            yield engine
+        finally:
+            session.close()
+    finally:
+        stream = None  # before its context goes
+        device.close()
+
+
+CONTENDERS: dict[str, Open] = {
+    "tensorrt": open_engine("tensorrt"),
+    "tensorrt, no CUDA graphs": open_engine("tensorrt", cuda_graphs=False),
+    "onnxruntime-cuda": open_engine("onnxruntime-cuda"),
+    "torch fp16": open_torch,
+    "tensorrt, packed on the CPU": open_host_packing,
+}

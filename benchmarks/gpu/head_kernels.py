@@ -1,0 +1,86 @@
+"""The heads' kernels on the GPU for growing numbers of tasks, from codes to logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.context import Bench, Gpu
+from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
+from engine.head_file import FoldedHead
+from engine.types import FeatureSpec, PositionPooling
+
+TASK_COUNTS = (1, 14, 100, 1000)
+TEXT_TOKENS = 50
+TEXTS = 327
+"""As many as fill a call of 16,384 tokens, see benchmarks/roofline.py."""
+CLASSES = 3
+
+
+def random_heads(spec: FeatureSpec, attention_heads: int, count: int) -> list[FoldedHead]:
+    """Heads that share one set of random weights, so that a thousand fit in memory."""
+    rng = np.random.default_rng(0)
+    dim = spec.dim
+
+    def draw(*shape: int, scale: float) -> Any:
+        return rng.normal(0, scale, shape).astype(np.float32)
+
+    first = FoldedHead(
+        task="random-0",
+        labels=tuple(f"label-{i}" for i in range(CLASSES)),
+        form="single",
+        position_pooling=PositionPooling.ATTENTION,
+        spec=spec,
+        query=draw(attention_heads, dim, scale=3 * dim**-0.5),
+        value=draw(dim, dim, scale=2 * dim**-0.5),
+        dense=draw(dim, dim, scale=2 * dim**-0.5),
+        dense_bias=draw(dim, scale=0.3),
+        output=draw(CLASSES, dim, scale=2 * dim**-0.5),
+        output_bias=draw(CLASSES, scale=0.3),
+    )
+    return [replace(first, task=f"random-{i}") for i in range(count)]
+
+
+def time_heads(gpu: Gpu, bench: Bench, texts: int = TEXTS) -> dict[str, Outcome]:
+    """For each number of tasks: ms of a full call, ns a token, ns a token and task."""
+    return {
+        str(tasks): attempt(f"  heads of {tasks} tasks", _time, gpu, bench, tasks, texts)
+        for tasks in TASK_COUNTS
+    }
+
+
+def _time(gpu: Gpu, bench: Bench, tasks: int, texts: int) -> dict[str, Any]:
+    from engine.device.heads import DeviceHeads
+
+    if DeviceHeads is None:
+        raise Skip("this version of the engine has no heads on the GPU.")
+    cuda, spec = gpu.device.cuda, bench.manifest.spec
+    tokens = texts * TEXT_TOKENS
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 256, (tokens, spec.code_bytes), np.uint8)
+    offsets = np.arange(texts + 1, dtype=np.int64) * TEXT_TOKENS
+    heads = random_heads(spec, bench.manifest.encoder.attention_heads, tasks)
+    with gpu.device.current("timing the task heads"):
+        device_heads = DeviceHeads(gpu.device, gpu.code, spec, gpu.stream)
+        try:
+            group = device_heads.group(heads)
+            logits = cuda.pagelocked_empty(texts * group.num_classes, np.float32)
+            with gpu.memory(codes.nbytes, offsets.nbytes) as (codes_at, offsets_at):
+                cuda.memcpy_htod(codes_at, codes)
+                cuda.memcpy_htod(offsets_at, offsets)
+                seconds = gpu.time_s(
+                    lambda: group.enqueue(int(codes_at), int(offsets_at), texts, logits),
+                    bench.repeats.kernel,
+                )
+        finally:
+            gpu.stream.synchronize()
+            device_heads.close()
+    return {
+        "texts": texts,
+        "tokens": tokens,
+        "ms": rounded(1e3 * seconds),
+        "ns_per_token": rounded(1e9 * seconds / tokens),
+        "ns_per_token_and_task": rounded(1e9 * seconds / tokens / tasks),
+    }

@@ -1,0 +1,112 @@
+"""An encoder of RoBERTa-large's shape with seeded random weights: speed does not depend on them.
+
+No such weights are on the package index, and this project fetches none from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from benchmarks.gpu.head_kernels import random_heads
+from engine import bundle
+from engine.head_file import SUFFIX, write_head
+from export.config import BuildConfig
+from export.make_bundle import make_bundle
+
+NAME = "seeded-roberta-large"
+HEADS = 14
+SENTENCES = 60
+MIN_SIGN_AGREEMENT = 0.99
+"""Random weights leave more features near zero than trained ones do."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    layers: int = 24
+    dim: int = 1024
+    ffn_dim: int = 4096
+    attention_heads: int = 16
+    max_length: int = 512
+
+
+def make_seeded_bundle(
+    folder: Path, shape: Shape | None = None, say: Callable[[str], None] = lambda message: None
+) -> tuple[Path, str]:
+    """Writes the encoder and a bundle with random heads into `folder`; what is there is kept.
+
+    Returns the bundle and the encoder's folder.
+    """
+    source, output = folder / NAME, folder / f"{NAME}-bundle"
+    if (output / bundle.MANIFEST).is_file():
+        return output, str(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_encoder(source, shape or Shape())
+    texts = folder / "calibration.txt"
+    texts.write_text("\n".join(_sentences()[:: len(_sentences()) // SENTENCES]), encoding="utf-8")
+    manifest = make_bundle(
+        BuildConfig(
+            encoder=str(source),
+            calibration=texts,
+            output=output,
+            min_sign_agreement=MIN_SIGN_AGREEMENT,
+        ),
+        say,
+    )
+    for head in random_heads(manifest.spec, manifest.encoder.attention_heads, HEADS):
+        write_head(head, output / bundle.HEADS / f"{head.task}{SUFFIX}", dtype="float16")
+    return output, str(source)
+
+
+def save_encoder(folder: Path, shape: Shape) -> None:
+    """A RoBERTa with a byte-level BPE tokenizer learned from the shipped sentences."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(
+        _sentences(),
+        trainers.BpeTrainer(
+            vocab_size=4000,
+            special_tokens=special,
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(
+        sep=("</s>", 2), cls_token=("<s>", 0), add_prefix_space=False
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=shape.max_length,
+    )
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(fast),
+        pad_token_id=fast.pad_token_id,
+        hidden_size=shape.dim,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.attention_heads,
+        intermediate_size=shape.ffn_dim,
+        max_position_embeddings=shape.max_length + fast.pad_token_id + 1,
+        type_vocab_size=1,
+    )
+    RobertaModel(config, add_pooling_layer=False).eval().save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+
+def _sentences() -> list[str]:
+    source = files("export") / "data" / "sentences.txt"
+    return source.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,12 @@
+"""The roofline model of benchmarks/roofline.py, stored: computed in a moment on any machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import record, roofline
+
+
+def run(options: argparse.Namespace) -> None:
+    """Stores the model's figures with everything they assume."""
+    record.write("roofline", "python -m benchmarks roofline", roofline.compute())

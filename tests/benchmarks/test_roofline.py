@@ -1,0 +1,82 @@
+"""The roofline model: its counts by hand, its bounds, and that what is stored is what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import record, roofline
+from benchmarks.roofline import GPUS, SHAPES, Fractions, Gpu, Shape, Work
+from engine.device.encoder import MAX_BATCH_TOKENS
+
+TINY = Shape(layers=1, dim=128, ffn_dim=256, attention_heads=2, pooled_layers=3)
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packing_takes_five_percent_at_most(shape: str, gpu: str) -> None:
+    """Also as if the encoder's activations never left the cache."""
+    predicted = roofline.predict(roofline.stages(SHAPES[shape], 14), GPUS[gpu])["pool_and_pack"]
+    assert predicted["bound"] == "memory"
+    assert float(predicted["share_of_encoder"]) <= 0.05
+    assert float(predicted["share_of_products_alone"]) <= 0.05
+
+
+def test_one_gpu_is_not_compiled_for() -> None:
+    assert [name for name, gpu in GPUS.items() if not gpu.is_compiled_for] == ["T4"]
+
+
+def test_the_batch_is_the_engines() -> None:
+    assert roofline.BATCH_TOKENS == MAX_BATCH_TOKENS
+
+
+def test_counts_of_the_encoder() -> None:
+    d, f, text = 128, 256, 50
+    work = roofline.encoder(TINY)
+    assert work.tensor_flops == 2 * (4 * d * d + 2 * d * f) + 4 * text * d
+    assert work.memory_bytes == pytest.approx(
+        2 * (18 * d + 2 * f) + 2 * (4 * d * d + 2 * d * f) / roofline.BATCH_TOKENS
+    )
+    assert roofline.encoder(replace(TINY, layers=5)).tensor_flops == 5 * work.tensor_flops
+
+
+def test_counts_of_packing() -> None:
+    work = roofline.pool_and_pack(TINY)
+    assert work.memory_bytes == 3 * 128 * 2 + 16
+    assert roofline.pool_and_pack(SHAPES["RoBERTa-large"]).memory_bytes == 32768 + 128
+
+
+def test_counts_of_attention_pooling() -> None:
+    """Two tasks' four queries are one group of 16; nine tasks' eighteen are two."""
+    one, two = (roofline.packed_attention_pool(TINY, tasks) for tasks in (2, 9))
+    # Scores of 64 tokens in two parts, weighted sums over 64, for a text of 50.
+    assert one.tensor_flops * 50 == 2 * 16 * 128 * (2 * 64 + 64)
+    assert two.tensor_flops == 2 * one.tensor_flops
+    fragments = 2 * 16 * 128 * 2
+    assert one.memory_bytes == pytest.approx(
+        16 + 4 * 128 * 2 / 50 + fragments / roofline.BATCH_TOKENS
+    )
+    assert one.l2_bytes == pytest.approx(2 * fragments / 50)
+    assert two.l2_bytes == pytest.approx(2 * 2 * fragments / 50 + 16)
+
+
+def test_counts_of_the_dense_stage() -> None:
+    work = roofline.dense(TINY, 1)
+    multiplications = 128 * 128 + 128 * 128 + 8 * 128  # three classes take a tile of eight
+    assert work.tensor_flops * 50 == pytest.approx(2 * multiplications)
+    assert roofline.dense(TINY, 10).memory_bytes == pytest.approx(10 * work.memory_bytes)
+
+
+def test_time_is_that_of_the_scarcest_resource() -> None:
+    gpu = Gpu("9.0", tensor_tflops=1, fp32_tflops=2, memory_gb_per_s=1000, pcie_gb_per_s=1)
+    fractions = Fractions(1, 0.5, 1, 1, 1, 2)
+    seconds = Work(1000, 3000, 1000, 1000).seconds(gpu, fractions)
+    assert seconds == pytest.approx({"memory": 1e-9, "l2": 2e-9, "tensor": 1e-9, "fp32": 1e-9})
+    assert Work(0, 0, 1000, heads=True).seconds(gpu, fractions)["tensor"] == pytest.approx(2e-9)
+
+
+def test_what_is_stored_is_what_the_model_says() -> None:
+    """Otherwise type: python -m benchmarks roofline; python -m benchmarks tables"""
+    assert record.read("roofline")["result"] == json.loads(json.dumps(roofline.compute()))

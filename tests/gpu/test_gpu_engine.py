@@ -1,0 +1,194 @@
+"""The engine on a GPU: the CPU's answers, from any thread, with and without CUDA graphs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.gpu.contenders import without_graphs
+from benchmarks.gpu.context import Bench
+from engine import Engine
+from engine.errors import BackendError
+from engine.types import PackedFeatures, Predictions, Text
+
+MIN_SIGN_AGREEMENT = 0.997
+MB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def bench(plan_bundle: Path) -> Bench:
+    return Bench(plan_bundle, "all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="module")
+def engine(plan_bundle: Path, gpu: Any) -> Iterator[Engine]:
+    with Engine.load(plan_bundle, backend="tensorrt") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def on_cpu(plan_bundle: Path) -> Iterator[Engine]:
+    with Engine.load(plan_bundle, backend="onnxruntime") as engine:
+        yield engine
+
+
+def agreement(got: PackedFeatures, expected: PackedFeatures) -> float:
+    np.testing.assert_array_equal(got.offsets, expected.offsets)
+    return bits_agreement(got.codes, expected.codes)
+
+
+def bits_agreement(got: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
+    return float(1 - np.unpackbits(got ^ expected).mean())
+
+
+def check_labels(got: Predictions, expected: Predictions) -> None:
+    """The same top label, but for one text in a hundred whose two best are close."""
+    for task, answer in expected.items():
+        other = got[task].logits.argmax(axis=1) != answer.logits.argmax(axis=1)
+        assert other.mean() <= 0.01, task
+        best = np.sort(answer.probabilities, axis=1)
+        assert (best[other, -1] - best[other, -2] < 0.2).all(), task
+
+
+def test_auto_takes_the_gpu(plan_bundle: Path, gpu: Any) -> None:
+    with Engine.load(plan_bundle) as engine:
+        assert engine.backend.startswith("tensorrt")
+
+
+def test_codes_and_labels_of_the_cpu(bench: Bench, engine: Engine, on_cpu: Engine) -> None:
+    texts = bench.shipped_texts
+    assert agreement(engine.encode(texts), on_cpu.encode(texts)) >= MIN_SIGN_AGREEMENT
+    expected = on_cpu.predict(texts)
+    assert len(expected) >= 7
+    check_labels(engine.predict(texts), expected)
+
+
+def test_stored_codes_are_answered_as_texts_are(bench: Bench, engine: Engine) -> None:
+    texts = bench.shipped_texts[:100]
+    check_labels(engine.predict_features(engine.encode(texts)), engine.predict(texts))
+
+
+def test_every_length(bench: Bench, engine: Engine, on_cpu: Engine) -> None:
+    lengths = (3, 4, 15, 16, 17, 64, 65, 128, 200, bench.manifest.encoder.max_length)
+    texts: list[Text] = ["", *(bench.maker.text(length)[0] for length in lengths)]
+    for some in (texts, *([text] for text in texts)):
+        assert agreement(engine.encode(some), on_cpu.encode(some)) >= MIN_SIGN_AGREEMENT
+    assert len(engine.encode([])) == 0
+
+
+def test_the_same_bits_again(bench: Bench, engine: Engine) -> None:
+    texts = bench.shipped_texts
+    first, again = engine.encode(texts), engine.encode(texts)
+    np.testing.assert_array_equal(first.codes, again.codes)
+
+
+def test_batches_do_not_matter(bench: Bench, engine: Engine) -> None:
+    texts = bench.maker.random_texts(60)
+    together = engine.encode(texts)
+    for budget in (1, 64, 1000):
+        assert agreement(engine.encode(texts, max_batch_tokens=budget), together) >= 0.999
+
+
+def test_cuda_graphs_change_nothing(bench: Bench, plan_bundle: Path, gpu: Any) -> None:
+    """First call, recording and launches of a graph, at shapes that recording need not round up."""
+    batches = [
+        [bench.maker.text(seq)[0] for _ in range(rows)] for rows, seq in ((1, 16), (4, 32), (8, 64))
+    ]
+    codes = []
+    for uses_graphs in (True, False):
+        with Engine.load(plan_bundle, backend="tensorrt") as engine:
+            if not uses_graphs:
+                without_graphs(engine)
+            runs = [np.concatenate([engine.encode(b).codes for b in batches]) for _ in range(4)]
+            encoder: Any = engine._encoder
+            assert bool(encoder._graphs) == (uses_graphs and encoder._session.capturable)
+        for run in runs[1:]:
+            np.testing.assert_array_equal(run, runs[0])
+        codes.append(runs[0])
+    np.testing.assert_array_equal(codes[0], codes[1])
+
+
+def test_threads_take_turns(bench: Bench, engine: Engine) -> None:
+    sets = [bench.maker.random_texts(40) for _ in range(4)]
+    expected = [(engine.encode(texts), engine.predict(texts)) for texts in sets]
+    problems: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            for _ in range(5):
+                np.testing.assert_array_equal(
+                    engine.encode(sets[index]).codes, expected[index][0].codes
+                )
+                answers = engine.predict(sets[index])
+                for task, answer in expected[index][1].items():
+                    np.testing.assert_array_equal(answers[task].logits, answer.logits)
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(sets))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems, problems[0]
+
+
+def free_bytes(gpu: Any) -> int:
+    with gpu.device.current("asking for free memory"):
+        return int(gpu.device.cuda.mem_get_info()[0])
+
+
+def test_loading_and_closing_leaks_nothing(bench: Bench, plan_bundle: Path, gpu: Any) -> None:
+    free = []
+    for _ in range(6):
+        with Engine.load(plan_bundle, backend="tensorrt") as engine:
+            engine.predict(bench.shipped_texts[:50])
+        free.append(free_bytes(gpu))
+    # The first rounds load modules and libraries' workspaces, which stay.
+    assert free[1] - free[-1] <= 4 * MB, free
+
+
+def test_little_memory_means_smaller_calls_or_a_clear_error(
+    bench: Bench, plan_bundle: Path, gpu: Any
+) -> None:
+    """Whatever is left free: the same codes but for near ties, or an error that says what to do."""
+    texts = bench.maker.random_texts(200)
+    before = free_bytes(gpu)
+    with Engine.load(plan_bundle, backend="tensorrt") as engine:
+        expected = engine.encode(texts)
+        needed = before - free_bytes(gpu)
+    outcomes = []
+    for left in (needed + 64 * MB, needed - 16 * MB, needed // 2, 8 * MB):
+        with gpu.device.current("taking memory away"):
+            size = free_bytes(gpu) - max(0, left)
+            hog = gpu.device.cuda.mem_alloc(size)
+        try:
+            with Engine.load(plan_bundle, backend="tensorrt") as engine:
+                assert agreement(engine.encode(texts), expected) >= MIN_SIGN_AGREEMENT
+                outcomes.append("ran")
+        except BackendError as error:
+            outcomes.append(str(error))
+        finally:
+            with gpu.device.current("giving memory back"):
+                hog.free()
+    assert outcomes[0] == "ran", outcomes
+    assert all(outcome == "ran" or "memory" in outcome for outcome in outcomes), outcomes
+    with Engine.load(plan_bundle, backend="tensorrt") as engine:  # nothing is broken for good
+        np.testing.assert_array_equal(engine.encode(texts).codes, expected.codes)
+
+
+def test_onnxruntime_on_the_gpu(bench: Bench, plan_bundle: Path, on_cpu: Engine, gpu: Any) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime has no CUDAExecutionProvider: pip install onnxruntime-gpu")
+    texts = bench.shipped_texts
+    with Engine.load(plan_bundle, backend="onnxruntime-cuda") as engine:
+        assert agreement(engine.encode(texts), on_cpu.encode(texts)) >= MIN_SIGN_AGREEMENT
+        check_labels(engine.predict(texts), on_cpu.predict(texts))
