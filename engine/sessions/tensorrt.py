@@ -98,7 +98,7 @@ class Session:
         return max(profile.max[1] for profile in self._plan.profiles)
 
     def max_rows(self, seq: int) -> int:
-        return max_rows(self._plan.profiles, seq)
+        return max_rows(self._plan.profiles, seq) if seq <= self.max_seq() else 0
 
     def bind(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         self._contexts.clear()  # they hold the addresses they were made with

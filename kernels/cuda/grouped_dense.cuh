@@ -17,7 +17,7 @@ struct GroupedDenseShared {
   uint4 weights[2][kDenseOutputs][kRowPieces];
 };
 
-template <Activation activation, DenseOutput output>
+template <bh_dense_kind kind>
 class GroupedDense {
   static constexpr int kPieceHalves = 8;  // 16 bytes
   static constexpr int kRowPieces = GroupedDenseShared::kRowPieces;
@@ -69,6 +69,10 @@ class GroupedDense {
  private:
   __device__ static constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
+  __device__ static const uint16_t *halves(const void *address) {
+    return static_cast<const uint16_t *>(address);
+  }
+
   // Where the thread's pieces begin. Rows past the end repeat the last one: no branch keeps them
   // out of the loop, and what comes of them is not stored.
   __device__ void find_rows() {
@@ -79,8 +83,8 @@ class GroupedDense {
       const int64_t text = first_text_ + min_of(piece / kRowPieces, texts_ - 1);
       const int64_t n = first_output_ + min_of(piece / kRowPieces, outputs_ - 1);
       const int k = piece % kRowPieces * kPieceHalves;
-      inputs_[i] = group_.input + text * group_.input_stride + k;
-      weights_[i] = group_.weights + n * row_halves + k;
+      inputs_[i] = halves(group_.input) + text * group_.input_stride + k;
+      weights_[i] = halves(group_.weights) + n * row_halves + k;
     }
   }
 
@@ -164,15 +168,15 @@ class GroupedDense {
 
   __device__ void write(int64_t index, float sum) const {
     // tanhf is within 2 units in the last place (CUDA Math API), far finer than a float16.
-    const float value = activation == Activation::kTanh ? tanhf(sum) : sum;
-    if (output == DenseOutput::kFloat16) {
+    const float value = kind == BH_DENSE_HIDDEN ? tanhf(sum) : sum;
+    if (kind != BH_DENSE_OUTPUT) {
       static_cast<uint16_t *>(group_.output)[index] = __half_as_ushort(__float2half_rn(value));
     } else {
       static_cast<float *>(group_.output)[index] = value;
     }
   }
 
-  const DenseGroup group_;
+  const bh_dense_group group_;
   GroupedDenseShared &shared_;
   const int thread_;
   const int row_;  // the lane's row of A and C, its column of B

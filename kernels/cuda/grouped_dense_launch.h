@@ -3,19 +3,10 @@
 #ifndef BITHEADS_CUDA_GROUPED_DENSE_LAUNCH_H
 #define BITHEADS_CUDA_GROUPED_DENSE_LAUNCH_H
 
-#include "bitheads/kernels.h"
+#include "bitheads/cuda.h"
 #include "grouped_dense_args.h"
 
 namespace bitheads::cuda {
-
-struct GroupedDenseCall {
-  const DenseGroup *groups;  // the device's, and not read; every group has the kernel's output
-  int64_t num_groups;
-  int64_t largest_n;  // of any group: sizes the grid
-  int64_t texts;
-  Activation activation;
-  DenseOutput output;
-};
 
 struct GroupedDenseLaunch {
   const char *kernel;
@@ -26,7 +17,7 @@ struct GroupedDenseLaunch {
 };
 
 // BH_INVALID_ARGUMENT beyond what one launch can do: see SPEC.md.
-inline bh_status plan_grouped_dense(const GroupedDenseCall &call, GroupedDenseLaunch *launch) {
+inline bh_status plan_grouped_dense(const bh_grouped_dense_args &call, GroupedDenseLaunch *launch) {
   constexpr int64_t kMaxGridX = 2147483647;
   constexpr int64_t kMaxGridYZ = 65535;
   if (call.num_groups < 0 || call.num_groups > kMaxGridYZ || call.texts < 0 ||
@@ -34,8 +25,8 @@ inline bh_status plan_grouped_dense(const GroupedDenseCall &call, GroupedDenseLa
     return BH_INVALID_ARGUMENT;
   }
   *launch = GroupedDenseLaunch{};
-#define BH_TAKE_IF_WANTED(name, its_activation, its_output) \
-  if (call.activation == its_activation && call.output == its_output) launch->kernel = #name;
+#define BH_TAKE_IF_WANTED(name, its_kind) \
+  if (call.kind == its_kind) launch->kernel = #name;
   BH_GROUPED_DENSE_KERNELS(BH_TAKE_IF_WANTED)
 #undef BH_TAKE_IF_WANTED
   if (launch->kernel == nullptr) return BH_INVALID_ARGUMENT;

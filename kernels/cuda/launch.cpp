@@ -85,28 +85,16 @@ bh_status bh_cuda_lay_out_dense(const float *weights, int64_t n, int64_t k, void
 
 bh_status bh_cuda_plan_attention_pool(const bh_attention_pool_args *args, bh_cuda_launch *launch) {
   if (args == nullptr || launch == nullptr) return BH_INVALID_ARGUMENT;
-  bitheads::cuda::AttentionPoolCall call;
-  static_assert(sizeof call == sizeof *args);
-  std::memcpy(&call, args, sizeof call);
   bitheads::cuda::AttentionPoolLaunch plan;
-  const bh_status status = bitheads::cuda::plan_attention_pool(call, &plan);
+  const bh_status status = bitheads::cuda::plan_attention_pool(*args, &plan);
   if (status == BH_OK) *launch = to_launch(plan);
   return status;
 }
 
 bh_status bh_cuda_plan_grouped_dense(const bh_grouped_dense_args *args, bh_cuda_launch *launch) {
   if (args == nullptr || launch == nullptr) return BH_INVALID_ARGUMENT;
-  using bitheads::cuda::Activation;
-  using bitheads::cuda::DenseOutput;
-  const bitheads::cuda::GroupedDenseCall call{
-      reinterpret_cast<const bitheads::cuda::DenseGroup *>(args->groups),
-      args->num_groups,
-      args->largest_n,
-      args->texts,
-      args->kind == BH_DENSE_HIDDEN ? Activation::kTanh : Activation::kIdentity,
-      args->kind == BH_DENSE_OUTPUT ? DenseOutput::kFloat32 : DenseOutput::kFloat16};
   bitheads::cuda::GroupedDenseLaunch plan;
-  const bh_status status = bitheads::cuda::plan_grouped_dense(call, &plan);
+  const bh_status status = bitheads::cuda::plan_grouped_dense(*args, &plan);
   if (status == BH_OK) *launch = to_launch(plan);
   return status;
 }

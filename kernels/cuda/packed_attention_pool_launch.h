@@ -3,24 +3,10 @@
 #ifndef BITHEADS_CUDA_PACKED_ATTENTION_POOL_LAUNCH_H
 #define BITHEADS_CUDA_PACKED_ATTENTION_POOL_LAUNCH_H
 
+#include "bitheads/cuda.h"
 #include "packed_attention_pool_args.h"
 
 namespace bitheads::cuda {
-
-// All pointers are the device's and are not read. `codes` may start anywhere; `queries` and
-// `pooled` are multiples of 16, the others are naturally aligned.
-struct AttentionPoolCall {
-  const uint8_t *codes;    // [tokens, code_bytes]
-  const int64_t *offsets;  // [texts + 1], ascending; equal ones are a text without tokens
-  int64_t texts;
-  bh_quantization quantization;
-  int64_t dim;
-  int64_t columns;
-  const void *queries;            // of lay_out_queries
-  const float *column_scale;      // [columns], of lay_out_queries
-  const float *first_token_bias;  // [columns]: what a text's first token scores more
-  uint16_t *pooled;               // float16 [texts, columns, pooled_dim(dim)]
-};
 
 struct AttentionPoolLaunch {
   const char *kernel;
@@ -36,7 +22,8 @@ constexpr int64_t pooled_dim(int64_t dim) {
 }
 
 // BH_INVALID_ARGUMENT for unaligned pointers and beyond what one launch can do: see SPEC.md.
-inline bh_status plan_attention_pool(const AttentionPoolCall &call, AttentionPoolLaunch *launch) {
+inline bh_status plan_attention_pool(const bh_attention_pool_args &call,
+                                     AttentionPoolLaunch *launch) {
   constexpr int64_t kMaxGridX = 2147483647;
   constexpr int64_t kMaxGridYZ = 65535;
   if (call.texts < 0 || call.texts > kMaxGridX || call.columns < 0 ||
@@ -68,7 +55,7 @@ inline bh_status plan_attention_pool(const AttentionPoolCall &call, AttentionPoo
   args.queries = static_cast<const uint8_t *>(call.queries);
   args.column_scale = call.column_scale;
   args.first_token_bias = call.first_token_bias;
-  args.pooled = call.pooled;
+  args.pooled = static_cast<uint16_t *>(call.pooled);
   args.code_bytes = call.quantization == BH_SIGN    ? (call.dim + 7) / 8
                     : call.quantization == BH_UINT8 ? call.dim
                                                     : 2 * call.dim;

@@ -16,7 +16,7 @@ GUARD = 0x5C
 POISON = 0xFF  # NaN as float16 and as float32
 
 
-class AttentionPoolCall(ctypes.Structure):
+class AttentionPoolArgs(ctypes.Structure):
     """Of kernels/cuda/packed_attention_pool_launch.h."""
 
     _fields_ = (
@@ -34,7 +34,7 @@ class AttentionPoolCall(ctypes.Structure):
 
 
 class _DenseGroup(ctypes.Structure):
-    """DenseGroup of kernels/cuda/grouped_dense_args.h."""
+    """bh_dense_group of kernels/include/bitheads/cuda.h."""
 
     _fields_ = (
         ("input", ctypes.c_void_p),
@@ -49,7 +49,7 @@ class _DenseGroup(ctypes.Structure):
     )
 
 
-class GroupedDenseCall(ctypes.Structure):
+class GroupedDenseArgs(ctypes.Structure):
     """Of kernels/cuda/grouped_dense_launch.h."""
 
     _fields_ = (
@@ -57,8 +57,7 @@ class GroupedDenseCall(ctypes.Structure):
         ("num_groups", ctypes.c_int64),
         ("largest_n", ctypes.c_int64),
         ("texts", ctypes.c_int64),
-        ("activation", ctypes.c_int),
-        ("output", ctypes.c_int),
+        ("kind", ctypes.c_int),
     )
 
 
@@ -152,7 +151,7 @@ class HostHeads:
         assert offsets.dtype == np.int64
         assert first_token_bias.dtype == np.float32
         pooled = GuardedArray((len(offsets) - 1, columns, -(-dim // 32) * 32), np.float16)
-        call = AttentionPoolCall(
+        call = AttentionPoolArgs(
             codes=codes.ctypes.data,
             offsets=offsets.ctypes.data,
             texts=len(offsets) - 1,
@@ -204,20 +203,19 @@ class HostHeads:
             row.input_stride = group.inputs.strides[0] // 2
             row.output_stride = group.outputs.strides[0] // group.outputs.itemsize
             row.n, row.k = n, group.weights.k
-        call = GroupedDenseCall(
+        call = GroupedDenseArgs(
             groups=ctypes.addressof(table),
             num_groups=len(groups),
             largest_n=max((len(group.weights.scale) for group in groups), default=0),
             texts=texts,
-            activation=1 if tanh else 0,
-            output=("float16", "float32").index(output),
+            kind=2 if output == "float32" else 1 if tanh else 0,
         )
         kernel = self.launch(call)
         assert kernel == f"grouped_dense_{'tanh_' if tanh else ''}{output}"
 
-    def launch(self, call: AttentionPoolCall | GroupedDenseCall) -> str:
+    def launch(self, call: AttentionPoolArgs | GroupedDenseArgs) -> str:
         """Runs the planned grid; the name of its kernel. Raises RefusedError."""
-        if isinstance(call, AttentionPoolCall):
+        if isinstance(call, AttentionPoolArgs):
             run = self._library.run_attention_pool_on_host
         else:
             run = self._library.run_grouped_dense_on_host

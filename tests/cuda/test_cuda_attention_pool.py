@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_heads import AttentionPoolCall, HostHeads, aligned
+from host_heads import AttentionPoolArgs, HostHeads, aligned
 from host_kernels import HostKernels, RefusedError
 from kernel_cases import GuardedMemory
 from numpy.typing import NDArray
@@ -272,6 +272,6 @@ def test_nothing_to_pool(heads: HostHeads, lengths: list[int], columns: int) -> 
 )
 def test_refuses_what_one_launch_cannot_do(heads: HostHeads, wrong: dict[str, int]) -> None:
     right = {"texts": 0, "columns": 1, "dim": 1}
-    heads.launch(AttentionPoolCall(**right))
+    heads.launch(AttentionPoolArgs(**right))
     with pytest.raises(RefusedError, match="1"):
-        heads.launch(AttentionPoolCall(**{**right, **wrong}))
+        heads.launch(AttentionPoolArgs(**{**right, **wrong}))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_heads import Dense, GroupedDenseCall, GuardedArray, HostHeads, Weights, aligned
+from host_heads import Dense, GroupedDenseArgs, GuardedArray, HostHeads, Weights, aligned
 from host_kernels import HostKernels, RefusedError
 from kernel_cases import GuardedMemory
 from numpy.typing import NDArray
@@ -194,12 +194,12 @@ def test_nothing_to_multiply(heads: HostHeads) -> None:
         {"texts": -1},
         {"largest_n": -1},
         {"largest_n": 2**31},
-        {"activation": 1, "output": 1},
-        {"output": 2},
+        {"kind": 3},
+        {"kind": -1},
     ],
 )
 def test_refuses_what_one_launch_cannot_do(heads: HostHeads, wrong: dict[str, int]) -> None:
     right = {"num_groups": 1, "largest_n": 1, "texts": 0}
-    heads.launch(GroupedDenseCall(**right))
+    heads.launch(GroupedDenseArgs(**right))
     with pytest.raises(RefusedError, match="1"):
-        heads.launch(GroupedDenseCall(**{**right, **wrong}))
+        heads.launch(GroupedDenseArgs(**{**right, **wrong}))

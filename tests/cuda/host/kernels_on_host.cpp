@@ -106,8 +106,8 @@ int32_t run_pool_and_pack_on_host(const bh_pool_and_pack_args *args, const char 
   return BH_OK;
 }
 
-int32_t run_attention_pool_on_host(const bitheads::cuda::AttentionPoolCall *call,
-                                   const char **kernel, char *error) {
+int32_t run_attention_pool_on_host(const bh_attention_pool_args *call, const char **kernel,
+                                   char *error) {
   bitheads::cuda::AttentionPoolLaunch launch;
   error[0] = '\0';
   const bh_status status = bitheads::cuda::plan_attention_pool(*call, &launch);
@@ -118,7 +118,7 @@ int32_t run_attention_pool_on_host(const bitheads::cuda::AttentionPoolCall *call
   return BH_OK;
 }
 
-int32_t run_grouped_dense_on_host(const bitheads::cuda::GroupedDenseCall *call, const char **kernel,
+int32_t run_grouped_dense_on_host(const bh_grouped_dense_args *call, const char **kernel,
                                   char *error) {
   bitheads::cuda::GroupedDenseLaunch launch;
   error[0] = '\0';
