@@ -22,8 +22,11 @@ struct AttentionPoolShared {
   alignas(16) uint8_t codes[kTokens][PackedCodes<quantization>::kRowBytes + 16];
   alignas(16) float scores[kScoreParts][kGroupColumns][kTokens + 8];
   uint32_t weights[kGroupColumns][kTokens / 2 + 4];  // float16, two tokens a word
+  // Of a column, over all tokens so far. A warp keeps those of its two columns: here, for registers
+  // are few.
+  float maximum[kGroupColumns];
+  float sum[kGroupColumns];
   float rescale[kGroupColumns];
-  float inverse_sum[kGroupColumns];
 };
 
 template <bh_quantization quantization>
@@ -36,7 +39,7 @@ class AttentionPool {
   static constexpr int kUnits = kSliceDim / kUnitDim / kPoolWarps;  // a warp
   static constexpr int kWarpColumns = kGroupColumns / kPoolWarps;   // whose softmax a warp takes
   static constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
-  static_assert(kWarpColumns == 2 && kTokens <= 64);
+  static_assert(kTokens <= 64);  // two a lane
 
  public:
   __device__ AttentionPool(const AttentionPoolArgs &args, Shared &shared)
@@ -54,6 +57,10 @@ class AttentionPool {
     const int64_t first = __ldg(args_.offsets + blockIdx.x);
     const int64_t last = __ldg(args_.offsets + blockIdx.x + 1);
     const int num_slices = static_cast<int>(gridDim.z);
+    if (thread_ < kGroupColumns) {
+      shared_.maximum[thread_] = minus_infinity();
+      shared_.sum[thread_] = 0.0f;
+    }
     for (int64_t token = first; token < last; token += kTokens) {
       const int tokens = static_cast<int>(last - token < kTokens ? last - token : kTokens);
       float scores[kScoreTiles][4] = {};
@@ -71,8 +78,7 @@ class AttentionPool {
       __syncthreads();
       add_weighted_codes(tokens);
     }
-    share_sums();
-    __syncthreads();
+    __syncthreads();  // a text without tokens has met at no other
     store_pooled();
   }
 
@@ -198,7 +204,8 @@ class AttentionPool {
           score[0] += __ldg(args_.first_token_bias + index);
         }
       }
-      float maximum = fmaxf(maximum_[i], fmaxf(score[0], score[1]));
+      const float last_maximum = shared_.maximum[column];
+      float maximum = fmaxf(last_maximum, fmaxf(score[0], score[1]));
 #pragma unroll
       for (int lanes = 16; lanes > 0; lanes /= 2) {
         maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, lanes));
@@ -214,10 +221,12 @@ class AttentionPool {
       if (token < kTokens) shared_.weights[column][lane_] = word;
 #pragma unroll
       for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
-      const float rescale = exp2f((maximum_[i] - maximum) * kLog2E);
-      if (lane_ == 0) shared_.rescale[column] = rescale;
-      sum_[i] = sum_[i] * rescale + sum;
-      maximum_[i] = maximum;
+      if (lane_ == 0) {
+        const float rescale = exp2f((last_maximum - maximum) * kLog2E);
+        shared_.rescale[column] = rescale;
+        shared_.sum[column] = shared_.sum[column] * rescale + sum;
+        shared_.maximum[column] = maximum;
+      }
     }
   }
 
@@ -260,15 +269,6 @@ class AttentionPool {
 
   __device__ int unit(int u) const { return warp_ + kPoolWarps * u; }
 
-  __device__ void share_sums() {
-#pragma unroll
-    for (int i = 0; i < kWarpColumns; ++i) {
-      // A text without tokens has the sum 0 and gets zeros.
-      const float inverse = sum_[i] == 0.0f ? 0.0f : 1.0f / sum_[i];
-      if (lane_ == 0) shared_.inverse_sum[warp_ * kWarpColumns + i] = inverse;
-    }
-  }
-
   // A quad stores 32 features, 16 bytes a lane; features past dim are sums over zeros.
   __device__ void store_pooled() const {
 #pragma unroll
@@ -276,7 +276,8 @@ class AttentionPool {
       const int row = group_ + 8 * half;
       const int column = static_cast<int>(blockIdx.y) * kGroupColumns + row;
       if (column >= args_.columns) continue;
-      const float inverse_sum = shared_.inverse_sum[row];
+      const float sum = shared_.sum[row];
+      const float inverse_sum = sum == 0.0f ? 0.0f : 1.0f / sum;  // 0: a text without tokens
       uint16_t *const out =
           args_.pooled +
           (static_cast<int64_t>(blockIdx.x) * args_.columns + column) * args_.dim_padded +
@@ -288,8 +289,8 @@ class AttentionPool {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           const int tile = Codes::tile(i);
-          const float sum = pooled_[u][tile][2 * half + Codes::column(i)];
-          const __half mean = __float2half_rn(sum * Codes::unit_scale(tile) * inverse_sum);
+          const float product = pooled_[u][tile][2 * half + Codes::column(i)];
+          const __half mean = __float2half_rn(product * Codes::unit_scale(tile) * inverse_sum);
           words[i / 2] |= static_cast<uint32_t>(__half_as_ushort(mean)) << i % 2 * 16;
         }
         *reinterpret_cast<uint4 *>(out + unit(u) * kUnitDim) =
@@ -308,8 +309,6 @@ class AttentionPool {
   const int slice_;
   const int units_;  // of the slice
   float pooled_[kUnits][4][4] = {};
-  float maximum_[kWarpColumns] = {minus_infinity(), minus_infinity()};
-  float sum_[kWarpColumns] = {};
 };
 
 }  // namespace bitheads::cuda
