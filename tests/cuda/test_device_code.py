@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from engine.device.code import DEVICE_CODE, read_device_code
 from export.device_code import (
     ARCHITECTURES,
     PTX,
+    ROOT,
     KernelResources,
     compile_device_code,
     find_tool,
@@ -265,3 +270,17 @@ def test_a_missing_compiler_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ExportError, match=r"nvcc: found neither .* pip install -e '\.\[device\]'"):
         find_tool("nvcc")
+
+
+def test_a_wheel_carries_the_device_code(tmp_path: Path) -> None:
+    """What `python -m export.device_code` wrote, beside the module that launches it."""
+    if not DEVICE_CODE.exists():
+        pytest.skip(f"{DEVICE_CODE} is not there, type: make device")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path)]
+    subprocess.run([*command, str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        carried = archive.read(f"engine/device/{DEVICE_CODE.name}")
+        names = archive.namelist()
+    assert carried == read_device_code(DEVICE_CODE)
+    assert "engine/device/bitheads.json" in names

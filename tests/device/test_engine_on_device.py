@@ -241,6 +241,21 @@ def test_memory_that_runs_out_means_smaller_calls(
         engine.encode(TEXTS[:1])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_any_order_the_streams_allow(
+    open_engine: OpenEngine, on_cpu: Engine, software_cuda: SoftwareCuda, seed: int
+) -> None:
+    """The device runs ahead of the host, or far behind it: nothing is overwritten too early."""
+    engine = open_engine()
+    software_cuda.set_random(seed)
+    expected = on_cpu.predict(TEXTS, ["attention"])["attention"].probabilities
+    for _ in range(2):  # graphs are recorded, then launched
+        features = engine.encode(TEXTS, max_batch_tokens=48)
+        np.testing.assert_array_equal(features.codes, on_cpu.encode(TEXTS).codes)
+        answers = engine.predict(TEXTS, ["attention"], max_batch_tokens=48)
+        np.testing.assert_allclose(answers["attention"].probabilities, expected, atol=2e-3)
+
+
 def test_only_codes_and_answers_come_back(
     open_engine: OpenEngine, software_cuda: SoftwareCuda
 ) -> None:
@@ -306,6 +321,17 @@ def test_two_engines_share_the_device(open_engine: OpenEngine, on_cpu: Engine) -
     np.testing.assert_array_equal(first.encode(TEXTS).codes, expected)
     first.close()
     np.testing.assert_array_equal(second.encode(TEXTS).codes, expected)
+
+
+def test_a_caller_who_stops_early(open_engine: OpenEngine, on_cpu: Engine) -> None:
+    """Ctrl-C between two batches: what is in flight ends before its memory is used again."""
+    engine = open_engine()
+    work = engine._tokenize(TEXTS, 40)
+    codes = np.empty((int(work.offsets[-1]), engine.spec.code_bytes), np.uint8)
+    batches = engine._encoder.encode(work.batches(), codes)
+    next(batches)
+    batches.close()
+    np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
 
 
 def test_no_texts(open_engine: OpenEngine) -> None:
