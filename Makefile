@@ -14,10 +14,10 @@ CPP := $(shell find kernels tests/cuda tests/device -name '*.cpp' -o -name '*.h'
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-gpu check sanitize device bench format clean help
+.PHONY: demo test test-gpu check sanitize device device-code plans software-device bench format clean help
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
 	$(RUN) -m engine.predict --bundle $(BUNDLE) --demo
@@ -37,18 +37,19 @@ sanitize: $(VENV)/.dev ## kernel tests under the address and undefined-behaviour
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TESTS=tests/kernels/test_dispatch.py \
 	  tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
 
-device: $(VENV)/.device $(VENV)/.pycuda ## all of CUDA and TensorRT that needs no GPU
-	$(RUN) -m export.device_code
-	$(RUN) -m pytest tests/cuda/test_device_code.py tests/export/test_plan.py tests/device
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh
+# `make -j2 device` builds pycuda while the compiler's and TensorRT's tests run.
+device: device-code plans software-device ## all of CUDA and TensorRT that needs no GPU
 
-# A plan is a cache that only this machine needs; an old one of another version is left alone.
-test-gpu: $(VENV)/.gpu $(BUNDLE)/bundle.json ## on a machine with a GPU: its tests, then every measurement, one report
-	@if $(RUN) -c "from export.device_code import find_tool; find_tool('nvcc')" 2>/dev/null; \
-	  then $(RUN) -m export.device_code; fi
-	$(RUN) -m export.plan --bundle $(BUNDLE)
-	BITHEADS_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu tests/gpu
-	$(RUN) -m benchmarks gpu $(GPU_BENCHMARK)
+device-code: $(VENV)/.device ## compile the CUDA kernels, look at what the compiler made of them
+	$(RUN) -m export.device_code
+	$(RUN) -m pytest tests/cuda/test_device_code.py
+
+plans: $(VENV)/.device ## build TensorRT-RTX plans and look at them
+	$(RUN) -m pytest tests/export/test_plan.py
+
+software-device: $(VENV)/.pycuda ## the GPU's runtime, through pycuda, on a device in software
+	$(RUN) -m pytest tests/device
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh -k 'not every_kind'
 
 bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack

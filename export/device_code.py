@@ -172,7 +172,7 @@ def compile_device_code(output: Path) -> list[KernelResources]:
 def _arguments() -> list[str]:
     targets = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in ARCHITECTURES]
     targets.append(f"-gencode=arch={PTX},code={PTX}")
-    return ["-fatbin", *FLAGS, *targets, "--resource-usage", "-I", "kernels/include"]
+    return ["-fatbin", "--threads=0", *FLAGS, *targets, "--resource-usage", "-I", "kernels/include"]
 
 
 _REPORT = re.compile(

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -190,12 +191,9 @@ class DeviceEncoder:
         logits: Sequence[NDArray[np.float32]],
     ) -> Iterator[Stats]:
         """Fills each head's logits, float32 [texts, classes]; codes never leave the device."""
-        with self._lock, self._device.current("laying out the task heads"):
-            group = self._heads.group(heads)
-        for slot in self._run(batches, group):
-            for out, answer in zip(
-                logits, group.split(slot.logits, slot.batch.texts.size), strict=True
-            ):
+        for slot in self._run(batches, heads):
+            answers = slot.group.split(slot.logits, slot.batch.texts.size)
+            for out, answer in zip(logits, answers, strict=True):
                 out[slot.batch.texts] = answer
             yield slot.stats()
 
@@ -203,8 +201,15 @@ class DeviceEncoder:
         self, features: PackedFeatures, heads: Sequence[FoldedHead]
     ) -> dict[str, Prediction]:
         """See engine.heads.predict_heads."""
-        with self._lock, self._device.current("running the task heads"):
+        with self._lock, self._current("running the task heads"):
             return self._heads.predict(features, heads)
+
+    def _current(self, doing: str) -> AbstractContextManager[None]:
+        if self._is_closed:
+            raise BackendError(
+                f"{self.name}: got a call after close(), expected none. Load the engine again."
+            )
+        return self._device.current(doing)
 
     def close(self) -> None:
         """Frees the device memory. Nothing else may be called afterwards."""
@@ -224,9 +229,15 @@ class DeviceEncoder:
             self._slots.clear()
         self._device.close()
 
-    def _run(self, batches: Iterable[PlacedBatch], group: HeadGroup | None) -> Iterator[_Slot]:
-        """Runs batches through the stream; a slot is valid until the next one is asked for."""
-        with self._lock, self._device.current("running the encoder"):
+    def _run(
+        self, batches: Iterable[PlacedBatch], heads: Sequence[FoldedHead] | None
+    ) -> Iterator[_Slot]:
+        """Runs batches, and heads on them, through the stream.
+
+        A slot is valid until the next one is asked for.
+        """
+        with self._lock, self._current("running the encoder"):
+            group = None if heads is None else self._heads.group(heads)
             slots: list[_Slot] = []  # in flight, oldest first
             idle = list(self._slots)
             try:
@@ -304,6 +315,7 @@ class DeviceEncoder:
                 cuda.memcpy_dtoh_async(codes, self._codes, stream)
         else:
             slot.packed.record(stream)
+            slot.group = group
             slot.reserve_logits(num_rows * group.num_classes)
             offsets = self._rows + 8 * rows
             group.enqueue(self._codes, offsets, num_rows, slot.logits)
@@ -385,7 +397,7 @@ class _Slot:
         rows: int64 [2 * tokens + 1], the rows' lengths, then their offsets and the end.
         codes: uint8 [tokens, code_bytes], row after row.
         logits: float32 [rows * classes].
-        batch: what is in flight. offsets: int64 [rows + 1], of its rows in `codes`.
+        batch, group: what is in flight. offsets: int64 [rows + 1], of its rows in `codes`.
     """
 
     def __init__(self, cuda: Any, tokens: int, inputs: int, code_bytes: int) -> None:
@@ -396,6 +408,7 @@ class _Slot:
         self.logits = np.empty(0, np.float32)
         self.started, self.encoded, self.packed, self.done = (cuda.Event() for _ in range(4))
         self.batch: PlacedBatch
+        self.group: HeadGroup
         self.offsets: NDArray[np.int64]
 
     def fill(self, batch: PlacedBatch, inputs: Sequence[str], rows: int, seq: int) -> None:

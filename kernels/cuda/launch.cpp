@@ -1,6 +1,5 @@
 // The host side of the CUDA kernels: arguments are checked, a launch is planned.
 #include <cstring>
-#include <type_traits>
 
 #include "bitheads/cuda.h"
 #include "grouped_dense_launch.h"
@@ -12,11 +11,6 @@
 
 namespace {
 
-template <class Plan, class = void>
-constexpr bool has_shared_bytes = false;
-template <class Plan>
-constexpr bool has_shared_bytes<Plan, std::void_t<decltype(Plan::shared_bytes)>> = true;
-
 template <class Plan>
 bh_cuda_launch to_launch(const Plan &plan) {
   static_assert(sizeof(plan.args) <= BH_CUDA_ARGS_BYTES);
@@ -24,7 +18,7 @@ bh_cuda_launch to_launch(const Plan &plan) {
   launch.kernel = plan.kernel;
   std::memcpy(launch.grid, plan.grid, sizeof launch.grid);
   std::memcpy(launch.block, plan.block, sizeof launch.block);
-  if constexpr (has_shared_bytes<Plan>) launch.shared_bytes = plan.shared_bytes;
+  launch.shared_bytes = plan.shared_bytes;
   launch.args_bytes = sizeof plan.args;
   std::memcpy(launch.args, &plan.args, sizeof plan.args);
   return launch;

@@ -11,6 +11,7 @@ struct PoolAndPackLaunch {
   const char *kernel;
   uint32_t grid[3];  // with a zero in it there is nothing to launch
   uint32_t block[3];
+  uint32_t shared_bytes;
   PoolAndPackArgs args;
 };
 

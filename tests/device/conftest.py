@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,10 @@ import host_kernels
 import pytest
 import software_driver
 from software_driver import SoftwareCuda, SoftwareDriverError
+
+if os.environ.get("BITHEADS_SANITIZE"):
+    # It loads a library in a way that the sanitizer's runtime refuses.
+    sys.modules["openvino"] = None  # type: ignore[assignment]
 
 # What must be gone after a test.
 LEAKS = ("device_allocations", "host_allocations", "streams", "modules", "contexts", "graph_execs")

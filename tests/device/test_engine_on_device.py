@@ -28,7 +28,7 @@ from engine.bundle import read_manifest
 from engine.device.code import write_device_code
 from engine.head_file import write_head
 from engine.plan import PLANS, Profile
-from engine.sessions import onnxruntime_gpu
+from engine.sessions import BACKENDS, onnxruntime_gpu
 from engine.types import Order, PositionPooling, Quantization
 
 TEXTS = [
@@ -334,6 +334,31 @@ def test_a_caller_who_stops_early(open_engine: OpenEngine, on_cpu: Engine) -> No
     np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
 
 
+def test_a_call_after_close(open_engine: OpenEngine) -> None:
+    engine = open_engine()
+    features = engine.encode(TEXTS[:2])
+    engine.close()
+    for call in (lambda: engine.encode(TEXTS), lambda: engine.predict_features(features)):
+        with pytest.raises(BackendError, match=r"after close\(\).*Load the engine again"):
+            call()
+
+
+def test_many_sets_of_heads_from_two_threads(
+    open_engine: OpenEngine, on_cpu: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set that is no longer kept is freed only when nothing uses it."""
+    monkeypatch.setattr("engine.device.heads.MAX_GROUPS", 1)
+    engine = open_engine()
+    expected = on_cpu.predict(TEXTS)
+
+    def predict(task: str) -> None:
+        answer = engine.predict(TEXTS, [task], max_batch_tokens=64)[task]
+        np.testing.assert_allclose(answer.probabilities, expected[task].probabilities, atol=2e-3)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(predict, [*expected] * 3))
+
+
 def test_no_texts(open_engine: OpenEngine) -> None:
     engine = open_engine()
     assert engine.encode([]).codes.shape == (0, engine.spec.code_bytes)
@@ -437,7 +462,7 @@ def test_auto_falls_back_with_one_warning(
     software_cuda.set_compute_capability(9, 0)
     with caplog.at_level(logging.WARNING, logger="bitheads"):
         engine = open_engine(own_planned_bundle, backend="auto")
-    assert engine.backend.startswith("openvino")
+    assert engine.backend.split()[0] in BACKENDS
     assert len(caplog.records) == 1
     assert "running on the CPU" in caplog.text
     assert "python -m export.plan" in caplog.text
