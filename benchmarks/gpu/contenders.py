@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -14,6 +14,7 @@ from engine import Engine, bundle
 from engine.encoder import CpuEncoder
 from engine.head_file import SUFFIX
 from engine.plan import MODULES, graph_sha256
+from engine.types import Text
 
 
 def open_engine(backend: str, cuda_graphs: bool = True) -> Open:
@@ -69,6 +70,14 @@ def open_torch(bench: Bench) -> Iterator[Predictor]:
         torch.cuda.empty_cache()
 
 
+class BoundedEngine(Engine):
+    """An engine whose calls keep to what its encoder has room for, as DeviceEncoder's do."""
+
+    def _tokenize(self, texts: Sequence[Text], max_batch_tokens: int | None) -> Any:
+        most = self._encoder.max_batch_tokens
+        return super()._tokenize(texts, min(max_batch_tokens or most, most))
+
+
 @contextmanager
 def open_host_packing(bench: Bench) -> Iterator[Predictor]:
     """TensorRT without our kernels: hidden states come back, the CPU packs them and runs heads."""
@@ -92,7 +101,7 @@ def open_host_packing(bench: Bench) -> Iterator[Predictor]:
             calibration = bundle.read_calibration(bench.bundle, manifest.spec)
             encoder = CpuEncoder(session, manifest.spec, calibration)
             encoder.max_batch_tokens = session.max_batch_tokens
-            engine = Engine(manifest, bench.tokenizer, encoder, calibration)
+            engine = BoundedEngine(manifest, bench.tokenizer, encoder, calibration)
             for path in sorted((bench.bundle / bundle.HEADS).glob(f"*{SUFFIX}")):
                 engine.add_head(path)
             yield engine
