@@ -8,7 +8,7 @@ GPU_BENCHMARK ?=
 
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find kernels -name '*.cpp' -o -name '*.h') CMakeLists.txt pyproject.toml constraints.txt
-CPP := $(shell find kernels tests/cuda -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CPP := $(shell find kernels tests/cuda tests/device -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # Holds for the build's own environment, too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -37,9 +37,10 @@ sanitize: $(VENV)/.dev ## kernel tests under the address and undefined-behaviour
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TESTS=tests/kernels/test_dispatch.py \
 	  tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
 
-device: $(VENV)/.device ## compile the CUDA kernels, look at what the compiler made of them; no GPU
+device: $(VENV)/.device $(VENV)/.pycuda ## all of CUDA and TensorRT that needs no GPU
 	$(RUN) -m export.device_code
-	$(RUN) -m pytest tests/cuda/test_device_code.py
+	$(RUN) -m pytest tests/cuda/test_device_code.py tests/export/test_plan.py tests/device
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh
 
 # A plan is a cache that only this machine needs; an old one of another version is left alone.
 test-gpu: $(VENV)/.gpu $(BUNDLE)/bundle.json ## on a machine with a GPU: its tests, then every measurement, one report
@@ -86,5 +87,17 @@ $(VENV)/.gpu: pyproject.toml constraints.txt | $(VENV)/.device
 
 # Pinned apart from the rest: a CUDA build of torch brings its own versions of some of these.
 $(VENV)/.device: pyproject.toml constraints-device.txt | $(VENV)/.dev
-	PIP_CONSTRAINT=$(CURDIR)/constraints-device.txt $(RUN) -m pip install --quiet --progress-bar off -e '.[device]'
+	PIP_CONSTRAINT=$(CURDIR)/constraints-device.txt $(RUN) -m pip install --quiet --progress-bar off -e '.[device,rtx]'
+	touch $@
+
+# From source, against the headers of those packages; -lcuda is the software driver, which at run
+# time has the name of NVIDIA's. pycuda takes its settings from the home folder: no curand, which
+# would be another 60 MB for nothing. A cached wheel may be linked with other things.
+$(VENV)/.pycuda: constraints-device.txt | $(VENV)/.device
+	mkdir -p build/pycuda-home
+	$(RUN) tests/device/software_driver.py --pycuda-settings >build/pycuda-home/.aksetup-defaults.py
+	XDG_CONFIG_HOME="$${XDG_CONFIG_HOME:-$$HOME/.config}" CFLAGS="-O1 -g0 $$CFLAGS" \
+	  PIP_CONSTRAINT=$(CURDIR)/constraints-device.txt \
+	  env HOME=$(CURDIR)/build/pycuda-home $(RUN) -m pip install --quiet --progress-bar off \
+	  --no-cache-dir --no-binary pycuda pycuda
 	touch $@

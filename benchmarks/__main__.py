@@ -26,6 +26,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import parity_routine
 
         parity_routine.run(options)
+    elif options.routine == "plan":
+        from benchmarks import plan_routine
+
+        plan_routine.run(options)
     elif options.routine == "accuracy":
         from benchmarks import accuracy_routine
 
@@ -54,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     encoder = {"default": "all-MiniLM-L6-v2", "help": "the source model (default: %(default)s)"}
 
     routines.add_parser("pack", help="pool_and_pack at every level, beside a copy of its input")
+
+    plan = routines.add_parser("plan", help="time and size of TensorRT-RTX plans; needs no GPU")
+    plan.add_argument("--note", default="", help="stored and shown with the result")
 
     parity = routines.add_parser("parity", help="sign agreement with torch in fp32")
     parity.add_argument("--bundle", type=Path, default=Path("bundles/all-MiniLM-L6-v2"))

@@ -16,7 +16,15 @@ from typing import Any
 import engine
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "openvino", "onnxruntime", "torch", "transformers", "tokenizers")
+PACKAGES = (
+    "numpy",
+    "openvino",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "tensorrt-rtx-cu13",
+)
 
 
 def write(name: str, command: str, result: Mapping[str, Any]) -> Path:

@@ -125,6 +125,28 @@ def _pack(stored: dict[str, Any]) -> str:
     return "\n".join([*rows, _source(stored)])
 
 
+def _plan(stored: dict[str, Any]) -> str:
+    result = stored["result"]
+    rows = [
+        "| shape | outputs | graph, MB | profiles | build, s | plan, MB |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, shape in result["shapes"].items():
+        for build in shape["builds"]:
+            rows.append(
+                f"| {name} | {shape['outputs']} | {shape['graph_bytes'] / 1e6:.1f} "
+                f"| {len(build['profiles'])} | {build['build_s']:.0f} "
+                f"| {build['plan_bytes'] / 1e6:.1f} |"
+            )
+    note = f" {result['note']}" if result["note"] else ""
+    rows.append("")
+    rows.append(
+        f"tensorrt-rtx {result['version']}, one plan for compute capability "
+        f"{', '.join(result['compute_capabilities'])}.{note}"
+    )
+    return "\n".join([*rows, _source(stored)])
+
+
 def _source(stored: dict[str, Any]) -> str:
     """Where the numbers come from, under every table."""
     return (
@@ -138,6 +160,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "accuracy": ("accuracy", _accuracy),
     "parity": ("parity", _parity),
     "pack": ("pack", _pack),
+    "plan": ("plan", _plan),
     "roofline": ("roofline", gpu_tables.roofline),
     "device_code": ("device_code", gpu_tables.device_code),
     "gpu": ("gpu", gpu_tables.measured),

@@ -47,3 +47,21 @@ def plan_pool_and_pack(
     inverse_scale: int = 0,
     zero_point: int = 0,
 ) -> Launch: ...
+def pooled_dim(dim: int) -> int: ...
+def lay_out_queries(queries: NDArray[np.float32], quantization: str) -> tuple[bytes, bytes]: ...
+def lay_out_dense(weights: NDArray[np.float32]) -> tuple[bytes, bytes]: ...
+def plan_attention_pool(
+    codes: int,
+    offsets: int,
+    texts: int,
+    quantization: str,
+    dim: int,
+    columns: int,
+    queries: int,
+    column_scale: int,
+    first_token_bias: int,
+    pooled: int,
+) -> Launch: ...
+def plan_grouped_dense(
+    groups: int, num_groups: int, largest_n: int, texts: int, kind: str
+) -> Launch: ...

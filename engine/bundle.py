@@ -5,9 +5,10 @@
     tokenizer.json           the encoder's tokenizer
     calibration.safetensors  per-feature constants, only for specs that have them
     heads/<task>.safetensors task heads, added and removed at any time (engine.head_file)
+    plans/                   TensorRT plans, a cache of the graph (engine.plan)
 
-Every file but the heads is listed with its size and SHA-256; the manifest and each head carry
-their own.
+Every file but heads and plans is listed with its size and SHA-256; the manifest, each head and
+each plan carry their own.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ from engine.types import (
 )
 
 if TYPE_CHECKING:
-    from engine.device.encoder import DeviceEncoder
+    from engine.device.driver import Device
+    from engine.device.encoder import DeviceEncoder, DeviceSession
 
 DEVICE_BACKENDS = ("tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda")
 """Backends that need a GPU, fastest first; the second and third want no plan."""
@@ -228,7 +230,7 @@ def _open_on_device(
 ) -> DeviceEncoder:
     from engine.device.code import DeviceCode
     from engine.device.driver import Device
-    from engine.device.encoder import DeviceEncoder, DeviceSession
+    from engine.device.encoder import DeviceEncoder
 
     if precision not in ("auto", manifest.encoder.precision):
         raise BackendError(
@@ -237,32 +239,41 @@ def _open_on_device(
             f"with --precision {precision}."
         )
     device = Device()
-    try:
-        with device.current("making a stream"):
+    with ExitStack() as undo_device:
+        undo_device.callback(device.close)
+        with device.current("loading the encoder"), ExitStack() as undo:
             stream = device.cuda.Stream()
-        session: DeviceSession
-        if backend == "tensorrt":
-            tensorrt = import_module("engine.sessions.tensorrt")
-            graph_hash = graph_sha256(manifest.artifacts)
-            trt, plan = tensorrt.find_fitting_plan(folder, graph_hash, device)
-            session = tensorrt.Session(trt, plan, manifest.output_names, device, stream)
-        else:
-            if find_spec("onnxruntime") is None:
-                raise BackendError(
-                    f"backend {backend!r} needs ONNX Runtime. Type: pip install 'bitheads[gpu]'"
-                )
-            session = import_module("engine.sessions.onnxruntime_gpu").Session(
-                backend,
-                folder / bundle.GRAPH,
-                manifest.output_names,
-                manifest.spec.dim,
-                manifest.encoder.max_length,
-                device,
-                stream,
-            )
-        return DeviceEncoder(
-            device, DeviceCode(device), session, manifest.spec, calibration, stream
+            code = DeviceCode(device)
+            undo.callback(code.close)
+            session = _open_device_session(folder, manifest, backend, device, stream)
+            undo.callback(session.close)
+            encoder = DeviceEncoder(device, code, session, manifest.spec, calibration, stream)
+            undo.pop_all()
+        undo_device.pop_all()
+    return encoder
+
+
+def _open_device_session(
+    folder: Path, manifest: bundle.Manifest, backend: str, device: Device, stream: Any
+) -> DeviceSession:
+    session: DeviceSession
+    if backend == "tensorrt":
+        tensorrt = import_module("engine.sessions.tensorrt")
+        graph_hash = graph_sha256(manifest.artifacts)
+        trt, plan = tensorrt.find_fitting_plan(folder, graph_hash, device)
+        session = tensorrt.Session(trt, plan, manifest.output_names, device, stream)
+        return session
+    if find_spec("onnxruntime") is None:
+        raise BackendError(
+            f"backend {backend!r} needs ONNX Runtime. Type: pip install 'bitheads[gpu]'"
         )
-    except BaseException:
-        device.close()
-        raise
+    session = import_module("engine.sessions.onnxruntime_gpu").Session(
+        backend,
+        folder / bundle.GRAPH,
+        manifest.output_names,
+        manifest.spec.dim,
+        manifest.encoder.max_length,
+        device,
+        stream,
+    )
+    return session

@@ -233,7 +233,7 @@ class Engine:
         Raises what `encode` and `predict_features` raise.
         """
         heads = self._choose(tasks)  # first: an unknown task should not cost an encoder pass
-        if not isinstance(self._encoder, AnsweringEncoder):
+        if not heads or not isinstance(self._encoder, AnsweringEncoder):
             return self._predict(self.encode(texts, max_batch_tokens, progress), heads)
         work = self._tokenize(texts, max_batch_tokens)
         logits = [np.empty((len(texts), len(head.labels)), np.float32) for head in heads]

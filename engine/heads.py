@@ -28,8 +28,8 @@ def check_spec(what: str, got: FeatureSpec, expected: FeatureSpec) -> None:
         )
 
 
-def predict_heads(features: PackedFeatures, heads: Sequence[FoldedHead]) -> dict[str, Prediction]:
-    """Every head's logits for every text, in the order of the texts.
+def check_features(features: PackedFeatures, heads: Sequence[FoldedHead]) -> None:
+    """What every implementation of the heads asks for.
 
     Raises SpecMismatchError for a head of another feature spec, InputError for a text of no
     tokens.
@@ -42,6 +42,11 @@ def predict_heads(features: PackedFeatures, heads: Sequence[FoldedHead]) -> dict
             f"text {empty[0]} has no tokens, expected at least one (encoders add their own). "
             "Leave it out."
         )
+
+
+def predict_heads(features: PackedFeatures, heads: Sequence[FoldedHead]) -> dict[str, Prediction]:
+    """Every head's logits for every text, in the order of the texts. Raises as check_features."""
+    check_features(features, heads)
     logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
     attention = [h for h in heads if h.position_pooling is PositionPooling.ATTENTION]
     queries = [head.query for head in attention if head.query is not None]

@@ -326,7 +326,9 @@ def write_plan(bundle_folder: Path, info: PlanInfo, data: Any) -> Plan:
 
 
 def choose_profile(profiles: Sequence[Profile], rows: int, seq: int) -> int:
-    """Index of the profile for a batch: of those that it fits, the one with fewest tokens.
+    """Index of the profile for a batch: the smallest that it fits.
+
+    That is the one with room for the fewest tokens, of several the one for shorter texts.
 
     Raises PlanError if it fits none; it says what to type.
     """
@@ -340,6 +342,15 @@ def choose_profile(profiles: Sequence[Profile], rows: int, seq: int) -> int:
         f"one that fits {' or '.join(str(p) for p in profiles)} (min, opt, max). Use a smaller "
         f"token budget (max_batch_tokens), or type: python -m export.plan --bundle BUNDLE {options}"
     )
+
+
+def max_rows(profiles: Sequence[Profile], seq: int) -> int:
+    """Most rows of `seq` tokens that fit a profile: where to split a larger batch.
+
+    Raises PlanError if one row fits none; it says what to type.
+    """
+    choose_profile(profiles, 1, seq)
+    return max(p.max[0] for p in profiles if p.fits(1, seq))
 
 
 def graph_sha256(artifacts: Mapping[str, Artifact]) -> str:

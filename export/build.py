@@ -11,12 +11,14 @@ from pathlib import Path
 from engine.command_line import exit_code
 from engine.types import LayerPooling, Order, Quantization
 from export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
+from export.plan_config import add_plan_options, plan_config
 
 EPILOG = """\
 examples:
   python -m export.build --precision fp16
   python -m export.build --encoder roberta-large --layers 16 --output bundles/roberta
   python -m export.build --thresholds mean --output bundles/centred
+  python -m export.build --precision fp16 --plan tensorrt-rtx --plan-capabilities 8.6,12.0
 """
 
 
@@ -34,7 +36,7 @@ def _run(options: argparse.Namespace) -> None:
     def say(message: str) -> None:
         print(f"[{time.perf_counter() - started_s:5.1f} s] {message}", file=sys.stderr, flush=True)
 
-    config = BuildConfig(**arguments)
+    config = BuildConfig(plan=plan_config(arguments), **arguments)
     config.check_output()
     say("starting torch and transformers")
     from export.make_bundle import make_bundle  # takes seconds: after the options are checked
@@ -48,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.build",
         description="Export a trained encoder as a bundle: an ONNX graph with one output a layer, "
-        "its tokenizer, and a report that compares the graph with the source model.",
+        "its tokenizer, a report that compares the graph with the source model, and a plan where "
+        "TensorRT is installed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -120,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--heads", type=Path, metavar="DIR", help="head files to copy into the bundle")
     add("--output", type=Path, metavar="DIR", help="the bundle (default: bundles/<encoder>)")
+    add_plan_options(parser)
     add("--force", action="store_true", help="replace the output if it exists")
     add("--json", action="store_true", help="print the manifest and report as JSON")
     return parser

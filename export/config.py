@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.bundle import MANIFEST
 from engine.types import LayerPooling, Order, Quantization
 from export.errors import ExportError
+from export.plan_config import NO_PLAN, PlanConfig
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 PRECISIONS = ("fp16", "fp32")
@@ -34,6 +35,7 @@ class BuildConfig:
         heads: a folder of head files to copy; None for the shipped ones that fit.
         output: the bundle's folder; None for bundles/<encoder>.
         force: replace an existing output.
+        plan: the TensorRT plan to put into the bundle.
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -51,6 +53,7 @@ class BuildConfig:
     heads: Path | None = None
     output: Path | None = None
     force: bool = False
+    plan: PlanConfig = NO_PLAN
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

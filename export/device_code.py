@@ -1,6 +1,7 @@
 """`python -m export.device_code`: the CUDA kernels become one fat binary, with a report on each.
 
-Needs NVIDIA's compiler but no GPU and no driver.
+Needs NVIDIA's compiler but no GPU and no driver. The engine finds the file where it is written by
+default, in the package's own folder, and a wheel made afterwards carries it along.
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.errors import BitheadsError
+from engine.command_line import exit_code
+from engine.device.code import DEVICE_CODE, write_device_code
 from export.errors import ExportError
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "kernels/cuda/pool_and_pack.cu"
-# The kernels name every rounding themselves; the flags say it again for whatever is added.
+SOURCE = ROOT / "kernels/cuda/bitheads.cu"
+# pool_and_pack names every rounding itself; the flags say it again for whatever is added.
 FLAGS = ("-std=c++17", "-O3", "-ftz=false", "-prec-div=true", "-fmad=false")
-BLOCK_THREADS = 128
+BLOCK_THREADS = {"pool_and_pack": 128, "packed_attention_pool": 256, "grouped_dense": 128}
+"""What the launch plans use, by the family that begins a kernel's name."""
 _WARP_THREADS = 32
 _SM_REGISTERS = 65536
 _REGISTER_UNIT = 8  # a thread's registers are handed out in eights
+_SHARED_UNIT = 128
+_SYSTEM_SHARED = 1024  # of every block's
 
 
 @dataclass(frozen=True)
@@ -36,18 +42,19 @@ class Multiprocessor:
 
     max_threads: int
     max_blocks: int
+    shared_kib: int
 
 
 ARCHITECTURES = {
-    "sm_80": Multiprocessor(2048, 32),
-    "sm_86": Multiprocessor(1536, 16),
-    "sm_89": Multiprocessor(1536, 24),
-    "sm_90": Multiprocessor(2048, 32),
-    "sm_100": Multiprocessor(2048, 32),
-    "sm_120": Multiprocessor(1536, 24),
+    "sm_80": Multiprocessor(2048, 32, 164),
+    "sm_86": Multiprocessor(1536, 16, 100),
+    "sm_89": Multiprocessor(1536, 24, 100),
+    "sm_90": Multiprocessor(2048, 32, 228),
+    "sm_100": Multiprocessor(2048, 32, 228),
+    "sm_120": Multiprocessor(1536, 24, 100),
 }
-PTX = "compute_120"
-"""Compiled by the driver for GPUs that are newer than the list."""
+PTX = "compute_80"
+"""Compiled by the driver for GPUs that the list leaves out, such as those that are newer."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +75,28 @@ class KernelResources:
     shared_bytes: int
 
     @property
-    def occupancy(self) -> float:
-        """Share of a multiprocessor's threads that can be resident."""
+    def block_threads(self) -> int:
+        return next(n for family, n in BLOCK_THREADS.items() if self.kernel.startswith(family))
+
+    @property
+    def resident_blocks(self) -> int:
+        """Blocks that a multiprocessor holds at once."""
         sm = ARCHITECTURES[self.architecture]
         granted = -(-self.registers // _REGISTER_UNIT) * _REGISTER_UNIT
         warps = _SM_REGISTERS // (granted * _WARP_THREADS)
-        blocks = min(
-            warps // (BLOCK_THREADS // _WARP_THREADS),
-            sm.max_threads // BLOCK_THREADS,
+        shared = -(-(self.shared_bytes + _SYSTEM_SHARED) // _SHARED_UNIT) * _SHARED_UNIT
+        return min(
+            warps // (self.block_threads // _WARP_THREADS),
+            sm.max_threads // self.block_threads,
             sm.max_blocks,
+            sm.shared_kib * 1024 // shared,
         )
-        return blocks * BLOCK_THREADS / sm.max_threads
+
+    @property
+    def occupancy(self) -> float:
+        """Share of a multiprocessor's threads that can be resident."""
+        max_threads = ARCHITECTURES[self.architecture].max_threads
+        return self.resident_blocks * self.block_threads / max_threads
 
 
 def find_tool(name: str) -> Path:
@@ -126,7 +144,7 @@ def compile_device_code(output: Path) -> list[KernelResources]:
     """Compiles all kernels for all architectures into one fat binary.
 
     Args:
-        output: the file to write.
+        output: the file to write; engine.device.code says what is written beside it.
 
     Returns:
         a report for each architecture and kernel.
@@ -139,11 +157,22 @@ def compile_device_code(output: Path) -> list[KernelResources]:
             f"{SOURCE}: not found. An installed package carries no kernel sources: run this in a "
             "clone of the repository"
         )
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "bitheads.fatbin"
+        report = run_tool("nvcc", *_arguments(), "-o", str(made), str(SOURCE))
+        try:
+            write_device_code(output, made.read_bytes())
+        except OSError as error:
+            raise ExportError(
+                f"{output}: cannot be written ({error}). Choose a folder you may write to."
+            ) from error
+    return parse_report(report)
+
+
+def _arguments() -> list[str]:
     targets = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in ARCHITECTURES]
     targets.append(f"-gencode=arch={PTX},code={PTX}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["--resource-usage", "-I", "kernels/include", "-o", str(output.resolve())]
-    return parse_report(run_tool("nvcc", "-fatbin", *FLAGS, *targets, *arguments, str(SOURCE)))
+    return ["-fatbin", *FLAGS, *targets, "--resource-usage", "-I", "kernels/include"]
 
 
 _REPORT = re.compile(
@@ -194,20 +223,26 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m export.device_code", description=(__doc__ or "").split(": ", 1)[1]
     )
     add = parser.add_argument
-    add("--output", type=Path, metavar="FILE", default=Path("build/device/pool_and_pack.fatbin"))
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        default=DEVICE_CODE,
+        help="the fat binary (default: where the engine looks, %(default)s)",
+    )
     add("--json", action="store_true", help="print the report as JSON")
     arguments = parser.parse_args(argv)
-    try:
-        reports = compile_device_code(arguments.output)
-    except BitheadsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    print("compiling the CUDA kernels, which takes about a minute", file=sys.stderr)
+    reports = compile_device_code(arguments.output)
     if arguments.json:
         print(json.dumps([{**asdict(r), "occupancy": r.occupancy} for r in reports]))
     else:
         print(table(reports))
         print(f"wrote {arguments.output}")
-    return 0
 
 
 if __name__ == "__main__":

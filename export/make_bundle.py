@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,7 @@ from export.encoder import HiddenStates, load_encoder
 from export.errors import ExportError
 from export.onnx_graph import export_graph
 from export.parity import available_sessions, compare_session, failures
+from export.plan import build_plan, resolve_plan
 from export.texts import read_texts, token_batches, torch_hidden_states
 
 Say = Callable[[str], None]
@@ -49,10 +51,12 @@ def make_bundle(config: BuildConfig, say: Say = lambda message: None) -> bundle.
     source model is too low; other BitheadsErrors for unsound inputs.
     """
     config.check_output()
+    config = replace(config, plan=resolve_plan(config.plan, say))
     output = config.output_folder
     with _aside(output) as folder:
         manifest = _build_into(folder, config, say)
         (folder / bundle.MANIFEST).write_text(manifest.dumps(), encoding="utf-8")
+        build_plan(folder, manifest, config.plan, say)
     say(f"wrote {output}")
     return manifest
 
@@ -72,6 +76,7 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
             f"--max-length: got {max_length}, expected {MIN_LENGTH} to {encoder.max_length}, the "
             "encoder's limit."
         )
+    config.plan.check_max_length(max_length)
     tokenizer_path = folder / bundle.TOKENIZER
     encoder.tokenizer.backend_tokenizer.no_truncation()
     encoder.tokenizer.backend_tokenizer.no_padding()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,9 @@ NVIDIA_DEVICE = "Type nvidia-smi to see which GPUs the driver knows"
 def import_driver() -> Any:
     """The module pycuda.driver. Raises BackendError if pycuda or the NVIDIA driver is missing."""
     try:
-        import pycuda.driver as cuda
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of the error it then raises
+            import pycuda.driver as cuda
     except ImportError as error:
         raise BackendError(
             f"pycuda cannot be imported ({error}), and the GPU is reached through it. It needs "

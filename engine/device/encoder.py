@@ -108,48 +108,72 @@ class DeviceEncoder:
         self._spec = spec
         self._stream = stream
         self._lock = threading.Lock()
+        self._is_closed = False
         self._uses_graphs = cuda_graphs and session.capturable
         self._graphs: OrderedDict[tuple[int, int], Graph | None] = OrderedDict()
         self.max_batch_tokens = min(MAX_BATCH_TOKENS, session.max_tokens())
+        self._memory: list[Any] = []
         with device.current("allocating the encoder's buffers"):
             self._heads = DeviceHeads(device, code, spec, stream)
-            self._constants = {
-                name: device.cuda.to_device(array)
-                for name, array in (
-                    ("thresholds", calibration and calibration.thresholds),
-                    ("inverse_scale", calibration and calibration.inverse_scale),
-                    ("zero_point", calibration and calibration.zero_point),
-                )
-                if array is not None
-            }
-            while True:
-                try:
-                    self._allocate(self.max_batch_tokens)
-                    break
-                except device.cuda.MemoryError:
-                    if self.max_batch_tokens <= session.max_seq():
-                        raise
-                    self.max_batch_tokens = max(session.max_seq(), self.max_batch_tokens // 2)
-        if self.max_batch_tokens < min(MAX_BATCH_TOKENS, session.max_tokens()):
+            try:
+                constants = calibration or Calibration()
+                self._constants = {
+                    name: self._upload(array)
+                    for name in ("thresholds", "inverse_scale", "zero_point")
+                    if (array := getattr(constants, name)) is not None
+                }
+                self._allocate_buffers()
+            except BaseException:
+                self._free(self._memory)
+                raise
+
+    def _allocate_buffers(self) -> None:
+        """All that fits: half the tokens, and half of that, as long as memory does not suffice."""
+        wanted, longest = self.max_batch_tokens, self._session.max_seq()
+        constants = len(self._memory)
+        while True:
+            try:
+                self._allocate_for(self.max_batch_tokens)
+                break
+            except self._device.cuda.MemoryError:
+                self._free(self._memory[constants:])
+                del self._memory[constants:]
+                if self.max_batch_tokens <= longest:
+                    raise
+                self.max_batch_tokens = max(longest, self.max_batch_tokens // 2)
+        if self.max_batch_tokens < wanted:
             logger.warning(
                 "the GPU has memory for %d tokens a call, not for more", self.max_batch_tokens
             )
 
-    def _allocate(self, tokens: int) -> None:
-        cuda, spec = self._device.cuda, self._spec
-        item_bytes = np.dtype(self._session.dtype).itemsize
+    def _allocate_for(self, tokens: int) -> None:
+        cuda, spec, session = self._device.cuda, self._spec, self._session
+        item_bytes = np.dtype(session.dtype).itemsize
         layer_bytes = -(-tokens * spec.dim * item_bytes // ALIGNMENT) * ALIGNMENT
-        self._slots: list[_Slot] = []
-        self._hidden = cuda.mem_alloc(layer_bytes * len(spec.layers))
-        self._layers = [int(self._hidden) + i * layer_bytes for i in range(len(spec.layers))]
-        self._codes = cuda.mem_alloc(tokens * spec.code_bytes)
-        self._inputs = [cuda.mem_alloc(tokens * 8) for _ in self._session.inputs]
-        self._rows = cuda.mem_alloc((2 * tokens + 1) * 8)  # lengths, then offsets
+        hidden = self._allocate(layer_bytes * len(spec.layers))
+        self._layers = [hidden + i * layer_bytes for i in range(len(spec.layers))]
+        self._codes = self._allocate(tokens * spec.code_bytes)
+        self._inputs = [self._allocate(tokens * 8) for _ in session.inputs]
+        self._rows = self._allocate((2 * tokens + 1) * 8)  # lengths, then offsets
         self._slots = [
-            _Slot(cuda, tokens, len(self._session.inputs), spec.code_bytes)
+            _Slot(cuda, tokens, len(session.inputs), spec.code_bytes)
             for _ in range(BATCHES_IN_FLIGHT)
         ]
-        self._session.bind([int(a) for a in self._inputs], self._layers)
+        session.bind(self._inputs, self._layers)
+
+    def _allocate(self, num_bytes: int) -> int:
+        self._memory.append(self._device.cuda.mem_alloc(num_bytes))
+        return int(self._memory[-1])
+
+    def _upload(self, array: NDArray[Any]) -> int:
+        address = self._allocate(array.nbytes)
+        self._device.cuda.memcpy_htod(address, np.ascontiguousarray(array))
+        return address
+
+    @staticmethod
+    def _free(memory: list[Any]) -> None:
+        for allocation in memory:
+            allocation.free()
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
         """Packs each row straight to its place in `codes`, uint8 [tokens, code_bytes]."""
@@ -169,8 +193,10 @@ class DeviceEncoder:
         with self._lock, self._device.current("laying out the task heads"):
             group = self._heads.group(heads)
         for slot in self._run(batches, group):
-            for out, answer in zip(logits, group.split(slot.logits), strict=True):
-                out[slot.batch.texts] = answer[: slot.batch.texts.size]
+            for out, answer in zip(
+                logits, group.split(slot.logits, slot.batch.texts.size), strict=True
+            ):
+                out[slot.batch.texts] = answer
             yield slot.stats()
 
     def predict(
@@ -181,7 +207,10 @@ class DeviceEncoder:
             return self._heads.predict(features, heads)
 
     def close(self) -> None:
-        """Frees the device memory. Nothing may be called afterwards."""
+        """Frees the device memory. Nothing else may be called afterwards."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         with self._lock, self._device.current("freeing the encoder's buffers"):
             self._stream.synchronize()
             for graph in self._graphs.values():
@@ -190,10 +219,8 @@ class DeviceEncoder:
             self._graphs.clear()
             self._session.close()
             self._heads.close()
-            for memory in (self._hidden, self._codes, self._rows, *self._inputs):
-                memory.free()
-            for memory in self._constants.values():
-                memory.free()
+            self._code.close()
+            self._free(self._memory)
             self._slots.clear()
         self._device.close()
 
@@ -278,8 +305,8 @@ class DeviceEncoder:
         else:
             slot.packed.record(stream)
             slot.reserve_logits(num_rows * group.num_classes)
-            offsets = int(self._rows) + 8 * rows
-            group.enqueue(int(self._codes), offsets, num_rows, slot.logits)
+            offsets = self._rows + 8 * rows
+            group.enqueue(self._codes, offsets, num_rows, slot.logits)
         slot.done.record(stream)
 
     def _recorded_shape(self, rows: int, seq: int) -> tuple[int, int]:
@@ -338,14 +365,14 @@ class DeviceEncoder:
             spec.dim,
             slot.rows[:rows],
             slot.rows[rows : 2 * rows],
-            int(self._rows),
-            int(self._rows) + 8 * rows,
-            int(self._codes),
+            self._rows,
+            self._rows + 8 * rows,
+            self._codes,
             self.max_batch_tokens,
             spec.quantization.value,
             spec.order.value,
             None if weights is None else np.array(weights, np.float32),
-            **{name: int(memory) for name, memory in self._constants.items()},
+            **self._constants,
         )
         self._code.launch(launch, self._stream)
 

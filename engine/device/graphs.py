@@ -36,8 +36,8 @@ def _call(name: str, *arguments: Any) -> None:
     status = getattr(_driver(), name)(*arguments)
     if status:
         raise BackendError(
-            f"the GPU's driver refused {name} with error {status}. Update the driver, or pass "
-            "cuda_graphs=False."
+            f"the GPU's driver refused {name} with error {status}, as it would for work that a "
+            "CUDA graph cannot hold. Update the driver and TensorRT."
         )
 
 

@@ -20,6 +20,11 @@ DTYPES = {"tensor(float16)": "float16", "tensor(float)": "float32"}
 LOG_ERRORS_ONLY = 3
 
 
+def provider_options(device: Device, stream: Any) -> dict[str, Any]:
+    """Calls go to the encoder's own stream, so that what follows on it need not wait."""
+    return {"device_id": device.index, "user_compute_stream": str(stream.handle)}
+
+
 class Session:
     """See engine.device.encoder.DeviceSession."""
 
@@ -52,11 +57,11 @@ class Session:
         self._max_seq = max_seq
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
-        # On the encoder's own stream, so that what follows on it need not wait.
-        on_stream = {"device_id": device.index, "user_compute_stream": str(stream.handle)}
         try:
             self._session = onnxruntime.InferenceSession(
-                graph, options, providers=[(provider, on_stream), "CPUExecutionProvider"]
+                graph,
+                options,
+                providers=[(provider, provider_options(device, stream))],
             )
         except Exception as error:  # its exception classes share no base but Exception
             raise BackendError(f"{provider} cannot load {graph}: {error}.") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.device.driver import Device
 from engine.errors import BackendError, DeviceMemoryError, PlanError
-from engine.plan import MODULES, Plan, choose_profile, find_plan
+from engine.plan import MODULES, Plan, choose_profile, find_plan, max_rows
 from engine.types import TokenBatch
 
 PIP_NAMES = {"tensorrt": "bitheads[gpu]", "tensorrt-rtx": "bitheads[rtx]"}
@@ -98,7 +98,7 @@ class Session:
         return max(profile.max[1] for profile in self._plan.profiles)
 
     def max_rows(self, seq: int) -> int:
-        return max((p.max[0] for p in self._plan.profiles if p.fits(p.max[0], seq)), default=0)
+        return max_rows(self._plan.profiles, seq) if seq <= self.max_seq() else 0
 
     def bind(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         self._contexts.clear()  # they hold the addresses they were made with

@@ -86,6 +86,94 @@ nb::tuple plan_pool_and_pack(const std::vector<uintptr_t> &layers, const std::st
   return to_python(launch);
 }
 
+// float32 [first, second], contiguous.
+const float *matrix(const Buffer &buffer, const char *dimensions) {
+  if (buffer.format() != 'f') {
+    raise_type(buffer.name(), std::string("format '") + buffer.format() + "'", "a float32 array");
+  }
+  buffer.require_shape({-1, -1}, dimensions);
+  buffer.require_contiguous();
+  return static_cast<const float *>(buffer.data());
+}
+
+int64_t pooled_dim(int64_t dim) {
+  const int64_t padded = bh_cuda_pooled_dim(dim);
+  if (padded < 0) raise_value("dim", std::to_string(dim), "a positive number of features");
+  return padded;
+}
+
+// (fragments, column_scale) as bytes
+nb::tuple lay_out_queries(nb::object queries, const std::string &quantization) {
+  const Buffer buffer(queries, "queries");
+  const float *values = matrix(buffer, "columns, dim");
+  const int64_t columns = buffer.shape(0), dim = buffer.shape(1);
+  const bh_quantization its_quantization = parse_quantization(quantization);
+  const int64_t bytes = bh_cuda_query_bytes(columns, dim, its_quantization);
+  if (bytes < 0) raise_value("queries", buffer.shape_text(), "[columns, dim] with dim at least 1");
+  std::vector<unsigned char> fragments(static_cast<size_t>(bytes));
+  std::vector<float> scale(static_cast<size_t>(columns));
+  const bh_status status = bh_cuda_lay_out_queries(values, columns, dim, its_quantization,
+                                                   fragments.data(), scale.data());
+  if (status != BH_OK) raise_value("queries", "numbers beyond 2^117 or none", "finite ones");
+  return nb::make_tuple(nb::bytes(fragments.data(), fragments.size()),
+                        nb::bytes(scale.data(), scale.size() * sizeof(float)));
+}
+
+// (laid out weights, scale) as bytes
+nb::tuple lay_out_dense(nb::object weights) {
+  const Buffer buffer(weights, "weights");
+  const float *values = matrix(buffer, "n, k");
+  const int64_t n = buffer.shape(0), k = buffer.shape(1);
+  if (n < 1 || k < 1) raise_value("weights", buffer.shape_text(), "[n, k], both at least 1");
+  std::vector<uint16_t> halves(static_cast<size_t>(n * bh_cuda_dense_row(k)));
+  std::vector<float> scale(static_cast<size_t>(n));
+  const bh_status status = bh_cuda_lay_out_dense(values, n, k, halves.data(), scale.data());
+  if (status != BH_OK) raise_value("weights", "numbers that are not finite", "finite ones");
+  return nb::make_tuple(nb::bytes(halves.data(), halves.size() * sizeof(uint16_t)),
+                        nb::bytes(scale.data(), scale.size() * sizeof(float)));
+}
+
+nb::tuple plan_attention_pool(uintptr_t codes, uintptr_t offsets, int64_t texts,
+                              const std::string &quantization, int64_t dim, int64_t columns,
+                              uintptr_t queries, uintptr_t column_scale, uintptr_t first_token_bias,
+                              uintptr_t pooled) {
+  const bh_attention_pool_args args{device<uint8_t>(codes),
+                                    device<int64_t>(offsets),
+                                    texts,
+                                    parse_quantization(quantization),
+                                    dim,
+                                    columns,
+                                    device<void>(queries),
+                                    device<float>(column_scale),
+                                    device<float>(first_token_bias),
+                                    device<void>(pooled)};
+  bh_cuda_launch launch;
+  if (bh_cuda_plan_attention_pool(&args, &launch) != BH_OK) {
+    raise_value("attention_pool", "arguments that one launch cannot take",
+                "what kernels/SPEC.md says under CUDA; pass fewer texts or columns");
+  }
+  return to_python(launch);
+}
+
+bh_dense_kind parse_kind(const std::string &name) {
+  if (name == "value") return BH_DENSE_VALUE;
+  if (name == "hidden") return BH_DENSE_HIDDEN;
+  if (name == "output") return BH_DENSE_OUTPUT;
+  raise_value("kind", "'" + name + "'", "value, hidden or output");
+}
+
+nb::tuple plan_grouped_dense(uintptr_t groups, int64_t num_groups, int64_t largest_n, int64_t texts,
+                             const std::string &kind) {
+  const bh_grouped_dense_args args{device<bh_dense_group>(groups), num_groups, largest_n, texts,
+                                   parse_kind(kind)};
+  bh_cuda_launch launch;
+  if (bh_cuda_plan_grouped_dense(&args, &launch) != BH_OK) {
+    raise_value("grouped_dense", "arguments that one launch cannot take",
+                "what kernels/SPEC.md says under CUDA; pass fewer texts or groups");
+  }
+  return to_python(launch);
+}
+
 }  // namespace
 
 void define_launches(nb::module_ &m) {
@@ -95,6 +183,15 @@ void define_launches(nb::module_ &m) {
         nb::arg("codes"), nb::arg("num_tokens"), nb::arg("quantization"), nb::arg("order"),
         nb::arg("layer_weights") = nb::none(), nb::arg("thresholds") = 0,
         nb::arg("inverse_scale") = 0, nb::arg("zero_point") = 0);
+  m.def("pooled_dim", pooled_dim, nb::arg("dim"));
+  m.def("lay_out_queries", lay_out_queries, nb::arg("queries"), nb::arg("quantization"));
+  m.def("lay_out_dense", lay_out_dense, nb::arg("weights"));
+  m.def("plan_attention_pool", plan_attention_pool, nb::arg("codes"), nb::arg("offsets"),
+        nb::arg("texts"), nb::arg("quantization"), nb::arg("dim"), nb::arg("columns"),
+        nb::arg("queries"), nb::arg("column_scale"), nb::arg("first_token_bias"),
+        nb::arg("pooled"));
+  m.def("plan_grouped_dense", plan_grouped_dense, nb::arg("groups"), nb::arg("num_groups"),
+        nb::arg("largest_n"), nb::arg("texts"), nb::arg("kind"));
 }
 
 }  // namespace bitheads

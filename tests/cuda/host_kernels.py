@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCE = ROOT / "tests/cuda/host/pool_and_pack_on_host.cpp"
+SOURCE = ROOT / "tests/cuda/host/kernels_on_host.cpp"
 # SPEC.md rounds after every operation, as the kernels' intrinsics do on the device.
 FLAGS = ["-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-ffp-contract=off"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
@@ -74,11 +74,17 @@ class RefusedError(Exception):
     """The launch plan refused the arguments; `args[0]` is the status."""
 
 
+class GridError(Exception):
+    """The grid did what no device allows, or there is no such kernel."""
+
+
 class HostKernels:
     """The shared library of tests/cuda/host."""
 
     def __init__(self, library: Path) -> None:
-        self._run = ctypes.CDLL(str(library)).run_pool_and_pack_on_host
+        self.path = library
+        self.library = ctypes.CDLL(str(library))
+        self._run = self.library.run_pool_and_pack_on_host
 
     def pool_and_pack(
         self,
@@ -120,6 +126,23 @@ class HostKernels:
         assert kernel.value is not None
         return Ran(kernel.value.decode(), loaded.value)
 
+    def run(
+        self,
+        name: str,
+        args: ctypes.Structure,
+        block: tuple[int, int, int],
+        grid: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
+        """Runs any kernel on its argument. Raises GridError."""
+        error = ctypes.create_string_buffer(256)
+        shape = ((ctypes.c_uint32 * 3)(*grid), (ctypes.c_uint32 * 3)(*block), 0)
+        if self.library.run_kernel_on_host(name.encode(), ctypes.byref(args), *shape, error):
+            raise GridError(error.value.decode())
+
+    def run_in_reverse(self, reverse: bool) -> None:
+        """From now on the last thread of a block runs first, or the first one again."""
+        self.library.run_threads_in_reverse_on_host(int(reverse))
+
 
 def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKernels:
     """Compiles the library into build/cuda-host if a source is newer, and loads it.
@@ -129,8 +152,9 @@ def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKern
     """
     library = ROOT / f"build/cuda-host/on_host{'-' if sanitizers else ''}{sanitizers}.so"
     library.parent.mkdir(parents=True, exist_ok=True)
-    folders = (ROOT / "kernels/cuda", ROOT / "kernels/include/bitheads", SOURCE.parent)
-    newest = max(path.stat().st_mtime for folder in folders for path in folder.iterdir())
+    folders = ("kernels", "kernels/cuda", "kernels/include/bitheads", SOURCE.parent)
+    sources = [path for folder in folders for path in (ROOT / folder).iterdir() if path.is_file()]
+    newest = max(path.stat().st_mtime for path in sources)
     if not library.exists() or library.stat().st_mtime < newest:
         extra = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"] if sanitizers else []
         made = library.with_suffix(f".{os.getpid()}")

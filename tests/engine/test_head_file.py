@@ -122,7 +122,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("engine.head_file.os.fsync", full)
+    monkeypatch.setattr("engine.whole_file.os.fsync", full)
     with pytest.raises(HeadError, match="No space left"):
         write_head(head, written, force=True)
     assert written.read_bytes() == before

@@ -79,11 +79,10 @@ def gpu() -> Iterator[Gpu]:
 @pytest.fixture(scope="session")
 def plan_bundle(minilm_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """all-MiniLM-L6-v2 with its shipped heads and a plan for this GPU; not to be written to."""
-    from export.plan import build_plan
-    from export.plan_config import PlanConfig
-
     from engine.bundle import read_manifest
     from engine.plan import Profile
+    from export.plan import build_plan
+    from export.plan_config import PlanConfig
 
     folder = tmp_path_factory.mktemp("plans") / "all-MiniLM-L6-v2"
     shutil.copytree(minilm_bundle, folder)

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python}
-tests=${TESTS:-tests/kernels tests/cuda/test_cuda_pool_and_pack.py}
+tests=${TESTS:-tests/kernels tests/cuda --ignore=tests/cuda/test_device_code.py}
 build=$1
 shift
 

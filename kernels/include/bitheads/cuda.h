@@ -35,6 +35,76 @@ typedef struct bh_cuda_launch {
 bh_status bh_cuda_plan_pool_and_pack(const bh_pool_and_pack_args *args, const int64_t *lengths,
                                      const int64_t *token_offsets, bh_cuda_launch *launch);
 
+/* ---- Task heads. A column is one query: an attention head of a task. ----
+ *
+ * packed_attention_pool pools each text's codes by every column, three stages of grouped_dense make
+ * logits of that: value projections (a group an attention head), dense with tanh (a group a task),
+ * output (a group a task). Position pooling `mean` is a column of zeros, `cls` one of zeros with a
+ * first_token_bias of 1e30. */
+
+typedef struct bh_attention_pool_args {
+  const uint8_t *codes;   /* [tokens, code_bytes], anywhere */
+  const int64_t *offsets; /* [texts + 1], ascending; equal ones are a text without tokens */
+  int64_t texts;
+  bh_quantization quantization;
+  int64_t dim;
+  int64_t columns;
+  const void *queries;           /* of bh_cuda_lay_out_queries, at a multiple of 16 */
+  const float *column_scale;     /* [columns], of bh_cuda_lay_out_queries */
+  const float *first_token_bias; /* [columns]: what a text's first token scores more */
+  void *pooled; /* float16 [texts, columns, bh_cuda_pooled_dim(dim)], at a multiple of 16 */
+} bh_attention_pool_args;
+
+/* One matrix product: output = activation(scale * (weights input) + bias). Strides are in items. */
+typedef struct bh_dense_group {
+  const void *input;   /* float16 [texts, k] */
+  const void *weights; /* float16 [n, bh_cuda_dense_row(k)], of bh_cuda_lay_out_dense */
+  const float *scale;  /* [n], of bh_cuda_lay_out_dense */
+  const float *bias;   /* [n] or null: 0 */
+  void *output;        /* [texts, n] */
+  int64_t input_stride;
+  int64_t output_stride;
+  int32_t n;
+  int32_t k;
+} bh_dense_group;
+
+typedef enum bh_dense_kind {
+  BH_DENSE_VALUE = 0,  /* no activation, float16 */
+  BH_DENSE_HIDDEN = 1, /* tanh, float16 */
+  BH_DENSE_OUTPUT = 2, /* no activation, float32 */
+} bh_dense_kind;
+
+typedef struct bh_grouped_dense_args {
+  const bh_dense_group *groups; /* [num_groups], in device memory */
+  int64_t num_groups;
+  int64_t largest_n; /* of any group */
+  int64_t texts;
+  bh_dense_kind kind;
+} bh_grouped_dense_args;
+
+/* Items of a pooled row, and of a row of laid-out weights: the size rounded up; -1 for bad ones. */
+int64_t bh_cuda_pooled_dim(int64_t dim);
+int64_t bh_cuda_dense_row(int64_t k);
+
+/* Bytes of the queries as the device reads them, or -1 for bad arguments. */
+int64_t bh_cuda_query_bytes(int64_t columns, int64_t dim, bh_quantization quantization);
+
+/* Host memory to host memory: queries float32 [columns, dim], finite, become `fragments`
+ * (bh_cuda_query_bytes of them) and column_scale [columns]. */
+bh_status bh_cuda_lay_out_queries(const float *queries, int64_t columns, int64_t dim,
+                                  bh_quantization quantization, void *fragments,
+                                  float *column_scale);
+
+/* Host memory to host memory: weights float32 [n, k], finite, become float16
+ * [n, bh_cuda_dense_row(k)] and scale [n]. */
+bh_status bh_cuda_lay_out_dense(const float *weights, int64_t n, int64_t k, void *laid_out,
+                                float *scale);
+
+/* All pointers in `args` are the device's and are not read. BH_INVALID_ARGUMENT for unaligned ones
+ * and beyond what one launch can do (SPEC.md, CUDA). */
+bh_status bh_cuda_plan_attention_pool(const bh_attention_pool_args *args, bh_cuda_launch *launch);
+bh_status bh_cuda_plan_grouped_dense(const bh_grouped_dense_args *args, bh_cuda_launch *launch);
+
 #ifdef __cplusplus
 }
 #endif

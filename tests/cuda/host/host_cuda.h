@@ -1,9 +1,7 @@
 // What the kernels use of CUDA, for a plain C++ compiler: their sources run on the host unchanged.
 //
-// A grid runs warp by warp, each lane of a warp in its own fiber. A warp collective suspends the
-// lane until all 32 wait at the same one, and only then are the values exchanged: a collective
-// that some lane never reaches is reported, not guessed. Shared memory and __syncthreads are not
-// here, for no kernel uses them.
+// A grid runs block by block, each thread in its own fiber (block.h). Shared memory is static, so
+// the compiler reports it and no launch sizes it; every block starts with all of it poisoned.
 #ifndef BITHEADS_TESTS_HOST_CUDA_H
 #define BITHEADS_TESTS_HOST_CUDA_H
 
@@ -14,12 +12,19 @@
 #include <limits>
 #include <type_traits>
 
-#include "warp.h"
+#include "block.h"
 
 #define __global__
 #define __device__
 #define __grid_constant__
 #define __launch_bounds__(...)
+// Gathered in one section, whose bounds the linker knows by these names. Only in kernels that are
+// no templates.
+#define __shared__ static __attribute__((section("host_cuda_shared")))
+extern "C" {
+extern unsigned char __start_host_cuda_shared[] __attribute__((weak, visibility("hidden")));
+extern unsigned char __stop_host_cuda_shared[] __attribute__((weak, visibility("hidden")));
+}
 
 struct uint3 {
   unsigned x, y, z;
@@ -30,10 +35,16 @@ struct alignas(8) uint2 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(8) float2 {
+  float x, y;
+};
 struct alignas(16) float4 {
   float x, y, z, w;
 };
 inline uint2 make_uint2(unsigned x, unsigned y) {
+  return {x, y};
+}
+inline float2 make_float2(float x, float y) {
   return {x, y};
 }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
@@ -121,39 +132,89 @@ inline __half __float2half_rn(float x) {
   return {static_cast<unsigned short>(sign | bits)};
 }
 
-inline uint32_t __ballot_sync(uint32_t mask, bool predicate) {
-  const uint32_t *values = host_cuda::exchange("__ballot_sync", mask, predicate ? 1u : 0u);
-  uint32_t ballot = 0;
-  for (int lane = 0; lane < host_cuda::kLanes; ++lane) ballot |= values[lane] << lane;
-  return ballot;
+namespace host_cuda {
+
+template <class T>
+struct Shuffled {
+  T value;
+  int lane_mask;
+};
+
+template <class T>
+void shuffle_xor(Shuffled<T> (&lanes)[kLanes]) {
+  T values[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) values[lane] = lanes[lane].value;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    lanes[lane].value = values[lane ^ lanes[lane].lane_mask];
+  }
 }
 
-inline uint32_t __shfl_xor_sync(uint32_t mask, uint32_t value, int lane_mask) {
-  const uint32_t *values = host_cuda::exchange("__shfl_xor_sync", mask, value);
-  return values[host_cuda::current_lane() ^ lane_mask];
+inline void ballot(uint32_t (&lanes)[kLanes]) {
+  uint32_t bits = 0;
+  for (int lane = 0; lane < kLanes; ++lane) bits |= lanes[lane] << lane;
+  for (uint32_t &value : lanes) value = bits;
+}
+
+}  // namespace host_cuda
+
+inline uint32_t __ballot_sync(uint32_t mask, bool predicate) {
+  return host_cuda::collective<uint32_t, host_cuda::ballot>(mask, predicate ? 1u : 0u);
+}
+
+template <class T>
+T __shfl_xor_sync(uint32_t mask, T value, int lane_mask) {
+  using Shuffled = host_cuda::Shuffled<T>;
+  return host_cuda::collective<Shuffled, host_cuda::shuffle_xor<T>>(mask, {value, lane_mask}).value;
+}
+
+inline void __syncthreads() {
+  host_cuda::the_block().meet_block();
+}
+
+// Result byte i is the byte of (y, x) that nibble i of the selector names.
+inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
+  const uint64_t bytes = static_cast<uint64_t>(y) << 32 | x;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t chosen = selector >> 4 * i & 7u;
+    result |= static_cast<uint32_t>(bytes >> 8 * chosen & 0xFFu) << 8 * i;
+  }
+  return result;
 }
 
 namespace host_cuda {
 
-// Runs a whole grid, one warp after another.
+struct Shape {
+  uint32_t grid[3];
+  uint32_t block[3];
+  uint32_t shared_bytes;  // dynamic shared memory
+};
+
+inline void poison_shared_memory() {
+  const auto bytes = __stop_host_cuda_shared - __start_host_cuda_shared;
+  memset(__start_host_cuda_shared, 0xFF, static_cast<size_t>(bytes));  // NaN as any float
+}
+
+// Runs a whole grid, one block after another.
 template <class Args>
-void launch(void (*kernel)(Args), const std::remove_const_t<Args> &args, const uint32_t (&grid)[3],
-            const uint32_t (&block)[3]) {
+void launch(void (*kernel)(Args), const std::remove_const_t<Args> &args, const Shape &shape) {
+  const uint32_t (&grid)[3] = shape.grid;
+  const uint32_t (&block)[3] = shape.block;
+  if (shape.shared_bytes != 0) throw std::runtime_error("no kernel takes dynamic shared memory");
   gridDim = {grid[0], grid[1], grid[2]};
   blockDim = {block[0], block[1], block[2]};
-  const uint32_t num_threads = block[0] * block[1] * block[2];
+  const int num_threads = static_cast<int>(block[0] * block[1] * block[2]);
   for (uint32_t z = 0; z < grid[2]; ++z) {
     for (uint32_t y = 0; y < grid[1]; ++y) {
       for (uint32_t x = 0; x < grid[0]; ++x) {
-        for (uint32_t first = 0; first < num_threads; first += kLanes) {
-          const auto enter_lane = [&](int lane) {
-            const uint32_t thread = first + static_cast<uint32_t>(lane);
-            blockIdx = {x, y, z};
-            threadIdx = {thread % block[0], thread / block[0] % block[1],
-                         thread / block[0] / block[1]};
-          };
-          run_warp(enter_lane, [&] { kernel(args); });
-        }
+        poison_shared_memory();
+        const auto enter_thread = [&](int index) {
+          const uint32_t thread = static_cast<uint32_t>(index);
+          blockIdx = {x, y, z};
+          threadIdx = {thread % block[0], thread / block[0] % block[1],
+                       thread / block[0] / block[1]};
+        };
+        the_block().run(num_threads, enter_thread, [&] { kernel(args); });
       }
     }
   }

@@ -1,0 +1,432 @@
+"""The engine's GPU runtime through real pycuda, on the software device.
+
+The driver is a test's own and the encoder is ONNX Runtime; everything between them is the product:
+buffers, copies, streams, the kernels' own sources. What the device reports as wrong (copies out of
+bounds, memory freed while in use, leaks) fails the test that caused it, see conftest.py.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import software_tensorrt
+from random_heads import random_head
+from software_driver import LAUNCH_FAILED, SoftwareCuda
+
+from engine import BackendError, DeviceMemoryError, Engine, PlanError
+from engine.bundle import read_manifest
+from engine.device.code import write_device_code
+from engine.head_file import write_head
+from engine.plan import PLANS, Profile
+from engine.sessions import onnxruntime_gpu
+from engine.types import Order, PositionPooling, Quantization
+
+TEXTS = [
+    "tide",
+    "the tide was out",
+    "a longer line about the harbour, its boats and the weather of that day " * 2,
+    ("was it out?", "it was"),
+    "",
+    *(f"number {i} of " + "many words " * (i % 7) for i in range(30)),
+]
+PROFILES = [
+    Profile((1, 1), (4, 16), (16, 16)),
+    Profile((1, 1), (4, 64), (8, 64)),
+]
+
+OpenEngine = Callable[..., Engine]
+
+
+def with_heads_and_plan(
+    bundle: Path, folder: Path, profiles: list[Profile] = PROFILES, flavour: str = "tensorrt"
+) -> Path:
+    """A copy of a bundle with a head for each position pooling, and a plan."""
+    shutil.copytree(bundle, folder)
+    spec = read_manifest(folder).spec
+    for seed, pooling in enumerate(PositionPooling):
+        head = random_head(spec, pooling.value, pooling, classes=2 + seed, seed=seed)
+        write_head(head, folder / "heads" / f"{pooling.value}.safetensors")
+    software_tensorrt.write_software_plan(folder, profiles, flavour)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def planned_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with three heads and a plan for the software device."""
+    return with_heads_and_plan(tiny_bundle, tmp_path_factory.mktemp("device") / "bundle")
+
+
+@pytest.fixture
+def device_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the head of a fat binary: the software device has the kernels already."""
+    path = tmp_path / "bitheads.fatbin"
+    write_device_code(path, struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0))
+    monkeypatch.setattr("engine.device.code.DEVICE_CODE", path)
+    return path
+
+
+@pytest.fixture
+def open_engine(
+    planned_bundle: Path,
+    software_cuda: SoftwareCuda,
+    device_code: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[OpenEngine]:
+    """Loads engines on the software device and closes them afterwards."""
+    monkeypatch.setitem(sys.modules, "tensorrt", software_tensorrt)
+    monkeypatch.setattr(software_tensorrt, "enqueue", software_cuda.enqueue)
+    opened: list[Engine] = []
+
+    def load(bundle: Path = planned_bundle, backend: str = "tensorrt") -> Engine:
+        opened.append(Engine.load(bundle, backend=backend))
+        return opened[-1]
+
+    yield load
+    for engine in opened:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def on_cpu(planned_bundle: Path) -> Engine:
+    return Engine.load(planned_bundle, backend="onnxruntime")
+
+
+def test_codes_are_those_of_the_cpu(open_engine: OpenEngine, on_cpu: Engine) -> None:
+    engine = open_engine()
+    assert engine.backend == "tensorrt fp16"
+    expected = on_cpu.encode(TEXTS)
+    for budget in (None, 20, 64, 200):
+        features = engine.encode(TEXTS, max_batch_tokens=budget)
+        np.testing.assert_array_equal(features.codes, expected.codes)
+        np.testing.assert_array_equal(features.offsets, expected.offsets)
+        stats = features.stats
+        assert (stats.num_texts, stats.num_tokens) == (len(TEXTS), len(features.codes))
+
+
+def test_answers_are_those_of_the_cpu(open_engine: OpenEngine, on_cpu: Engine) -> None:
+    engine = open_engine()
+    expected = on_cpu.predict(TEXTS)
+    stored = engine.encode(TEXTS)
+    for answers in (engine.predict(TEXTS), engine.predict_features(stored)):
+        assert list(answers) == list(expected)
+        for task, prediction in expected.items():
+            np.testing.assert_allclose(
+                answers[task].probabilities, prediction.probabilities, atol=2e-3
+            )
+            assert answers[task].labels == prediction.labels
+    some = engine.predict(TEXTS[:3], ["mean"])
+    assert list(some) == ["mean"]
+    np.testing.assert_allclose(some["mean"].logits, expected["mean"].logits[:3], atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("bert", {"thresholds": "mean"}),
+        ("roberta", {"layers": "0-2", "order": Order.SIGN_THEN_VOTE}),
+        ("bert", {"quantization": Quantization.UINT8}),
+        ("distilbert", {"quantization": Quantization.FLOAT16, "precision": "fp32"}),
+    ],
+    ids=["thresholds", "vote", "uint8", "float16"],
+)
+def test_every_kind_of_code(
+    build_bundle: Callable[..., Path],
+    open_engine: OpenEngine,
+    family: str,
+    options: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    bundle = with_heads_and_plan(build_bundle(family, **options), tmp_path / "bundle")
+    engine = open_engine(bundle)
+    with Engine.load(bundle, backend="onnxruntime") as on_cpu:
+        np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
+        answers, expected = engine.predict(TEXTS), on_cpu.predict(TEXTS)
+    for task, prediction in expected.items():
+        np.testing.assert_allclose(answers[task].probabilities, prediction.probabilities, atol=2e-3)
+
+
+def test_tensorrt_rtx_runs_on_its_own_graphs(
+    tiny_bundle: Path,
+    open_engine: OpenEngine,
+    on_cpu: Engine,
+    software_cuda: SoftwareCuda,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """It records graphs by itself, is told so, and none is recorded around it."""
+    monkeypatch.delitem(sys.modules, "tensorrt")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", software_tensorrt)
+    strategy = software_tensorrt.RtxCudaGraphStrategy
+    monkeypatch.setattr(software_tensorrt, "CudaGraphStrategy", strategy, raising=False)
+    engine = open_engine(with_heads_and_plan(tiny_bundle, tmp_path / "b", flavour="tensorrt-rtx"))
+    assert engine.backend == "tensorrt-rtx fp16"
+    expected = on_cpu.encode(TEXTS).codes
+    for _ in range(3):
+        np.testing.assert_array_equal(engine.encode(TEXTS).codes, expected)
+    assert software_cuda.counter("graph_launches") == 0
+
+
+class OnnxRuntimeOnHost(onnxruntime_gpu.Session):
+    """The CUDA provider's session on the CPU provider: device memory is the process's own here.
+
+    A run is work on the stream, as the CUDA provider's kernels are.
+    """
+
+    memory = "cpu"
+    driver: SoftwareCuda
+    failures: ClassVar[list[str]] = []
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._on = arguments[-1]
+
+    def _run(self, binding: Any) -> None:
+        if self.failures:
+            raise DeviceMemoryError(self.failures.pop())
+        self.driver.enqueue(self._on.handle, lambda: super(OnnxRuntimeOnHost, self)._run(binding))
+
+
+@pytest.fixture
+def onnxruntime_on_host(software_cuda: SoftwareCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntimeOnHost, "driver", software_cuda, raising=False)
+    monkeypatch.setitem(onnxruntime_gpu.PROVIDERS, "onnxruntime-cuda", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_gpu, "Session", OnnxRuntimeOnHost)
+    monkeypatch.setattr(onnxruntime_gpu, "provider_options", lambda device, stream: {})
+
+
+def test_onnxruntime_needs_no_plan(
+    onnxruntime_on_host: None, own_planned_bundle: Path, open_engine: OpenEngine, on_cpu: Engine
+) -> None:
+    shutil.rmtree(own_planned_bundle / PLANS)
+    engine = open_engine(own_planned_bundle, "onnxruntime-cuda")
+    assert engine.backend == "onnxruntime-cuda fp16"
+    expected = on_cpu.predict(TEXTS)
+    np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
+    for task, answer in engine.predict(TEXTS).items():
+        np.testing.assert_allclose(answer.probabilities, expected[task].probabilities, atol=2e-3)
+
+
+def test_auto_takes_onnxruntime_where_no_plan_fits(
+    onnxruntime_on_host: None, own_planned_bundle: Path, open_engine: OpenEngine
+) -> None:
+    shutil.rmtree(own_planned_bundle / PLANS)
+    assert open_engine(own_planned_bundle, "auto").backend == "onnxruntime-cuda fp16"
+
+
+def test_memory_that_runs_out_means_smaller_calls(
+    onnxruntime_on_host: None,
+    own_planned_bundle: Path,
+    open_engine: OpenEngine,
+    on_cpu: Engine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = open_engine(own_planned_bundle, "onnxruntime-cuda")
+    OnnxRuntimeOnHost.failures[:] = ["full", "full"]
+    with caplog.at_level(logging.WARNING, logger="bitheads"):
+        features = engine.encode(TEXTS)
+    np.testing.assert_array_equal(features.codes, on_cpu.encode(TEXTS).codes)
+    assert [r.message.startswith("the GPU is out of memory") for r in caplog.records] == [True] * 2
+    OnnxRuntimeOnHost.failures[:] = ["full"]
+    with pytest.raises(DeviceMemoryError, match="full"):
+        engine.encode(TEXTS[:1])
+
+
+def test_only_codes_and_answers_come_back(
+    open_engine: OpenEngine, software_cuda: SoftwareCuda
+) -> None:
+    engine = open_engine()
+    before = software_cuda.counter("bytes_to_host")
+    features = engine.encode(TEXTS)
+    after_codes = software_cuda.counter("bytes_to_host")
+    assert after_codes - before == features.codes.nbytes
+    answers = engine.predict(TEXTS)
+    after_answers = software_cuda.counter("bytes_to_host")
+    assert after_answers - after_codes == sum(p.logits.nbytes for p in answers.values())
+
+
+def test_nothing_is_allocated_after_loading(
+    open_engine: OpenEngine, software_cuda: SoftwareCuda
+) -> None:
+    engine = open_engine()
+    engine.predict(TEXTS)
+    allocations = software_cuda.counter("calls:cuMemAlloc")
+    for _ in range(3):
+        engine.predict(TEXTS)
+        engine.encode(TEXTS)
+    assert software_cuda.counter("calls:cuMemAlloc") == allocations
+
+
+def test_small_batches_become_graphs(open_engine: OpenEngine, software_cuda: SoftwareCuda) -> None:
+    """A shape's second call records it; from then on it is one launch."""
+    engine = open_engine()
+    first = engine.encode(["the tide was out"])
+    assert software_cuda.counter("graph_launches") == 0
+    for _ in range(3):
+        again = engine.encode(["the tide was out"])
+        np.testing.assert_array_equal(again.codes, first.codes)
+    assert software_cuda.counter("graph_launches") == 3
+    # Other words of about the same length take the same graph.
+    other = engine.encode(["a boat came"])
+    assert software_cuda.counter("graph_launches") == 4
+    np.testing.assert_array_equal(engine.encode(["a boat came"]).codes, other.codes)
+
+
+def test_old_graphs_are_forgotten(
+    open_engine: OpenEngine, on_cpu: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.device.encoder.MAX_GRAPHS", 2)
+    monkeypatch.setattr("engine.device.encoder.SEQ_STEP", 1)
+    engine = open_engine()
+    texts = ["a " * n for n in range(1, 7)] * 3
+    for text in texts:
+        np.testing.assert_array_equal(engine.encode([text]).codes, on_cpu.encode([text]).codes)
+
+
+def test_two_threads_take_turns(open_engine: OpenEngine, on_cpu: Engine) -> None:
+    engine = open_engine()
+    expected = on_cpu.encode(TEXTS)
+    with ThreadPoolExecutor(2) as threads:
+        for features in threads.map(engine.encode, [TEXTS] * 4):
+            np.testing.assert_array_equal(features.codes, expected.codes)
+
+
+def test_two_engines_share_the_device(open_engine: OpenEngine, on_cpu: Engine) -> None:
+    first, second = open_engine(), open_engine()
+    expected = on_cpu.encode(TEXTS).codes
+    np.testing.assert_array_equal(first.encode(TEXTS).codes, expected)
+    first.close()
+    np.testing.assert_array_equal(second.encode(TEXTS).codes, expected)
+
+
+def test_no_texts(open_engine: OpenEngine) -> None:
+    engine = open_engine()
+    assert engine.encode([]).codes.shape == (0, engine.spec.code_bytes)
+    assert engine.predict([])["mean"].logits.shape[0] == 0
+
+
+def test_heads_come_and_go(open_engine: OpenEngine, on_cpu: Engine, tmp_path: Path) -> None:
+    engine = open_engine()
+    head = random_head(engine.spec, "late", classes=7, seed=9)
+    path = tmp_path / "late.safetensors"
+    write_head(head, path)
+    engine.add_head(path)
+    late = engine.predict(TEXTS)["late"]
+    engine.remove_head("late")
+    assert "late" not in engine.predict(TEXTS)
+    on_cpu.add_head(path)
+    try:
+        expected = on_cpu.predict(TEXTS, ["late"])["late"]
+    finally:
+        on_cpu.remove_head("late")
+    np.testing.assert_allclose(late.probabilities, expected.probabilities, atol=2e-3)
+
+
+def test_a_failing_batch_leaves_the_engine_usable(
+    open_engine: OpenEngine, on_cpu: Engine, software_cuda: SoftwareCuda
+) -> None:
+    engine = open_engine()
+    software_cuda.fail("cuLaunchKernel", after_calls=2, status=LAUNCH_FAILED)
+    with pytest.raises(BackendError, match="the GPU failed while running the encoder"):
+        engine.encode(TEXTS, max_batch_tokens=40)
+    np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
+
+
+def test_little_memory_means_smaller_calls(
+    open_engine: OpenEngine,
+    on_cpu: Engine,
+    software_cuda: SoftwareCuda,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with open_engine() as engine:
+        roomy = engine._encoder.max_batch_tokens
+    peak = software_cuda.counter("device_bytes_peak")
+    software_cuda.set_total_memory(peak * 2 // 3)
+    with caplog.at_level(logging.WARNING, logger="bitheads"):
+        engine = open_engine()
+    assert 64 <= engine._encoder.max_batch_tokens < roomy
+    assert "the GPU has memory for" in caplog.text
+    np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
+
+
+def test_too_little_memory_is_an_error(
+    open_engine: OpenEngine, software_cuda: SoftwareCuda
+) -> None:
+    software_cuda.set_total_memory(20_000)
+    with pytest.raises(DeviceMemoryError, match=r"no memory left while .* Pass a smaller"):
+        open_engine()
+
+
+def test_a_text_beyond_every_profile(
+    open_engine: OpenEngine, planned_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(planned_bundle, tmp_path / "bundle"))
+    shutil.rmtree(bundle / PLANS)
+    software_tensorrt.write_software_plan(bundle, [Profile((1, 1), (1, 8), (4, 8))])
+    engine = open_engine(bundle)
+    assert len(engine.encode(["tide"]).codes) < 8
+    with pytest.raises(BackendError, match=r"a text of \d+ tokens.*larger profile"):
+        engine.encode([TEXTS[2]])
+
+
+@pytest.fixture
+def own_planned_bundle(planned_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(planned_bundle, tmp_path / "bundle"))
+
+
+def test_a_truncated_plan_is_refused(open_engine: OpenEngine, own_planned_bundle: Path) -> None:
+    plan = next((own_planned_bundle / PLANS).glob("*.plan"))
+    plan.write_bytes(plan.read_bytes()[:-1])
+    with pytest.raises(PlanError, match=r"python -m export\.plan"):
+        open_engine(own_planned_bundle)
+
+
+def test_another_gpu_is_refused(
+    open_engine: OpenEngine, own_planned_bundle: Path, software_cuda: SoftwareCuda
+) -> None:
+    software_cuda.set_compute_capability(9, 0)
+    with pytest.raises(PlanError, match=r"compute capability 8\.6, expected 9\.0"):
+        open_engine(own_planned_bundle)
+
+
+def test_auto_takes_the_gpu(planned_bundle: Path, open_engine: OpenEngine) -> None:
+    assert open_engine(backend="auto").backend == "tensorrt fp16"
+
+
+def test_auto_falls_back_with_one_warning(
+    open_engine: OpenEngine,
+    own_planned_bundle: Path,
+    software_cuda: SoftwareCuda,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    software_cuda.set_compute_capability(9, 0)
+    with caplog.at_level(logging.WARNING, logger="bitheads"):
+        engine = open_engine(own_planned_bundle, backend="auto")
+    assert engine.backend.startswith("openvino")
+    assert len(caplog.records) == 1
+    assert "running on the CPU" in caplog.text
+    assert "python -m export.plan" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "version"])
+def test_device_code_that_does_not_fit(
+    open_engine: OpenEngine, device_code: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = device_code.with_suffix(".json")
+    if damage == "missing":
+        device_code.unlink()
+    elif damage == "changed":
+        device_code.write_bytes(device_code.read_bytes() + b"\0")
+    else:
+        about.write_text(json.dumps({**json.loads(about.read_text()), "abi_version": 0}))
+    with pytest.raises(BackendError, match=r"device code .*python -m export\.device_code"):
+        open_engine()
