@@ -44,9 +44,8 @@ device: $(VENV)/.device $(VENV)/.pycuda ## all of CUDA and TensorRT that needs n
 	$(RUN) -m pytest tests/cuda/test_device_code.py tests/export/test_plan.py tests/device
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh
 
-# A plan is a cache that only this machine needs; an old one of another version is left alone.
+# The tests build a plan of their own; the benchmarks build one into the bundle if none there fits.
 test-gpu: $(VENV)/.gpu $(DEVICE_CODE) $(BUNDLE)/bundle.json ## on a machine with a GPU: its tests, then every measurement, one report
-	$(RUN) -m export.plan --bundle $(BUNDLE)
 	BITHEADS_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu tests/gpu
 	$(RUN) -m benchmarks gpu $(GPU_BENCHMARK)
 

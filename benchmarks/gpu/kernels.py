@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.gpu.context import Bench, Gpu
 from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
+from benchmarks.shapes import SHAPES as ENCODERS
 from engine import _kernels, pack
 
 SEQ = 64
@@ -26,8 +27,8 @@ class Layers:
 
 
 SHAPES = {
-    "RoBERTa-large": Layers(16, 1024, 16384),
-    "all-MiniLM-L6-v2": Layers(4, 384, 131072),
+    name: Layers(ENCODERS[name].pooled_layers, ENCODERS[name].dim, tokens)
+    for name, tokens in (("RoBERTa-large", 16384), ("all-MiniLM-L6-v2", 131072))
 }
 MODES: dict[str, dict[str, Any]] = {
     "sign": {"quantization": "sign", "order": "pool_then_sign"},

@@ -20,6 +20,7 @@ from benchmarks.gpu.kernels import Layers
 from benchmarks.gpu.outcome import Skip
 from benchmarks.gpu.texts import TextMaker
 from benchmarks.gpu.torch_peer import TorchPeer
+from benchmarks.shapes import Shape
 from engine import Engine, bundle
 from engine.encoder import CpuEncoder
 from engine.head_file import write_head
@@ -279,7 +280,7 @@ def test_heads_are_timed_by_number_of_tasks(bench: Bench, monkeypatch: pytest.Mo
 
 
 def test_an_encoder_of_any_shape_with_seeded_weights(tmp_path: Path) -> None:
-    shape = seeded.Shape(layers=1, dim=64, ffn_dim=128, attention_heads=4, max_length=64)
+    shape = Shape(1, 64, 128, 4, pooled_layers=1, max_length=64)
     output, source = seeded.make_seeded_bundle(tmp_path, shape)
     bench = Bench(output, source, FEW)
     manifest = bench.manifest

@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import software_tensorrt
+from test_gpu_heads import make_spec
 
 from benchmarks import __main__ as command_line
-from benchmarks import gpu_routine, record
+from benchmarks import gpu_routine, record, roofline
 from benchmarks.gpu import head_kernels, kernels, plans, speed
 from benchmarks.gpu.contenders import open_host_packing, open_uncaptured, open_without_graphs
 from benchmarks.gpu.context import Bench, Repeats
 from benchmarks.gpu.kernels import Layers
 from benchmarks.gpu.outcome import Skip
+from benchmarks.shapes import Shape
 from engine import Engine
+from engine.device.heads import DeviceHeads
 from engine.errors import PlanError
 from engine.plan import PLANS
 
@@ -133,3 +136,20 @@ def test_plans_are_found_or_built(
     assert built == [own.bundle]
     with pytest.raises(PlanError):  # a build that made nothing this machine can use
         plans.ensure_plan(own, gpu.device, rebuild=True)
+
+
+def test_the_roofline_counts_the_launches_that_there_are(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec("sign", 64)
+    monkeypatch.setattr("engine.device.heads.WORKSPACE_BYTES", 100_000)
+    for attention_heads, tasks in ((4, 1), (4, 9), (8, 40)):
+        heads = head_kernels.random_heads(spec, attention_heads, tasks)
+        shape = Shape(1, spec.dim, 128, attention_heads, pooled_layers=1)
+        with gpu.device.current("laying out heads"):
+            device_heads = DeviceHeads(gpu.device, gpu.code, spec, gpu.stream)
+            try:
+                got = device_heads.group(heads)._block_texts
+            finally:
+                device_heads.close()
+        assert got == roofline.block_texts(shape, tasks)

@@ -1,4 +1,4 @@
-"""The pycuda that `make device` builds: on a machine with a GPU it is NVIDIA's driver that it loads."""
+"""The pycuda that `make device` builds loads NVIDIA's driver on a machine with a GPU."""
 
 from __future__ import annotations
 
