@@ -3,11 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BUNDLE := bundles/all-MiniLM-L6-v2
+DEVICE_CODE := engine/device/bitheads.fatbin
 # Options of `python -m benchmarks gpu` in `make test-gpu`, such as --roberta-large or --quick.
 GPU_BENCHMARK ?=
 
 RUN := $(VENV)/bin/python
-SOURCES := $(shell find kernels -name '*.cpp' -o -name '*.h') CMakeLists.txt pyproject.toml constraints.txt
+KERNELS := $(shell find kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+SOURCES := $(filter %.cpp %.h,$(KERNELS)) CMakeLists.txt pyproject.toml constraints.txt
 CPP := $(shell find kernels tests/cuda tests/device -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # Holds for the build's own environment, too.
@@ -51,6 +53,11 @@ software-device: $(VENV)/.pycuda ## the GPU's runtime, through pycuda, on a devi
 	$(RUN) -m pytest tests/device
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh -k 'not every_kind'
 
+# The tests build a plan of their own; the benchmarks build one into the bundle if none there fits.
+test-gpu: $(VENV)/.gpu $(DEVICE_CODE) $(BUNDLE)/bundle.json ## on a machine with a GPU: its tests, then every measurement, one report
+	BITHEADS_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu tests/gpu
+	$(RUN) -m benchmarks gpu $(GPU_BENCHMARK)
+
 bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack
 	$(RUN) -m benchmarks parity
@@ -61,7 +68,7 @@ format: $(VENV)/.dev ## rewrite sources in the house format
 	$(VENV)/bin/clang-format -i $(CPP)
 
 clean: ## forget everything that was made
-	rm -rf $(VENV) build bundles
+	rm -rf $(VENV) build bundles engine/device/bitheads.*
 
 $(BUNDLE)/bundle.json: | $(VENV)/.demo
 	$(RUN) -m export.build --precision fp16 --output $(BUNDLE)
@@ -79,12 +86,17 @@ $(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --progress-bar off -e '.[dev]'
 	touch $@ $(VENV)/.demo
 
-# The CPU build of ONNX Runtime and the GPU's are one folder: the last one that is installed wins.
-$(VENV)/.gpu: pyproject.toml constraints.txt | $(VENV)/.device
+# The CPU build of ONNX Runtime and the GPU's are one folder: the last one that is installed wins,
+# so this comes after .dev each time. The compiler is needed before, the packages that come now may
+# bring parts of another one.
+$(VENV)/.gpu: $(VENV)/.dev | $(VENV)/.pycuda $(DEVICE_CODE)
 	$(RUN) -m pip install --progress-bar off -e '.[gpu,dev]'
 	$(RUN) -m pip uninstall --quiet --yes onnxruntime
 	$(RUN) -m pip install --quiet --progress-bar off --no-deps --force-reinstall onnxruntime-gpu
 	touch $@
+
+$(DEVICE_CODE): $(KERNELS) export/device_code.py | $(VENV)/.device
+	$(RUN) -m export.device_code
 
 # Pinned apart from the rest: a CUDA build of torch brings its own versions of some of these.
 $(VENV)/.device: pyproject.toml constraints-device.txt | $(VENV)/.dev
@@ -93,7 +105,8 @@ $(VENV)/.device: pyproject.toml constraints-device.txt | $(VENV)/.dev
 
 # From source, against the headers of those packages; -lcuda is the software driver, which at run
 # time has the name of NVIDIA's. pycuda takes its settings from the home folder: no curand, which
-# would be another 60 MB for nothing. A cached wheel may be linked with other things.
+# would be another 60 MB for nothing. A cached wheel may be linked with other things. On a machine
+# with a GPU it is NVIDIA's own driver that this pycuda loads: no CUDA toolkit is needed there.
 $(VENV)/.pycuda: constraints-device.txt | $(VENV)/.device
 	mkdir -p build/pycuda-home
 	$(RUN) tests/device/software_driver.py --pycuda-settings >build/pycuda-home/.aksetup-defaults.py

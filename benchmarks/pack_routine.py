@@ -12,12 +12,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
+from benchmarks.shapes import SHAPES as ENCODERS
 from engine import kernels_info, pack
 
 REPEATS = 15
 SHAPES = {
-    "all-MiniLM-L6-v2": {"layers": 4, "dim": 384, "rows": 32, "seq": 64},
-    "RoBERTa-large": {"layers": 16, "dim": 1024, "rows": 16, "seq": 64},
+    name: {
+        "layers": ENCODERS[name].pooled_layers,
+        "dim": ENCODERS[name].dim,
+        "rows": rows,
+        "seq": 64,
+    }
+    for name, rows in (("all-MiniLM-L6-v2", 32), ("RoBERTa-large", 16))
 }
 MODES = {
     "sign": {"quantization": "sign", "order": "pool_then_sign"},

@@ -10,10 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
-
 from benchmarks import record
+from benchmarks.shapes import SHAPES, Shape, random_model
 from engine import bundle
 from engine.types import FeatureSpec, LayerPooling, Order, Quantization
 from export.config import choose_layers
@@ -21,35 +19,6 @@ from export.encoder import Encoder
 from export.onnx_graph import export_graph
 from export.plan import build_plan, resolve_plan
 from export.plan_config import PlanConfig, default_profiles
-
-MAX_LENGTH = 512
-SHAPES: dict[str, tuple[Any, Any, dict[str, int]]] = {
-    "all-MiniLM-L6-v2": (
-        BertConfig,
-        BertModel,
-        {
-            "vocab_size": 30522,
-            "hidden_size": 384,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 12,
-            "intermediate_size": 1536,
-            "max_position_embeddings": MAX_LENGTH,
-        },
-    ),
-    "RoBERTa-large": (
-        RobertaConfig,
-        RobertaModel,
-        {
-            "vocab_size": 50265,
-            "hidden_size": 1024,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "intermediate_size": 4096,
-            "max_position_embeddings": MAX_LENGTH + 2,
-            "type_vocab_size": 1,
-        },
-    ),
-}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -59,12 +28,12 @@ def run(options: argparse.Namespace) -> None:
     """
     config = resolve_plan(PlanConfig(flavour="tensorrt-rtx"))
     result: dict[str, Any] = {"note": options.note, "shapes": {}}
-    for name in SHAPES:
+    for name, shape in SHAPES.items():
         with tempfile.TemporaryDirectory() as folder:
-            manifest = _write_graph(name, Path(folder))
+            manifest = _write_graph(name, shape, Path(folder))
             builds = []
             for count in (1, None):
-                profiles = default_profiles(MAX_LENGTH)[:count]
+                profiles = default_profiles(shape.max_length)[:count]
                 started_s = time.perf_counter()
                 plan = build_plan(Path(folder), manifest, replace(config, profiles=profiles), _say)
                 assert plan is not None
@@ -86,21 +55,19 @@ def run(options: argparse.Namespace) -> None:
     record.write("plan", "python -m benchmarks plan", result)
 
 
-def _write_graph(name: str, folder: Path) -> bundle.Manifest:
-    make_config, make_model, shape = SHAPES[name]
+def _write_graph(name: str, shape: Shape, folder: Path) -> bundle.Manifest:
     _say(f"{name}: exporting")
-    torch.manual_seed(0)
-    config = make_config(**shape, attn_implementation="eager")
+    model = random_model(shape).half()
     encoder = Encoder(
         name=name,
-        model=make_model(config, add_pooling_layer=False).half(),
+        model=model,
         tokenizer=None,
-        model_type=config.model_type,
-        num_layers=config.num_hidden_layers,
-        attention_heads=config.num_attention_heads,
-        dim=config.hidden_size,
-        max_length=MAX_LENGTH,
-        pad_id=config.pad_token_id,
+        model_type=shape.family,
+        num_layers=shape.layers,
+        attention_heads=shape.attention_heads,
+        dim=shape.dim,
+        max_length=shape.max_length,
+        pad_id=model.config.pad_token_id,
         weights_sha256="0" * 64,
     )
     layers = choose_layers(None, encoder.num_layers, LayerPooling.MEAN)
@@ -120,7 +87,7 @@ def _write_graph(name: str, folder: Path) -> bundle.Manifest:
             encoder.model_type,
             encoder.num_layers,
             encoder.attention_heads,
-            MAX_LENGTH,
+            encoder.max_length,
             encoder.pad_id,
             "fp16",
         ),

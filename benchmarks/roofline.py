@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
+from benchmarks.shapes import SHAPES, Shape
+from engine.device import heads
 from export.device_code import ARCHITECTURES
 
-FP16_BYTES = 2
+FP16_BYTES, FP32_BYTES = 2, 4
 BATCH_TOKENS = 16384
 """engine.device.encoder.MAX_BATCH_TOKENS."""
 TEXT_TOKENS = 50
@@ -23,11 +25,15 @@ TEXT_TOKENS = 50
 TASK_COUNTS = (1, 14, 100, 1000)
 CLASSES = 3
 
-# Tiles of kernels/cuda: packed_attention_pool_args.h, grouped_dense_args.h.
-GROUP_COLUMNS = 16
-SCORE_TOKENS, POOL_TOKENS, TILE_TOKENS = 32, 16, 64
-SIGN_DIM, UNIT_DIM = 128, 32
-DENSE_TEXTS, DENSE_OUTPUTS, MMA_OUTPUTS = 64, 64, 8
+CALL_TEXTS = BATCH_TOKENS // TEXT_TOKENS
+
+# Tiles of kernels/cuda; a test compares them with its sources.
+GROUP_COLUMNS, SLICE_DIM, UNIT_DIM, SIGN_DIM = 16, 1024, 32, 128
+TILE_TOKENS = 64  # of signs
+SCORE_TOKENS, POOL_TOKENS = TILE_TOKENS // 2, 16  # a tile's tokens are rounded up to these
+FRAGMENT_READERS = 2  # warps of a block that read each query fragment
+DENSE_TEXTS, DENSE_OUTPUTS, DENSE_DEPTH = 64, 64, 32
+WARP_TEXTS, FEW_OUTPUTS = 16, DENSE_OUTPUTS // 2  # a tile's are rounded up to these
 
 
 @dataclass(frozen=True)
@@ -92,32 +98,6 @@ class Fractions:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """An encoder, and how many of its layers are pooled. Heads have as many attention heads."""
-
-    layers: int
-    dim: int
-    ffn_dim: int
-    attention_heads: int
-    pooled_layers: int
-
-    @property
-    def code_bytes(self) -> int:
-        return _ceil_div(self.dim, 8)
-
-    @property
-    def hidden_bytes(self) -> int:
-        """Of a token's pooled layers in fp16, which is what leaves the GPU without our kernel."""
-        return self.pooled_layers * self.dim * FP16_BYTES
-
-
-SHAPES = {
-    "RoBERTa-large": Shape(24, 1024, 4096, 16, 16),
-    "all-MiniLM-L6-v2": Shape(6, 384, 1536, 12, 4),
-}
-
-
-@dataclass(frozen=True)
 class Work:
     """What a stage does for one token of a full batch.
 
@@ -170,26 +150,44 @@ def encoder(shape: Shape) -> Work:
 def pool_and_pack(shape: Shape) -> Work:
     """Every activation is read once; a conversion and a sum each."""
     return Work(
-        memory_bytes=shape.hidden_bytes + shape.code_bytes,
+        memory_bytes=_hidden_bytes(shape) + _code_bytes(shape),
         fp32_ops=2 * shape.pooled_layers * shape.dim,
     )
 
 
-def packed_attention_pool(shape: Shape, tasks: int) -> Work:
-    """For each text and group of 16 queries: scores of queries in two fp16 parts, weighted sums."""
+def block_texts(shape: Shape, tasks: int) -> int:
+    """Texts that one launch of the heads takes: what lies between the stages is bounded."""
     columns = tasks * shape.attention_heads
-    groups = _ceil_div(columns, GROUP_COLUMNS)
+    halves = columns * _round_up(shape.dim, UNIT_DIM) + 2 * tasks * shape.dim
+    text_bytes = halves * FP16_BYTES + tasks * CLASSES * FP32_BYTES
+    return max(1, min(heads.MAX_BLOCK_TEXTS, heads.WORKSPACE_BYTES // text_bytes))
+
+
+def launches(shape: Shape, tasks: int) -> list[int]:
+    """Texts of each launch of a full call."""
+    most = block_texts(shape, tasks)
+    return [min(most, CALL_TEXTS - start) for start in range(0, CALL_TEXTS, most)]
+
+
+def packed_attention_pool(shape: Shape, tasks: int) -> Work:
+    """For each text, group of 16 queries and slice: scores of queries in two fp16 parts over all
+    slices, weighted sums of its own."""
+    columns = tasks * shape.attention_heads
+    groups, slices = _ceil_div(columns, GROUP_COLUMNS), _ceil_div(shape.dim, SLICE_DIM)
     score_dim, pool_dim = _round_up(shape.dim, SIGN_DIM), _round_up(shape.dim, UNIT_DIM)
     scores = 2 * 2 * GROUP_COLUMNS * _round_up(TEXT_TOKENS, SCORE_TOKENS) * score_dim
     sums = 2 * GROUP_COLUMNS * _round_up(TEXT_TOKENS, POOL_TOKENS) * pool_dim
-    queries = 2 * GROUP_COLUMNS * score_dim * FP16_BYTES  # of a group
+    queries = groups * 2 * GROUP_COLUMNS * score_dim * FP16_BYTES
+    queries_once = len(launches(shape, tasks)) * queries / (CALL_TEXTS * TEXT_TOKENS)
     tiles = _ceil_div(TEXT_TOKENS, TILE_TOKENS)
     pooled = columns * pool_dim * FP16_BYTES
     return Work(
-        memory_bytes=shape.code_bytes + pooled / TEXT_TOKENS + groups * queries / BATCH_TOKENS,
-        # Two warps of a block read each fragment; codes are read again by each further group.
-        l2_bytes=2 * groups * tiles * queries / TEXT_TOKENS + (groups - 1) * shape.code_bytes,
-        tensor_flops=groups * (scores + sums) / TEXT_TOKENS,
+        memory_bytes=_code_bytes(shape) + pooled / TEXT_TOKENS + queries_once,
+        # Every group's and slice's block reads all codes.
+        l2_bytes=FRAGMENT_READERS * slices * tiles * queries / TEXT_TOKENS
+        - queries_once
+        + (groups * slices - 1) * _code_bytes(shape),
+        tensor_flops=groups * (slices * scores + sums) / TEXT_TOKENS,
         heads=True,
     )
 
@@ -197,18 +195,26 @@ def packed_attention_pool(shape: Shape, tasks: int) -> Work:
 def dense(shape: Shape, tasks: int) -> Work:
     """Value projection head by head, inner layer, output layer, as three products a task.
 
-    Weights pass through the cache once for 64 texts, inputs once for 64 outputs.
+    A launch reads weights from memory, and from the cache again for each further 64 of its texts;
+    inputs are read again for each further 64 outputs.
     """
     d, h = shape.dim, shape.attention_heads
-    texts = BATCH_TOKENS / TEXT_TOKENS
-    memory = l2 = flops = 0.0
-    for groups, n, k in ((h, d // h, d), (1, d, d), (1, CLASSES, d)):
-        weights = groups * n * k * FP16_BYTES
-        inputs, outputs = groups * k * FP16_BYTES, groups * n * FP16_BYTES
-        memory += weights / texts + inputs + outputs
-        l2 += weights / DENSE_TEXTS + inputs * _ceil_div(n, DENSE_OUTPUTS)
-        flops += 2 * groups * _round_up(n, MMA_OUTPUTS) * k
-    per_token = tasks / TEXT_TOKENS
+    sizes = launches(shape, tasks)
+    text_tiles = sum(_ceil_div(size, DENSE_TEXTS) for size in sizes)
+    padded_texts = sum(_round_up(size, WARP_TEXTS) for size in sizes)
+    memory = l2 = flops = 0.0  # of a call
+    for groups, n, k, item in (
+        (h, d // h, d, FP16_BYTES),
+        (1, d, d, FP16_BYTES),
+        (1, CLASSES, d, FP32_BYTES),
+    ):
+        depth = _round_up(k, DENSE_DEPTH)
+        weights = groups * n * depth * FP16_BYTES
+        inputs = CALL_TEXTS * groups * k * FP16_BYTES
+        memory += weights * len(sizes) + inputs + CALL_TEXTS * groups * n * item
+        l2 += weights * (text_tiles - len(sizes)) + inputs * (_ceil_div(n, DENSE_OUTPUTS) - 1)
+        flops += 2 * groups * padded_texts * _round_up(n, FEW_OUTPUTS) * depth
+    per_token = tasks / (CALL_TEXTS * TEXT_TOKENS)
     return Work(memory * per_token, l2 * per_token, flops * per_token, heads=True)
 
 
@@ -270,6 +276,10 @@ def compute(fractions: Fractions | None = None) -> dict[str, object]:
             "batch_tokens": BATCH_TOKENS,
             "padding": 0,
             "classes": CLASSES,
+            "texts_in_a_launch_of_heads": {
+                name: {str(tasks): block_texts(shape, tasks) for tasks in TASK_COUNTS}
+                for name, shape in SHAPES.items()
+            },
             "fractions_of_peak": asdict(fractions),
             "encoder_is_one_perfectly_overlapped_stage": True,
             "launches_and_latency": "left out",
@@ -293,8 +303,20 @@ def _bus(shape: Shape, gpu: Gpu, fractions: Fractions) -> dict[str, dict[str, fl
                 "share_of_encoder": num_bytes / bytes_per_s / encoder_s,
             }
         )
-        for name, num_bytes in (("codes", shape.code_bytes), ("hidden_states", shape.hidden_bytes))
+        for name, num_bytes in (
+            ("codes", _code_bytes(shape)),
+            ("hidden_states", _hidden_bytes(shape)),
+        )
     }
+
+
+def _code_bytes(shape: Shape) -> int:
+    return _ceil_div(shape.dim, 8)
+
+
+def _hidden_bytes(shape: Shape) -> int:
+    """Of a token's pooled layers in fp16, which is what leaves the GPU without our kernel."""
+    return shape.pooled_layers * shape.dim * FP16_BYTES
 
 
 def _work(work: Work) -> dict[str, float]:

@@ -219,6 +219,11 @@ def table(reports: list[KernelResources]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    return exit_code(lambda: _run(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.device_code", description=(__doc__ or "").split(": ", 1)[1]
     )
@@ -231,8 +236,7 @@ def main(argv: list[str] | None = None) -> int:
         help="the fat binary (default: where the engine looks, %(default)s)",
     )
     add("--json", action="store_true", help="print the report as JSON")
-    arguments = parser.parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:

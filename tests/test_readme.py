@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 import shlex
@@ -14,7 +15,7 @@ from engine import Engine
 from engine.head_file import write_head
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/gpu.md")
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -61,4 +62,32 @@ def test_the_python_example_runs(
 def test_links_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / target).exists(), target
+        assert ((ROOT / document).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_extras_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = project.split("[project.optional-dependencies]")[1].split("[tool.")[0]
+    extras = set(re.findall(r"^(\w+) = \[", table, re.MULTILINE))
+    for named in re.findall(r"(?:bitheads|\.)\[([\w,]+)\]", text):
+        assert set(named.split(",")) <= extras, named
+
+
+def test_files_and_options_of_the_gpu_document_exist() -> None:
+    text = (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    made = {"build/gpu-report.md", "benchmarks/results/gpu.json"}
+    for path in re.findall(r"`((?:tests|engine|benchmarks|build)/[\w./-]+)`", text):
+        assert path in made or (ROOT / path).exists(), path
+    usage = importlib.import_module("benchmarks.gpu_options")
+    parser = argparse.ArgumentParser()
+    usage.add_options(parser)
+    shown = text.split("Its options:")[1].split("\n\n")[0]
+    for option in re.findall(r"--[a-z-]+", shown):
+        assert option in parser.format_help(), option
+    targets = re.findall(
+        r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    for target in re.findall(r"(?:^    |`)make ([\w-]+)", text, re.MULTILINE):
+        assert target in targets, target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -11,21 +11,52 @@ from benchmarks.gpu.context import Bench, Predictor
 from benchmarks.gpu.outcome import Skip
 from benchmarks.gpu.speed import Open
 from engine import Engine, bundle
-from engine.encoder import CpuEncoder
+from engine.encoder import CpuEncoder, open_encoder
 from engine.head_file import SUFFIX
 from engine.plan import MODULES, graph_sha256
+from engine.types import Text
 
 
-def open_engine(backend: str, cuda_graphs: bool = True) -> Open:
+def open_engine(backend: str) -> Open:
     @contextmanager
     def opened(bench: Bench) -> Iterator[Predictor]:
         require(backend)
         with Engine.load(bench.bundle, backend=backend) as engine:
-            if not cuda_graphs:
-                without_graphs(engine)
             yield engine
 
     return opened
+
+
+@contextmanager
+def open_without_graphs(bench: Bench) -> Iterator[Engine]:
+    """The engine on TensorRT with every kernel launched by the host.
+
+    Raises Skip for TensorRT-RTX, which records graphs by itself.
+    """
+    require("tensorrt")
+    with open_uncaptured(bench) as (engine, could_capture):
+        if not could_capture:
+            raise Skip(
+                f"{engine.backend} records CUDA graphs by itself: there is nothing to leave."
+            )
+        yield engine
+
+
+@contextmanager
+def open_uncaptured(bench: Bench) -> Iterator[tuple[Engine, bool]]:
+    """The engine on TensorRT, recording no graphs, and whether it would record any."""
+    manifest = bench.manifest
+    calibration = bundle.read_calibration(bench.bundle, manifest.spec)
+    encoder: Any = open_encoder(bench.bundle, manifest, calibration, "tensorrt")
+    could_capture, encoder.cuda_graphs = encoder.cuda_graphs, False
+    with Engine(manifest, bench.tokenizer, encoder, calibration) as engine:
+        add_heads(engine, bench)
+        yield engine, could_capture
+
+
+def add_heads(engine: Engine, bench: Bench) -> None:
+    for path in sorted((bench.bundle / bundle.HEADS).glob(f"*{SUFFIX}")):
+        engine.add_head(path)
 
 
 def require(backend: str) -> None:
@@ -41,12 +72,6 @@ def require(backend: str) -> None:
                 f"onnxruntime {onnxruntime.__version__} has the providers {found}. Type: "
                 "pip uninstall onnxruntime; pip install --force-reinstall onnxruntime-gpu"
             )
-
-
-def without_graphs(engine: Engine) -> None:
-    """For comparisons alone, hence no option of the engine."""
-    encoder: Any = engine._encoder
-    encoder._uses_graphs = False
 
 
 @contextmanager
@@ -67,6 +92,14 @@ def open_torch(bench: Bench) -> Iterator[Predictor]:
         peer.close()
         del peer
         torch.cuda.empty_cache()
+
+
+class BoundedEngine(Engine):
+    """An engine whose calls keep to what its encoder has room for, as DeviceEncoder's do."""
+
+    def _tokenize(self, texts: Sequence[Text], max_batch_tokens: int | None) -> Any:
+        most = self._encoder.max_batch_tokens
+        return super()._tokenize(texts, min(max_batch_tokens or most, most))
 
 
 @contextmanager
@@ -92,9 +125,8 @@ def open_host_packing(bench: Bench) -> Iterator[Predictor]:
             calibration = bundle.read_calibration(bench.bundle, manifest.spec)
             encoder = CpuEncoder(session, manifest.spec, calibration)
             encoder.max_batch_tokens = session.max_batch_tokens
-            engine = Engine(manifest, bench.tokenizer, encoder, calibration)
-            for path in sorted((bench.bundle / bundle.HEADS).glob(f"*{SUFFIX}")):
-                engine.add_head(path)
+            engine = BoundedEngine(manifest, bench.tokenizer, encoder, calibration)
+            add_heads(engine, bench)
             yield engine
         finally:
             session.close()
@@ -105,7 +137,7 @@ def open_host_packing(bench: Bench) -> Iterator[Predictor]:
 
 CONTENDERS: dict[str, Open] = {
     "tensorrt": open_engine("tensorrt"),
-    "tensorrt, no CUDA graphs": open_engine("tensorrt", cuda_graphs=False),
+    "tensorrt, no CUDA graphs": open_without_graphs,
     "onnxruntime-cuda": open_engine("onnxruntime-cuda"),
     "torch fp16": open_torch,
     "tensorrt, packed on the CPU": open_host_packing,

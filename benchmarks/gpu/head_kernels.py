@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.context import Bench, Gpu
-from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
+from benchmarks.gpu.outcome import Outcome, attempt, rounded
 from engine.head_file import FoldedHead
 from engine.types import FeatureSpec, PositionPooling
 
@@ -43,10 +43,10 @@ def random_heads(spec: FeatureSpec, attention_heads: int, count: int) -> list[Fo
     return [replace(first, task=f"random-{i}") for i in range(count)]
 
 
-def time_heads(gpu: Gpu, bench: Bench, texts: int = TEXTS) -> dict[str, Outcome]:
+def time_heads(gpu: Gpu, bench: Bench, texts: int | None = None) -> dict[str, Outcome]:
     """For each number of tasks: ms of a full call, ns a token, ns a token and task."""
     return {
-        str(tasks): attempt(f"  heads of {tasks} tasks", _time, gpu, bench, tasks, texts)
+        str(tasks): attempt(f"  heads of {tasks} tasks", _time, gpu, bench, tasks, texts or TEXTS)
         for tasks in TASK_COUNTS
     }
 
@@ -54,8 +54,6 @@ def time_heads(gpu: Gpu, bench: Bench, texts: int = TEXTS) -> dict[str, Outcome]
 def _time(gpu: Gpu, bench: Bench, tasks: int, texts: int) -> dict[str, Any]:
     from engine.device.heads import DeviceHeads
 
-    if DeviceHeads is None:
-        raise Skip("this version of the engine has no heads on the GPU.")
     cuda, spec = gpu.device.cuda, bench.manifest.spec
     tokens = texts * TEXT_TOKENS
     rng = np.random.default_rng(1)

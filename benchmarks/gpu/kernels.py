@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmarks.gpu.context import Bench, Gpu
 from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
-from engine import Engine, _kernels, pack
+from benchmarks.shapes import SHAPES as ENCODERS
+from engine import _kernels, pack
 
 SEQ = 64
 DTYPES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -26,8 +27,8 @@ class Layers:
 
 
 SHAPES = {
-    "RoBERTa-large": Layers(16, 1024, 16384),
-    "all-MiniLM-L6-v2": Layers(4, 384, 131072),
+    name: Layers(ENCODERS[name].pooled_layers, ENCODERS[name].dim, tokens)
+    for name, tokens in (("RoBERTa-large", 16384), ("all-MiniLM-L6-v2", 131072))
 }
 MODES: dict[str, dict[str, Any]] = {
     "sign": {"quantization": "sign", "order": "pool_then_sign"},
@@ -39,7 +40,9 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-def pool_and_pack(gpu: Gpu, repeats: int, shapes: dict[str, Layers] = SHAPES) -> dict[str, Outcome]:
+def pool_and_pack(
+    gpu: Gpu, repeats: int, shapes: dict[str, Layers] | None = None
+) -> dict[str, Outcome]:
     """Every shape, type and mode: GB of hidden states read a second, and times a copy of them.
 
     A copy reads and writes each byte, the kernel writes few: half a copy's time is the ideal.
@@ -48,7 +51,7 @@ def pool_and_pack(gpu: Gpu, repeats: int, shapes: dict[str, Layers] = SHAPES) ->
         f"{name}, {dtype}": attempt(
             f"  pool_and_pack, {name}, {dtype}", _of_shape, gpu, shape, dtype, repeats
         )
-        for name, shape in shapes.items()
+        for name, shape in (shapes or SHAPES).items()
         for dtype in DTYPES
     }
 
@@ -120,12 +123,11 @@ def _as_bytes(values: np.ndarray, dtype: str) -> np.ndarray:
 
 def share_of_encoder(bench: Bench, budget: int = 16384) -> dict[str, Any]:
     """pool_and_pack's time over the encoder's, by the engine's own events, without CUDA graphs."""
-    from benchmarks.gpu.contenders import require, without_graphs
+    from benchmarks.gpu.contenders import open_uncaptured, require
 
     require("tensorrt")
     texts = bench.maker.random_texts(bench.repeats.texts)
-    with Engine.load(bench.bundle, backend="tensorrt") as engine:
-        without_graphs(engine)
+    with open_uncaptured(bench) as (engine, _):
         engine.encode(texts, max_batch_tokens=budget)
         stats = engine.encode(texts, max_batch_tokens=budget).stats
     return {

@@ -6,11 +6,12 @@ No such weights are on the package index, and this project fetches none from els
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 from benchmarks.gpu.head_kernels import random_heads
+from benchmarks.shapes import SHAPES, Shape, random_model
 from engine import bundle
 from engine.head_file import SUFFIX, write_head
 from export.config import BuildConfig
@@ -21,15 +22,6 @@ HEADS = 14
 SENTENCES = 60
 MIN_SIGN_AGREEMENT = 0.99
 """Random weights leave more features near zero than trained ones do."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    layers: int = 24
-    dim: int = 1024
-    ffn_dim: int = 4096
-    attention_heads: int = 16
-    max_length: int = 512
 
 
 def make_seeded_bundle(
@@ -43,7 +35,7 @@ def make_seeded_bundle(
     if (output / bundle.MANIFEST).is_file():
         return output, str(source)
     folder.mkdir(parents=True, exist_ok=True)
-    save_encoder(source, shape or Shape())
+    save_encoder(source, shape or SHAPES["RoBERTa-large"])
     texts = folder / "calibration.txt"
     texts.write_text("\n".join(_sentences()[:: len(_sentences()) // SENTENCES]), encoding="utf-8")
     manifest = make_bundle(
@@ -62,9 +54,8 @@ def make_seeded_bundle(
 
 def save_encoder(folder: Path, shape: Shape) -> None:
     """A RoBERTa with a byte-level BPE tokenizer learned from the shipped sentences."""
-    import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+    from transformers import PreTrainedTokenizerFast
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.BPE())
@@ -92,18 +83,7 @@ def save_encoder(folder: Path, shape: Shape) -> None:
         mask_token="<mask>",
         model_max_length=shape.max_length,
     )
-    torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=len(fast),
-        pad_token_id=fast.pad_token_id,
-        hidden_size=shape.dim,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.attention_heads,
-        intermediate_size=shape.ffn_dim,
-        max_position_embeddings=shape.max_length + fast.pad_token_id + 1,
-        type_vocab_size=1,
-    )
-    RobertaModel(config, add_pooling_layer=False).eval().save_pretrained(folder)
+    random_model(replace(shape, vocab_size=len(fast))).save_pretrained(folder)
     fast.save_pretrained(folder)
 
 

@@ -89,7 +89,12 @@ class DeviceSession(Protocol):
 
 
 class DeviceEncoder:
-    """See engine.encoder.Encoder. Calls from several threads take turns."""
+    """See engine.encoder.Encoder. Calls from several threads take turns.
+
+    Attributes:
+        cuda_graphs: whether small calls are recorded: where the session can be. Benchmarks and
+            tests turn it off, between calls, to see what it is worth.
+    """
 
     def __init__(
         self,
@@ -99,7 +104,6 @@ class DeviceEncoder:
         spec: FeatureSpec,
         calibration: Calibration | None,
         stream: Any,
-        cuda_graphs: bool = True,
     ) -> None:
         """Allocates all buffers. Raises DeviceMemoryError if not even one text would fit."""
         self.name = f"{session.backend} {session.precision}"
@@ -110,7 +114,7 @@ class DeviceEncoder:
         self._stream = stream
         self._lock = threading.Lock()
         self._is_closed = False
-        self._uses_graphs = cuda_graphs and session.capturable
+        self.cuda_graphs = session.capturable
         self._graphs: OrderedDict[tuple[int, int], Graph | None] = OrderedDict()
         self.max_batch_tokens = min(MAX_BATCH_TOKENS, session.max_tokens())
         self._memory: list[Any] = []
@@ -323,7 +327,7 @@ class DeviceEncoder:
 
     def _recorded_shape(self, rows: int, seq: int) -> tuple[int, int]:
         """The shape that is run: small ones are rounded up, so that few graphs serve them all."""
-        if not self._uses_graphs or rows * seq > GRAPH_TOKENS:
+        if not self.cuda_graphs or rows * seq > GRAPH_TOKENS:
             return rows, seq
         rounded_rows = 1 << (rows - 1).bit_length()
         rounded_seq = -(-seq // SEQ_STEP) * SEQ_STEP
@@ -336,7 +340,7 @@ class DeviceEncoder:
     def _encode_and_pack(self, rows: int, seq: int, slot: _Slot) -> None:
         """The encoder and pool_and_pack; from a shape's second call on, as a graph."""
         shape = rows, seq
-        records = self._uses_graphs and rows * seq <= GRAPH_TOKENS
+        records = self.cuda_graphs and rows * seq <= GRAPH_TOKENS
         if not records or shape not in self._graphs:
             self._session.enqueue(rows, seq, keep=records)
             slot.encoded.record(self._stream)

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from random_heads import random_head
 
 from benchmarks.gpu import accuracy, head_kernels, kernels, seeded, speed
-from benchmarks.gpu.contenders import CONTENDERS, open_engine
+from benchmarks.gpu.contenders import CONTENDERS, BoundedEngine, open_engine
 from benchmarks.gpu.context import Bench, Gpu, Repeats, labels
 from benchmarks.gpu.host_session import HostSession
 from benchmarks.gpu.kernels import Layers
 from benchmarks.gpu.outcome import Skip
 from benchmarks.gpu.texts import TextMaker
 from benchmarks.gpu.torch_peer import TorchPeer
+from benchmarks.shapes import Shape
 from engine import Engine, bundle
 from engine.encoder import CpuEncoder
 from engine.head_file import write_head
@@ -206,7 +207,8 @@ def test_hidden_states_come_back_from_the_device(bench: Bench, most_rows: int) -
     encoder = CpuEncoder(session, spec, None)
     encoder.max_batch_tokens = session.max_batch_tokens
     texts = bench.shipped_texts[:30]
-    got = Engine(bench.manifest, bench.tokenizer, encoder).encode(texts)
+    engine = BoundedEngine(bench.manifest, bench.tokenizer, encoder)
+    got = engine.encode(texts, max_batch_tokens=1 << 20)  # more than there is room for
     plain = open_session(bench.bundle / bundle.GRAPH, bench.manifest.output_names, "onnxruntime")
     on_cpu = CpuEncoder(plain, spec, None)
     on_cpu.max_batch_tokens = session.max_batch_tokens
@@ -278,7 +280,7 @@ def test_heads_are_timed_by_number_of_tasks(bench: Bench, monkeypatch: pytest.Mo
 
 
 def test_an_encoder_of_any_shape_with_seeded_weights(tmp_path: Path) -> None:
-    shape = seeded.Shape(layers=1, dim=64, ffn_dim=128, attention_heads=4, max_length=64)
+    shape = Shape(1, 64, 128, 4, pooled_layers=1, max_length=64)
     output, source = seeded.make_seeded_bundle(tmp_path, shape)
     bench = Bench(output, source, FEW)
     manifest = bench.manifest

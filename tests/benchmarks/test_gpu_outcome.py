@@ -183,6 +183,7 @@ def test_a_failed_measurement_ends_in_an_error_after_the_report(
         raise ZeroDivisionError("x")
 
     monkeypatch.setattr(gpu_routine.kernels, "pool_and_pack", fail)
+    monkeypatch.setattr("benchmarks.gpu.contenders.find_spec", lambda name: None)
     options = _options(bundle=tiny_bundle, only=["plan", "kernels"])
     with pytest.raises(BackendError, match="1 measurements failed:\n  kernels: ZeroDivisionError"):
         gpu_routine.run(options)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks import record, roofline
-from benchmarks.roofline import GPUS, SHAPES, Fractions, Gpu, Shape, Work
+from benchmarks.roofline import GPUS, Fractions, Gpu, Work
+from benchmarks.shapes import SHAPES, Shape
 from engine.device.encoder import MAX_BATCH_TOKENS
+from engine.types import LayerPooling
+from export.config import choose_layers
+
+ROOT = Path(__file__).parent.parent.parent
 
 TINY = Shape(layers=1, dim=128, ffn_dim=256, attention_heads=2, pooled_layers=3)
 
@@ -55,18 +62,74 @@ def test_counts_of_attention_pooling() -> None:
     assert one.tensor_flops * 50 == 2 * 16 * 128 * (2 * 64 + 64)
     assert two.tensor_flops == 2 * one.tensor_flops
     fragments = 2 * 16 * 128 * 2
-    assert one.memory_bytes == pytest.approx(
-        16 + 4 * 128 * 2 / 50 + fragments / roofline.BATCH_TOKENS
-    )
-    assert one.l2_bytes == pytest.approx(2 * fragments / 50)
-    assert two.l2_bytes == pytest.approx(2 * 2 * fragments / 50 + 16)
+    once = fragments / (327 * 50)
+    assert one.memory_bytes == pytest.approx(16 + 4 * 128 * 2 / 50 + once)
+    assert one.l2_bytes == pytest.approx(2 * fragments / 50 - once)
+    assert two.l2_bytes == pytest.approx(2 * (2 * fragments / 50 - once) + 16)
+
+
+def test_slices_take_all_scores_again() -> None:
+    wide = replace(TINY, dim=2048)
+    work = roofline.packed_attention_pool(wide, 2)
+    assert work.tensor_flops * 50 == 2 * 16 * 2048 * (2 * 2 * 64 + 64)
 
 
 def test_counts_of_the_dense_stage() -> None:
     work = roofline.dense(TINY, 1)
-    multiplications = 128 * 128 + 128 * 128 + 8 * 128  # three classes take a tile of eight
-    assert work.tensor_flops * 50 == pytest.approx(2 * multiplications)
+    # 128 values, 128 inner outputs; three classes take half a tile of 64. 327 texts take 336.
+    assert work.tensor_flops * 50 == pytest.approx(2 * 128 * (128 + 128 + 32) * 336 / 327)
+    weights = 128 * (128 + 128 + 3) * 2
+    inputs, outputs = (2 * 128 + 128 + 128) * 2, (128 + 128) * 2 + 3 * 4
+    assert work.memory_bytes * 50 == pytest.approx(weights / 327 + inputs + outputs)
+    # Six tiles of texts; the inner layer's outputs are two tiles.
+    assert work.l2_bytes * 50 == pytest.approx(5 * weights / 327 + 128 * 2)
     assert roofline.dense(TINY, 10).memory_bytes == pytest.approx(10 * work.memory_bytes)
+
+
+def test_many_tasks_take_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert roofline.launches(TINY, 1) == [327]
+    text_bytes = (2 * 128 + 2 * 128) * 2 + 3 * 4
+    monkeypatch.setattr("engine.device.heads.WORKSPACE_BYTES", 100 * text_bytes)
+    assert roofline.launches(TINY, 1) == [100, 100, 100, 27]
+    assert roofline.launches(TINY, 1000) == [1] * 327
+
+
+def constants(name: str) -> dict[str, int]:
+    """Those of a file of kernels/cuda that are plain numbers."""
+    source = (ROOT / "kernels/cuda" / name).read_text(encoding="utf-8")
+    found = re.findall(r"constexpr int (k\w+) = (\d+);", source)
+    return {constant: int(value) for constant, value in found}
+
+
+def test_tiles_are_those_of_the_kernels() -> None:
+    pool = constants("packed_attention_pool_args.h")
+    assert pool["kGroupColumns"] == roofline.GROUP_COLUMNS
+    assert pool["kSliceDim"] == roofline.SLICE_DIM
+    assert pool["kUnitDim"] == roofline.UNIT_DIM
+    assert pool["kStepDim"] * pool["kSignSteps"] == roofline.SIGN_DIM
+    header = (ROOT / "kernels/cuda/packed_attention_pool_args.h").read_text(encoding="utf-8")
+    assert f"return quantization == BH_SIGN ? {roofline.TILE_TOKENS} :" in header
+    kernel = (ROOT / "kernels/cuda/packed_attention_pool.cuh").read_text(encoding="utf-8")
+    parts = constants("packed_attention_pool.cuh")["kScoreParts"]
+    assert pool["kPoolWarps"] == parts * roofline.FRAGMENT_READERS
+    # Half of the score tiles, of 8 tokens for each reader, or all of them.
+    assert "kFewTiles = (kScoreTiles + 1) / 2;" in kernel
+    assert "tokens <= kFewTiles * 16" in kernel
+    assert f"token < tokens; token += {roofline.POOL_TOKENS})" in kernel
+
+    dense = constants("grouped_dense_args.h")
+    assert dense["kDenseTexts"] == roofline.DENSE_TEXTS
+    assert dense["kDenseOutputs"] == roofline.DENSE_OUTPUTS
+    assert dense["kDenseDepth"] == roofline.DENSE_DEPTH
+    assert dense["kDenseTexts"] == dense["kDenseWarps"] * roofline.WARP_TEXTS
+    kernel = (ROOT / "kernels/cuda/grouped_dense.cuh").read_text(encoding="utf-8")
+    assert "if (outputs_ <= kDenseOutputs / 2)" in kernel
+    assert roofline.FEW_OUTPUTS * 2 == roofline.DENSE_OUTPUTS
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_as_many_layers_are_pooled_as_a_build_pools(shape: Shape) -> None:
+    assert len(choose_layers(None, shape.layers, LayerPooling.MEAN)) == shape.pooled_layers
 
 
 def test_time_is_that_of_the_scarcest_resource() -> None:

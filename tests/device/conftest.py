@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import struct
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import host_kernels
@@ -65,3 +67,41 @@ def cuda(software_cuda: SoftwareCuda) -> Iterator[Any]:
         gc.collect()  # what needs this context to be freed
         context.pop()
         context.detach()
+
+
+@pytest.fixture(scope="session")
+def planned_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with three heads and a plan for the software device; not to be written to."""
+    import software_tensorrt
+
+    folder = tmp_path_factory.mktemp("device") / "bundle"
+    return software_tensorrt.with_heads_and_plan(tiny_bundle, folder)
+
+
+@pytest.fixture
+def device_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the head of a fat binary: the software device has the kernels already."""
+    from engine.device.code import write_device_code
+
+    path = tmp_path / "bitheads.fatbin"
+    write_device_code(path, struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0))
+    monkeypatch.setattr("engine.device.code.DEVICE_CODE", path)
+    return path
+
+
+@pytest.fixture
+def tensorrt_in_software(software_cuda: SoftwareCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`import tensorrt` gives software_tensorrt, on the software device."""
+    import software_tensorrt
+
+    monkeypatch.setitem(sys.modules, "tensorrt", software_tensorrt)
+    monkeypatch.setattr(software_tensorrt, "enqueue", software_cuda.enqueue)
+
+
+@pytest.fixture
+def gpu(software_cuda: SoftwareCuda, device_code: Path) -> Iterator[Any]:
+    """The fixture of tests/gpu, on the software device."""
+    from benchmarks.gpu.context import open_gpu
+
+    with open_gpu() as opened:
+        yield opened

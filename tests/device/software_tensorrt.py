@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -19,9 +20,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from random_heads import random_head
 
 from engine.bundle import GRAPH, read_manifest
+from engine.head_file import write_head
 from engine.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
+from engine.types import PositionPooling
 
 __version__ = "10.99.0.1"
 ACTIVATION_BYTES = 4096
@@ -208,3 +212,22 @@ def write_software_plan(bundle: Path, profiles: list[Profile], flavour: str = "t
         plan_sha256=hashlib.sha256(data).hexdigest(),
     )
     return write_plan(bundle, info, data)
+
+
+PROFILES = [
+    Profile((1, 1), (4, 16), (16, 16)),
+    Profile((1, 1), (4, 64), (8, 64)),
+]
+
+
+def with_heads_and_plan(
+    bundle: Path, folder: Path, profiles: list[Profile] = PROFILES, flavour: str = "tensorrt"
+) -> Path:
+    """A copy of a bundle with a head for each position pooling, and a plan."""
+    shutil.copytree(bundle, folder)
+    spec = read_manifest(folder).spec
+    for seed, pooling in enumerate(PositionPooling):
+        head = random_head(spec, pooling.value, pooling, classes=2 + seed, seed=seed)
+        write_head(head, folder / "heads" / f"{pooling.value}.safetensors")
+    write_software_plan(folder, profiles, flavour)
+    return folder

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import struct
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +21,13 @@ import pytest
 import software_tensorrt
 from random_heads import random_head
 from software_driver import LAUNCH_FAILED, SoftwareCuda
+from software_tensorrt import with_heads_and_plan
 
 from engine import BackendError, DeviceMemoryError, Engine, PlanError
-from engine.bundle import read_manifest
-from engine.device.code import write_device_code
 from engine.head_file import write_head
 from engine.plan import PLANS, Profile
 from engine.sessions import BACKENDS, onnxruntime_gpu
-from engine.types import Order, PositionPooling, Quantization
+from engine.types import Order, Quantization
 
 TEXTS = [
     "tide",
@@ -39,52 +37,14 @@ TEXTS = [
     "",
     *(f"number {i} of " + "many words " * (i % 7) for i in range(30)),
 ]
-PROFILES = [
-    Profile((1, 1), (4, 16), (16, 16)),
-    Profile((1, 1), (4, 64), (8, 64)),
-]
-
 OpenEngine = Callable[..., Engine]
-
-
-def with_heads_and_plan(
-    bundle: Path, folder: Path, profiles: list[Profile] = PROFILES, flavour: str = "tensorrt"
-) -> Path:
-    """A copy of a bundle with a head for each position pooling, and a plan."""
-    shutil.copytree(bundle, folder)
-    spec = read_manifest(folder).spec
-    for seed, pooling in enumerate(PositionPooling):
-        head = random_head(spec, pooling.value, pooling, classes=2 + seed, seed=seed)
-        write_head(head, folder / "heads" / f"{pooling.value}.safetensors")
-    software_tensorrt.write_software_plan(folder, profiles, flavour)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def planned_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with three heads and a plan for the software device."""
-    return with_heads_and_plan(tiny_bundle, tmp_path_factory.mktemp("device") / "bundle")
-
-
-@pytest.fixture
-def device_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with the head of a fat binary: the software device has the kernels already."""
-    path = tmp_path / "bitheads.fatbin"
-    write_device_code(path, struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0))
-    monkeypatch.setattr("engine.device.code.DEVICE_CODE", path)
-    return path
 
 
 @pytest.fixture
 def open_engine(
-    planned_bundle: Path,
-    software_cuda: SoftwareCuda,
-    device_code: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    planned_bundle: Path, device_code: Path, tensorrt_in_software: None
 ) -> Iterator[OpenEngine]:
     """Loads engines on the software device and closes them afterwards."""
-    monkeypatch.setitem(sys.modules, "tensorrt", software_tensorrt)
-    monkeypatch.setattr(software_tensorrt, "enqueue", software_cuda.enqueue)
     opened: list[Engine] = []
 
     def load(bundle: Path = planned_bundle, backend: str = "tensorrt") -> Engine:

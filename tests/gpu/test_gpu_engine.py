@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.gpu.contenders import without_graphs
+from benchmarks.gpu.contenders import open_uncaptured
 from benchmarks.gpu.context import Bench
 from engine import Engine
+from engine.device.graphs import Graph
 from engine.errors import BackendError
 from engine.types import PackedFeatures, Predictions, Text
 
@@ -95,23 +96,34 @@ def test_batches_do_not_matter(bench: Bench, engine: Engine) -> None:
         assert agreement(engine.encode(texts, max_batch_tokens=budget), together) >= 0.999
 
 
-def test_cuda_graphs_change_nothing(bench: Bench, plan_bundle: Path, gpu: Any) -> None:
+def test_cuda_graphs_change_nothing(
+    bench: Bench, plan_bundle: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """First call, recording and launches of a graph, at shapes that recording need not round up."""
     batches = [
         [bench.maker.text(seq)[0] for _ in range(rows)] for rows, seq in ((1, 16), (4, 32), (8, 64))
     ]
-    codes = []
-    for uses_graphs in (True, False):
-        with Engine.load(plan_bundle, backend="tensorrt") as engine:
-            if not uses_graphs:
-                without_graphs(engine)
-            runs = [np.concatenate([engine.encode(b).codes for b in batches]) for _ in range(4)]
-            encoder: Any = engine._encoder
-            assert bool(encoder._graphs) == (uses_graphs and encoder._session.capturable)
-        for run in runs[1:]:
-            np.testing.assert_array_equal(run, runs[0])
-        codes.append(runs[0])
-    np.testing.assert_array_equal(codes[0], codes[1])
+    launched: list[Graph] = []
+    launch = Graph.launch
+
+    def noted(graph: Graph, stream: Any) -> None:
+        launched.append(graph)
+        launch(graph, stream)
+
+    monkeypatch.setattr(Graph, "launch", noted)
+
+    def run(engine: Engine) -> NDArray[np.uint8]:
+        runs = [np.concatenate([engine.encode(b).codes for b in batches]) for _ in range(4)]
+        for again in runs[1:]:
+            np.testing.assert_array_equal(again, runs[0])
+        return runs[0]
+
+    with open_uncaptured(bench) as (engine, could_capture):
+        expected = run(engine)
+    assert not launched
+    with Engine.load(plan_bundle, backend="tensorrt") as engine:
+        np.testing.assert_array_equal(run(engine), expected)
+    assert bool(launched) == could_capture
 
 
 def test_threads_take_turns(bench: Bench, engine: Engine) -> None:

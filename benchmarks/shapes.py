@@ -1,0 +1,53 @@
+"""The encoders that benchmarks are about, as numbers: no model is needed to count with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An encoder, and how many of its layers are pooled. Task heads have its attention heads.
+
+    Attributes:
+        family: "bert" or "roberta".
+        max_length: of a text, in tokens.
+    """
+
+    layers: int
+    dim: int
+    ffn_dim: int
+    attention_heads: int
+    pooled_layers: int
+    vocab_size: int = 50265
+    max_length: int = 512
+    family: str = "roberta"
+
+
+SHAPES = {
+    "RoBERTa-large": Shape(24, 1024, 4096, 16, pooled_layers=16),
+    "all-MiniLM-L6-v2": Shape(6, 384, 1536, 12, pooled_layers=4, vocab_size=30522, family="bert"),
+}
+
+
+def random_model(shape: Shape) -> Any:
+    """A transformers model of that shape in fp32, its random weights the same each time."""
+    import torch
+    from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+
+    sizes: dict[str, Any] = {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.dim,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.attention_heads,
+        "intermediate_size": shape.ffn_dim,
+        "attn_implementation": "eager",
+    }
+    torch.manual_seed(0)
+    if shape.family == "bert":
+        bert = BertConfig(max_position_embeddings=shape.max_length, **sizes)
+        return BertModel(bert, add_pooling_layer=False).eval()
+    # Positions begin after that of padding, which is 1.
+    positions = {"max_position_embeddings": shape.max_length + 2, "type_vocab_size": 1}
+    return RobertaModel(RobertaConfig(**positions, **sizes), add_pooling_layer=False).eval()
