@@ -156,10 +156,12 @@ def pool_and_pack(shape: Shape) -> Work:
 
 
 def block_texts(shape: Shape, tasks: int) -> int:
-    """Texts that one launch of the heads takes: what lies between the stages is bounded."""
-    columns = tasks * shape.attention_heads
-    halves = columns * _round_up(shape.dim, UNIT_DIM) + 2 * tasks * shape.dim
-    text_bytes = halves * FP16_BYTES + tasks * CLASSES * FP32_BYTES
+    """Texts that one launch of the heads takes: what lies between the stages is bounded, and tasks
+    are cut into parts before texts get few."""
+    halves = shape.attention_heads * _round_up(shape.dim, UNIT_DIM) + 2 * shape.dim
+    head_bytes = halves * FP16_BYTES
+    most_heads = max(1, heads.WORKSPACE_BYTES // heads.MIN_BLOCK_TEXTS // head_bytes)
+    text_bytes = min(tasks, most_heads) * head_bytes
     return max(1, min(heads.MAX_BLOCK_TEXTS, heads.WORKSPACE_BYTES // text_bytes))
 
 

@@ -34,6 +34,8 @@ PLANS = "plans"
 PLAN_SUFFIX, METADATA_SUFFIX = ".plan", ".json"
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Flavour of TensorRT -> the module that builds and runs its plans."""
+RTX_LEAVES_OUT = ("9", "10")
+"""Compute capabilities, before the point, that TensorRT-RTX is not made for: data center GPUs."""
 
 _MAX_METADATA_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -236,7 +238,10 @@ def find_plan(
             found.append((path.stat().st_mtime, path.name, plan))
     if found:
         return max(found)[-1]
-    command = rebuild_command(bundle_folder, flavour, [compute_capability])
+    if compute_capability.split(".")[0] in RTX_LEAVES_OUT:
+        command = rebuild_command(bundle_folder, "tensorrt")
+    else:
+        command = rebuild_command(bundle_folder, flavour, [compute_capability])
     there = "".join(f"\n  {misfit}" for misfit in misfits) or " There are none."
     raise PlanError(
         f"bundle {bundle_folder}: no plan for {flavour} {version}, compute capability "

@@ -24,7 +24,7 @@ from engine.whole_file import write_whole
 DEVICE_CODE = Path(__file__).with_name("bitheads.fatbin")
 FIX = (
     "Make it with `python -m export.device_code` in a clone of the repository; that needs "
-    "pip install '.[device]', but no GPU."
+    "pip install -e '.[device]' -c constraints-device.txt, but no GPU."
 )
 
 DEFAULT_SHARED_BYTES = 48 << 10

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -217,21 +217,26 @@ class DeviceEncoder:
 
     def close(self) -> None:
         """Frees the device memory. Nothing else may be called afterwards."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        with self._lock, self._device.current("freeing the encoder's buffers"):
-            self._stream.synchronize()
-            for graph in self._graphs.values():
-                if graph is not None:
-                    graph.close()
-            self._graphs.clear()
-            self._session.close()
-            self._heads.close()
-            self._code.close()
-            self._free(self._memory)
-            self._slots.clear()
-        self._device.close()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            with self._device.current("freeing the encoder's buffers"):
+                # After a failed launch the driver refuses all that follows, and frees it at the end
+                # of the program: the failure has been reported by the call that met it.
+                with suppress(self._device.cuda.Error):
+                    self._stream.synchronize()
+                    for graph in self._graphs.values():
+                        if graph is not None:
+                            graph.close()
+                    self._session.close()
+                    self._heads.close()
+                    self._code.close()
+                    self._free(self._memory)
+                self._graphs.clear()
+                self._slots.clear()
+                self._stream = None
+            self._device.close()
 
     def _run(
         self, batches: Iterable[PlacedBatch], heads: Sequence[FoldedHead] | None
@@ -267,7 +272,8 @@ class DeviceEncoder:
                     yield slots[0]
                     idle.append(slots.pop(0))
             finally:  # also when the caller stops early: the slots' memory is used again
-                self._stream.synchronize()
+                with suppress(self._device.cuda.Error):  # that of the failure is on its way
+                    self._stream.synchronize()
 
     def _pieces(self, batch: PlacedBatch) -> Iterator[PlacedBatch]:
         """The batch in pieces that the session and the buffers can take."""
@@ -312,13 +318,10 @@ class DeviceEncoder:
         cuda.memcpy_htod_async(self._rows, slot.rows[: 2 * rows + 1], stream)
         self._encode_and_pack(rows, seq, slot)
         num_rows, num_tokens = batch.texts.size, int(slot.offsets[-1])
+        slot.packed.record(stream)
         if group is None:
-            slot.packed.record(stream)
-            codes = slot.codes[:num_tokens]
-            if num_tokens:
-                cuda.memcpy_dtoh_async(codes, self._codes, stream)
+            cuda.memcpy_dtoh_async(slot.codes[:num_tokens], self._codes, stream)
         else:
-            slot.packed.record(stream)
             slot.group = group
             slot.reserve_logits(num_rows * group.num_classes)
             offsets = self._rows + 8 * rows
@@ -357,8 +360,15 @@ class DeviceEncoder:
                 self._session.enqueue(rows, seq, keep=True)
                 self._pack(rows, seq, slot)
 
-            graph = self._graphs[shape] = Graph(self._stream, record)
-        graph.launch(self._stream)
+            try:
+                graph = self._graphs[shape] = Graph(self._stream, record)
+            except BackendError as error:
+                # As text: a record that a handler keeps must not keep the slot's memory.
+                logger.warning("no CUDA graphs from now on: %s", str(error))
+                self.cuda_graphs = False
+                record()
+        if graph is not None:
+            graph.launch(self._stream)
         slot.encoded.record(self._stream)
 
     def _forget_old_graphs(self) -> None:
@@ -401,7 +411,8 @@ class _Slot:
         rows: int64 [2 * tokens + 1], the rows' lengths, then their offsets and the end.
         codes: uint8 [tokens, code_bytes], row after row.
         logits: float32 [rows * classes].
-        batch, group: what is in flight. offsets: int64 [rows + 1], of its rows in `codes`.
+        batch, group, num_positions: what is in flight.
+        offsets: int64 [rows + 1], of its rows in `codes`.
     """
 
     def __init__(self, cuda: Any, tokens: int, inputs: int, code_bytes: int) -> None:
@@ -412,6 +423,7 @@ class _Slot:
         self.logits = np.empty(0, np.float32)
         self.started, self.encoded, self.packed, self.done = (cuda.Event() for _ in range(4))
         self.batch: PlacedBatch
+        self.num_positions = 0
         self.group: HeadGroup
         self.offsets: NDArray[np.int64]
 
@@ -424,6 +436,7 @@ class _Slot:
             padded[num_rows:] = 0
             padded[:, num_seq:] = 0
         self.batch = batch
+        self.num_positions = rows * seq
         lengths, offsets = self.rows[:rows], self.rows[rows : 2 * rows + 1]
         lengths[:num_rows] = batch.tokens.lengths
         lengths[num_rows:] = 0
@@ -442,7 +455,7 @@ class _Slot:
             num_texts=self.batch.texts.size,
             num_tokens=num_tokens,
             num_batches=1,
-            num_padding=self.batch.tokens.input_ids.size - num_tokens,
+            num_padding=self.num_positions - num_tokens,
             encode_s=1e-3 * self.encoded.time_since(self.started),
             pack_s=1e-3 * self.packed.time_since(self.encoded),
             heads_s=1e-3 * self.done.time_since(self.packed),

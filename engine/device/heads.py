@@ -1,4 +1,4 @@
-"""Task heads on a GPU: four launches for any number of tasks.
+"""Task heads on a GPU: four launches for some dozens of tasks.
 
     codes ─▶ packed_attention_pool ─▶ grouped_dense: values ─▶ hidden ─▶ output ─▶ logits
 
@@ -10,7 +10,7 @@ nothing is compiled or planned again. Weights are float16 with a power of two a 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,15 @@ from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Predictio
 WORKSPACE_BYTES = 256 << 20
 """Bound on what lies between the stages, whatever the number of texts (one text aside)."""
 
+MIN_BLOCK_TEXTS = 128
+"""Tasks are cut into parts such that so many texts fit the workspace: a part's weights are read
+once for all of them."""
+
 MAX_BLOCK_TEXTS = 1024
 MAX_BLOCK_CODES = 64 << 20
 """Texts, and bytes of their codes, that go through the heads together."""
 
+ALIGNMENT = 256
 MAX_GROUPS = 4
 """Sets of heads that are kept laid out: all of a bundle's, and those asked for by name."""
 
@@ -66,13 +71,24 @@ class DeviceHeads:
         key = tuple(heads)
         group = self._groups.get(key)
         if group is None:
-            if len(self._groups) >= MAX_GROUPS:
-                self._stream.synchronize()
-                self._groups.popitem(last=False)[1].close()
-            group = HeadGroup(self._device, self._code, self._spec, self._stream, heads)
+            self._forget(MAX_GROUPS - 1)
+            try:
+                group = self._lay_out(heads)
+            except self._device.cuda.MemoryError:
+                self._forget(0)
+                group = self._lay_out(heads)
             self._groups[key] = group
         self._groups.move_to_end(key)
         return group
+
+    def _lay_out(self, heads: Sequence[FoldedHead]) -> HeadGroup:
+        return HeadGroup(self._device, self._code, self._spec, self._stream, heads)
+
+    def _forget(self, kept: int) -> None:
+        """Frees all but so many groups, those used last."""
+        while len(self._groups) > kept:
+            self._stream.synchronize()
+            self._groups.popitem(last=False)[1].close()
 
     def predict(
         self, features: PackedFeatures, heads: Sequence[FoldedHead]
@@ -101,18 +117,7 @@ class DeviceHeads:
         for group in self._groups.values():
             group.close()
         self._groups.clear()
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """One launch of grouped_dense: its kind and its rows of the table."""
-
-    kind: str
-    groups: NDArray[Any]
-
-    @property
-    def largest_n(self) -> int:
-        return int(self.groups["n"].max())
+        self._stream = None
 
 
 class HeadGroup:
@@ -130,15 +135,29 @@ class HeadGroup:
         stream: Any,
         heads: Sequence[FoldedHead],
     ) -> None:
+        """Raises pycuda's MemoryError if the device has no room for them."""
         self._cuda = device.cuda
         self._code = code
-        self._spec = spec
         self._stream = stream
         self._memory: list[Any] = []
         self._classes = [len(head.labels) for head in heads]
         self.num_classes = sum(self._classes)
+        arena = _Arena()
+        parts = [_Part(part, spec, arena) for part in _cut_by_tasks(heads, spec)]
+        largest = max(part.text_bytes for part in parts)
+        self._block_texts = max(1, min(MAX_BLOCK_TEXTS, WORKSPACE_BYTES // largest))
         try:
-            self._lay_out(heads)
+            base = self._upload(arena.content())
+            workspace = self._allocate(largest * self._block_texts)
+            self._logits = self._allocate(4 * self.num_classes * self._block_texts)
+            first_class = 0
+            self._parts = []
+            for part in parts:
+                logits = self._logits + 4 * first_class
+                part.place(base, workspace, self._block_texts, logits, self.num_classes)
+                tables = [self._upload(stage.groups) for stage in part.stages]
+                self._parts.append((part, tables))
+                first_class += part.num_classes
         except BaseException:
             self.close()
             raise
@@ -155,7 +174,9 @@ class HeadGroup:
         """
         for start in range(0, num_texts, self._block_texts):
             texts = min(self._block_texts, num_texts - start)
-            self._launch(codes, offsets + 8 * start, texts)
+            for part, tables in self._parts:
+                for launch in part.launches(codes, offsets + 8 * start, texts, tables):
+                    self._code.launch(launch, self._stream)
             chosen = logits[start * self.num_classes : (start + texts) * self.num_classes]
             self._cuda.memcpy_dtoh_async(chosen, self._logits, self._stream)
 
@@ -169,134 +190,184 @@ class HeadGroup:
             memory.free()
         self._memory.clear()
 
-    def _launch(self, codes: int, offsets: int, texts: int) -> None:
-        spec = self._spec
-        launches = [
-            _kernels.plan_attention_pool(
-                codes,
-                offsets,
-                texts,
-                spec.quantization.value,
-                spec.dim,
-                self._num_columns,
-                self._queries,
-                self._column_scale,
-                self._first_token_bias,
-                self._pooled,
-            )
-        ]
-        launches += [
-            _kernels.plan_grouped_dense(
-                table, len(stage.groups), stage.largest_n, texts, stage.kind
-            )
-            for stage, table in self._stages
-        ]
-        for launch in launches:
-            self._code.launch(launch, self._stream)
-
-    def _lay_out(self, heads: Sequence[FoldedHead]) -> None:
-        """Uploads queries, weights and tables, and allocates what lies between the stages."""
-        dim = self._spec.dim
-        columns = _Columns(heads, dim)
-        self._num_columns = len(columns.queries)
-        fragments, scale = _kernels.lay_out_queries(columns.queries, self._spec.quantization.value)
-        self._queries = self._upload(fragments)
-        self._column_scale = self._upload(scale)
-        self._first_token_bias = self._upload(columns.first_token_bias)
-
-        pooled_dim = _kernels.pooled_dim(dim)
-        attending = [head for head in heads if head.query is not None]
-        widths = {
-            "pooled": (2, self._num_columns * pooled_dim),
-            "values": (2, len(attending) * dim),
-            "hidden": (2, sum(head.dense_bias.size for head in heads)),
-            "logits": (4, self.num_classes),
-        }
-        text_bytes = sum(item * width for item, width in widths.values())
-        self._block_texts = max(1, min(MAX_BLOCK_TEXTS, WORKSPACE_BYTES // text_bytes))
-        self._pooled, values, hidden, self._logits = (
-            self._allocate(item * max(1, width) * self._block_texts)
-            for item, width in widths.values()
-        )
-
-        value_rows, hidden_rows, output_rows = [], [], []
-        next_value = next_hidden = next_class = 0
-        for head, column in zip(heads, columns.first, strict=True):
-            source = self._pooled + 2 * column * pooled_dim
-            source_stride = widths["pooled"][1]
-            if head.query is not None and head.value is not None:
-                size = dim // len(head.query)  # of an attention head
-                for i in range(len(head.query)):
-                    weights = self._upload_weights(head.value[i * size : (i + 1) * size], None)
-                    output = values + 2 * (next_value + i * size)
-                    value_rows.append(
-                        (
-                            source + 2 * i * pooled_dim,
-                            *weights,
-                            output,
-                            source_stride,
-                            widths["values"][1],
-                            size,
-                            dim,
-                        )
-                    )
-                source, source_stride = values + 2 * next_value, widths["values"][1]
-                next_value += dim
-            inner, classes = head.dense_bias.size, len(head.labels)
-            hidden_rows.append(
-                (
-                    source,
-                    *self._upload_weights(head.dense, head.dense_bias),
-                    hidden + 2 * next_hidden,
-                    source_stride,
-                    widths["hidden"][1],
-                    inner,
-                    dim,
-                )
-            )
-            output_rows.append(
-                (
-                    hidden + 2 * next_hidden,
-                    *self._upload_weights(head.output, head.output_bias),
-                    self._logits + 4 * next_class,
-                    widths["hidden"][1],
-                    self.num_classes,
-                    classes,
-                    inner,
-                )
-            )
-            next_hidden += inner
-            next_class += classes
-        self._stages = []
-        for kind, rows in (
-            ("value", value_rows),
-            ("hidden", hidden_rows),
-            ("output", output_rows),
-        ):
-            if rows:
-                table = np.array(rows, GROUP)
-                self._stages.append((_Stage(kind, table), self._upload(table)))
-
-    def _upload_weights(
-        self, weights: NDArray[np.float32], bias: NDArray[np.float32] | None
-    ) -> tuple[int, int, int]:
-        """Addresses of the laid-out weights, their scale, and the bias (0 if there is none)."""
-        halves, scale = _kernels.lay_out_dense(np.ascontiguousarray(weights))
-        return (
-            self._upload(halves),
-            self._upload(scale),
-            0 if bias is None else self._upload(bias),
-        )
-
-    def _upload(self, content: bytes | NDArray[Any]) -> int:
-        array = np.frombuffer(content, np.uint8) if isinstance(content, bytes) else content
+    def _upload(self, array: NDArray[Any]) -> int:
         address = self._allocate(array.nbytes)
-        self._cuda.memcpy_htod(address, np.ascontiguousarray(array))
+        self._cuda.memcpy_htod(address, array)
         return address
 
     def _allocate(self, num_bytes: int) -> int:
         self._memory.append(self._cuda.mem_alloc(num_bytes))
         return int(self._memory[-1])
+
+
+class _Arena:
+    """Weights on their way to the device, in one piece."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, content: bytes) -> int:
+        """Its offset, a multiple of ALIGNMENT."""
+        offset = self._size
+        padding = -len(content) % ALIGNMENT
+        self._pieces += [content, bytes(padding)]
+        self._size += len(content) + padding
+        return offset
+
+    def content(self) -> NDArray[np.uint8]:
+        return np.frombuffer(b"".join(self._pieces), np.uint8)
+
+
+@dataclass
+class _Stage:
+    """One launch of grouped_dense: its kind, and its rows of the table."""
+
+    kind: str
+    groups: NDArray[Any]
+
+
+class _Part:
+    """Heads that share four launches.
+
+    Offsets come first, addresses with `place`: `weights`, `scale` and `bias` are the arena's,
+    `input` and `output` count within the workspace, where each stage's results for all texts of a
+    block follow those of the stage before.
+
+    Attributes:
+        text_bytes: of the workspace, a text.
+        num_classes: of its heads.
+        stages: once placed.
+    """
+
+    def __init__(self, heads: Sequence[FoldedHead], spec: FeatureSpec, arena: _Arena) -> None:
+        self._heads = heads
+        self._spec = spec
+        self._columns = columns = _Columns(heads, spec.dim)
+        self._pooled_dim = _kernels.pooled_dim(spec.dim)
+        self.num_classes = sum(len(head.labels) for head in heads)
+        attending = sum(head.query is not None for head in heads)
+        # Items of a text at each stage, all float16.
+        self._widths = (
+            len(columns.queries) * self._pooled_dim,
+            attending * spec.dim,
+            sum(head.dense_bias.size for head in heads),
+        )
+        self.text_bytes = 2 * sum(self._widths)
+        fragments, scale = _kernels.lay_out_queries(columns.queries, spec.quantization.value)
+        bias = columns.first_token_bias.tobytes()
+        self._queries = [arena.add(content) for content in (fragments, scale, bias)]
+        self._weights = [[self._add(arena, *of) for of in _matrices(head)] for head in heads]
+        self.stages: list[_Stage] = []
+
+    @staticmethod
+    def _add(
+        arena: _Arena, weights: NDArray[np.float32], bias: NDArray[np.float32] | None
+    ) -> tuple[int, int, int]:
+        """Offsets of laid-out weights, scale and bias, -1 for none."""
+        halves, scale = _kernels.lay_out_dense(np.ascontiguousarray(weights))
+        bias_offset = -1 if bias is None else arena.add(bias.tobytes())
+        return arena.add(halves), arena.add(scale), bias_offset
+
+    def place(self, base: int, workspace: int, texts: int, logits: int, num_classes: int) -> None:
+        """Makes the tables.
+
+        Args:
+            base: address of the arena. workspace: of texts * text_bytes.
+            logits: of the part's first class; a text's logits are num_classes floats.
+        """
+        dim = self._spec.dim
+        self._queries = [base + offset for offset in self._queries]
+        pooled = self._pooled = workspace
+        values = pooled + 2 * texts * self._widths[0]
+        hidden = values + 2 * texts * self._widths[1]
+        rows: dict[str, list[tuple[int, ...]]] = {"value": [], "hidden": [], "output": []}
+
+        def add(
+            kind: str,
+            offsets: tuple[int, int, int],
+            source: tuple[int, int],
+            target: tuple[int, int],
+            n: int,
+            k: int,
+        ) -> None:
+            weights, scale, bias = (0 if o < 0 else base + o for o in offsets)
+            (source_at, source_stride), (target_at, target_stride) = source, target
+            rows[kind].append(
+                (source_at, weights, scale, bias, target_at, source_stride, target_stride, n, k)
+            )
+
+        for head, column, weights in zip(
+            self._heads, self._columns.first, self._weights, strict=True
+        ):
+            *value, dense, output = weights
+            source = pooled + 2 * column * self._pooled_dim, self._widths[0]
+            size = dim // max(1, len(value))  # of an attention head
+            for i, offsets in enumerate(value):
+                column_at = source[0] + 2 * i * self._pooled_dim
+                target = values + 2 * i * size, self._widths[1]
+                add("value", offsets, (column_at, source[1]), target, size, dim)
+            if value:
+                source = values, self._widths[1]
+                values += 2 * dim
+            inner, classes = head.dense_bias.size, len(head.labels)
+            between = hidden, self._widths[2]
+            add("hidden", dense, source, between, inner, dim)
+            add("output", output, between, (logits, num_classes), classes, inner)
+            hidden += 2 * inner
+            logits += 4 * classes
+        self.stages = [_Stage(kind, np.array(made, GROUP)) for kind, made in rows.items() if made]
+
+    def launches(
+        self, codes: int, offsets: int, texts: int, tables: Sequence[int]
+    ) -> Iterator[_kernels.Launch]:
+        spec = self._spec
+        queries, scale, bias = self._queries
+        yield _kernels.plan_attention_pool(
+            codes,
+            offsets,
+            texts,
+            spec.quantization.value,
+            spec.dim,
+            len(self._columns.queries),
+            queries,
+            scale,
+            bias,
+            self._pooled,
+        )
+        for stage, table in zip(self.stages, tables, strict=True):
+            largest_n = int(stage.groups["n"].max())
+            yield _kernels.plan_grouped_dense(
+                table, len(stage.groups), largest_n, texts, stage.kind
+            )
+
+
+def _matrices(
+    head: FoldedHead,
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+    """A head's weights and biases, stage by stage: one value projection an attention head."""
+    if head.query is not None and head.value is not None:
+        for value in np.split(head.value, len(head.query)):
+            yield value, None
+    yield head.dense, head.dense_bias
+    yield head.output, head.output_bias
+
+
+def _cut_by_tasks(heads: Sequence[FoldedHead], spec: FeatureSpec) -> list[list[FoldedHead]]:
+    """Runs of heads of which MIN_BLOCK_TEXTS texts fit the workspace."""
+    pooled_dim = _kernels.pooled_dim(spec.dim)
+    parts: list[list[FoldedHead]] = [[]]
+    part_bytes = 0
+    for head in heads:
+        columns = 1 if head.query is None else len(head.query)
+        values = 0 if head.query is None else spec.dim
+        head_bytes = 2 * (columns * pooled_dim + values + head.dense_bias.size)
+        if parts[-1] and part_bytes + head_bytes > WORKSPACE_BYTES // MIN_BLOCK_TEXTS:
+            parts.append([])
+            part_bytes = 0
+        parts[-1].append(head)
+        part_bytes += head_bytes
+    return parts
 
 
 class _Columns:

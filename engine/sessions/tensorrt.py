@@ -123,7 +123,7 @@ class Session:
     def close(self) -> None:
         self._contexts.clear()
         self._activations.free()
-        self._engine = self._runtime = None
+        self._engine = self._runtime = self._stream = None
 
     def _check_tensors(self) -> None:
         """The plan's tensors, as TensorRT sees them, are those of its metadata."""
@@ -166,7 +166,8 @@ class Session:
 
     def _require(self, done: bool, what: str) -> None:
         if not done:
-            raise BackendError(f"{self.backend} refused {what}: {self._log.last}.")
+            kind = DeviceMemoryError if "memory" in self._log.last.lower() else BackendError
+            raise kind(f"{self.backend} refused {what}: {self._log.last}.")
 
 
 def _common_dtype(plan: Plan, inputs: Sequence[str], outputs: Sequence[str]) -> str:

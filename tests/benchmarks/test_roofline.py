@@ -88,10 +88,12 @@ def test_counts_of_the_dense_stage() -> None:
 
 def test_many_tasks_take_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert roofline.launches(TINY, 1) == [327]
-    text_bytes = (2 * 128 + 2 * 128) * 2 + 3 * 4
+    text_bytes = (2 * 128 + 2 * 128) * 2
     monkeypatch.setattr("engine.device.heads.WORKSPACE_BYTES", 100 * text_bytes)
     assert roofline.launches(TINY, 1) == [100, 100, 100, 27]
-    assert roofline.launches(TINY, 1000) == [1] * 327
+    assert roofline.launches(TINY, 1000) == [100, 100, 100, 27]
+    monkeypatch.setattr("engine.device.heads.MIN_BLOCK_TEXTS", 50)  # room for two heads
+    assert roofline.launches(TINY, 1000) == [50] * 6 + [27]
 
 
 def constants(name: str) -> dict[str, int]:

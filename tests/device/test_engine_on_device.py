@@ -216,6 +216,39 @@ def test_any_order_the_streams_allow(
         np.testing.assert_allclose(answers["attention"].probabilities, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("block_texts", [1, 3, 100])
+def test_heads_in_parts_and_texts_in_blocks(
+    open_engine: OpenEngine, on_cpu: Engine, block_texts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workspace for one head at a time gives the same bits as one for all."""
+    whole = open_engine()
+    expected = whole.predict(TEXTS)
+    monkeypatch.setattr("engine.device.heads.MIN_BLOCK_TEXTS", block_texts)
+    monkeypatch.setattr("engine.device.heads.WORKSPACE_BYTES", 300 * block_texts)
+    cut = open_engine()
+    for answers in (cut.predict(TEXTS), cut.predict_features(cut.encode(TEXTS))):
+        for task, prediction in expected.items():
+            np.testing.assert_array_equal(answers[task].logits, prediction.logits)
+    group = next(iter(cut._encoder._heads._groups.values()))
+    assert len(group._parts) == 3
+
+
+def test_a_recording_that_is_refused(
+    open_engine: OpenEngine,
+    on_cpu: Engine,
+    software_cuda: SoftwareCuda,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The engine goes on without graphs, with one warning."""
+    engine = open_engine()
+    software_cuda.fail("cuStreamBeginCapture", times=9, status=900)
+    with caplog.at_level(logging.WARNING, logger="bitheads"):
+        for _ in range(4):
+            codes = engine.encode(TEXTS[:1]).codes
+    np.testing.assert_array_equal(codes, on_cpu.encode(TEXTS[:1]).codes)
+    assert [r.message.startswith("no CUDA graphs from now on") for r in caplog.records] == [True]
+
+
 def test_only_codes_and_answers_come_back(
     open_engine: OpenEngine, software_cuda: SoftwareCuda
 ) -> None:
