@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from engine import BackendError, BundleError, Engine
 from engine import bundle as bundle_format
+from engine.encoder import DEVICE_BACKENDS
 from engine.sessions import BACKENDS, supports_bf16
 
 
@@ -254,3 +257,33 @@ def test_a_calibration_file_is_verified(build_bundle: Any, tmp_path: Path) -> No
     path.write_bytes(b"x")
     with pytest.raises(BundleError, match="cannot be read"):
         Engine.load(folder, verify=False)
+
+
+@pytest.fixture
+def no_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+
+
+@pytest.mark.parametrize("backend", DEVICE_BACKENDS)
+def test_a_gpu_backend_without_pycuda(tiny_bundle: Path, no_pycuda: None, backend: str) -> None:
+    with pytest.raises(BackendError, match=r"pycuda cannot be imported .*'bitheads\[gpu\]'"):
+        Engine.load(tiny_bundle, backend=backend)
+
+
+def test_auto_without_a_gpu_says_nothing(
+    tiny_bundle: Path, no_pycuda: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="bitheads"):
+        assert Engine.load(tiny_bundle).backend.split()[0] in BACKENDS
+    assert not caplog.records
+
+
+def test_auto_says_that_the_plan_is_not_used(
+    own_bundle: Path, no_pycuda: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (own_bundle / "plans").mkdir(exist_ok=True)
+    (own_bundle / "plans" / "some.plan").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, logger="bitheads"):
+        assert Engine.load(own_bundle).backend.split()[0] in BACKENDS
+    (record,) = caplog.records
+    assert "pycuda is not installed: running on the CPU" in record.message
