@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -56,14 +56,15 @@ def _machine() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": _cores(),
         "python": platform.python_version(),
-        "versions": {"bitheads": engine.__version__, **_versions()},
+        "versions": {"bitheads": engine.__version__, **versions(PACKAGES)},
         "kernel_level": kernels.active_level,
     }
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -85,6 +85,31 @@ class AnsweringEncoder(Encoder, Protocol):
         """Fills each head's logits, float32 [texts, classes]; yields each batch's cost."""
 
 
+def pack_layers(
+    layers: Sequence[NDArray[Any]],
+    lengths: NDArray[np.int64],
+    token_offsets: NDArray[np.int64],
+    codes: NDArray[np.uint8],
+    spec: FeatureSpec,
+    calibration: Calibration,
+) -> None:
+    """engine.pack.pool_and_pack as a spec and its calibration ask for it."""
+    pack.pool_and_pack(
+        layers,
+        lengths,
+        token_offsets,
+        codes,
+        quantization=spec.quantization.value,
+        order=spec.order.value,
+        layer_weights=(
+            None if spec.layer_weights is None else np.array(spec.layer_weights, np.float32)
+        ),
+        thresholds=calibration.thresholds,
+        inverse_scale=calibration.inverse_scale,
+        zero_point=calibration.zero_point,
+    )
+
+
 class CpuEncoder:
     """See Encoder: a session's hidden states, packed by the native kernels.
 
@@ -127,20 +152,7 @@ class CpuEncoder:
                 f"{error}. Try a smaller max_batch_tokens, or another backend."
             ) from error
         encoded_s = time.perf_counter()
-        pack.pool_and_pack(
-            layers,
-            tokens.lengths,
-            batch.token_offsets,
-            codes,
-            quantization=spec.quantization.value,
-            order=spec.order.value,
-            layer_weights=(
-                None if spec.layer_weights is None else np.array(spec.layer_weights, np.float32)
-            ),
-            thresholds=calibration.thresholds,
-            inverse_scale=calibration.inverse_scale,
-            zero_point=calibration.zero_point,
-        )
+        pack_layers(layers, tokens.lengths, batch.token_offsets, codes, spec, calibration)
         packed_s = time.perf_counter()
         num_tokens = int(tokens.lengths.sum())
         return Stats(

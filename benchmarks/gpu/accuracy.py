@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from benchmarks.gpu.context import Bench, labels
 from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
 from benchmarks.gpu.speed import Open
-from engine import Engine, bundle, pack
+from engine import Engine, bundle
 from engine.batching import cut_batches, pad_batch
-from engine.encoder import CPU_BATCH_TOKENS
+from engine.encoder import CPU_BATCH_TOKENS, pack_layers
 from engine.types import Calibration, PackedFeatures, Quantization, Text
 
 MAX_TEXTS = 500
@@ -118,19 +118,13 @@ def torch_codes(bench: Bench, texts: Sequence[Text]) -> NDArray[np.uint8]:
         # All tokens of the batch as one row, then each text's to its place.
         count = len(layers[0])
         packed = np.empty((count, spec.code_bytes), np.uint8)
-        pack.pool_and_pack(
+        pack_layers(
             [layer[None] for layer in layers],
             np.array([count], np.int64),
             np.zeros(1, np.int64),
             packed,
-            quantization=spec.quantization.value,
-            order=spec.order.value,
-            layer_weights=(
-                None if spec.layer_weights is None else np.array(spec.layer_weights, np.float32)
-            ),
-            thresholds=calibration.thresholds,
-            inverse_scale=calibration.inverse_scale,
-            zero_point=calibration.zero_point,
+            spec,
+            calibration,
         )
         start = 0
         for row in rows:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from benchmarks import record
 from engine.device.driver import Device
 
 PACKAGES = (
@@ -41,7 +41,7 @@ def describe(device: Device) -> dict[str, Any]:
         "cuda_of_driver": cuda.get_driver_version(),
         "attributes": attributes,
         "nvidia_smi": nvidia_smi(device.index),
-        "versions": versions(),
+        "versions": record.versions(PACKAGES),
     }
 
 
@@ -57,13 +57,3 @@ def nvidia_smi(index: int) -> dict[str, str] | None:
     if done.returncode or len(values) != len(SMI_FIELDS):
         return None
     return dict(zip(SMI_FIELDS, values, strict=True))
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
