@@ -25,6 +25,44 @@ def pool_and_pack(
     level: str = "active",
 ) -> None: ...
 
+def head_bytes(
+    quantization: str,
+    position_pooling: str,
+    dim: int,
+    attention_heads: int,
+    inner: int,
+    classes: int,
+) -> int: ...
+def lay_out_head(
+    head: NDArray[np.uint8],
+    quantization: str,
+    position_pooling: str,
+    query: NDArray[np.float32] | None,
+    value: NDArray[np.float32] | None,
+    dense: NDArray[np.float32],
+    dense_bias: NDArray[np.float32],
+    output: NDArray[np.float32],
+    output_bias: NDArray[np.float32],
+) -> None: ...
+def predict_heads_workspace(
+    codes: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    dim: int,
+    quantization: str,
+    heads: Sequence[NDArray[np.uint8]],
+) -> int: ...
+def predict_heads(
+    codes: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    dim: int,
+    quantization: str,
+    heads: Sequence[NDArray[np.uint8]],
+    logits: Sequence[NDArray[np.float32]],
+    workspace: NDArray[np.uint8],
+    level: str = "active",
+) -> None: ...
+def run_dot_products(level: str, multiply_adds: int) -> int: ...
+
 Launch = tuple[str, tuple[int, int, int], tuple[int, int, int], int, bytes]
 """Kernel, grid, block, bytes of dynamic shared memory, the kernel's one argument."""
 

@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct or the meaning of a call changes. */
-#define BH_KERNELS_ABI_VERSION 1
+#define BH_KERNELS_ABI_VERSION 2
 
 typedef enum bh_status {
   BH_OK = 0,
@@ -29,6 +29,7 @@ typedef enum bh_level {
   BH_LEVEL_SERIAL = 1,
   BH_LEVEL_AVX2 = 2,
   BH_LEVEL_AVX512 = 3,
+  BH_LEVEL_AVX512_VNNI = 4,
 } bh_level;
 
 typedef enum bh_dtype {
@@ -75,6 +76,46 @@ typedef struct bh_pool_and_pack_args {
   bh_level level;             /* BH_LEVEL_ACTIVE but in tests and benchmarks */
 } bh_pool_and_pack_args;
 
+typedef enum bh_position_pooling {
+  BH_ATTENTION = 0,
+  BH_MEAN = 1,
+  BH_CLS = 2,
+} bh_position_pooling;
+
+/* A folded head: rows are contiguous, sizes as in SPEC.md, predict_heads. */
+typedef struct bh_head_weights {
+  bh_quantization quantization; /* BH_SIGN or BH_UINT8: of the codes it reads */
+  bh_position_pooling position_pooling;
+  int64_t dim;
+  int64_t attention_heads; /* 0 unless BH_ATTENTION */
+  int64_t inner;
+  int64_t classes;
+  const float *query;       /* [attention_heads, dim], or null unless BH_ATTENTION */
+  const float *value;       /* [dim, dim], or null unless BH_ATTENTION */
+  const float *dense;       /* [inner, dim] */
+  const float *dense_bias;  /* [inner] */
+  const float *output;      /* [classes, inner] */
+  const float *output_bias; /* [classes] */
+} bh_head_weights;
+
+/* A head as bh_predict_heads reads it: one block of memory without pointers, which may be copied. */
+typedef struct bh_head bh_head;
+
+typedef struct bh_predict_heads_args {
+  const uint8_t *codes; /* [num_tokens, code_bytes], contiguous */
+  int64_t num_tokens;
+  const int64_t *offsets; /* [texts + 1]: of the texts' tokens in `codes` */
+  int64_t texts;
+  int64_t dim;
+  bh_quantization quantization;
+  const bh_head *const *heads; /* [num_heads], each at a multiple of 64 bytes */
+  int64_t num_heads;
+  float *const *logits; /* [num_heads], each [texts, classes], contiguous */
+  void *workspace;      /* at a multiple of 64 bytes */
+  int64_t workspace_bytes;
+  bh_level level; /* BH_LEVEL_ACTIVE but in tests and benchmarks */
+} bh_predict_heads_args;
+
 int32_t bh_abi_version(void);
 const char *bh_status_message(bh_status status);
 
@@ -83,7 +124,7 @@ const char *bh_status_message(bh_status status);
 bh_status bh_active_level(bh_level *level);
 /* 1 if this machine and this build can run the level, else 0. */
 int32_t bh_level_supported(bh_level level);
-/* "serial", "avx2", "avx512", or null. Static storage. */
+/* "serial", "avx2", "avx512", "avx512_vnni", or null. Static storage. */
 const char *bh_level_name(bh_level level);
 
 /* Bytes of one token's code, or -1 for bad arguments. */
@@ -92,6 +133,22 @@ int64_t bh_code_bytes(int64_t dim, bh_quantization quantization);
 /* Pool the layers of each real token and quantize the result into ragged codes. Padded tokens are
  * never read. Checks every argument before it writes. */
 bh_status bh_pool_and_pack(const bh_pool_and_pack_args *args);
+
+/* Bytes of the laid out head, or -1 for bad sizes; reads no weights. */
+int64_t bh_head_bytes(const bh_head_weights *weights);
+/* Writes the laid out head to `head`, bh_head_bytes at a multiple of 64. BH_INVALID_ARGUMENT also
+ * for weights that are not finite or have a row of more than 1e30. */
+bh_status bh_lay_out_head(const bh_head_weights *weights, bh_head *head);
+
+/* Bytes of workspace that a call with these codes, offsets and heads needs; -1 for bad arguments.
+ * Does not look at logits, workspace and level. */
+int64_t bh_predict_heads_workspace(const bh_predict_heads_args *args);
+/* Every head's logits for every text. Checks every argument before it writes. */
+bh_status bh_predict_heads(const bh_predict_heads_args *args);
+
+/* For benchmarks: runs at least so many 16-bit multiply-adds as the level's dot products would at
+ * best, from registers, and returns how many it ran; -1 for a level that cannot run. */
+int64_t bh_run_dot_products(bh_level level, int64_t multiply_adds);
 
 #ifdef __cplusplus
 }
