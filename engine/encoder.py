@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine import bundle, pack
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
-from engine.heads import predict_heads
+from engine.heads import CpuHead, Head, HeadThreads, lay_out
 from engine.plan import PLANS, graph_sha256
 from engine.sessions import BACKENDS, EncoderSession, open_session
 from engine.types import (
@@ -42,8 +42,10 @@ CPU_BATCH_TOKENS = 1024
 
 logger = logging.getLogger("bitheads")
 
+LoadedHead = TypeVar("LoadedHead", bound=Head)
 
-class Encoder(Protocol):
+
+class Encoder(Protocol[LoadedHead]):
     """What makes codes of token ids, and answers of codes.
 
     Attributes:
@@ -63,8 +65,11 @@ class Encoder(Protocol):
         Raises BackendError if the encoder fails.
         """
 
+    def load_head(self, head: FoldedHead) -> LoadedHead:
+        """The head as `predict` wants it. Raises HeadError if it cannot run here."""
+
     def predict(
-        self, features: PackedFeatures, heads: Sequence[FoldedHead]
+        self, features: PackedFeatures, heads: Sequence[LoadedHead]
     ) -> dict[str, Prediction]:
         """See engine.heads.predict_heads."""
 
@@ -73,13 +78,13 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class AnsweringEncoder(Encoder, Protocol):
+class AnsweringEncoder(Encoder[LoadedHead], Protocol[LoadedHead]):
     """An encoder that runs the heads where it runs itself, so that codes stay there."""
 
     def encode_and_predict(
         self,
         batches: Iterable[PlacedBatch],
-        heads: Sequence[FoldedHead],
+        heads: Sequence[LoadedHead],
         logits: Sequence[NDArray[np.float32]],
     ) -> Iterator[Stats]:
         """Fills each head's logits, float32 [texts, classes]; yields each batch's cost."""
@@ -119,13 +124,19 @@ class CpuEncoder:
     max_batch_tokens = CPU_BATCH_TOKENS
 
     def __init__(
-        self, session: EncoderSession, spec: FeatureSpec, calibration: Calibration | None
+        self,
+        session: EncoderSession,
+        spec: FeatureSpec,
+        calibration: Calibration | None,
+        threads: int | None = None,
     ) -> None:
+        """threads: that run the heads, None for all cores."""
         self.name = f"{session.backend} {session.precision}"
         self._session = session
         self._spec = spec
         self._calibration = calibration or Calibration()
         self._lock = threading.Lock()
+        self._heads = HeadThreads(threads)
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
         for batch in batches:
@@ -133,13 +144,14 @@ class CpuEncoder:
                 stats = self._encode_batch(batch, codes)
             yield stats
 
-    def predict(
-        self, features: PackedFeatures, heads: Sequence[FoldedHead]
-    ) -> dict[str, Prediction]:
-        return predict_heads(features, heads)
+    def load_head(self, head: FoldedHead) -> CpuHead:
+        return lay_out(head)
+
+    def predict(self, features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[str, Prediction]:
+        return self._heads.predict(features, heads)
 
     def close(self) -> None:
-        pass
+        self._heads.close()
 
     def _encode_batch(self, batch: PlacedBatch, codes: NDArray[np.uint8]) -> Stats:
         spec, calibration, tokens = self._spec, self._calibration, batch.tokens
@@ -172,7 +184,7 @@ def open_encoder(
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
-) -> Encoder:
+) -> Encoder[Any]:
     """Loads a bundle's encoder.
 
     Args:
@@ -197,7 +209,7 @@ def open_encoder(
         )
     graph = folder / bundle.GRAPH
     session = open_session(graph, manifest.output_names, backend, precision, threads)
-    return CpuEncoder(session, manifest.spec, calibration)
+    return CpuEncoder(session, manifest.spec, calibration, threads)
 
 
 def _open_on_any_device(

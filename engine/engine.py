@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ from engine import bundle
 from engine.batching import cut_batches, pad_batch
 from engine.encoder import AnsweringEncoder, Encoder, open_encoder
 from engine.errors import HeadError, UnknownTaskError
-from engine.head_file import SUFFIX, FoldedHead, read_head
-from engine.heads import check_spec
+from engine.head_file import SUFFIX, read_head
+from engine.heads import Head, check_spec
 from engine.tokenize import TextTokenizer, Tokens
 from engine.types import (
     Calibration,
@@ -63,7 +64,7 @@ class Engine:
         self,
         manifest: bundle.Manifest,
         tokenizer: TextTokenizer,
-        encoder: Encoder,
+        encoder: Encoder[Any],
         calibration: Calibration | None = None,
     ) -> None:
         self.manifest = manifest
@@ -71,7 +72,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._heads_lock = threading.Lock()
-        self._heads: Mapping[str, FoldedHead] = MappingProxyType({})
+        self._heads: Mapping[str, Head] = MappingProxyType({})
 
     @classmethod
     def load(
@@ -146,8 +147,9 @@ class Engine:
         Raises HeadError if the file is no sound head or the name is taken (without `replace`),
         SpecMismatchError if it was trained on another feature spec.
         """
-        head = read_head(Path(path))
-        check_spec(f"head {path}", head.spec, self.spec)
+        folded = read_head(Path(path))
+        check_spec(f"head {path}", folded.spec, self.spec)
+        head = self._encoder.load_head(folded)
         with self._heads_lock:
             if head.task in self._heads and not replace:
                 raise HeadError(
@@ -155,7 +157,7 @@ class Engine:
                     "replace=True."
                 )
             self._heads = MappingProxyType({**self._heads, head.task: head})
-        return head.task
+        return folded.task
 
     def remove_head(self, name: str) -> None:
         """Forgets a head; its file stays. Raises UnknownTaskError if there is none."""
@@ -257,13 +259,13 @@ class Engine:
         check_spec("features", features.spec, self.spec)
         return self._predict(features, heads)
 
-    def _predict(self, features: PackedFeatures, heads: list[FoldedHead]) -> Predictions:
+    def _predict(self, features: PackedFeatures, heads: list[Head]) -> Predictions:
         started_s = time.perf_counter()
         by_task = self._encoder.predict(features, heads)
         heads_s = time.perf_counter() - started_s
         return Predictions(by_task, replace(features.stats, heads_s=heads_s))
 
-    def _choose(self, tasks: Sequence[str] | None) -> list[FoldedHead]:
+    def _choose(self, tasks: Sequence[str] | None) -> list[Head]:
         heads = self._heads
         if tasks is None:
             return list(heads.values())

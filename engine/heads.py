@@ -1,22 +1,125 @@
-"""Batched task heads over packed features: all tasks' folded queries in one matrix product."""
+"""Batched task heads over packed features: all tasks in one call of the native kernels.
+
+A head is laid out once, as the fixed-point numbers that the kernels read; what they compute, to the
+bit, is in `kernels/SPEC.md`. Answers depend on nothing but the text and the head: not on the batch,
+the other heads, the SIMD level or the number of threads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import pack
-from engine.errors import InputError, SpecMismatchError
+from engine import _kernels, float_heads
+from engine.errors import HeadError, InputError, SpecMismatchError
 from engine.head_file import FoldedHead
-from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction
+from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction, Quantization
 
-FloatArray = NDArray[np.float32]
+ALIGNMENT = 64
+MAX_TEXT_TOKENS = 16_384
+"""Softmax weights are 15-bit numbers: past this, too little would be left of each."""
+BLOCK_TEXTS = 64
+"""Texts that the kernels take through a head together, so that its weights are read once."""
 
-BLOCK_BYTES = 64 << 20
-"""Bound on the largest intermediate, whatever the number of texts (one text aside)."""
+
+class Head(Protocol):
+    """What is known of any loaded head, see FoldedHead."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def form(self) -> str: ...
+    @property
+    def spec(self) -> FeatureSpec: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+@dataclass(frozen=True, eq=False)
+class LaidOutHead:
+    """A head as the kernels read it.
+
+    Attributes:
+        block: uint8 [bytes], what `bh_lay_out_head` wrote, at a multiple of 64 bytes.
+        task, labels, form, position_pooling, spec, metrics: see FoldedHead.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    form: str
+    position_pooling: PositionPooling
+    spec: FeatureSpec
+    metrics: Mapping[str, float]
+    block: NDArray[np.uint8]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights in memory."""
+        return self.block.nbytes
+
+
+CpuHead: TypeAlias = LaidOutHead | FoldedHead
+"""For signs and uint8, and for float16."""
+
+
+def lay_out(head: FoldedHead) -> CpuHead:
+    """The head as this processor runs it best; half the bytes of its float32 weights.
+
+    A head for float16 features stays as it is.
+
+    Raises HeadError if a row of its weights sums up to more than 1e30.
+    """
+    if head.spec.quantization is Quantization.FLOAT16:
+        return head
+    quantization, pooling = head.spec.quantization.value, head.position_pooling.value
+    attention_heads = 0 if head.query is None else len(head.query)
+    num_bytes = _kernels.head_bytes(
+        quantization,
+        pooling,
+        head.spec.dim,
+        attention_heads,
+        head.dense_bias.size,
+        len(head.labels),
+    )
+    block = _aligned(num_bytes)
+    # Of a file's arrays, some are transposed or unaligned.
+    tensors = {
+        name: np.require(array, np.float32, ["C", "A"]) for name, array in head.tensors.items()
+    }
+    try:
+        _kernels.lay_out_head(
+            block,
+            quantization,
+            pooling,
+            tensors.get("query"),
+            tensors.get("value"),
+            tensors["dense"],
+            tensors["dense_bias"],
+            tensors["output"],
+            tensors["output_bias"],
+        )
+    except ValueError as error:
+        raise HeadError(f"head {head.task!r}: {error}") from error
+    return LaidOutHead(
+        head.task,
+        head.labels,
+        head.form,
+        head.position_pooling,
+        head.spec,
+        head.metrics,
+        block,
+    )
 
 
 def check_spec(what: str, got: FeatureSpec, expected: FeatureSpec) -> None:
@@ -28,7 +131,7 @@ def check_spec(what: str, got: FeatureSpec, expected: FeatureSpec) -> None:
         )
 
 
-def check_features(features: PackedFeatures, heads: Sequence[FoldedHead]) -> None:
+def check_features(features: PackedFeatures, heads: Sequence[Head]) -> None:
     """What every implementation of the heads asks for.
 
     Raises SpecMismatchError for a head of another feature spec, InputError for a text of no
@@ -44,78 +147,125 @@ def check_features(features: PackedFeatures, heads: Sequence[FoldedHead]) -> Non
         )
 
 
-def predict_heads(features: PackedFeatures, heads: Sequence[FoldedHead]) -> dict[str, Prediction]:
-    """Every head's logits for every text, in the order of the texts. Raises as check_features."""
-    check_features(features, heads)
-    logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
-    attention = [h for h in heads if h.position_pooling is PositionPooling.ATTENTION]
-    queries = [head.query for head in attention if head.query is not None]
-    stacked = np.concatenate(queries) if queries else np.empty((0, features.spec.dim), np.float32)
-    for start, stop in _blocks(features, len(stacked)):
-        pooled = _pool_positions(features[start:stop], stacked)
-        first_query = 0
-        for head, out in zip(heads, logits, strict=True):
-            if head.query is not None:
-                last_query = first_query + len(head.query)
-                inner = _project_values(pooled.attention[:, first_query:last_query], head)
-                first_query = last_query
-            elif head.position_pooling is PositionPooling.MEAN:
-                inner = pooled.mean
-            else:
-                inner = pooled.cls
-            hidden = np.tanh(inner @ head.dense.T + head.dense_bias)
-            out[start:stop] = hidden @ head.output.T + head.output_bias
-    return {h.task: Prediction(h.labels, out) for h, out in zip(heads, logits, strict=True)}
+def _check_lengths(features: PackedFeatures) -> None:
+    longest = int(features.num_tokens.max(initial=0))
+    if longest > MAX_TEXT_TOKENS:
+        raise InputError(
+            f"features: got a text of {longest} tokens, expected at most {MAX_TEXT_TOKENS}. "
+            "Encode it in parts."
+        )
 
 
-class _Pooled:
-    """A block's codes pooled over positions.
+def predict_heads(features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[str, Prediction]:
+    """Every head's logits for every text, in the order of the texts, on this thread.
 
-    attention: float32 [texts, queries, dim]. mean, cls: float32 [texts, dim].
+    Raises as `check_features`, and InputError for a text of more than 16,384 tokens.
     """
-
-    def __init__(self, texts: int, queries: int, dim: int) -> None:
-        self.attention = np.empty((texts, queries, dim), np.float32)
-        self.mean = np.empty((texts, dim), np.float32)
-        self.cls = np.empty((texts, dim), np.float32)
+    with HeadThreads(1) as threads:
+        return threads.predict(features, heads)
 
 
-def _pool_positions(block: PackedFeatures, queries: FloatArray) -> _Pooled:
-    spec = block.spec
-    one, zero = np.ones(spec.dim, np.float32), np.zeros(spec.dim, np.float32)
-    codes = pack.unpack(block.codes, spec.dim, spec.quantization.value, one, zero)
-    scores = codes @ queries.T
-    pooled = _Pooled(len(block), len(queries), spec.dim)
-    bounds = block.offsets.tolist()
-    for text, (start, stop) in enumerate(pairwise(bounds)):
-        tokens = codes[start:stop]
-        weights = np.exp(scores[start:stop] - scores[start:stop].max(axis=0))
-        weights /= weights.sum(axis=0)
-        np.matmul(weights.T, tokens, out=pooled.attention[text])
-        pooled.mean[text] = tokens.mean(axis=0)
-        pooled.cls[text] = tokens[0]
-    return pooled
+class HeadThreads:
+    """Threads that run heads, and their workspaces: some megabytes a thread, kept between calls."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        """threads: None for all cores."""
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self._threads, "bitheads-heads")  # starts none yet
+        self._workspaces: list[NDArray[np.uint8]] = []
+
+    def __enter__(self) -> HeadThreads:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the threads. Nothing may be called afterwards."""
+        self._pool.shutdown()
+
+    def predict(self, features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[str, Prediction]:
+        """See `predict_heads`. May be called from several threads at a time."""
+        check_features(features, heads)
+        if features.spec.quantization is Quantization.FLOAT16:
+            folded = [head for head in heads if isinstance(head, FoldedHead)]
+            logits = float_heads.predict_heads(features, folded)
+        else:
+            laid_out = [lay_out(head) if isinstance(head, FoldedHead) else head for head in heads]
+            native = [head for head in laid_out if isinstance(head, LaidOutHead)]
+            _check_lengths(features)
+            logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
+            self._run(features, native, logits)
+        return {
+            head.task: Prediction(head.labels, answer)
+            for head, answer in zip(heads, logits, strict=True)
+        }
+
+    def _run(
+        self,
+        features: PackedFeatures,
+        heads: Sequence[LaidOutHead],
+        logits: Sequence[NDArray[np.float32]],
+    ) -> None:
+        parts = _parts(len(features), len(heads), self._threads)
+
+        def run(part: _Part) -> None:
+            texts, chosen = part
+            self._call(features, texts, heads[chosen], [answer[texts] for answer in logits[chosen]])
+
+        if len(parts) < 2:
+            for part in parts:
+                run(part)
+        else:
+            list(self._pool.map(run, parts))  # a list, or errors would pass unseen
+
+    def _call(
+        self,
+        features: PackedFeatures,
+        texts: slice,
+        heads: Sequence[LaidOutHead],
+        logits: Sequence[NDArray[np.float32]],
+    ) -> None:
+        spec = features.spec
+        blocks = [head.block for head in heads]
+        offsets = features.offsets[texts.start : texts.stop + 1]
+        inputs = (features.codes, offsets, spec.dim, spec.quantization.value, blocks)
+        workspace = self._borrow(_kernels.predict_heads_workspace(*inputs))
+        _kernels.predict_heads(*inputs, logits, workspace)
+        self._workspaces.append(workspace)
+
+    def _borrow(self, num_bytes: int) -> NDArray[np.uint8]:
+        """One that is large enough; a list's pop and append need no lock."""
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            return _aligned(num_bytes)
+        return workspace if workspace.nbytes >= num_bytes else _aligned(num_bytes)
 
 
-def _project_values(pooled: FloatArray, head: FoldedHead) -> FloatArray:
-    """pooled: float32 [texts, attention_heads, dim] -> float32 [texts, dim]."""
-    assert head.value is not None
-    texts, heads, dim = pooled.shape
-    value = head.value.reshape(heads, dim // heads, dim)
-    projected = np.matmul(pooled.transpose(1, 0, 2), value.transpose(0, 2, 1))
-    by_text: FloatArray = projected.transpose(1, 0, 2).reshape(texts, dim)
-    return by_text
+_Part: TypeAlias = tuple[slice, slice]
+"""Texts and heads of one call."""
 
 
-def _blocks(features: PackedFeatures, num_queries: int) -> Iterator[tuple[int, int]]:
-    """Runs of texts whose unpacked codes, scores and pooled codes keep to BLOCK_BYTES."""
-    dim = features.spec.dim
-    token_floats, text_floats = max(dim, num_queries), (num_queries + 2) * dim
-    start = 0
-    while start < len(features):
-        tokens_left = features.offsets[start] + BLOCK_BYTES // (4 * token_floats)
-        by_tokens = int(np.searchsorted(features.offsets, tokens_left, side="right")) - 1
-        by_texts = start + BLOCK_BYTES // (4 * text_floats)
-        stop = min(max(start + 1, min(by_tokens, by_texts)), len(features))
-        yield start, stop
-        start = stop
+def _parts(num_texts: int, num_heads: int, threads: int) -> list[_Part]:
+    """Calls that together make all texts by all heads.
+
+    Texts go to the threads in whole blocks, several a thread, so that no thread waits for a slower
+    one. Where there are too few, heads do: their weights are then read once, not once a thread.
+    """
+    if num_texts == 0 or num_heads == 0:
+        return []
+    if num_texts >= BLOCK_TEXTS * threads:
+        blocks_a_part = max(1, num_texts // (4 * threads * BLOCK_TEXTS))
+        size = blocks_a_part * BLOCK_TEXTS
+        texts = [slice(i, min(i + size, num_texts)) for i in range(0, num_texts, size)]
+        return [(part, slice(0, num_heads)) for part in texts]
+    bounds = [num_heads * i // threads for i in range(threads + 1)]
+    cuts = [slice(i, j) for i, j in pairwise(bounds) if i < j]
+    return [(slice(0, num_texts), part) for part in cuts]
+
+
+def _aligned(num_bytes: int) -> NDArray[np.uint8]:
+    room = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return room[start : start + num_bytes]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import engine
-from engine import Engine
+from engine import Engine, float_heads
 from engine.errors import HeadError, InputError
 from engine.head_file import FoldedHead, check_head_output, write_head
 from engine.heads import predict_heads
@@ -110,14 +110,15 @@ def train_head(
         head = rounded(head, config.dtype)
     metrics: dict[str, float] = {}
     for name in [name for name in sets if name != "train"]:
-        logits = predict_heads(features[name], [head])[head.task].logits
-        error = float(np.abs(logits - evaluate(trained, features[name])).max())
+        (exact,) = float_heads.predict_heads(features[name], [head])
+        error = float(np.abs(exact - evaluate(trained, features[name])).max())
         metrics[f"{name}_fold_max_abs_error"] = error
         if config.dtype == "float32" and error > MAX_FOLD_ERROR:
             raise HeadError(
                 f"head {config.task!r}: folding moved a logit by {error:.2g}, expected at most "
                 f"{MAX_FOLD_ERROR}. Nothing was written; please report this."
             )
+        logits = predict_heads(features[name], [head])[head.task].logits  # as it will be served
         summary = summarize(label_ids[name], logits.argmax(axis=1), len(classes))
         metrics.update({f"{name}_{key}": value for key, value in summary.items()})
         metrics[f"{name}_majority"] = float(np.bincount(label_ids[name]).max() / len(logits))

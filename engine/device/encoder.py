@@ -201,6 +201,10 @@ class DeviceEncoder:
                 out[slot.batch.texts] = answer
             yield slot.stats()
 
+    def load_head(self, head: FoldedHead) -> FoldedHead:
+        """As it is: heads go to the device by groups, when they are first asked together."""
+        return head
+
     def predict(
         self, features: PackedFeatures, heads: Sequence[FoldedHead]
     ) -> dict[str, Prediction]:

@@ -68,7 +68,18 @@ inline void require_rows(const bh_pool_and_pack_args &args, const int64_t *lengt
   }
 }
 
-// The launches of the CUDA kernels (launches.cpp).
+inline bh_position_pooling parse_position_pooling(const std::string &name) {
+  if (name == "attention") return BH_ATTENTION;
+  if (name == "mean") return BH_MEAN;
+  if (name == "cls") return BH_CLS;
+  raise_value("position_pooling", "'" + name + "'", "attention, mean or cls");
+}
+
+// "active", or the name of a level that can run here (module.cpp).
+bh_level parse_level(const std::string &name);
+
+// The task heads (heads.cpp) and the launches of the CUDA kernels (launches.cpp).
+void define_heads(nanobind::module_ &m);
 void define_launches(nanobind::module_ &m);
 
 }  // namespace bitheads

@@ -15,6 +15,7 @@ namespace {
 
 namespace nb = nanobind;
 using bitheads::Buffer;
+using bitheads::parse_level;
 using bitheads::parse_order;
 using bitheads::parse_quantization;
 using bitheads::raise_type;
@@ -22,7 +23,8 @@ using bitheads::raise_value;
 using bitheads::require_options;
 using bitheads::require_rows;
 
-constexpr bh_level kLevels[] = {BH_LEVEL_SERIAL, BH_LEVEL_AVX2, BH_LEVEL_AVX512};
+constexpr bh_level kLevels[] = {BH_LEVEL_SERIAL, BH_LEVEL_AVX2, BH_LEVEL_AVX512,
+                                BH_LEVEL_AVX512_VNNI};
 
 std::vector<std::string> supported_levels() {
   std::vector<std::string> names;
@@ -50,18 +52,6 @@ std::string active_level() {
   const bh_status status = bh_active_level(&level);
   if (status != BH_OK) raise_environment_level(status);
   return bh_level_name(level);
-}
-
-bh_level parse_level(const std::string &name) {
-  if (name == "active") {
-    active_level();
-    return BH_LEVEL_ACTIVE;
-  }
-  for (bh_level level : kLevels) {
-    if (name == bh_level_name(level) && bh_level_supported(level)) return level;
-  }
-  raise_value("level", "'" + name + "'",
-              "active, or one this machine can run: " + supported_text());
 }
 
 int64_t code_bytes(int64_t dim, const std::string &quantization) {
@@ -156,6 +146,22 @@ void pool_and_pack(const std::vector<nb::object> &layers, bool bfloat16, nb::obj
 
 }  // namespace
 
+namespace bitheads {
+
+bh_level parse_level(const std::string &name) {
+  if (name == "active") {
+    active_level();
+    return BH_LEVEL_ACTIVE;
+  }
+  for (bh_level level : kLevels) {
+    if (name == bh_level_name(level) && bh_level_supported(level)) return level;
+  }
+  raise_value("level", "'" + name + "'",
+              "active, or one this machine can run: " + supported_text());
+}
+
+}  // namespace bitheads
+
 NB_MODULE(_kernels, m) {
   m.doc() = "Native kernels over the C ABI of kernels/include/bitheads/kernels.h.";
   m.def("abi_version", [] { return bh_abi_version(); });
@@ -167,5 +173,6 @@ NB_MODULE(_kernels, m) {
         nb::arg("layer_weights") = nb::none(), nb::arg("thresholds") = nb::none(),
         nb::arg("inverse_scale") = nb::none(), nb::arg("zero_point") = nb::none(),
         nb::arg("level") = "active");
+  bitheads::define_heads(m);
   bitheads::define_launches(m);
 }

@@ -22,6 +22,10 @@ bool has_avx512() noexcept {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+bool has_avx512_vnni() noexcept {
+  return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
 struct Level {
@@ -33,13 +37,27 @@ struct Level {
 
 // Slowest first, in the order of bh_level.
 constexpr Level kLevels[] = {
-    {BH_LEVEL_SERIAL, "serial", always, {pool_and_pack_serial}},
+    {BH_LEVEL_SERIAL,
+     "serial",
+     always,
+     {pool_and_pack_serial, predict_heads_serial, run_dot_products_serial}},
 #if defined(BITHEADS_X86_LEVELS)
-    {BH_LEVEL_AVX2, "avx2", has_avx2, {pool_and_pack_avx2}},
-    {BH_LEVEL_AVX512, "avx512", has_avx512, {pool_and_pack_avx512}},
+    {BH_LEVEL_AVX2,
+     "avx2",
+     has_avx2,
+     {pool_and_pack_avx2, predict_heads_avx2, run_dot_products_avx2}},
+    {BH_LEVEL_AVX512,
+     "avx512",
+     has_avx512,
+     {pool_and_pack_avx512, predict_heads_avx512, run_dot_products_avx512}},
+    {BH_LEVEL_AVX512_VNNI,
+     "avx512_vnni",
+     has_avx512_vnni,
+     {pool_and_pack_avx512, predict_heads_avx512_vnni, run_dot_products_avx512_vnni}},
 #else
-    {BH_LEVEL_AVX2, "avx2", nullptr, {nullptr}},
-    {BH_LEVEL_AVX512, "avx512", nullptr, {nullptr}},
+    {BH_LEVEL_AVX2, "avx2", nullptr, {}},
+    {BH_LEVEL_AVX512, "avx512", nullptr, {}},
+    {BH_LEVEL_AVX512_VNNI, "avx512_vnni", nullptr, {}},
 #endif
 };
 
@@ -111,7 +129,8 @@ const char *bh_status_message(bh_status status) {
     case BH_INVALID_ARGUMENT:
       return "invalid argument: see kernels/SPEC.md for what the call accepts";
     case BH_UNKNOWN_LEVEL:
-      return "BITHEADS_KERNEL_LEVEL names no level: set it to serial, avx2 or avx512, or unset it";
+      return "BITHEADS_KERNEL_LEVEL names no level: set it to serial, avx2, avx512 or avx512_vnni, "
+             "or unset it";
     case BH_UNSUPPORTED_LEVEL:
       return "this machine or this build cannot run the kernel level asked for: unset "
              "BITHEADS_KERNEL_LEVEL, or set it to a supported level";

@@ -3,12 +3,15 @@
 #define BITHEADS_CPU_DISPATCH_H
 
 #include "bitheads/kernels.h"
+#include "predict_heads_plan.h"
 
 namespace bitheads {
 
 // One entry a kernel. Entries get arguments that are already checked.
 struct KernelTable {
   void (*pool_and_pack)(const bh_pool_and_pack_args &args) noexcept;
+  void (*predict_heads)(const PredictHeadsCall &call) noexcept;
+  int64_t (*run_dot_products)(int64_t multiply_adds) noexcept;
 };
 
 // The table of `level`, where BH_LEVEL_ACTIVE means the one chosen at first use. Leaves `table`
@@ -19,6 +22,16 @@ bh_status find_kernels(bh_level level, const KernelTable **table) noexcept;
 void pool_and_pack_serial(const bh_pool_and_pack_args &args) noexcept;
 void pool_and_pack_avx2(const bh_pool_and_pack_args &args) noexcept;
 void pool_and_pack_avx512(const bh_pool_and_pack_args &args) noexcept;
+
+void predict_heads_serial(const PredictHeadsCall &call) noexcept;
+void predict_heads_avx2(const PredictHeadsCall &call) noexcept;
+void predict_heads_avx512(const PredictHeadsCall &call) noexcept;
+void predict_heads_avx512_vnni(const PredictHeadsCall &call) noexcept;
+
+int64_t run_dot_products_serial(int64_t multiply_adds) noexcept;
+int64_t run_dot_products_avx2(int64_t multiply_adds) noexcept;
+int64_t run_dot_products_avx512(int64_t multiply_adds) noexcept;
+int64_t run_dot_products_avx512_vnni(int64_t multiply_adds) noexcept;
 
 }  // namespace bitheads
 

@@ -1,28 +1,7 @@
 // bh_pool_and_pack: every argument is checked here, once, so that the levels only compute.
-#include <cfenv>
-
+#include "default_floating_point.h"
 #include "dispatch.h"
 #include "pool_and_pack_checks.h"
-
-namespace {
-
-// The codes must not depend on what a host left in the thread's floating-point mode: libraries
-// built with fast-math turn subnormals off for the whole thread, some hosts change the rounding.
-class DefaultFloatingPoint {
- public:
-  DefaultFloatingPoint() noexcept {
-    std::fegetenv(&saved_);
-    std::fesetenv(FE_DFL_ENV);
-  }
-  ~DefaultFloatingPoint() { std::fesetenv(&saved_); }
-  DefaultFloatingPoint(const DefaultFloatingPoint &) = delete;
-  DefaultFloatingPoint &operator=(const DefaultFloatingPoint &) = delete;
-
- private:
-  std::fenv_t saved_;
-};
-
-}  // namespace
 
 extern "C" {
 
@@ -47,7 +26,7 @@ bh_status bh_pool_and_pack(const bh_pool_and_pack_args *args) {
   const bitheads::KernelTable *kernels = nullptr;
   const bh_status status = bitheads::find_kernels(args->level, &kernels);
   if (status != BH_OK) return status;
-  const DefaultFloatingPoint scope;
+  const bitheads::DefaultFloatingPoint scope;
   kernels->pool_and_pack(*args);
   return BH_OK;
 }

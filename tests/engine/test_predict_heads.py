@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from engine import (
     Calibration,
     Engine,
     FeatureSpec,
+    HeadError,
     InputError,
     LayerPooling,
     Order,
     PackedFeatures,
     PositionPooling,
+    Prediction,
     Quantization,
     SpecMismatchError,
     UnknownTaskError,
+    float_heads,
     heads,
 )
 from engine.head_file import FoldedHead, write_head
@@ -30,7 +35,10 @@ from engine.heads import predict_heads
 
 ATTENTION, MEAN, CLS = PositionPooling.ATTENTION, PositionPooling.MEAN, PositionPooling.CLS
 TOLERANCE = 2e-5
-"""Logits are near 1 and their sums of 64 to 384 float32 products."""
+"""Of float32: logits are near 1 and their sums of 64 to 384 products."""
+
+PROBABILITY_TOLERANCE = 2e-3
+"""Of the native kernels' fixed-point numbers."""
 
 
 def make_spec(quantization: str = "sign", dim: int = 64) -> FeatureSpec:
@@ -85,16 +93,29 @@ def evaluate(head: FoldedHead, codes: NDArray[np.float64]) -> NDArray[np.float64
     return np.asarray(head.output.astype(np.float64) @ hidden + head.output_bias)
 
 
+def assert_close(logits: NDArray[np.float32], expected: Any, quantization: Quantization) -> None:
+    if quantization is Quantization.FLOAT16:
+        np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    else:
+        got, right = (
+            Prediction(("", ""), np.asarray(array, np.float32)).probabilities
+            for array in (logits, expected)
+        )
+        np.testing.assert_allclose(got, right, atol=PROBABILITY_TOLERANCE)
+
+
 def assert_right(features: PackedFeatures, chosen: list[FoldedHead]) -> None:
     got = predict_heads(features, chosen)
+    floats = float_heads.predict_heads(features, chosen)
     assert list(got) == [head.task for head in chosen]
-    for head in chosen:
+    for head, in_floats in zip(chosen, floats, strict=True):
         expected = [evaluate(head, numbers(text.codes, head.spec)) for text in features]
         prediction = got[head.task]
         assert prediction.labels == head.labels
         assert prediction.logits.dtype == np.float32
         assert prediction.logits.shape == (len(features), len(head.labels))
-        np.testing.assert_allclose(prediction.logits, expected, atol=TOLERANCE, rtol=TOLERANCE)
+        assert_close(prediction.logits, expected, head.spec.quantization)
+        np.testing.assert_allclose(in_floats, expected, atol=TOLERANCE, rtol=TOLERANCE)
         if len(features) > 3:  # else this would compare constants
             assert prediction.logits.std(axis=0).min() > 1e-3
 
@@ -164,22 +185,79 @@ def test_large_scores_do_not_overflow() -> None:
 def test_blocks_do_not_change_the_answers(
     monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
-    spec = make_spec()
+    spec = make_spec("float16")
     features, chosen = make_features(spec, LENGTHS * 4), mixed_heads(spec, 8)
     whole = predict_heads(features, chosen)
-    monkeypatch.setattr(heads, "BLOCK_BYTES", block_bytes)
-    starts = [start for start, _ in heads._blocks(features, 16)]
+    monkeypatch.setattr(float_heads, "BLOCK_BYTES", block_bytes)
+    starts = [start for start, _ in float_heads._blocks(features, 16)]
     assert len(starts) > 2
     in_blocks = predict_heads(features, chosen)
     for task, prediction in whole.items():
         np.testing.assert_allclose(in_blocks[task].logits, prediction.logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_texts", [1, 3, 10, 130, 700])
+@pytest.mark.parametrize("quantization", ["sign", "uint8"])
+def test_threads_change_no_bit(quantization: str, num_texts: int) -> None:
+    spec = make_spec(quantization)
+    features = make_features(spec, (LENGTHS * 70)[:num_texts])
+    chosen = [heads.lay_out(head) for head in mixed_heads(spec, 5)]
+    alone = predict_heads(features, chosen)
+    for count in (2, 3, 16):
+        with heads.HeadThreads(count) as threads:
+            for _ in range(2):  # the second time in workspaces that are used
+                for task, prediction in threads.predict(features, chosen).items():
+                    assert np.array_equal(prediction.logits, alone[task].logits)
+
+
+def test_parts_are_every_text_by_every_head_once() -> None:
+    for num_texts, num_heads, threads in product(
+        (0, 1, 63, 64, 129, 5000), (0, 1, 3, 20), (1, 2, 7)
+    ):
+        done = np.zeros((num_texts, num_heads), int)
+        for texts, chosen in heads._parts(num_texts, num_heads, threads):
+            assert texts.start < texts.stop <= num_texts
+            assert chosen.start < chosen.stop <= num_heads
+            done[texts, chosen] += 1
+        assert (done == 1).all()
+
+
+def test_calls_from_many_threads_are_answered_alike() -> None:
+    spec = make_spec()
+    chosen = [heads.lay_out(head) for head in mixed_heads(spec, 5)]
+    features = [make_features(spec, LENGTHS * size, seed=size) for size in range(1, 9)]
+    alone = [predict_heads(batch, chosen) for batch in features]
+    with heads.HeadThreads(2) as threads, ThreadPoolExecutor(4) as callers:
+        answers = callers.map(lambda batch: threads.predict(batch, chosen), features * 5)
+        for index, answer in enumerate(answers):
+            for task, prediction in answer.items():
+                assert np.array_equal(prediction.logits, alone[index % 8][task].logits)
+
+
+def test_a_laid_out_head_takes_half_the_memory() -> None:
+    head = random_head(make_spec(dim=384), classes=2)
+    laid_out = heads.lay_out(head)
+    assert laid_out.nbytes < 0.55 * head.nbytes
+
+
+def test_weights_past_all_measure_are_refused() -> None:
+    head = random_head(make_spec())
+    huge = replace(head, dense=np.full_like(head.dense, 1e38))
+    with pytest.raises(HeadError, match=r"head 'task'.*more than 1e30.*train it again"):
+        heads.lay_out(huge)
+
+
+def test_a_text_of_too_many_tokens_is_refused() -> None:
+    spec = make_spec()
+    with pytest.raises(InputError, match="16385 tokens, expected at most 16384"):
+        predict_heads(make_features(spec, [3, 16_385]), [random_head(spec)])
+
+
 def test_blocks_cover_every_text_once_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     features = make_features(make_spec(), LENGTHS * 10)
     for block_bytes in (1, 3_000, 50_000, 10**9):
-        monkeypatch.setattr(heads, "BLOCK_BYTES", block_bytes)
-        blocks = list(heads._blocks(features, 12))
+        monkeypatch.setattr(float_heads, "BLOCK_BYTES", block_bytes)
+        blocks = list(float_heads._blocks(features, 12))
         assert [start for start, _ in blocks[1:]] == [stop for _, stop in blocks[:-1]]
         assert (blocks[0][0], blocks[-1][1]) == (0, len(features))
         for start, stop in blocks:
@@ -237,7 +315,7 @@ class TestEngine:
         head = mixed_heads(engine.spec, 6)[0]
         expected = [evaluate(head, numbers(text.codes, engine.spec)) for text in features]
         got = engine.predict(self.TEXTS, ["task-0"])["task-0"].logits
-        np.testing.assert_allclose(got, expected, atol=TOLERANCE, rtol=TOLERANCE)
+        assert_close(got, expected, engine.spec.quantization)
 
     def test_a_text_is_answered_alike_alone_and_among_others(self, engine: Engine) -> None:
         features = engine.encode(self.TEXTS)
@@ -245,16 +323,14 @@ class TestEngine:
         for index in range(len(features)):
             alone = engine.predict_features(features[index])
             for task, prediction in alone.items():
-                np.testing.assert_allclose(
-                    prediction.logits[0], together[task].logits[index], atol=1e-5
-                )
+                assert np.array_equal(prediction.logits[0], together[task].logits[index])
 
     def test_chosen_tasks_come_in_the_order_asked_for(self, engine: Engine) -> None:
         everything = engine.predict(["text"])
         chosen = engine.predict(["text"], ["task-3", "task-0", "task-3"])
         assert list(chosen) == ["task-3", "task-0"]
         for task, prediction in chosen.items():
-            np.testing.assert_allclose(prediction.logits, everything[task].logits, atol=1e-5)
+            assert np.array_equal(prediction.logits, everything[task].logits)
         assert list(engine.predict(["text"], "task-3")) == ["task-3"]
         assert len(engine.predict(["text"], [])) == 0
 

@@ -98,7 +98,8 @@ typedef struct bh_head_weights {
   const float *output_bias; /* [classes] */
 } bh_head_weights;
 
-/* A head as bh_predict_heads reads it: one block of memory without pointers, which may be copied. */
+/* A head as bh_predict_heads reads it: one block of memory without pointers, which may be copied.
+ */
 typedef struct bh_head bh_head;
 
 typedef struct bh_predict_heads_args {
@@ -139,6 +140,10 @@ int64_t bh_head_bytes(const bh_head_weights *weights);
 /* Writes the laid out head to `head`, bh_head_bytes at a multiple of 64. BH_INVALID_ARGUMENT also
  * for weights that are not finite or have a row of more than 1e30. */
 bh_status bh_lay_out_head(const bh_head_weights *weights, bh_head *head);
+
+/* The sizes of a laid out head, its pointers null; BH_INVALID_ARGUMENT for memory that holds none.
+ * Reads the first 64 bytes. */
+bh_status bh_laid_out_head_sizes(const bh_head *head, bh_head_weights *sizes);
 
 /* Bytes of workspace that a call with these codes, offsets and heads needs; -1 for bad arguments.
  * Does not look at logits, workspace and level. */
