@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from benchmarks import record
-from benchmarks.heads import accuracy, cases, encoders, loading, speed
+from benchmarks.heads import accuracy, cases, encoders, loading, native, speed
 from benchmarks.heads_options import THREADS
-from engine import bundle, kernels_info
+from engine import bundle
 from engine.errors import InputError
 
 COMMAND = "python -m benchmarks heads"
@@ -55,7 +55,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(settings: cases.Settings, options: argparse.Namespace) -> dict[str, Any]:
-    level = kernels_info().active_level
+    level = native.fastest_level()
     result: dict[str, Any] = {
         "quick": options.quick,
         "text_tokens": cases.TEXT_TOKENS,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.head_file import FoldedHead
-from engine.types import PackedFeatures, Quantization
+from engine.types import FeatureSpec, PackedFeatures, Quantization
 from training.task_head import TaskHead
 
 BLOCK_TEXTS = 32
@@ -33,6 +33,29 @@ class UsualHeads:
         return logits
 
 
+class Unpacker:
+    """Packed codes as float32, the fastest way torch has: a table of bytes."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self._dim = spec.dim
+        self._signs = spec.quantization is Quantization.SIGN
+        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+        self._table = torch.from_numpy(bits.view(np.int64).ravel())
+
+    @torch.inference_mode()
+    def __call__(self, codes: torch.Tensor) -> torch.Tensor:
+        """uint8 [texts, tokens, code_bytes] -> float32 [texts, tokens, dim]: 0 and 1, or to 255."""
+        if not self._signs:
+            return codes.float()
+        eight = torch.index_select(self._table, 0, codes.reshape(-1).int())
+        return eight.view(torch.uint8).view(*codes.shape[:2], -1)[:, :, : self._dim].float()
+
+
+def packed(features: PackedFeatures) -> torch.Tensor:
+    """The codes of texts of one length, uint8 [texts, tokens, code_bytes]; shares their memory."""
+    return torch.from_numpy(features.codes.reshape(len(features), -1, features.spec.code_bytes))
+
+
 class FoldedTorchHeads:
     """Folded attention heads of one shape: all tasks in a few batched products, in float32."""
 
@@ -53,10 +76,14 @@ class FoldedTorchHeads:
         self._output_bias = stack("output_bias")[:, None]
 
     @torch.inference_mode()
-    def __call__(self, codes: torch.Tensor) -> torch.Tensor:
-        """codes: float32 [texts, tokens, dim] -> logits [tasks, texts, classes]."""
-        blocks = [self._block(block) for block in codes.split(BLOCK_TEXTS)]
-        return torch.cat(blocks, dim=1)
+    def __call__(self, codes: torch.Tensor, unpack: Unpacker | None = None) -> torch.Tensor:
+        """Logits [tasks, texts, classes].
+
+        Args:
+            codes: float32 [texts, tokens, dim], or what `unpack` makes that of, block by block.
+        """
+        blocks = codes.split(BLOCK_TEXTS)
+        return torch.cat([self._block(unpack(b) if unpack else b) for b in blocks], dim=1)
 
     def _block(self, codes: torch.Tensor) -> torch.Tensor:
         texts = len(codes)
@@ -67,27 +94,6 @@ class FoldedTorchHeads:
         inner = inner.transpose(1, 2).reshape(self._tasks, texts, self._dim)
         hidden = torch.tanh(torch.baddbmm(self._dense_bias, inner, self._dense))
         return torch.baddbmm(self._output_bias, hidden, self._output)
-
-
-class Unpacker:
-    """Codes of texts of one length as float32, the fastest way torch has: a table of bytes."""
-
-    def __init__(self, features: PackedFeatures) -> None:
-        (self._text_tokens,) = set(features.num_tokens.tolist())
-        self._codes = torch.from_numpy(features.codes)
-        self._dim = features.spec.dim
-        self._signs = features.spec.quantization is Quantization.SIGN
-        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-        self._table = torch.from_numpy(bits.view(np.int64).ravel())
-
-    @torch.inference_mode()
-    def __call__(self) -> torch.Tensor:
-        """float32 [texts, tokens, dim], 0 and 1 or 0 to 255."""
-        codes = self._codes
-        if self._signs:
-            eight = torch.index_select(self._table, 0, codes.view(-1).int())
-            codes = eight.view(torch.uint8).view(len(codes), -1)[:, : self._dim]
-        return codes.float().view(-1, self._text_tokens, self._dim)
 
 
 def to_features(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy_routine import TASKS
 from benchmarks.heads.cases import Settings, random_codes, random_heads, spec_of
-from benchmarks.heads.native import NativeCall, lay_out
+from benchmarks.heads.native import NativeCall, fastest_level, lay_out
 from benchmarks.heads.timing import rounded
 from engine import Engine, bundle, pack
 from engine.errors import InputError
@@ -42,7 +42,8 @@ def evaluate(features: PackedFeatures, head: FoldedHead) -> Float64:
 
 def _pool(codes: Float64, pooling: PositionPooling, weights: dict[str, Float64]) -> Float64:
     if pooling is PositionPooling.CLS:
-        return codes[0]
+        first: Float64 = codes[0]
+        return first
     if pooling is PositionPooling.MEAN:
         mean: Float64 = codes.mean(axis=0)
         return mean
@@ -62,7 +63,7 @@ def softmax(scores: Float64) -> Float64:
 
 def compare(features: PackedFeatures, head: FoldedHead) -> dict[str, Any]:
     """Native probabilities against those in float64."""
-    call = NativeCall(features, [lay_out(head)])
+    call = NativeCall(features, [lay_out(head)], fastest_level())
     call()
     got = Prediction(head.labels, call.logits[0]).probabilities
     expected = softmax(evaluate(features, head))

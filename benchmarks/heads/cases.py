@@ -73,7 +73,7 @@ FULL = Settings(
     distilled=Shape(layers=6, dim=768, ffn_dim=3072, attention_heads=12, pooled_layers=1),
 )
 _TINY = Shape(
-    layers=2, dim=64, ffn_dim=128, attention_heads=4, pooled_layers=1, vocab_size=200, max_length=64
+    layers=1, dim=64, ffn_dim=128, attention_heads=4, pooled_layers=1, vocab_size=200, max_length=64
 )
 QUICK = Settings(
     encoders={"tiny": _TINY},

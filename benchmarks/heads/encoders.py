@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def measure(settings: Settings, say: Say) -> dict[str, Any]:
         sessions[name] = session = _open(name, shape, layers)
         batch = _batch(shape, settings.encoder_rows)
         rows = settings.encoder_rows
-        contenders[name] = Contender(lambda s=session, b=batch: s.run(b), rows)
+        contenders[name] = Contender(partial(session.run, batch), rows)
         after = _cls_head(shape, rows) if name == DISTILLED else _packing(session.run(batch))
         contenders[f"after {name}"] = Contender(after, rows)
     say("encoders: timing")

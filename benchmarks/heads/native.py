@@ -30,6 +30,11 @@ class LaidOutHead:
     classes: int
 
 
+def fastest_level() -> str:
+    """Of those that run here, whatever level the environment asks the engine to use."""
+    return _kernels.supported_levels()[-1]
+
+
 def head_bytes(head: FoldedHead) -> int:
     """What a head takes once it is laid out."""
     attention_heads = 1 if head.query is None else len(head.query)
@@ -67,9 +72,7 @@ class NativeCall:
         logits: float32 [texts, classes] a head, written by each call.
     """
 
-    def __init__(
-        self, features: PackedFeatures, heads: Sequence[LaidOutHead], level: str = "active"
-    ) -> None:
+    def __init__(self, features: PackedFeatures, heads: Sequence[LaidOutHead], level: str) -> None:
         self._features, self._level = features, level
         self._blocks = [head.block for head in heads]
         self.logits = [np.empty((len(features), head.classes), np.float32) for head in heads]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.heads.cases import (
     CLASSES,
@@ -22,13 +23,20 @@ from benchmarks.heads.cases import (
     spec_of,
     tasks_that_fit,
 )
-from benchmarks.heads.native import LaidOutHead, NativeCall, PeakCall, head_bytes, lay_out
+from benchmarks.heads.native import (
+    LaidOutHead,
+    NativeCall,
+    PeakCall,
+    fastest_level,
+    head_bytes,
+    lay_out,
+)
 from benchmarks.heads.timing import Contender, Samples, in_turn, rounded
 from benchmarks.shapes import Shape
-from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, to_features
+from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
 from engine import kernels_info
 from engine.head_file import FoldedHead
-from engine.heads import predict_heads as predict_heads_in_numpy
+from engine.heads import predict_heads
 from engine.types import Calibration, PackedFeatures, Quantization, code_affine
 from training.task_head import TaskHead
 
@@ -39,8 +47,14 @@ PEERS = ("torch_usual", "torch_folded", "torch_folded_unpacking", "numpy")
 
 torch_usual: nn.MultiheadAttention and MLP over features that are float32 already.
 torch_folded: the folded algebra over codes that are float32 already.
-torch_folded_unpacking: the same from the packed codes. numpy: the float path, from packed codes.
+torch_folded_unpacking: the same from packed codes. numpy: what ran before them, from packed codes.
 """
+
+
+def in_numpy(features: PackedFeatures, heads: Sequence[FoldedHead]) -> list[NDArray[np.float32]]:
+    """Logits [texts, classes] a head, by the float path that was there before the kernels."""
+    answers = predict_heads(features, heads)
+    return [answers[head.task].logits for head in heads]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +76,8 @@ class Bench:
         spec = spec_of(shape, quantization)
         (first,) = random_heads(spec, shape.attention_heads, 1)
         tasks = tasks_that_fit(max(settings.tasks), head_bytes(first), available_bytes())
-        laid_out, heads = [], []
+        laid_out: list[LaidOutHead] = []
+        heads: list[FoldedHead] = []
         for head in random_heads(spec, shape.attention_heads, tasks):
             laid_out.append(lay_out(head))
             if len(heads) < settings.peer_tasks:
@@ -72,7 +87,7 @@ class Bench:
 
 def measure(settings: Settings, threads: int, say: Say) -> dict[str, Any]:
     """Cells, threads and latency of every shape and kind of codes."""
-    found: dict[str, Any] = {"cells": [], "threads": [], "latency": []}
+    found: dict[str, Any] = {"cells": [], "threads": [], "latency": [], "laid_out": []}
     for name, shape in settings.encoders.items():
         for quantization in (Quantization.SIGN, Quantization.UINT8):
             say(f"heads of {name}'s shape, {quantization}: laying out {max(settings.tasks):,}")
@@ -83,6 +98,9 @@ def measure(settings: Settings, threads: int, say: Say) -> dict[str, Any]:
                 "attention_heads": shape.attention_heads,
                 "codes": quantization.value,
             }
+            block_bytes = [head.block.nbytes for head in bench.laid_out]
+            laid_out = {"tasks": len(block_bytes), "bytes": sum(block_bytes)}
+            found["laid_out"].append({**where, **laid_out})
             for cell in _cells(bench, settings):
                 found["cells"].append({**where, **cell})
                 say(f"  {cell['tasks']:,} tasks: {_shown(cell)}")
@@ -98,7 +116,7 @@ def _cells(bench: Bench, settings: Settings) -> Iterator[dict[str, Any]]:
     for tasks in dict.fromkeys(min(tasks, len(bench.laid_out)) for tasks in settings.tasks):
         contenders = {name: made(tasks) for name, made in peers.items()}
         for level in levels:
-            serial = level == "serial"
+            serial = level == "serial" and len(levels) > 1
             if serial and tasks > 1:
                 continue
             features = bench.features[: settings.serial_texts] if serial else bench.features
@@ -114,11 +132,11 @@ def _peers(bench: Bench, settings: Settings) -> dict[str, Callable[[int], Conten
     """For each of PEERS: number of tasks -> what is timed, on no more tasks than it takes."""
     features, spec, shape = bench.features, bench.features.spec, bench.shape
     texts = len(features)
-    unpack = Unpacker(features)
-    codes = unpack()
+    unpack, bits = Unpacker(spec), packed(features)
+    codes = unpack(bits)
     # Any calibration will do: the heads are random.
     plain = np.ones(spec.dim, np.float32)
-    calibration = Calibration(scale=plain / 64, zero_point=128 * plain)
+    calibration = Calibration(scale=plain / np.float32(64), zero_point=np.float32(128) * plain)
     scale, offset = code_affine(spec, calibration)
     usual_features = to_features(codes[: settings.usual_texts], scale, offset)
     torch.manual_seed(0)
@@ -138,11 +156,11 @@ def _peers(bench: Bench, settings: Settings) -> dict[str, Callable[[int], Conten
 
     def folded_unpacking(tasks: int) -> Contender:
         heads = FoldedTorchHeads(bench.heads[:tasks])
-        return Contender(lambda: heads(unpack()), texts * min(tasks, len(bench.heads)))
+        return Contender(lambda: heads(bits, unpack), texts * min(tasks, len(bench.heads)))
 
     def numpy(tasks: int) -> Contender:
         heads = bench.heads[:tasks]
-        return Contender(lambda: predict_heads_in_numpy(features, heads), texts * len(heads))
+        return Contender(lambda: in_numpy(features, heads), texts * len(heads))
 
     return dict(zip(PEERS, (usual, folded, folded_unpacking, numpy), strict=True))
 
@@ -173,10 +191,11 @@ def _threads(bench: Bench, settings: Settings, threads: int) -> dict[str, Any]:
     """One thread beside several, each with its share of the texts, at the fastest level."""
     tasks = min(settings.tasks[1], len(bench.laid_out))
     heads, features = bench.laid_out[:tasks], bench.features
-    alone = NativeCall(features, heads)
+    level = fastest_level()
+    alone = NativeCall(features, heads, level)
     bounds = np.linspace(0, len(features), threads + 1).astype(int)
     parts = [
-        NativeCall(features[int(start) : int(stop)], heads)
+        NativeCall(features[int(start) : int(stop)], heads, level)
         for start, stop in pairwise(bounds)
         if stop > start
     ]
@@ -195,7 +214,7 @@ def _threads(bench: Bench, settings: Settings, threads: int) -> dict[str, Any]:
     return {
         "tasks": tasks,
         "threads": len(parts),
-        "level": kernels_info().active_level,
+        "level": level,
         "texts": len(features),
         "us_per_text_and_task": {name: samples.summary(name) for name in samples},
         "times_faster": rounded(samples.ratio("one", "several")),
@@ -214,13 +233,13 @@ def _latency(bench: Bench, settings: Settings) -> dict[str, Any]:
     """One text at a time, all tasks, in turn."""
     tasks = min(settings.tasks[1], len(bench.heads))
     text = bench.features[:1]
-    unpack = Unpacker(text)
-    codes = unpack()
+    unpack, bits = Unpacker(text.spec), packed(text)
+    codes = unpack(bits)
     folded = FoldedTorchHeads(bench.heads[:tasks])
     contenders = {
-        "native": Contender(NativeCall(text, bench.laid_out[:tasks])),
+        "native": Contender(NativeCall(text, bench.laid_out[:tasks], fastest_level())),
         "torch_folded": Contender(lambda: folded(codes)),
-        "torch_folded_unpacking": Contender(lambda: folded(unpack())),
+        "torch_folded_unpacking": Contender(lambda: folded(bits, unpack)),
     }
     samples = in_turn(contenders, settings.latency_rounds, settings.budget_s, min_sample_s=0)
     return {

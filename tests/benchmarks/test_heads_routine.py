@@ -15,13 +15,13 @@ from stand_in_kernels import StandInKernels
 
 from benchmarks import __main__ as command_line
 from benchmarks import heads_routine, heads_tables, record, tables
+from benchmarks.accuracy_routine import TASKS
 from benchmarks.heads import accuracy, cases, encoders, native, timing
 from benchmarks.heads.cases import QUICK, multiply_adds, random_codes, random_heads, spec_of
-from benchmarks.heads.speed import PEERS
+from benchmarks.heads.speed import PEERS, in_numpy
 from benchmarks.heads.timing import Contender, Samples, in_turn
-from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, to_features
+from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
 from engine import Calibration, PositionPooling, Quantization, _kernels, pack
-from engine.heads import predict_heads
 from engine.types import code_affine
 from export.fold import fold
 from training.task_head import TaskHead
@@ -67,15 +67,18 @@ def test_the_usual_and_the_folded_form_in_torch_are_one_function(
         )
         for i, head in enumerate(trained)
     ]
-    codes = Unpacker(features)()
+    unpack = Unpacker(spec)
+    codes = unpack(packed(features))
     usual = UsualHeads(trained)(to_features(codes, scale, offset))
     stacked = FoldedTorchHeads(folded)(codes)
-    floats = predict_heads(features, folded)
+    from_packed = FoldedTorchHeads(folded)(packed(features), unpack)
+    assert torch.equal(from_packed, stacked)
+    floats = in_numpy(features, folded)
     for i, head in enumerate(folded):
         expected = accuracy.evaluate(features, head)
         np.testing.assert_allclose(usual[i], expected, atol=2e-4)
         np.testing.assert_allclose(stacked[i], expected, atol=2e-4)
-        np.testing.assert_allclose(floats[head.task].logits, expected, atol=2e-4)
+        np.testing.assert_allclose(floats[i], expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("dim", [64, 60])
@@ -84,7 +87,9 @@ def test_unpacking_in_torch_is_ours(dim: int) -> None:
         features = random_codes(spec_of(replace(SHAPE, dim=dim), quantization), 3)
         ones, zeros = np.ones(dim, np.float32), np.zeros(dim, np.float32)
         expected = pack.unpack(features.codes, dim, quantization.value, ones, zeros)
-        np.testing.assert_array_equal(Unpacker(features)().reshape(-1, dim), expected)
+        np.testing.assert_array_equal(
+            Unpacker(features.spec)(packed(features)).reshape(-1, dim), expected
+        )
 
 
 @pytest.mark.parametrize("pooling", list(PositionPooling))
@@ -93,7 +98,7 @@ def test_the_float64_evaluation_has_all_poolings(pooling: PositionPooling) -> No
     (head,) = random_heads(features.spec, SHAPE.attention_heads, 1)
     if pooling is not PositionPooling.ATTENTION:
         head = replace(head, position_pooling=pooling, query=None, value=None)
-    expected = predict_heads(features, [head])[head.task].logits
+    expected = in_numpy(features, [head])[0]
     np.testing.assert_allclose(accuracy.evaluate(features, head), expected, atol=1e-4)
 
 
@@ -134,6 +139,31 @@ def test_break_even() -> None:
         assert k is not None
         assert shared + k * head < k * own
         assert k == 1 or shared + (k - 1) * head >= (k - 1) * own
+
+
+def test_costs_beside_the_encoder() -> None:
+    """The first task pays for what all share; only what more tasks add is held against it."""
+
+    def encoder(us: float, **more: Any) -> dict[str, Any]:
+        return {"us_per_text": {"us": us}, **more}
+
+    measured = {
+        "big": encoder(59_000.0, packing_us=2_000.0),
+        encoders.DISTILLED: encoder(10_000.0, own_head_us=30.0),
+    }
+    cells = [
+        {
+            "shape": "big",
+            "codes": "sign",
+            "tasks": tasks,
+            "us_per_text_and_task": {"avx2": {"us": 29.5 + 10 / tasks}},
+        }
+        for tasks in (1, 14, 100)
+    ]
+    costs = encoders.costs(measured, cells, "avx2")["big"]["sign"]
+    assert costs["us_of_the_next_task"] == {"14": 29.5, "100": 29.5}
+    assert costs["share_of_encoder"] == {"14": 5e-4, "100": 5e-4}
+    assert costs["cheaper_from_tasks"] == 7
 
 
 def test_contenders_take_turns() -> None:
@@ -213,6 +243,28 @@ def test_shipped_heads_on_the_demo(kernels: None, minilm_bundle: Path) -> None:
     for head in found.values():
         assert head["texts"] == 36
         assert head["max_probability_difference"] < 2e-3
+
+
+def test_a_run_is_stored(
+    kernels: None, minilm_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the shipped heads on test files; at tiny sizes, and no encoder timed."""
+    data, results = tmp_path / "data", tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    for task, folder in TASKS.items():
+        pair = task == "duplicate"
+        (data / folder).mkdir(parents=True)
+        row = "x\tOne text.\tAnother text." if pair else "x\tOne text."
+        header = "label\ttext_a\ttext_b" if pair else "label\ttext"
+        (data / folder / "test.tsv").write_text(f"{header}\n{row}\n{row}\n", encoding="utf-8")
+    monkeypatch.setattr(record, "RESULTS", results)
+    monkeypatch.setattr(cases, "FULL", QUICK)
+    options = ["--bundle", str(minilm_bundle), "--data", str(data), "--skip-encoder"]
+    assert command_line.main(["heads", *options]) == 0
+    stored = record.read("heads")
+    assert stored["command"] == "python -m benchmarks heads --data DIR --skip-encoder"
+    assert {*stored["result"]["accuracy"]["shipped heads"]} == {*TASKS}
+    assert "7 shipped heads on test files, 14 texts" in heads_tables.measured(stored)
 
 
 def test_interrupted_runs_store_nothing(
