@@ -24,7 +24,6 @@ def pool_and_pack(
     zero_point: NDArray[np.float32] | None = None,
     level: str = "active",
 ) -> None: ...
-
 def head_bytes(
     quantization: str,
     position_pooling: str,
