@@ -61,6 +61,7 @@ test-gpu: $(VENV)/.gpu $(DEVICE_CODE) $(BUNDLE)/bundle.json ## on a machine with
 bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack
 	$(RUN) -m benchmarks parity
+	$(RUN) -m benchmarks heads
 
 format: $(VENV)/.dev ## rewrite sources in the house format
 	$(RUN) -m ruff format .

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import gpu_options
+from benchmarks import gpu_options, heads_options
 from engine.command_line import exit_code
 
 
@@ -34,6 +34,10 @@ def _run(options: argparse.Namespace) -> None:
         from benchmarks import accuracy_routine
 
         accuracy_routine.run(options)
+    elif options.routine == "heads":
+        from benchmarks import heads_routine
+
+        heads_routine.run(options)
     elif options.routine == "roofline":
         from benchmarks import roofline_routine
 
@@ -84,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         "--update", action="store_true", help="keep what is stored of other tasks and features"
     )
     accuracy.add_argument("--write-heads", type=Path, help="where the sign heads go")
+
+    heads = routines.add_parser(
+        "heads", help="task heads at every level, beside torch, NumPy and the encoder"
+    )
+    heads_options.add_options(heads)
 
     routines.add_parser("roofline", help="predicted times on known GPUs; computed, needs no GPU")
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from benchmarks.shapes import SHAPES, Shape, random_model
+from benchmarks.shapes import SHAPES, Shape, random_encoder
 from engine import bundle
 from engine.types import FeatureSpec, LayerPooling, Order, Quantization
 from export.config import choose_layers
-from export.encoder import Encoder
 from export.onnx_graph import export_graph
 from export.plan import build_plan, resolve_plan
 from export.plan_config import PlanConfig, default_profiles
@@ -57,19 +56,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _write_graph(name: str, shape: Shape, folder: Path) -> bundle.Manifest:
     _say(f"{name}: exporting")
-    model = random_model(shape).half()
-    encoder = Encoder(
-        name=name,
-        model=model,
-        tokenizer=None,
-        model_type=shape.family,
-        num_layers=shape.layers,
-        attention_heads=shape.attention_heads,
-        dim=shape.dim,
-        max_length=shape.max_length,
-        pad_id=model.config.pad_token_id,
-        weights_sha256="0" * 64,
-    )
+    encoder = random_encoder(name, shape)
     layers = choose_layers(None, encoder.num_layers, LayerPooling.MEAN)
     written = export_graph(encoder, layers, "fp16", folder / bundle.GRAPH)
     spec = FeatureSpec(

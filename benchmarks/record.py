@@ -29,12 +29,18 @@ PACKAGES = (
 
 def write(name: str, command: str, result: Mapping[str, Any]) -> Path:
     """Stores a routine's result as results/<name>.json and prints it as the last line."""
-    record = {"name": name, "command": command, **_machine(), "result": result}
+    record = _record(name, command, result)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path.relative_to(RESULTS.parent.parent)}", file=sys.stderr)
     print(json.dumps(record))
     return path
+
+
+def show(name: str, command: str, result: Mapping[str, Any]) -> None:
+    """Prints what `write` would store, of a run that is no measurement."""
+    print("nothing was stored", file=sys.stderr)
+    print(json.dumps(_record(name, command, result)))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -46,6 +52,10 @@ def read(name: str) -> dict[str, Any]:
 def exists(name: str) -> bool:
     """Whether a routine ever stored a result."""
     return (RESULTS / f"{name}.json").is_file()
+
+
+def _record(name: str, command: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "command": command, **_machine(), "result": result}
 
 
 def _machine() -> dict[str, Any]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from export.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,22 @@ def random_model(shape: Shape) -> Any:
     # Positions begin after that of padding, which is 1.
     positions = {"max_position_embeddings": shape.max_length + 2, "type_vocab_size": 1}
     return RobertaModel(RobertaConfig(**positions, **sizes), add_pooling_layer=False).eval()
+
+
+def random_encoder(name: str, shape: Shape) -> Encoder:
+    """`random_model` in half precision, ready to be exported."""
+    from export.encoder import Encoder
+
+    model = random_model(shape).half()
+    return Encoder(
+        name=name,
+        model=model,
+        tokenizer=None,
+        model_type=shape.family,
+        num_layers=shape.layers,
+        attention_heads=shape.attention_heads,
+        dim=shape.dim,
+        max_length=shape.max_length,
+        pad_id=model.config.pad_token_id,
+        weights_sha256="0" * 64,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gpu_tables, record
+from benchmarks import gpu_tables, heads_tables, record
 from engine.errors import InputError
 
 README = Path(__file__).parent.parent / "README.md"
@@ -160,6 +160,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "accuracy": ("accuracy", _accuracy),
     "parity": ("parity", _parity),
     "pack": ("pack", _pack),
+    "heads": ("heads", heads_tables.measured),
     "plan": ("plan", _plan),
     "roofline": ("roofline", gpu_tables.roofline),
     "device_code": ("device_code", gpu_tables.device_code),
@@ -169,6 +170,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 
 NOT_RUN = {
     "gpu": "**Not yet run on a GPU**, so there is nothing to show here: `python -m benchmarks gpu` "
-    "fills this in."
+    "fills this in.",
+    "heads": "**Not yet measured**: `python -m benchmarks heads` fills this in.",
 }
 """Routine -> what its block says until it has a result; the others must have one."""

@@ -1,0 +1,1 @@
+"""The parts of `python -m benchmarks heads`; benchmarks/heads_routine.py puts them together."""

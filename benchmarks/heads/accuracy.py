@@ -1,0 +1,135 @@
+"""How far the native kernels are from a float64 evaluation of the same heads on the same codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy_routine import TASKS
+from benchmarks.heads.cases import Settings, random_codes, random_heads, spec_of
+from benchmarks.heads.native import NativeCall, fastest_level, lay_out
+from benchmarks.heads.timing import rounded
+from engine import Engine, bundle, pack
+from engine.errors import InputError
+from engine.head_file import SUFFIX, FoldedHead, read_head
+from engine.types import PackedFeatures, PositionPooling, Prediction, Quantization, Text
+from training.data import read_tsv
+
+Say = Callable[[str], None]
+Float64 = NDArray[np.float64]
+
+
+def evaluate(features: PackedFeatures, head: FoldedHead) -> Float64:
+    """The head's logits in float64, [texts, classes], as its file says (engine/head_file.py)."""
+    spec = features.spec
+    ones, zeros = np.ones(spec.dim, np.float32), np.zeros(spec.dim, np.float32)
+    wide = {name: array.astype(np.float64) for name, array in head.tensors.items()}
+    logits = np.empty((len(features), len(head.labels)))
+    for text, (start, stop) in enumerate(pairwise(features.offsets.tolist())):
+        packed = features.codes[start:stop]
+        codes = pack.unpack(packed, spec.dim, spec.quantization.value, ones, zeros)
+        inner = _pool(codes.astype(np.float64), head.position_pooling, wide)
+        hidden = np.tanh(wide["dense"] @ inner + wide["dense_bias"])
+        logits[text] = wide["output"] @ hidden + wide["output_bias"]
+    return logits
+
+
+def _pool(codes: Float64, pooling: PositionPooling, weights: dict[str, Float64]) -> Float64:
+    if pooling is PositionPooling.CLS:
+        first: Float64 = codes[0]
+        return first
+    if pooling is PositionPooling.MEAN:
+        mean: Float64 = codes.mean(axis=0)
+        return mean
+    attention = softmax(weights["query"] @ codes.T)
+    heads, dim = weights["query"].shape
+    value = weights["value"].reshape(heads, dim // heads, dim)
+    projected: Float64 = np.einsum("hdk,hk->hd", value, attention @ codes).ravel()
+    return projected
+
+
+def softmax(scores: Float64) -> Float64:
+    """Over the last axis."""
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: Float64 = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result
+
+
+def compare(features: PackedFeatures, head: FoldedHead) -> dict[str, Any]:
+    """Native probabilities against those in float64."""
+    call = NativeCall(features, [lay_out(head)], fastest_level())
+    call()
+    got = Prediction(head.labels, call.logits[0]).probabilities
+    expected = softmax(evaluate(features, head))
+    return {
+        "texts": len(features),
+        "tokens": int(features.offsets[-1]),
+        "max_probability_difference": rounded(float(np.abs(got - expected).max()), 3),
+        "same_top_label": float(np.mean(got.argmax(axis=1) == expected.argmax(axis=1))),
+    }
+
+
+def shipped(bundle_folder: Path, data: Path | None, say: Say) -> dict[str, Any]:
+    """Every head of a bundle on its test file, or without `data` on the demo's texts."""
+    texts_of = _test_texts(data) if data is not None else _demo_texts
+    found = {}
+    with Engine.load(bundle_folder) as engine:
+        for path in sorted((bundle_folder / bundle.HEADS).glob(f"*{SUFFIX}")):
+            head = read_head(path)
+            if texts := texts_of(head):
+                found[head.task] = compare(engine.encode(texts), head)
+                say(f"  {head.task}: {found[head.task]}")
+    if not found:
+        raise InputError(
+            f"--bundle {bundle_folder}: has no shipped heads to compare. Build it with "
+            "`python -m export.build --precision fp16`."
+        )
+    return found
+
+
+def random(settings: Settings) -> dict[str, Any]:
+    """The same for random heads on random codes, which need no encoder."""
+    found = {}
+    for name, shape in settings.encoders.items():
+        for quantization in (Quantization.SIGN, Quantization.UINT8):
+            spec = spec_of(shape, quantization)
+            (head,) = random_heads(spec, shape.attention_heads, 1)
+            found[f"{name}, {quantization}"] = compare(random_codes(spec, settings.texts), head)
+    return found
+
+
+def check_data(data: Path | None) -> None:
+    """Raises InputError unless `data` is None or has the shipped heads' test files."""
+    if data is None:
+        return
+    missing = [f for f in TASKS.values() if not (data / f / "test.tsv").is_file()]
+    if missing:
+        raise InputError(
+            f"--data {data}: no {missing[0]}/test.tsv in it. Expected a folder a task "
+            f"({', '.join(TASKS.values())}) with test.tsv."
+        )
+
+
+def _test_texts(data: Path) -> Callable[[FoldedHead], list[Text]]:
+    def texts_of(head: FoldedHead) -> list[Text]:
+        # A head of the user's own has no test file among these.
+        return read_tsv(data / TASKS[head.task] / "test.tsv").texts if head.task in TASKS else []
+
+    return texts_of
+
+
+def _demo_texts(head: FoldedHead) -> list[Text]:
+    return [*_demo()]
+
+
+def _demo() -> Iterator[Text]:
+    content = (files("engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
+    for line in content.splitlines()[1:]:
+        first, second = line.split("\t")
+        yield (first, second) if second else first
