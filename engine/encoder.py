@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine import bundle, pack
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
-from engine.heads import CpuHead, Head, HeadThreads, lay_out
+from engine.heads import CpuHead, Head, HeadThreads, load_head
 from engine.plan import PLANS, graph_sha256
 from engine.sessions import BACKENDS, EncoderSession, open_session
 from engine.types import (
@@ -145,7 +145,7 @@ class CpuEncoder:
             yield stats
 
     def load_head(self, head: FoldedHead) -> CpuHead:
-        return lay_out(head)
+        return load_head(head)
 
     def predict(self, features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[str, Prediction]:
         return self._heads.predict(features, heads)

@@ -73,15 +73,16 @@ CpuHead: TypeAlias = LaidOutHead | FoldedHead
 """For signs and uint8, and for float16."""
 
 
-def lay_out(head: FoldedHead) -> CpuHead:
-    """The head as this processor runs it best; half the bytes of its float32 weights.
+def load_head(head: FoldedHead) -> CpuHead:
+    """The head as a processor runs it. Raises as `lay_out`."""
+    return head if head.spec.quantization is Quantization.FLOAT16 else lay_out(head)
 
-    A head for float16 features stays as it is.
+
+def lay_out(head: FoldedHead) -> LaidOutHead:
+    """A head for signs or uint8 in half the bytes of its float32 weights.
 
     Raises HeadError if a row of its weights sums up to more than 1e30.
     """
-    if head.spec.quantization is Quantization.FLOAT16:
-        return head
     quantization, pooling = head.spec.quantization.value, head.position_pooling.value
     attention_heads = 0 if head.query is None else len(head.query)
     num_bytes = _kernels.head_bytes(
@@ -92,7 +93,7 @@ def lay_out(head: FoldedHead) -> CpuHead:
         head.dense_bias.size,
         len(head.labels),
     )
-    block = _aligned(num_bytes)
+    block = aligned_bytes(num_bytes)
     # Of a file's arrays, some are transposed or unaligned.
     tensors = {
         name: np.require(array, np.float32, ["C", "A"]) for name, array in head.tensors.items()
@@ -239,8 +240,8 @@ class HeadThreads:
         try:
             workspace = self._workspaces.pop()
         except IndexError:
-            return _aligned(num_bytes)
-        return workspace if workspace.nbytes >= num_bytes else _aligned(num_bytes)
+            return aligned_bytes(num_bytes)
+        return workspace if workspace.nbytes >= num_bytes else aligned_bytes(num_bytes)
 
 
 _Part: TypeAlias = tuple[slice, slice]
@@ -265,7 +266,8 @@ def _parts(num_texts: int, num_heads: int, threads: int) -> list[_Part]:
     return [(slice(0, num_texts), part) for part in cuts]
 
 
-def _aligned(num_bytes: int) -> NDArray[np.uint8]:
+def aligned_bytes(num_bytes: int) -> NDArray[np.uint8]:
+    """uint8 [num_bytes] that starts where the kernels want their memory; not initialized."""
     room = np.empty(num_bytes + ALIGNMENT, np.uint8)
     start = -room.ctypes.data % ALIGNMENT
     return room[start : start + num_bytes]

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy_routine import TASKS
 from benchmarks.heads.cases import Settings, random_codes, random_heads, spec_of
-from benchmarks.heads.native import NativeCall, fastest_level, lay_out
+from benchmarks.heads.native import NativeCall, fastest_level
 from benchmarks.heads.timing import rounded
 from engine import Engine, bundle, pack
 from engine.errors import InputError
 from engine.head_file import SUFFIX, FoldedHead, read_head
+from engine.heads import lay_out
 from engine.types import PackedFeatures, PositionPooling, Prediction, Quantization, Text
 from training.data import read_tsv
 

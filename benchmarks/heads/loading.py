@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.heads.cases import Settings, random_heads, spec_of
-from benchmarks.heads.native import lay_out
 from benchmarks.heads.timing import rounded
 from engine.head_file import SUFFIX, read_head, write_head
+from engine.heads import lay_out
 from engine.types import Quantization
 
 
@@ -32,7 +32,7 @@ def measure(settings: Settings) -> dict[str, Any]:
                 started_s = time.perf_counter()
                 head = read_head(path)
                 read_at_s = time.perf_counter()
-                memory_bytes = lay_out(head).block.nbytes
+                memory_bytes = lay_out(head).nbytes
                 lay_out_s += time.perf_counter() - read_at_s
                 read_s += read_at_s - started_s
             found[name] = {

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.heads.cases import (
     CLASSES,
@@ -23,20 +22,13 @@ from benchmarks.heads.cases import (
     spec_of,
     tasks_that_fit,
 )
-from benchmarks.heads.native import (
-    LaidOutHead,
-    NativeCall,
-    PeakCall,
-    fastest_level,
-    head_bytes,
-    lay_out,
-)
+from benchmarks.heads.native import NativeCall, PeakCall, fastest_level
 from benchmarks.heads.timing import Contender, Samples, in_turn, rounded
 from benchmarks.shapes import Shape
 from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
-from engine import kernels_info
+from engine import float_heads, kernels_info
 from engine.head_file import FoldedHead
-from engine.heads import predict_heads
+from engine.heads import LaidOutHead, lay_out
 from engine.types import Calibration, PackedFeatures, Quantization, code_affine
 from training.task_head import TaskHead
 
@@ -49,12 +41,6 @@ torch_usual: nn.MultiheadAttention and MLP over features that are float32 alread
 torch_folded: the folded algebra over codes that are float32 already.
 torch_folded_unpacking: the same from packed codes. numpy: what ran before them, from packed codes.
 """
-
-
-def in_numpy(features: PackedFeatures, heads: Sequence[FoldedHead]) -> list[NDArray[np.float32]]:
-    """Logits [texts, classes] a head, by the float path that was there before the kernels."""
-    answers = predict_heads(features, heads)
-    return [answers[head.task].logits for head in heads]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +61,7 @@ class Bench:
     def make(cls, shape: Shape, quantization: Quantization, settings: Settings) -> Bench:
         spec = spec_of(shape, quantization)
         (first,) = random_heads(spec, shape.attention_heads, 1)
-        tasks = tasks_that_fit(max(settings.tasks), head_bytes(first), available_bytes())
+        tasks = tasks_that_fit(max(settings.tasks), lay_out(first).nbytes, available_bytes())
         laid_out: list[LaidOutHead] = []
         heads: list[FoldedHead] = []
         for head in random_heads(spec, shape.attention_heads, tasks):
@@ -160,7 +146,7 @@ def _peers(bench: Bench, settings: Settings) -> dict[str, Callable[[int], Conten
 
     def numpy(tasks: int) -> Contender:
         heads = bench.heads[:tasks]
-        return Contender(lambda: in_numpy(features, heads), texts * len(heads))
+        return Contender(lambda: float_heads.predict_heads(features, heads), texts * len(heads))
 
     return dict(zip(PEERS, (usual, folded, folded_unpacking, numpy), strict=True))
 

@@ -11,30 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stand_in_kernels import StandInKernels
 
 from benchmarks import __main__ as command_line
 from benchmarks import heads_routine, heads_tables, record, tables
 from benchmarks.accuracy_routine import TASKS
-from benchmarks.heads import accuracy, cases, encoders, native, timing
+from benchmarks.heads import accuracy, cases, encoders, timing
 from benchmarks.heads.cases import QUICK, multiply_adds, random_codes, random_heads, spec_of
-from benchmarks.heads.speed import PEERS, in_numpy
+from benchmarks.heads.speed import PEERS
 from benchmarks.heads.timing import Contender, Samples, in_turn
 from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
-from engine import Calibration, PositionPooling, Quantization, _kernels, pack
+from engine import Calibration, PositionPooling, Quantization, _kernels, float_heads, pack
 from engine.types import code_affine
 from export.fold import fold
 from training.task_head import TaskHead
 
 SHAPE = QUICK.encoders["tiny"]
 BOTH = [Quantization.SIGN, Quantization.UINT8]
-
-
-@pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The native kernels, or what stands in for them where the binding has none yet."""
-    if not hasattr(_kernels, "predict_heads"):
-        monkeypatch.setattr(native, "_kernels", StandInKernels())
 
 
 @pytest.mark.parametrize("quantization", BOTH)
@@ -73,7 +65,7 @@ def test_the_usual_and_the_folded_form_in_torch_are_one_function(
     stacked = FoldedTorchHeads(folded)(codes)
     from_packed = FoldedTorchHeads(folded)(packed(features), unpack)
     assert torch.equal(from_packed, stacked)
-    floats = in_numpy(features, folded)
+    floats = float_heads.predict_heads(features, folded)
     for i, head in enumerate(folded):
         expected = accuracy.evaluate(features, head)
         np.testing.assert_allclose(usual[i], expected, atol=2e-4)
@@ -98,7 +90,7 @@ def test_the_float64_evaluation_has_all_poolings(pooling: PositionPooling) -> No
     (head,) = random_heads(features.spec, SHAPE.attention_heads, 1)
     if pooling is not PositionPooling.ATTENTION:
         head = replace(head, position_pooling=pooling, query=None, value=None)
-    expected = in_numpy(features, [head])[0]
+    (expected,) = float_heads.predict_heads(features, [head])
     np.testing.assert_allclose(accuracy.evaluate(features, head), expected, atol=1e-4)
 
 
@@ -182,7 +174,7 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 def test_a_quick_run_from_end_to_end(
-    kernels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Nothing is stored; what is printed makes a table."""
     monkeypatch.setattr(record, "RESULTS", tmp_path)
@@ -237,7 +229,7 @@ def test_data_without_test_files_is_refused(tmp_path: Path) -> None:
         accuracy.check_data(tmp_path)
 
 
-def test_shipped_heads_on_the_demo(kernels: None, minilm_bundle: Path) -> None:
+def test_shipped_heads_on_the_demo(minilm_bundle: Path) -> None:
     found = accuracy.shipped(minilm_bundle, None, lambda line: None)
     assert len(found) == 7
     for head in found.values():
@@ -246,7 +238,7 @@ def test_shipped_heads_on_the_demo(kernels: None, minilm_bundle: Path) -> None:
 
 
 def test_a_run_is_stored(
-    kernels: None, minilm_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    minilm_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the shipped heads on test files; at tiny sizes, and no encoder timed."""
     data, results = tmp_path / "data", tmp_path / "benchmarks" / "results"

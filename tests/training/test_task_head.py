@@ -7,8 +7,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine import Calibration, FeatureSpec, LayerPooling, Order, PackedFeatures, Quantization
-from engine.heads import predict_heads
+from engine import (
+    Calibration,
+    FeatureSpec,
+    LayerPooling,
+    Order,
+    PackedFeatures,
+    Quantization,
+    float_heads,
+)
 from engine.types import PositionPooling, code_affine
 from export.fold import fold
 from training.fit import evaluate, padded
@@ -110,6 +117,6 @@ def test_folded_equals_trained(pooling: PositionPooling, quantization: Quantizat
     )
     with torch.inference_mode():
         expected: NDArray[np.float32] = plainly(head, *padded(packed, np.arange(30))).numpy()
-    logits = predict_heads(packed, [folded])["test"].logits
+    (logits,) = float_heads.predict_heads(packed, [folded])
     assert np.abs(expected).max() > 0.3
     assert np.abs(logits - expected).max() <= 1e-4
