@@ -213,7 +213,7 @@ def pooled_codes(numbers: Float64, weights: Float64, is_sign: bool) -> FixedPoin
     half = np.floor(largest_code * total / 2)
     a = np.floor((weights.T @ numbers - half[:, np.newaxis]) / 2**b)
     w = total.astype(np.float32)
-    return FixedPoint(a, np.float32(2**b) / w, (half + 2 ** (b - 1)).astype(np.float32) / w)
+    return FixedPoint(a, np.float32(2**b) / w, (half + (2**b - 1) / 2).astype(np.float32) / w)
 
 
 def product(a: Float64, q: Float64) -> Float32:
