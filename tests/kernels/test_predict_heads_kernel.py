@@ -24,7 +24,7 @@ from head_cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import levels
+from kernel_cases import GuardedMemory, levels
 
 from engine import _kernels
 from engine.head_file import FoldedHead
@@ -231,6 +231,19 @@ class TestMemory:
         copies = [read_only(moved(block)) for block in case.blocks]
         check(replace(case, blocks=copies), level)
 
+    @pytest.mark.parametrize("end", [True, False], ids=["end", "start"])
+    def test_stays_between_forbidden_pages(self, level: str, case: Case, end: bool) -> None:
+        def guard(array: np.ndarray) -> np.ndarray:
+            memory = GuardedMemory(array.nbytes)
+            return memory.at_end(array) if end else memory.at_start(array)
+
+        blocks = [guard(block) for block in case.blocks]
+        call = (guard(case.codes), guard(case.offsets), case.dim, case.quantization, blocks)
+        workspace = guard(np.full(_kernels.predict_heads_workspace(*call), 0xFF, np.uint8))
+        logits = [guard(np.full_like(expected, np.nan)) for expected in case.expected]
+        _kernels.predict_heads(*call, logits, workspace, level)
+        assert_same_bits(logits, case.expected)
+
     def test_codes_and_offsets_may_be_read_only(self, level: str, case: Case) -> None:
         check(replace(case, codes=read_only(case.codes), offsets=read_only(case.offsets)), level)
 
@@ -261,6 +274,9 @@ def extreme_heads(quantization: str) -> dict[str, FoldedHead]:
             output_bias=head.output_bias * f32(-0.0),
         ),
         "one_row_of_zeros": replace(head, **one_row_of_zeros),
+        "values_at_the_smallest_power_of_two": replace(
+            head, value=head.value * f32(1e-29), dense=head.dense * f32(1e28)
+        ),
         "huge": replace(
             head, query=np.full_like(head.query, 1e28), value=np.full_like(head.value, 1.5e28)
         ),
