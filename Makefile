@@ -34,10 +34,12 @@ check: $(VENV)/.dev ## formatting, lint, types
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(RUN) -m benchmarks tables --check
 
-sanitize: $(VENV)/.dev ## kernel tests under the address and undefined-behaviour sanitizers
+sanitize: $(VENV)/.dev ## kernel tests under the address, undefined-behaviour and thread sanitizers
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TESTS=tests/kernels/test_dispatch.py \
 	  tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SANITIZE=thread TESTS=tests/kernels/test_predict_heads_threads.py \
+	  tests/kernels/sanitize.sh build/sanitize-thread
 
 # `make -j2 device` builds pycuda while the compiler's and TensorRT's tests run.
 device: device-code plans software-device ## all of CUDA and TensorRT that needs no GPU

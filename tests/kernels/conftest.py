@@ -22,7 +22,7 @@ if path := os.environ.get("BITHEADS_KERNELS_PATH"):
 from engine import _kernels
 
 
-@pytest.fixture(params=["serial", "avx2", "avx512"])
+@pytest.fixture(params=["serial", "avx2", "avx512", "avx512_vnni"])
 def level(request: pytest.FixtureRequest) -> str:
     """Each level this machine can run."""
     if request.param not in _kernels.supported_levels():

@@ -22,7 +22,7 @@ try:
 except ValueError as error:
     print("ValueError", error)
 """
-ALL_LEVELS = ["serial", "avx2", "avx512"]
+ALL_LEVELS = ["serial", "avx2", "avx512", "avx512_vnni"]
 
 
 def _active_level(value: str | None) -> str:
@@ -80,4 +80,4 @@ def test_kernels_info() -> None:
     info = pack.kernels_info()
     assert info.active_level in info.supported_levels
     assert info.supported_levels[0] == "serial"
-    assert info.abi_version == 1
+    assert info.abi_version == 2
