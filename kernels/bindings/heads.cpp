@@ -60,9 +60,9 @@ int64_t head_bytes(const std::string &quantization, const std::string &position_
 }
 
 // A C-contiguous float32 matrix; with `rows` or `columns` of -1, of any size there.
-const float *matrix(std::deque<Buffer> &buffers, nb::handle array, const char *name, int64_t rows,
-                    int64_t columns, const char *dimensions) {
-  const Buffer &buffer = buffers.emplace_back(array, name);
+float *matrix(std::deque<Buffer> &buffers, nb::handle array, const std::string &name, int64_t rows,
+              int64_t columns, const char *dimensions, bool writable = false) {
+  const Buffer &buffer = buffers.emplace_back(array, name, writable);
   if (buffer.format() != 'f') {
     raise_type(name, std::string("format '") + buffer.format() + "'",
                "a float32 array; convert it with astype");
@@ -72,7 +72,7 @@ const float *matrix(std::deque<Buffer> &buffers, nb::handle array, const char *n
   if (reinterpret_cast<uintptr_t>(buffer.data()) % alignof(float) != 0) {
     raise_value(name, "an unaligned array", "an aligned one; pass a copy");
   }
-  return static_cast<const float *>(buffer.data());
+  return static_cast<float *>(buffer.data());
 }
 
 void lay_out_head(nb::object head, const std::string &quantization,
@@ -206,13 +206,8 @@ void predict_heads(nb::object codes, nb::object offsets, int64_t dim,
   std::vector<float *> answers;
   for (size_t i = 0; i < logits.size(); ++i) {
     const std::string name = "logits[" + std::to_string(i) + "]";
-    const Buffer &answer = call.buffers.emplace_back(logits[i], name, true);
-    if (answer.format() != 'f') {
-      raise_type(name, std::string("format '") + answer.format() + "'", "a float32 array");
-    }
-    answer.require_shape({call.args.texts, call.classes[i]}, "texts, classes");
-    answer.require_contiguous();
-    answers.push_back(static_cast<float *>(answer.data()));
+    answers.push_back(matrix(call.buffers, logits[i], name, call.args.texts, call.classes[i],
+                             "texts, classes", true));
   }
   call.args.logits = answers.data();
   const Buffer &room = aligned_bytes(call.buffers, workspace, "workspace", true);

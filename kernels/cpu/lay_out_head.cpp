@@ -117,15 +117,29 @@ struct RowSums {
   double plain = 0;          // sum w
 };
 
+// max |w|, NaN above all: the magnitudes of floats are in the order of their bits.
+float largest_of(const float *row, int64_t depth) noexcept {
+  uint32_t largest = 0;
+  for (int64_t j = 0; j < depth; ++j) {
+    uint32_t bits;
+    std::memcpy(&bits, row + j, sizeof bits);
+    bits &= 0x7FFFFFFF;
+    largest = bits > largest ? bits : largest;
+  }
+  float size;
+  std::memcpy(&size, &largest, sizeof size);
+  return size;
+}
+
 RowSums sum_row(const float *row, int64_t depth) noexcept {
   RowSums sums;
+  sums.largest = largest_of(row, depth);
   for (int64_t first = 0; first < depth; first += kChunk) {
     const int64_t last = first + kChunk < depth ? first + kChunk : depth;
     double chunk = 0;
     for (int64_t j = first; j < last; ++j) {
       const double weight = row[j];
       const double size = std::fabs(weight);
-      sums.largest = size > sums.largest ? size : sums.largest;
       chunk += size;
       sums.absolute += size;
       sums.plain += weight;
@@ -148,14 +162,21 @@ double round_to_integer(double x) noexcept {
   return (x + kNoFraction) - kNoFraction;
 }
 
-// Feature j of the row goes to out[j / 2 * pair_stride + j % 2].
+// Pair i of the row's features goes to out + i * pair_stride.
 void quantize_row(const float *row, int64_t depth, float step, int16_t *out,
                   int64_t pair_stride) noexcept {
   if (step == 0) return;  // the block is zeros already
   const double divisor = step;
-  for (int64_t j = 0; j < depth; ++j) {
-    const double quotient = round_to_integer(static_cast<double>(row[j]) / divisor);
-    out[j / 2 * pair_stride + j % 2] = static_cast<int16_t>(quotient);
+  for (int64_t first = 0; first < depth; first += kChunk) {
+    const int64_t count = first + kChunk < depth ? kChunk : depth - first;
+    int16_t fixed[kChunk + 1] = {};  // the partner of an odd last one is 0
+    for (int64_t i = 0; i < count; ++i) {
+      const double quotient = static_cast<double>(row[first + i]) / divisor;
+      fixed[i] = static_cast<int16_t>(static_cast<int32_t>(round_to_integer(quotient)));
+    }
+    for (int64_t i = 0; i < count; i += 2, out += pair_stride) {
+      std::memcpy(out, fixed + i, 2 * sizeof(int16_t));
+    }
   }
 }
 

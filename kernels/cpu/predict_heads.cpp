@@ -7,8 +7,9 @@
 namespace bitheads {
 namespace {
 
-// Enough texts that a head's weights, read once a block, cost little beside the arithmetic.
-constexpr int64_t kBlockTexts = 64;
+// Enough texts that reading a head's weights once a block costs little beside the arithmetic, few
+// enough that what they pool stays in the cache; a multiple of the rows of every level's tiles.
+constexpr int64_t kBlockTexts = 60;
 constexpr int64_t kBlockTokens = 8192;
 constexpr int64_t kBlockCodes = int64_t{8} << 20;  // bytes of unpacked rows, and of pooled codes
 constexpr int64_t kGroupColumns = 128;
@@ -126,6 +127,7 @@ bool outputs_are_valid(const bh_predict_heads_args &args, int64_t bytes) noexcep
   }
   for (int64_t i = 0; i < args.num_heads; ++i) {
     if (args.logits[i] == nullptr) return false;
+    if (reinterpret_cast<uintptr_t>(args.logits[i]) % alignof(float) != 0) return false;
   }
   return true;
 }

@@ -147,8 +147,8 @@ void product(const int16_t *a, int64_t a_stride, int64_t rows, const MatrixView 
       const int64_t depth = smaller(kChunk, matrix.padded_depth - chunk);
       const Sums how = chunk == 0 ? Sums::kStoreFloat : Sums::kAddFloat;
       const bool is_last = chunk + kChunk >= matrix.padded_depth;
-      const int16_t *next = is_last ? weights + (panel + V::kPanels) * panel_stride
-                                    : b + kChunk * kPanel;
+      const int16_t *next =
+          is_last ? weights + (panel + V::kPanels) * panel_stride : b + kChunk * kPanel;
       multiply<V>(rows, panels,
                   {a + chunk, a_stride, b, panel_stride, depth / 2, sums, kSumsStride, how, next});
     }
@@ -286,7 +286,8 @@ class PredictHeads {
   }
 
   // What pooling reads: for signs, the bits of 15 tokens of a feature as a word, the first token's
-  // the lowest; for uint8, the codes of two tokens of a feature side by side.
+  // the lowest; for uint8, the codes of two tokens of a feature side by side, 32 features of all
+  // tokens in a row.
   void transpose(int64_t text) const {
     const int64_t tokens = tokens_of(text);
     const uint8_t *rows = at<uint8_t>(plan_.rows) + token_offset(text) * plan_.row_bytes;
@@ -296,12 +297,14 @@ class PredictHeads {
         transpose_bits<kWordTokens>(rows + t * plan_.row_bytes, tokens - t,
                                     reinterpret_cast<uint16_t *>(out));
       }
-    } else {
-      for (int64_t t = 0; t < tokens; t += 2, out += 2 * plan_.padded_dim) {
-        const uint8_t *first = rows + t * plan_.row_bytes;
+      return;
+    }
+    for (int64_t feature = 0; feature < plan_.padded_dim; feature += kDepthMultiple) {
+      for (int64_t t = 0; t < tokens; t += 2, out += 2 * kDepthMultiple) {
+        const uint8_t *first = rows + t * plan_.row_bytes + feature;
         // The last of an odd number is its own partner, of weight 0.
         const uint8_t *second = first + (t + 1 < tokens ? plan_.row_bytes : 0);
-        for (int64_t i = 0; i < plan_.padded_dim; ++i) {
+        for (int64_t i = 0; i < kDepthMultiple; ++i) {
           out[2 * i] = first[i];
           out[2 * i + 1] = second[i];
         }
@@ -399,11 +402,11 @@ class PredictHeads {
       }
       for (int64_t column = 0; column < columns_; column += V::kPanels * kPanel) {
         const int64_t panels = smaller(V::kPanels, (columns_ - column) / kPanel);
-        multiply<V>(
-            count, panels,
-            {wide, plan_.padded_dim, at<int16_t>(plan_.queries) + column * plan_.padded_dim,
-             plan_.padded_dim * kPanel, plan_.padded_dim / 2,
-             at<int32_t>(plan_.scores) + first * columns_ + column, columns_, Sums::kStoreInt});
+        multiply<V>(count, panels,
+                    {wide, plan_.padded_dim, at<int16_t>(plan_.queries) + column * plan_.padded_dim,
+                     plan_.padded_dim * kPanel, plan_.padded_dim / 2,
+                     at<int32_t>(plan_.scores) + first * columns_ + column, columns_,
+                     Sums::kStoreInt, nullptr});
       }
     }
   }
@@ -700,11 +703,13 @@ class PredictHeads {
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) sum[c][v] = V::zero();
     }
-    const uint8_t *pairs = transposed(text) + 2 * feature;
+    const int64_t num_pairs = (tokens_of(text) + 1) / 2;
+    const uint8_t *pairs = transposed(text) +
+                           feature / kDepthMultiple * kDepthMultiple * 2 * num_pairs +
+                           feature % kDepthMultiple * 2;
     const uint32_t *weights[columns];
     for (int c = 0; c < columns; ++c) weights[c] = weights_of(text, column + c);
-    const int64_t num_pairs = (tokens_of(text) + 1) / 2;
-    for (int64_t pair = 0; pair < num_pairs; ++pair, pairs += 2 * plan_.padded_dim) {
+    for (int64_t pair = 0; pair < num_pairs; ++pair, pairs += 2 * kDepthMultiple) {
       I32 codes[vectors];
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) codes[v] = V::byte_pairs(pairs + 2 * v * V::kLanes);
