@@ -53,6 +53,7 @@ PredictHeadsPlan make_plan(const bh_predict_heads_args &args) noexcept {
   }
   PredictHeadsPlan plan{};
   plan.padded_dim = round_up(args.dim, kDepthMultiple);
+  plan.row_stride = plan.padded_dim + kRowPadding;
   plan.padded_inner = round_up(inner, kDepthMultiple);
   plan.row_bytes = is_sign ? plan.padded_dim / 8 : plan.padded_dim;
   plan.pass_columns = is_sign ? kSignColumns : kUint8Columns;
@@ -70,7 +71,7 @@ PredictHeadsPlan make_plan(const bh_predict_heads_args &args) noexcept {
   Offsets offsets;
   plan.rows = offsets.take(plan.block_tokens * plan.row_bytes, 1);
   plan.transposed = offsets.take(words * plan.padded_dim, 2);
-  plan.wide = offsets.take(smaller(kWideTokens, longest) * plan.padded_dim, 2);
+  plan.wide = offsets.take(smaller(kWideTokens, longest) * plan.row_stride, 2);
   plan.queries = offsets.take(plan.group_columns * plan.padded_dim, 2);
   plan.log2_step = offsets.take(plan.group_columns, 4);
   plan.scores = offsets.take(longest * plan.group_columns, 4);
@@ -79,10 +80,10 @@ PredictHeadsPlan make_plan(const bh_predict_heads_args &args) noexcept {
   plan.alpha = offsets.take(block_columns, 4);
   plan.beta = offsets.take(block_columns, 4);
   plan.tables = offsets.take(longest_words * 5 * plan.pass_columns * 32, 2);
-  plan.pooled = offsets.take(block * plan.pass_columns * plan.padded_dim, 2);
+  plan.pooled = offsets.take(block * plan.pass_columns * plan.row_stride, 2);
   plan.values = offsets.take(block * (plan.padded_dim + kPanelRows), 4);
-  plan.fixed = offsets.take(block * plan.padded_dim, 2);
-  plan.hidden = offsets.take(block * plan.padded_inner, 2);
+  plan.fixed = offsets.take(block * plan.row_stride, 2);
+  plan.hidden = offsets.take(block * (plan.padded_inner + kRowPadding), 2);
   plan.row_alpha = offsets.take(block, 4);
   plan.row_beta = offsets.take(block, 4);
   plan.sums = offsets.take(block * 2 * kPanelRows, 4);

@@ -74,7 +74,7 @@ struct Avx512 {
     return _mm512_mask_add_epi16(words, mask_at(bits), words, more);
   }
   static void widen_bits(const uint8_t *bits, int16_t *out) {
-    _mm512_storeu_si512(out, _mm512_maskz_set1_epi16(mask_at(bits), 1));
+    _mm512_storeu_si512(out, _mm512_maskz_mov_epi16(mask_at(bits), _mm512_set1_epi16(1)));
   }
   static void widen_bytes(const uint8_t *bytes, int16_t *out) {
     _mm512_storeu_si512(out, _mm512_sub_epi16(widen(bytes), _mm512_set1_epi16(128)));

@@ -5,7 +5,8 @@
 //   V::dot(sum, a, b)            sum + the products of a's and b's pairs of int16
 //   V::Words                     kWords uint16: a feature each, a token a bit
 //   V::Table                     sums of the weights of each subset of kLookupTokens tokens
-//   V::kRows, V::kPanels         rows by panels of 16 columns that a tile keeps in registers
+//   V::kRows, V::kPanels         rows by panels of 16 columns that a tile keeps in registers; one
+//                                panel alone goes with kRows * kPanels rows
 //
 // As in pool_and_pack_loop.h, everything has internal linkage and nothing calls an inline function
 // of another header.
@@ -64,9 +65,9 @@ template <class V, int rows, int panels>
 void multiply_tile(const TileArgs &args) {
   constexpr int kVectors = panels * kPanel / V::kLanes;
   typename V::I32 sum[rows][kVectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
   for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int v = 0; v < kVectors; ++v) sum[row][v] = V::zero();
   }
   const int16_t *a = args.a;
@@ -75,21 +76,21 @@ void multiply_tile(const TileArgs &args) {
   for (int64_t pair = 0; pair < args.pairs; ++pair, a += 2, b += 2 * kPanel, next += 2 * kPanel) {
     prefetch(next);
     typename V::I32 weights[kVectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int v = 0; v < kVectors; ++v) {
       const int panel = v * V::kLanes / kPanel;
       weights[v] = V::load(b + panel * args.b_stride + 2 * (v * V::kLanes % kPanel));
     }
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int row = 0; row < rows; ++row) {
       const typename V::I32 inputs = V::broadcast_at(a + row * args.a_stride);
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int v = 0; v < kVectors; ++v) sum[row][v] = V::dot(sum[row][v], inputs, weights[v]);
     }
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 24
   for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int v = 0; v < kVectors; ++v) {
       // int32 and float are of one size: `out` is either.
       float *out = static_cast<float *>(args.out) + row * args.out_stride + v * V::kLanes;
@@ -115,7 +116,9 @@ void multiply_tile_of(int64_t num_rows, const TileArgs &args) {
 // Any number of rows, in tiles of nearly the same size.
 template <class V>
 void multiply(int64_t rows, int64_t panels, TileArgs args) {
-  const int64_t tiles = (rows + V::kRows - 1) / V::kRows;
+  constexpr int kRowsOfOne = V::kRows * V::kPanels;  // with one panel there is room for more
+  const int64_t most = panels == V::kPanels ? V::kRows : kRowsOfOne;
+  const int64_t tiles = (rows + most - 1) / most;
   const int16_t *a = args.a;
   const int16_t *next = args.next;  // as many panels as now, one during each of the first tiles
   char *out = static_cast<char *>(args.out);
@@ -128,7 +131,7 @@ void multiply(int64_t rows, int64_t panels, TileArgs args) {
     if (panels == V::kPanels) {
       multiply_tile_of<V, V::kPanels, V::kRows>(count, args);
     } else {
-      multiply_tile_of<V, 1, V::kRows>(count, args);
+      multiply_tile_of<V, 1, kRowsOfOne>(count, args);
     }
   }
 }
@@ -267,15 +270,15 @@ class PredictHeads {
       if (is_sign) {
         if (args_.dim % 8 != 0)
           row[code_bytes - 1] &= static_cast<uint8_t>(0xFF00 >> args_.dim % 8);
-        first_feature_last(row);
+        first_feature_last(row, plan_.row_bytes);
       }
     }
     for (int64_t text = 0; text < texts_; ++text) transpose(text);
   }
 
   // Bit 7 - j % 8 of a byte becomes bit j % 8.
-  void first_feature_last(uint8_t *row) const {
-    for (int64_t i = 0; i < plan_.row_bytes; i += 4) {
+  static void first_feature_last(uint8_t *row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 4) {
       uint32_t bits;
       memcpy(&bits, row + i, sizeof bits);
       bits = (bits >> 4 & 0x0F0F0F0Fu) | (bits & 0x0F0F0F0Fu) << 4;
@@ -398,12 +401,12 @@ class PredictHeads {
     for (int64_t first = 0; first < tokens; first += kWideTokens) {
       const int64_t count = smaller(kWideTokens, tokens - first);
       for (int64_t token = 0; token < count; ++token) {
-        widen(rows + (first + token) * plan_.row_bytes, wide + token * plan_.padded_dim);
+        widen(rows + (first + token) * plan_.row_bytes, wide + token * plan_.row_stride);
       }
       for (int64_t column = 0; column < columns_; column += V::kPanels * kPanel) {
         const int64_t panels = smaller(V::kPanels, (columns_ - column) / kPanel);
         multiply<V>(count, panels,
-                    {wide, plan_.padded_dim, at<int16_t>(plan_.queries) + column * plan_.padded_dim,
+                    {wide, plan_.row_stride, at<int16_t>(plan_.queries) + column * plan_.padded_dim,
                      plan_.padded_dim * kPanel, plan_.padded_dim / 2,
                      at<int32_t>(plan_.scores) + first * columns_ + column, columns_,
                      Sums::kStoreInt, nullptr});
@@ -496,7 +499,7 @@ class PredictHeads {
 
   void predict_head(int64_t head, const HeadView &view, int64_t column) const {
     const int16_t *inputs = at<int16_t>(plan_.pooled);
-    int64_t input_stride = plan_.padded_dim;
+    const int64_t input_stride = plan_.row_stride;
     float *alpha = at<float>(plan_.row_alpha);
     float *beta = at<float>(plan_.row_beta);
     if (view.position_pooling == BH_ATTENTION) {
@@ -504,7 +507,7 @@ class PredictHeads {
         const int64_t count = smaller(plan_.pass_columns, view.columns - first);
         pool(column + first, count);
         for (int64_t i = 0; i < count; ++i)
-          project(view, column, first + i, i * plan_.padded_dim, count * plan_.padded_dim);
+          project(view, column, first + i, i * plan_.row_stride, count * plan_.row_stride);
       }
       for (int64_t text = 0; text < texts_; ++text) fix_values(text);
       inputs = at<int16_t>(plan_.fixed);
@@ -515,9 +518,9 @@ class PredictHeads {
         beta[text] = at<float>(plan_.beta)[text * columns_ + column];
       }
     }
-    const int64_t inner = round_up_to(view.inner, kDepthMultiple);
+    const int64_t inner = round_up_to(view.inner, kDepthMultiple) + bitheads::kRowPadding;
     int16_t *hidden = at<int16_t>(plan_.hidden);
-    if (inner > view.dense.panels * kPanel) {
+    if (view.output.padded_depth > view.dense.panels * kPanel) {
       for (int64_t text = 0; text < texts_; ++text) {
         memset(hidden + text * inner + view.dense.panels * kPanel, 0, kPanel * 2);
       }
@@ -569,7 +572,7 @@ class PredictHeads {
   // Values to integers under a power of two of the text.
   void fix_values(int64_t text) const {
     float *values = at<float>(plan_.values) + text * (plan_.padded_dim + kPanel);
-    int16_t *fixed = at<int16_t>(plan_.fixed) + text * plan_.padded_dim;
+    int16_t *fixed = at<int16_t>(plan_.fixed) + text * plan_.row_stride;
     for (int64_t i = args_.dim; i < plan_.padded_dim; ++i) values[i] = 0;
     F32 most = V::broadcast_float(0.0f);
     for (int64_t i = 0; i < plan_.padded_dim; i += V::kLanes) {
@@ -590,11 +593,11 @@ class PredictHeads {
     at<float>(plan_.row_beta)[text] = 0;
   }
 
-  // ---- Pooling: int16 [texts, count, padded_dim].
+  // ---- Pooling: int16 [texts, count, row_stride].
 
   void pool(int64_t column, int64_t count) const {
     int16_t *out = at<int16_t>(plan_.pooled);
-    for (int64_t text = 0; text < texts_; ++text, out += count * plan_.padded_dim) {
+    for (int64_t text = 0; text < texts_; ++text, out += count * plan_.row_stride) {
       if (is_sign) {
         pool_bits_of<kMaxPass>(text, column, count, out);
       } else {
@@ -646,9 +649,9 @@ class PredictHeads {
   template <int columns, int vectors>
   void look_up(int64_t text, int64_t column, int64_t feature, int16_t *out) const {
     typename V::Words sum[columns][vectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int c = 0; c < columns; ++c) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int v = 0; v < vectors; ++v) sum[c][v] = V::no_words();
     }
     const uint16_t *words = reinterpret_cast<uint16_t *>(transposed(text)) + feature;
@@ -656,30 +659,30 @@ class PredictHeads {
     int64_t lookups = (tokens_of(text) + V::kLookupTokens - 1) / V::kLookupTokens;
     for (; lookups > 0; lookups -= V::kLookups, words += plan_.padded_dim) {
       typename V::Words bits[vectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int v = 0; v < vectors; ++v) bits[v] = V::load_words(words + v * V::kWords);
       for (int64_t i = smaller(lookups, V::kLookups); i > 0; --i) {
         typename V::Words index[vectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
         for (int v = 0; v < vectors; ++v) index[v] = V::index(bits[v]);
-#pragma GCC unroll 16
+#pragma GCC unroll 24
         for (int c = 0; c < columns; ++c, tables += V::kTable) {
           const typename V::Table table = V::load_table(tables);
-#pragma GCC unroll 16
+#pragma GCC unroll 24
           for (int v = 0; v < vectors; ++v) {
             sum[c][v] = V::add_words(sum[c][v], V::look_up(table, index[v]));
           }
         }
-#pragma GCC unroll 16
+#pragma GCC unroll 24
         for (int v = 0; v < vectors; ++v) bits[v] = V::next(bits[v]);
       }
     }
     const int32_t *half = at<int32_t>(plan_.half) + text * columns_ + column;
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int c = 0; c < columns; ++c) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int v = 0; v < vectors; ++v) {
-        V::store_halved(out + c * plan_.padded_dim + feature + v * V::kWords, sum[c][v], half[c]);
+        V::store_halved(out + c * plan_.row_stride + feature + v * V::kWords, sum[c][v], half[c]);
       }
     }
   }
@@ -698,9 +701,9 @@ class PredictHeads {
   template <int columns, int vectors>
   void pool_bytes(int64_t text, int64_t column, int64_t feature, int16_t *out) const {
     I32 sum[columns][vectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int c = 0; c < columns; ++c) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int v = 0; v < vectors; ++v) sum[c][v] = V::zero();
     }
     const int64_t num_pairs = (tokens_of(text) + 1) / 2;
@@ -711,22 +714,22 @@ class PredictHeads {
     for (int c = 0; c < columns; ++c) weights[c] = weights_of(text, column + c);
     for (int64_t pair = 0; pair < num_pairs; ++pair, pairs += 2 * kDepthMultiple) {
       I32 codes[vectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int v = 0; v < vectors; ++v) codes[v] = V::byte_pairs(pairs + 2 * v * V::kLanes);
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int c = 0; c < columns; ++c) {
         const I32 weight = V::broadcast_at(weights[c] + pair * kPanel);
-#pragma GCC unroll 16
+#pragma GCC unroll 24
         for (int v = 0; v < vectors; ++v) sum[c][v] = V::dot(sum[c][v], weight, codes[v]);
       }
     }
     const int32_t *half = at<int32_t>(plan_.half) + text * columns_ + column;
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int c = 0; c < columns; ++c) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int v = 0; v < vectors; ++v) {
         const I32 centered = V::sub_int(sum[c][v], V::broadcast(half[c]));
-        V::store_int16(out + c * plan_.padded_dim + feature + v * V::kLanes,
+        V::store_int16(out + c * plan_.row_stride + feature + v * V::kLanes,
                        V::template shift_right<9>(centered));
       }
     }

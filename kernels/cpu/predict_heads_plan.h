@@ -20,8 +20,13 @@ inline constexpr int64_t kWordTokens = 15;
 // Tokens whose codes are widened to int16 together.
 inline constexpr int64_t kWideTokens = 64;
 
+// Items between the rows of an operand: those of a tile, at a power of two apart, would be at the
+// same place of the cache and drive each other out.
+inline constexpr int64_t kRowPadding = 32;
+
 struct PredictHeadsPlan {
   int64_t padded_dim;
+  int64_t row_stride;     // padded_dim and its padding
   int64_t row_bytes;      // of a token in `rows`
   int64_t block_texts;    // at most
   int64_t block_tokens;   // at most, but for a single text
@@ -33,7 +38,7 @@ struct PredictHeadsPlan {
   // Offsets in the workspace.
   int64_t rows;        // uint8 [block_tokens, row_bytes]: bit j of a row is feature j; or uint8
   int64_t transposed;  // uint16 [words, padded_dim]: 15 tokens of a bit, or two of a byte
-  int64_t wide;        // int16 [kWideTokens, padded_dim]
+  int64_t wide;        // int16 [kWideTokens, row_stride]
   int64_t queries;     // int16 [group_columns / 16, padded_dim / 2, 16, 2]
   int64_t log2_step;   // float [group_columns]
   int64_t scores;      // int32 or float [longest text, group_columns]
@@ -42,10 +47,10 @@ struct PredictHeadsPlan {
   int64_t alpha;       // float [block_texts, group_columns]
   int64_t beta;        // float [block_texts, group_columns]
   int64_t tables;      // uint16 [words * 5, pass_columns, 32]: sums of weights, to look up
-  int64_t pooled;      // int16 [block_texts, pass_columns, padded_dim]
+  int64_t pooled;      // int16 [block_texts, pass_columns, row_stride]
   int64_t values;      // float [block_texts, padded_dim + 16]
-  int64_t fixed;       // int16 [block_texts, padded_dim]
-  int64_t hidden;      // int16 [block_texts, padded_inner]
+  int64_t fixed;       // int16 [block_texts, row_stride]
+  int64_t hidden;      // int16 [block_texts, padded_inner + kRowPadding]
   int64_t row_alpha;   // float [block_texts]
   int64_t row_beta;    // float [block_texts]
   int64_t sums;        // float [block_texts, 32]

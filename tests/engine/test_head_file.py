@@ -24,6 +24,7 @@ from engine import (
     UnknownTaskError,
 )
 from engine.head_file import METADATA_KEY, FoldedHead, read_head, write_head
+from engine.heads import lay_out
 
 SPEC = FeatureSpec(
     encoder="tiny",
@@ -278,7 +279,7 @@ class TestInAnEngine:
         assert info.labels == ("label-0", "label-1", "label-2")
         assert info.form == "single"
         assert info.metrics == {"f1": 0.5}
-        assert info.nbytes == read_head(path).nbytes
+        assert info.nbytes == lay_out(read_head(path)).nbytes
         tiny_engine.remove_head("topic")
         assert dict(tiny_engine.tasks) == {}
         assert path.exists()
