@@ -56,13 +56,14 @@ struct TileArgs {
   const int16_t *next;  // what is read after all rows are done, or null
 };
 
-// Asks for a panel that is needed soon, a cache line a step.
+// Asks for what is needed soon, a cache line a step.
 inline void prefetch(const int16_t *weights) {
   __builtin_prefetch(weights, 0, 2);
 }
 
 template <class V, int rows, int panels>
 void multiply_tile(const TileArgs &args) {
+  constexpr int64_t kAhead = 8 * 2 * kPanel;
   constexpr int kVectors = panels * kPanel / V::kLanes;
   typename V::I32 sum[rows][kVectors];
 #pragma GCC unroll 24
@@ -72,7 +73,7 @@ void multiply_tile(const TileArgs &args) {
   }
   const int16_t *a = args.a;
   const int16_t *b = args.b;
-  const int16_t *next = args.next == nullptr ? b : args.next;
+  const int16_t *next = args.next == nullptr ? b + kAhead : args.next;
   for (int64_t pair = 0; pair < args.pairs; ++pair, a += 2, b += 2 * kPanel, next += 2 * kPanel) {
     prefetch(next);
     typename V::I32 weights[kVectors];
@@ -251,7 +252,10 @@ class PredictHeads {
 
   int64_t count_block() const {
     const int64_t *first = args_.offsets + first_text_;
-    const int64_t most = smaller(plan_.block_texts, args_.texts - first_text_);
+    // Blocks of nearly the same number of texts.
+    const int64_t left = args_.texts - first_text_;
+    const int64_t blocks = (left + plan_.block_texts - 1) / plan_.block_texts;
+    const int64_t most = (left + blocks - 1) / blocks;
     int64_t texts = 1;
     while (texts < most && first[texts + 1] - first[0] <= plan_.block_tokens) ++texts;
     return texts;
