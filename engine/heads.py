@@ -23,8 +23,6 @@ from engine.head_file import FoldedHead
 from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction, Quantization
 
 ALIGNMENT = 64
-MAX_TEXT_TOKENS = 16_384
-"""Softmax weights are 15-bit numbers: past this, too little would be left of each."""
 BLOCK_TEXTS = 64
 """Texts that the kernels take through a head together, so that its weights are read once."""
 
@@ -150,9 +148,9 @@ def check_features(features: PackedFeatures, heads: Sequence[Head]) -> None:
 
 def _check_lengths(features: PackedFeatures) -> None:
     longest = int(features.num_tokens.max(initial=0))
-    if longest > MAX_TEXT_TOKENS:
+    if longest > _kernels.MAX_TEXT_TOKENS:
         raise InputError(
-            f"features: got a text of {longest} tokens, expected at most {MAX_TEXT_TOKENS}. "
+            f"features: got a text of {longest} tokens, expected at most {_kernels.MAX_TEXT_TOKENS}. "
             "Encode it in parts."
         )
 

@@ -13,7 +13,6 @@ namespace bitheads {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kMaxTextTokens = 16384;
 
 // Bytes that start at a multiple of 64.
 const Buffer &aligned_bytes(std::deque<Buffer> &buffers, nb::handle array, const std::string &name,
@@ -150,11 +149,11 @@ void add_texts(Call &call, nb::handle codes, nb::handle offsets, int64_t dim,
     const int64_t first = call.args.offsets[text];
     const int64_t last = call.args.offsets[text + 1];
     if (first < 0 || last > call.args.num_tokens || last <= first ||
-        last - first > kMaxTextTokens) {
+        last - first > BH_MAX_TEXT_TOKENS) {
       raise_value("offsets[" + std::to_string(text) + ":]",
                   std::to_string(first) + ", " + std::to_string(last),
-                  "1 to 16,384 tokens a text, inside the " + std::to_string(call.args.num_tokens) +
-                      " of codes");
+                  "1 to " + std::to_string(BH_MAX_TEXT_TOKENS) + " tokens a text, inside the " +
+                      std::to_string(call.args.num_tokens) + " of codes");
     }
   }
 }
@@ -235,6 +234,7 @@ int64_t run_dot_products(const std::string &level, int64_t multiply_adds) {
 }  // namespace
 
 void define_heads(nb::module_ &m) {
+  m.attr("MAX_TEXT_TOKENS") = BH_MAX_TEXT_TOKENS;
   m.def("head_bytes", head_bytes, nb::arg("quantization"), nb::arg("position_pooling"),
         nb::arg("dim"), nb::arg("attention_heads"), nb::arg("inner"), nb::arg("classes"));
   m.def("lay_out_head", lay_out_head, nb::arg("head"), nb::arg("quantization"),

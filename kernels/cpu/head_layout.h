@@ -15,7 +15,6 @@ inline constexpr int64_t kPanelRows = 16;
 inline constexpr int64_t kDepthMultiple = 32;
 // Features whose products are summed in an int32 before the sum goes on in fp32.
 inline constexpr int64_t kChunk = 256;
-inline constexpr int64_t kMaxTextTokens = 16384;
 inline constexpr int64_t kMaxHeadDim = 65536;
 inline constexpr int64_t kHeadAlignment = 64;
 

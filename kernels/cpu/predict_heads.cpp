@@ -102,7 +102,7 @@ bool texts_are_valid(const bh_predict_heads_args &args) noexcept {
   for (int64_t text = 0; text < args.texts; ++text) {
     const int64_t first = args.offsets[text];
     const int64_t last = args.offsets[text + 1];
-    if (last <= first || last - first > kMaxTextTokens || last > args.num_tokens) return false;
+    if (last <= first || last - first > BH_MAX_TEXT_TOKENS || last > args.num_tokens) return false;
   }
   return args.codes != nullptr;
 }

@@ -42,6 +42,9 @@ struct Avx2 {
   static F32 to_float(I32 x) { return _mm256_cvtepi32_ps(x); }
   static I32 round(F32 x) { return _mm256_cvtps_epi32(x); }
   static I32 byte_pairs(const uint8_t *bytes) { return widen(bytes); }
+  static void store_byte_pairs(const uint8_t *low, const uint8_t *high, uint8_t *out) {
+    store(out, _mm256_or_si256(widen(low), _mm256_slli_epi16(widen(high), 8)));
+  }
   static void store_int16(int16_t *out, I32 x) {
     const __m128i low = _mm256_castsi256_si128(x);
     const __m128i high = _mm256_extracti128_si256(x, 1);

@@ -44,6 +44,9 @@ struct Avx512 {
   static F32 to_float(I32 x) { return _mm512_cvtepi32_ps(x); }
   static I32 round(F32 x) { return _mm512_cvtps_epi32(x); }
   static I32 byte_pairs(const uint8_t *bytes) { return widen(bytes); }
+  static void store_byte_pairs(const uint8_t *low, const uint8_t *high, uint8_t *out) {
+    store(out, _mm512_or_si512(widen(low), _mm512_slli_epi16(widen(high), 8)));
+  }
   static void store_int16(int16_t *out, I32 x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i *>(out), _mm512_cvtepi32_epi16(x));
   }

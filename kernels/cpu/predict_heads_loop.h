@@ -266,18 +266,29 @@ class PredictHeads {
   void unpack_block() {
     const int64_t code_bytes = is_sign ? (args_.dim + 7) / 8 : args_.dim;
     const uint8_t *code = args_.codes + args_.offsets[first_text_] * code_bytes;
+    if (is_sign || code_bytes != plan_.row_bytes) {
+      copy_rows(code, code_bytes);
+    } else {
+      rows_ = code;  // as they should be
+    }
+    for (int64_t text = 0; text < texts_; ++text) transpose(text);
+  }
+
+  void copy_rows(const uint8_t *code, int64_t code_bytes) {
     uint8_t *row = at<uint8_t>(plan_.rows);
+    rows_ = row;
     const int64_t tokens = token_offset(texts_);
     for (int64_t token = 0; token < tokens; ++token, code += code_bytes, row += plan_.row_bytes) {
       memcpy(row, code, static_cast<size_t>(code_bytes));
       memset(row + code_bytes, 0, static_cast<size_t>(plan_.row_bytes - code_bytes));
-      if (is_sign) {
-        if (args_.dim % 8 != 0)
-          row[code_bytes - 1] &= static_cast<uint8_t>(0xFF00 >> args_.dim % 8);
-        first_feature_last(row, plan_.row_bytes);
-      }
+      if (!is_sign) continue;
+      if (args_.dim % 8 != 0) row[code_bytes - 1] &= static_cast<uint8_t>(0xFF00 >> args_.dim % 8);
+      first_feature_last(row, plan_.row_bytes);
     }
-    for (int64_t text = 0; text < texts_; ++text) transpose(text);
+  }
+
+  const uint8_t *rows_of(int64_t text) const {
+    return rows_ + token_offset(text) * plan_.row_bytes;
   }
 
   // Bit 7 - j % 8 of a byte becomes bit j % 8.
@@ -297,7 +308,7 @@ class PredictHeads {
   // tokens in a row.
   void transpose(int64_t text) const {
     const int64_t tokens = tokens_of(text);
-    const uint8_t *rows = at<uint8_t>(plan_.rows) + token_offset(text) * plan_.row_bytes;
+    const uint8_t *rows = rows_of(text);
     uint8_t *out = transposed(text);
     if (is_sign) {
       for (int64_t t = 0; t < tokens; t += kWordTokens, out += 2 * plan_.padded_dim) {
@@ -306,15 +317,14 @@ class PredictHeads {
       }
       return;
     }
-    for (int64_t feature = 0; feature < plan_.padded_dim; feature += kDepthMultiple) {
-      for (int64_t t = 0; t < tokens; t += 2, out += 2 * kDepthMultiple) {
-        const uint8_t *first = rows + t * plan_.row_bytes + feature;
-        // The last of an odd number is its own partner, of weight 0.
-        const uint8_t *second = first + (t + 1 < tokens ? plan_.row_bytes : 0);
-        for (int64_t i = 0; i < kDepthMultiple; ++i) {
-          out[2 * i] = first[i];
-          out[2 * i + 1] = second[i];
-        }
+    const int64_t all_pairs = (tokens + 1) / 2 * 2 * kDepthMultiple;  // bytes
+    for (int64_t t = 0; t < tokens; t += 2, out += 2 * kDepthMultiple) {
+      const uint8_t *first = rows + t * plan_.row_bytes;
+      // The last of an odd number is its own partner, of weight 0.
+      const uint8_t *second = first + (t + 1 < tokens ? plan_.row_bytes : 0);
+      for (int64_t feature = 0; feature < plan_.padded_dim; feature += V::kWords) {
+        uint8_t *to = out + feature / kDepthMultiple * all_pairs + feature % kDepthMultiple * 2;
+        V::store_byte_pairs(first + feature, second + feature, to);
       }
     }
   }
@@ -356,12 +366,6 @@ class PredictHeads {
     for (int64_t text = 0; text < texts_; ++text) {
       score(text);
       weigh(text);
-      int64_t column = 0;
-      for (int64_t head = first_head; head < end; ++head) {
-        const HeadView view = bitheads::view_head(args_.heads[head]);
-        if (view.position_pooling == BH_CLS) weigh_first_token(text, column);
-        column += view.columns;
-      }
     }
     int64_t column = 0;
     for (int64_t head = first_head; head < end; ++head) {
@@ -400,7 +404,7 @@ class PredictHeads {
 
   void score(int64_t text) const {
     const int64_t tokens = tokens_of(text);
-    const uint8_t *rows = at<uint8_t>(plan_.rows) + token_offset(text) * plan_.row_bytes;
+    const uint8_t *rows = rows_of(text);
     int16_t *wide = at<int16_t>(plan_.wide);
     for (int64_t first = 0; first < tokens; first += kWideTokens) {
       const int64_t count = smaller(kWideTokens, tokens - first);
@@ -516,6 +520,9 @@ class PredictHeads {
       for (int64_t text = 0; text < texts_; ++text) fix_values(text);
       inputs = at<int16_t>(plan_.fixed);
     } else {
+      if (view.position_pooling == BH_CLS) {
+        for (int64_t text = 0; text < texts_; ++text) weigh_first_token(text, column);
+      }
       pool(column, 1);
       for (int64_t text = 0; text < texts_; ++text) {
         alpha[text] = at<float>(plan_.alpha)[text * columns_ + column];
@@ -742,6 +749,7 @@ class PredictHeads {
   const bh_predict_heads_args &args_;
   const PredictHeadsPlan &plan_;
   uint8_t *const base_;
+  const uint8_t *rows_ = nullptr;  // of the block, [tokens, row_bytes]
   int64_t first_text_ = 0;
   int64_t texts_ = 0;    // of the block
   int64_t columns_ = 0;  // of the group, a multiple of 16

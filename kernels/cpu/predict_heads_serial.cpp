@@ -90,6 +90,12 @@ struct Serial {
     return map<I32>(
         [&](int i) { return bytes[2 * i] | static_cast<uint32_t>(bytes[2 * i + 1]) << 16; });
   }
+  static void store_byte_pairs(const uint8_t *low, const uint8_t *high, uint8_t *out) {
+    for (int i = 0; i < kWords; ++i) {
+      out[2 * i] = low[i];
+      out[2 * i + 1] = high[i];
+    }
+  }
   static void store_int16(int16_t *out, const I32 &x) {
     for (int i = 0; i < kLanes; ++i) out[i] = static_cast<int16_t>(x.lane[i]);
   }

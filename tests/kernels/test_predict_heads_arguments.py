@@ -97,7 +97,7 @@ BAD: dict[str, tuple[Change, type[Exception], str]] = {
     "empty_text": (
         lambda _: {"offsets": np.array([0, 3, 3])},
         ValueError,
-        r"offsets\[1:\]: got 3, 3, expected 1 to 16,384 tokens a text",
+        r"offsets\[1:\]: got 3, 3, expected 1 to 16384 tokens a text",
     ),
     "decreasing_offsets": (
         lambda _: {"offsets": np.array([0, 3, 1])},
@@ -122,7 +122,7 @@ BAD: dict[str, tuple[Change, type[Exception], str]] = {
     "text_too_long": (
         lambda _: long_text(1 + 16385),
         ValueError,
-        r"offsets\[1:\]: got 1, 16386, expected 1 to 16,384 tokens",
+        r"offsets\[1:\]: got 1, 16386, expected 1 to 16384 tokens",
     ),
     "zero_dim": (lambda _: {"dim": 0}, ValueError, r"dim: got 0"),
     "negative_dim": (lambda _: {"dim": -1}, ValueError, r"dim: got -1"),

@@ -102,6 +102,9 @@ typedef struct bh_head_weights {
  */
 typedef struct bh_head bh_head;
 
+/* Tokens of a text at most: softmax weights are 15-bit numbers. */
+#define BH_MAX_TEXT_TOKENS 16384
+
 typedef struct bh_predict_heads_args {
   const uint8_t *codes; /* [num_tokens, code_bytes], contiguous */
   int64_t num_tokens;
