@@ -148,10 +148,11 @@ def check_features(features: PackedFeatures, heads: Sequence[Head]) -> None:
 
 def _check_lengths(features: PackedFeatures) -> None:
     longest = int(features.num_tokens.max(initial=0))
-    if longest > _kernels.MAX_TEXT_TOKENS:
+    most = _kernels.MAX_TEXT_TOKENS
+    if longest > most:
         raise InputError(
-            f"features: got a text of {longest} tokens, expected at most {_kernels.MAX_TEXT_TOKENS}. "
-            "Encode it in parts."
+            f"features: got a text of {longest} tokens, expected at most {most}. Encode it in "
+            "parts."
         )
 
 

@@ -5,8 +5,7 @@
 //   V::dot(sum, a, b)            sum + the products of a's and b's pairs of int16
 //   V::Words                     kWords uint16: a feature each, a token a bit
 //   V::Table                     sums of the weights of each subset of kLookupTokens tokens
-//   V::kRows, V::kPanels         rows by panels of 16 columns that a tile keeps in registers; one
-//                                panel alone goes with kRows * kPanels rows
+//   V::kRows, V::kPanels         rows by panels of 16 columns that a tile keeps in registers
 //
 // As in pool_and_pack_loop.h, everything has internal linkage and nothing calls an inline function
 // of another header.
@@ -66,9 +65,9 @@ void multiply_tile(const TileArgs &args) {
   constexpr int64_t kAhead = 8 * 2 * kPanel;
   constexpr int kVectors = panels * kPanel / V::kLanes;
   typename V::I32 sum[rows][kVectors];
-#pragma GCC unroll 24
+#pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 24
+#pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) sum[row][v] = V::zero();
   }
   const int16_t *a = args.a;
@@ -77,21 +76,21 @@ void multiply_tile(const TileArgs &args) {
   for (int64_t pair = 0; pair < args.pairs; ++pair, a += 2, b += 2 * kPanel, next += 2 * kPanel) {
     prefetch(next);
     typename V::I32 weights[kVectors];
-#pragma GCC unroll 24
+#pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
       const int panel = v * V::kLanes / kPanel;
       weights[v] = V::load(b + panel * args.b_stride + 2 * (v * V::kLanes % kPanel));
     }
-#pragma GCC unroll 24
+#pragma GCC unroll 16
     for (int row = 0; row < rows; ++row) {
       const typename V::I32 inputs = V::broadcast_at(a + row * args.a_stride);
-#pragma GCC unroll 24
+#pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) sum[row][v] = V::dot(sum[row][v], inputs, weights[v]);
     }
   }
-#pragma GCC unroll 24
+#pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 24
+#pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
       // int32 and float are of one size: `out` is either.
       float *out = static_cast<float *>(args.out) + row * args.out_stride + v * V::kLanes;
@@ -117,9 +116,7 @@ void multiply_tile_of(int64_t num_rows, const TileArgs &args) {
 // Any number of rows, in tiles of nearly the same size.
 template <class V>
 void multiply(int64_t rows, int64_t panels, TileArgs args) {
-  constexpr int kRowsOfOne = V::kRows * V::kPanels;  // with one panel there is room for more
-  const int64_t most = panels == V::kPanels ? V::kRows : kRowsOfOne;
-  const int64_t tiles = (rows + most - 1) / most;
+  const int64_t tiles = (rows + V::kRows - 1) / V::kRows;
   const int16_t *a = args.a;
   const int16_t *next = args.next;  // as many panels as now, one during each of the first tiles
   char *out = static_cast<char *>(args.out);
@@ -132,7 +129,7 @@ void multiply(int64_t rows, int64_t panels, TileArgs args) {
     if (panels == V::kPanels) {
       multiply_tile_of<V, V::kPanels, V::kRows>(count, args);
     } else {
-      multiply_tile_of<V, 1, kRowsOfOne>(count, args);
+      multiply_tile_of<V, 1, V::kRows>(count, args);
     }
   }
 }
@@ -660,9 +657,9 @@ class PredictHeads {
   template <int columns, int vectors>
   void look_up(int64_t text, int64_t column, int64_t feature, int16_t *out) const {
     typename V::Words sum[columns][vectors];
-#pragma GCC unroll 24
+#pragma GCC unroll 16
     for (int c = 0; c < columns; ++c) {
-#pragma GCC unroll 24
+#pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) sum[c][v] = V::no_words();
     }
     const uint16_t *words = reinterpret_cast<uint16_t *>(transposed(text)) + feature;
@@ -670,28 +667,28 @@ class PredictHeads {
     int64_t lookups = (tokens_of(text) + V::kLookupTokens - 1) / V::kLookupTokens;
     for (; lookups > 0; lookups -= V::kLookups, words += plan_.padded_dim) {
       typename V::Words bits[vectors];
-#pragma GCC unroll 24
+#pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) bits[v] = V::load_words(words + v * V::kWords);
       for (int64_t i = smaller(lookups, V::kLookups); i > 0; --i) {
         typename V::Words index[vectors];
-#pragma GCC unroll 24
+#pragma GCC unroll 16
         for (int v = 0; v < vectors; ++v) index[v] = V::index(bits[v]);
-#pragma GCC unroll 24
+#pragma GCC unroll 16
         for (int c = 0; c < columns; ++c, tables += V::kTable) {
           const typename V::Table table = V::load_table(tables);
-#pragma GCC unroll 24
+#pragma GCC unroll 16
           for (int v = 0; v < vectors; ++v) {
             sum[c][v] = V::add_words(sum[c][v], V::look_up(table, index[v]));
           }
         }
-#pragma GCC unroll 24
+#pragma GCC unroll 16
         for (int v = 0; v < vectors; ++v) bits[v] = V::next(bits[v]);
       }
     }
     const int32_t *half = at<int32_t>(plan_.half) + text * columns_ + column;
-#pragma GCC unroll 24
+#pragma GCC unroll 16
     for (int c = 0; c < columns; ++c) {
-#pragma GCC unroll 24
+#pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) {
         V::store_halved(out + c * plan_.row_stride + feature + v * V::kWords, sum[c][v], half[c]);
       }
@@ -712,9 +709,9 @@ class PredictHeads {
   template <int columns, int vectors>
   void pool_bytes(int64_t text, int64_t column, int64_t feature, int16_t *out) const {
     I32 sum[columns][vectors];
-#pragma GCC unroll 24
+#pragma GCC unroll 16
     for (int c = 0; c < columns; ++c) {
-#pragma GCC unroll 24
+#pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) sum[c][v] = V::zero();
     }
     const int64_t num_pairs = (tokens_of(text) + 1) / 2;
@@ -725,19 +722,19 @@ class PredictHeads {
     for (int c = 0; c < columns; ++c) weights[c] = weights_of(text, column + c);
     for (int64_t pair = 0; pair < num_pairs; ++pair, pairs += 2 * kDepthMultiple) {
       I32 codes[vectors];
-#pragma GCC unroll 24
+#pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) codes[v] = V::byte_pairs(pairs + 2 * v * V::kLanes);
-#pragma GCC unroll 24
+#pragma GCC unroll 16
       for (int c = 0; c < columns; ++c) {
         const I32 weight = V::broadcast_at(weights[c] + pair * kPanel);
-#pragma GCC unroll 24
+#pragma GCC unroll 16
         for (int v = 0; v < vectors; ++v) sum[c][v] = V::dot(sum[c][v], weight, codes[v]);
       }
     }
     const int32_t *half = at<int32_t>(plan_.half) + text * columns_ + column;
-#pragma GCC unroll 24
+#pragma GCC unroll 16
     for (int c = 0; c < columns; ++c) {
-#pragma GCC unroll 24
+#pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) {
         const I32 centered = V::sub_int(sum[c][v], V::broadcast(half[c]));
         V::store_int16(out + c * plan_.row_stride + feature + v * V::kLanes,
