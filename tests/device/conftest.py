@@ -42,6 +42,7 @@ def software_cuda(_software_cuda: SoftwareCuda) -> Iterator[SoftwareCuda]:
     purpose names it in `ignored`.
     """
     _software_cuda.reset()
+    gc.freeze()  # all of torch need not be searched for what this test leaves behind
     yield _software_cuda
     gc.collect()
     errors = _software_cuda.take_errors()
