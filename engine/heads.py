@@ -27,6 +27,10 @@ BLOCK_TEXTS = 64
 """Texts that the kernels take through a head together, so that its weights are read once."""
 
 
+MIN_SHARED_BYTES = 16 << 20
+"""Weights read, or used by eight texts each, from which another thread is worth waking."""
+
+
 class Head(Protocol):
     """What is known of any loaded head, see FoldedHead."""
 
@@ -207,7 +211,9 @@ class HeadThreads:
         heads: Sequence[LaidOutHead],
         logits: Sequence[NDArray[np.float32]],
     ) -> None:
-        parts = _parts(len(features), len(heads), self._threads)
+        weights = sum(head.nbytes for head in heads)
+        is_small = weights * max(1, len(features) // 8) < MIN_SHARED_BYTES
+        parts = _parts(len(features), len(heads), 1 if is_small else self._threads)
 
         def run(part: _Part) -> None:
             texts, chosen = part

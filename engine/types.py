@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class FeatureSpec:
     layer_weights: tuple[float, ...] | None = None
     calibration_sha256: str | None = None
 
-    @property
+    @cached_property  # asked for at every prediction, of every head
     def id(self) -> str:
         """16 hexadecimal digits; heads and stores carry it."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))

@@ -198,7 +198,10 @@ def test_blocks_do_not_change_the_answers(
 
 @pytest.mark.parametrize("num_texts", [1, 3, 10, 130, 700])
 @pytest.mark.parametrize("quantization", ["sign", "uint8"])
-def test_threads_change_no_bit(quantization: str, num_texts: int) -> None:
+def test_threads_change_no_bit(
+    monkeypatch: pytest.MonkeyPatch, quantization: str, num_texts: int
+) -> None:
+    monkeypatch.setattr(heads, "MIN_SHARED_BYTES", 0)
     spec = make_spec(quantization)
     features = make_features(spec, (LENGTHS * 70)[:num_texts])
     chosen = [heads.lay_out(head) for head in mixed_heads(spec, 5)]
@@ -222,7 +225,8 @@ def test_parts_are_every_text_by_every_head_once() -> None:
         assert (done == 1).all()
 
 
-def test_calls_from_many_threads_are_answered_alike() -> None:
+def test_calls_from_many_threads_are_answered_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "MIN_SHARED_BYTES", 0)
     spec = make_spec()
     chosen = [heads.lay_out(head) for head in mixed_heads(spec, 5)]
     features = [make_features(spec, LENGTHS * size, seed=size) for size in range(1, 9)]
