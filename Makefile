@@ -53,7 +53,7 @@ plans: $(VENV)/.device ## build TensorRT-RTX plans and look at them
 
 software-device: $(VENV)/.pycuda ## the GPU's runtime, through pycuda, on a device in software
 	$(RUN) -m pytest tests/device
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh -k 'not every_kind'
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh -k 'not every_kind and not test_gpu_tests'
 
 # The tests build a plan of their own; the benchmarks build one into the bundle if none there fits.
 test-gpu: $(VENV)/.gpu $(DEVICE_CODE) $(BUNDLE)/bundle.json ## on a machine with a GPU: its tests, then every measurement, one report
