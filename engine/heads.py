@@ -23,12 +23,11 @@ from engine.head_file import FoldedHead
 from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction, Quantization
 
 ALIGNMENT = 64
-BLOCK_TEXTS = 64
+BLOCK_TEXTS = 60
 """Texts that the kernels take through a head together, so that its weights are read once."""
 
-
 MIN_SHARED_BYTES = 16 << 20
-"""Weights read, or used by eight texts each, from which another thread is worth waking."""
+"""Of weights, counted once for eight texts: for less, waking another thread costs what it saves."""
 
 
 class Head(Protocol):
@@ -261,14 +260,19 @@ def _parts(num_texts: int, num_heads: int, threads: int) -> list[_Part]:
     """
     if num_texts == 0 or num_heads == 0:
         return []
+    all_texts, all_heads = slice(0, num_texts), slice(0, num_heads)
     if num_texts >= BLOCK_TEXTS * threads:
-        blocks_a_part = max(1, num_texts // (4 * threads * BLOCK_TEXTS))
-        size = blocks_a_part * BLOCK_TEXTS
-        texts = [slice(i, min(i + size, num_texts)) for i in range(0, num_texts, size)]
-        return [(part, slice(0, num_heads)) for part in texts]
-    bounds = [num_heads * i // threads for i in range(threads + 1)]
-    cuts = [slice(i, j) for i, j in pairwise(bounds) if i < j]
-    return [(slice(0, num_texts), part) for part in cuts]
+        size = max(1, num_texts // (4 * threads * BLOCK_TEXTS)) * BLOCK_TEXTS
+        starts = range(0, num_texts, size)
+        return [(slice(i, min(i + size, num_texts)), all_heads) for i in starts]
+    if num_heads >= threads:
+        return [(all_texts, part) for part in _shares(num_heads, threads)]
+    return [(part, all_heads) for part in _shares(num_texts, min(num_texts, threads))]
+
+
+def _shares(items: int, count: int) -> list[slice]:
+    bounds = [items * i // count for i in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def aligned_bytes(num_bytes: int) -> NDArray[np.uint8]:
