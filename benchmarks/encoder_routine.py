@@ -26,13 +26,6 @@ from export.encoder import find_encoder, load_encoder
 COMMAND = "python -m benchmarks encoder"
 MATMUL_SIZE, QUICK_MATMUL_SIZE = 2048, 128
 QUICK_TEXTS, QUICK_ROUNDS = 40, 3
-PEERS = (
-    "sentence-transformers",
-    "ctranslate2",
-    "optimum",
-    "optimum-onnx",
-    "optimum-intel",
-)
 
 NOTES = {
     "bitheads": "Engine.encode: texts to packed codes of the mean of the last layers",
@@ -78,7 +71,6 @@ def run(options: argparse.Namespace) -> None:
         "threads": options.threads,
         "data": "drawn from test files" if options.data else "shipped sentences, joined",
         "notes": NOTES,
-        "peers": record.versions(PEERS),
         "encoders": encoders,
     }
     if options.quick:

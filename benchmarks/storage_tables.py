@@ -28,7 +28,7 @@ def measured(stored: dict[str, Any]) -> str:
         rows.append(f"| {_pooling(pooling, encoders)} | {positions} | {' | '.join(cells)} |")
     files = [file for encoder in encoders.values() for file in encoder["cells"]]
     exact = all(file["bytes_a_text"] == file["formula"] for file in files)
-    sources = ", ".join(
+    sources = "; ".join(
         f"{name}: {encoder['texts']} texts, {encoder['source']}"
         for name, encoder in encoders.items()
     )

@@ -58,21 +58,22 @@ def _panel(axes: Any, name: str, curves: Curves, most_tasks: int) -> None:
             linewidth=1.8,
             label=way,
         )
-    *_, (last, shared) = curves.items()
-    crossing = cheaper_from(shared, curves["distilled encoder a task"], most_tasks)
-    if crossing is not None:
-        axes.axvline(crossing, color=STYLES[last][0], linewidth=0.8, alpha=0.5)
-        axes.annotate(
-            f"cheaper from {crossing} on",
-            (crossing, axes.get_ylim()[0]),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=8,
-        )
     axes.set(xscale="log", yscale="log", title=TITLES[name])
     axes.set(xlabel="tasks", ylabel=LABELS[name], xlim=(1, most_tasks))
     ticks = [k for k in (1, 2, 5, 10, 20, 50, 100) if k <= most_tasks]
     axes.set_xticks(ticks, [str(k) for k in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
+    *_, (last, shared) = curves.items()
+    crossing = cheaper_from(shared, curves["distilled encoder a task"], most_tasks)
+    if crossing is not None:
+        axes.axvline(crossing, color=STYLES[last][0], linewidth=0.8, alpha=0.5)
+        axes.annotate(
+            f"cheaper from {crossing} on",
+            (crossing, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
     axes.legend(fontsize=8, frameon=False)

@@ -109,6 +109,7 @@ def measure(job: Job, contenders: Sequence[Contender], say: Say) -> dict[str, An
         row |= {**costs[name], **agreement.get(name, {})}
         padding = row["padding_share"]
         row["padding_share"] = None if padding is None else rounded(padding)
+        row["versions"] = running[name].versions
     return {
         "texts": len(job.texts),
         "tokens": job.tokens,

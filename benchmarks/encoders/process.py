@@ -22,6 +22,7 @@ class Process:
     Attributes:
         skipped: why it does not take part, None if it does.
         gives: see benchmarks.encoders.worker.Runner.
+        versions: of the packages it has loaded.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Process:
         self.name = name
         self.skipped: str | None = None
         self.gives: str | None = None
+        self.versions: dict[str, str] = {}
         self._log = log
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -47,6 +49,7 @@ class Process:
         """Waits until it is built or has given up."""
         answer = self._receive()
         self.skipped, self.gives = answer.get("skipped"), answer.get("gives")
+        self.versions = answer.get("versions", {})
 
     def encode(self) -> None:
         """All texts once. Raises ChildError if it fails."""

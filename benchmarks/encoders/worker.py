@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -25,6 +26,18 @@ KINDS = {
     "matmul": "matmul",
 }
 """Kind -> the module that has it, imported by its own process alone."""
+
+PACKAGES = {
+    "ctranslate2": "ctranslate2",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "optimum-intel": "optimum.intel",
+    "optimum-onnx": "optimum.onnxruntime",
+    "sentence-transformers": "sentence_transformers",
+    "torch": "torch",
+    "transformers": "transformers",
+}
+"""Distribution -> its module. An environment of its own may have others than the parent has."""
 
 
 class Runner(Protocol):
@@ -57,11 +70,16 @@ def main() -> None:
         reason = next(iter(str(error).strip().splitlines()), "")
         _say(answers, {"skipped": f"{type(error).__name__}: {reason}"[:300]})
         return
-    _say(answers, {"gives": runner.gives})
+    _say(answers, {"gives": runner.gives, "versions": _versions()})
     for line in sys.stdin:
         command = json.loads(line)
         done = COMMANDS[command["do"]](runner, command)
         _say(answers, done)
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that the contender has loaded."""
+    return {name: version(name) for name, module in PACKAGES.items() if module in sys.modules}
 
 
 def _encode(runner: Runner, command: dict[str, Any]) -> dict[str, Any]:

@@ -196,6 +196,7 @@ def test_a_quick_run_from_end_to_end(
             )
             assert name == "transformers" or found["sign_agreement"] > 0.95
         assert encoder["contenders"][encoder["ours"]]["times_ours"] == 1
+        assert {"torch", "transformers"} <= {*encoder["contenders"]["transformers"]["versions"]}
     shown = encoder_tables.measured(stored)
     assert len(re.findall(r"^\| \*\*bitheads, openvino fp32\*\* \|", shown, re.MULTILINE)) == 2
     assert "times as fast as the fastest other in fp32, transformers" in shown

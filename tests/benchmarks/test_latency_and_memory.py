@@ -38,6 +38,7 @@ def test_a_quick_run_of_latency(own_bundle: Path, results: Path, capsys: Any) ->
     for which in ("first", "later"):
         parts = sum(start[which][name] for name in ("import_s", "load_s", "predict_s"))
         assert 0 < parts < start[which]["first_answer_s"]
+        assert start[which]["import_s"] > 0.01
     shown = cpu_tables.latency(stored)
     assert "| `predict`, 1 tasks |" in shown
     assert "with an empty cache folder" in shown
