@@ -70,7 +70,6 @@ def test_contenders_compute_the_same(request_of: Any, kind: str, options: dict[s
 
 
 def test_sentence_transformers_gives_the_last_layer(request_of: Any) -> None:
-    pytest.importorskip("sentence_transformers")
     expected = runner(request_of("transformers")).signs("last")
     found = runner(request_of("sentence_transformers", backend="torch"))
     assert measure.same_signs(found.signs("last"), expected, 64) > 0.999

@@ -77,7 +77,6 @@ def made_up_heads(**changes: Any) -> dict[str, Any]:
 def test_a_run_reads_what_heads_stored_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
     results, plot = tmp_path / "benchmarks" / "results", tmp_path / "docs" / "tasks.png"
     results.mkdir(parents=True)
     monkeypatch.setattr(record, "RESULTS", results)
