@@ -25,7 +25,7 @@ from export.encoder import find_encoder, load_encoder
 
 COMMAND = "python -m benchmarks encoder"
 MATMUL_SIZE, QUICK_MATMUL_SIZE = 2048, 128
-QUICK_TEXTS, QUICK_ROUNDS = 40, 3
+QUICK_TEXTS, QUICK_ROUNDS = 12, 3
 
 NOTES = {
     "bitheads": "Engine.encode: texts to packed codes of the mean of the last layers",
