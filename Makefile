@@ -60,10 +60,15 @@ test-gpu: $(VENV)/.gpu $(DEVICE_CODE) $(BUNDLE)/bundle.json ## on a machine with
 	BITHEADS_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu tests/gpu
 	$(RUN) -m benchmarks gpu $(GPU_BENCHMARK)
 
-bench: $(VENV)/.dev $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
+bench: $(VENV)/.bench $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack
 	$(RUN) -m benchmarks parity
 	$(RUN) -m benchmarks heads
+	$(RUN) -m benchmarks tasks
+	$(RUN) -m benchmarks storage
+	$(RUN) -m benchmarks latency
+	$(RUN) -m benchmarks memory
+	$(RUN) -m benchmarks encoder
 
 format: $(VENV)/.dev ## rewrite sources in the house format
 	$(RUN) -m ruff format .
@@ -88,6 +93,10 @@ $(VENV)/.demo: $(SOURCES) | $(VENV)/bin/python
 $(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --progress-bar off -e '.[dev]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(RUN) -m pip install --quiet --progress-bar off -e '.[bench,dev]'
+	touch $@
 
 # The CPU build of ONNX Runtime and the GPU's are one folder: the last one that is installed wins,
 # so this comes after .dev each time. The compiler is needed before, the packages that come now may

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import gpu_options, heads_options
+from benchmarks import cpu_options, gpu_options, heads_options
 from engine.command_line import exit_code
 
 
@@ -17,49 +18,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    # Each routine imports what it measures, some of which takes seconds.
-    if options.routine == "pack":
-        from benchmarks import pack_routine
-
-        pack_routine.run(options)
-    elif options.routine == "parity":
-        from benchmarks import parity_routine
-
-        parity_routine.run(options)
-    elif options.routine == "plan":
-        from benchmarks import plan_routine
-
-        plan_routine.run(options)
-    elif options.routine == "accuracy":
-        from benchmarks import accuracy_routine
-
-        accuracy_routine.run(options)
-    elif options.routine == "heads":
-        from benchmarks import heads_routine
-
-        heads_routine.run(options)
-    elif options.routine == "roofline":
-        from benchmarks import roofline_routine
-
-        roofline_routine.run(options)
-    elif options.routine == "device_code":
-        from benchmarks import device_code_routine
-
-        device_code_routine.run(options)
-    elif options.routine == "gpu":
-        from benchmarks import gpu_routine
-
-        gpu_routine.run(options)
-    else:
+    if options.routine == "tables":
         from benchmarks import tables
 
         tables.update(options.check)
+        return
+    # Only the one that is asked for: each imports what it measures, some of which takes seconds.
+    import_module(f"benchmarks.{options.routine}_routine").run(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     routines = parser.add_subparsers(dest="routine", required=True, metavar="ROUTINE")
-    encoder = {"default": "all-MiniLM-L6-v2", "help": "the source model (default: %(default)s)"}
+    source = {"default": "all-MiniLM-L6-v2", "help": "the source model (default: %(default)s)"}
 
     routines.add_parser("pack", help="pool_and_pack at every level, beside a copy of its input")
 
@@ -68,14 +39,14 @@ def _parser() -> argparse.ArgumentParser:
 
     parity = routines.add_parser("parity", help="sign agreement with torch in fp32")
     parity.add_argument("--bundle", type=Path, default=Path("bundles/all-MiniLM-L6-v2"))
-    parity.add_argument("--encoder", **encoder)
+    parity.add_argument("--encoder", **source)
     parity.add_argument(
         "--data", type=Path, help="folder of */test.tsv (default: the shipped sentences)"
     )
     parity.add_argument("--texts", type=int, default=1500, help="drawn from --data")
 
     accuracy = routines.add_parser("accuracy", help="train and measure the shipped heads")
-    accuracy.add_argument("--encoder", **encoder)
+    accuracy.add_argument("--encoder", **source)
     accuracy.add_argument("--data", type=Path, required=True, help="a folder a task, of TSVs")
     accuracy.add_argument("--tasks", nargs="+", metavar="TASK", help="default: all")
     accuracy.add_argument(
@@ -93,6 +64,27 @@ def _parser() -> argparse.ArgumentParser:
         "heads", help="task heads at every level, beside torch, NumPy and the encoder"
     )
     heads_options.add_options(heads)
+
+    storage = routines.add_parser("storage", help="bytes that the features of 50 tokens take")
+    cpu_options.add_storage(storage)
+
+    tasks = routines.add_parser(
+        "tasks", help="cost by number of tasks, from what `heads` stored, and a picture of it"
+    )
+    cpu_options.add_tasks(tasks)
+
+    memory = routines.add_parser("memory", help="peak memory of encoding few and many texts")
+    cpu_options.add_memory(memory)
+
+    latency = routines.add_parser(
+        "latency", help="one short text with all heads, and the first answer of a process"
+    )
+    cpu_options.add_latency(latency)
+
+    encoder = routines.add_parser(
+        "encoder", help="texts in, codes out, beside other libraries on the same texts"
+    )
+    cpu_options.add_encoder(encoder)
 
     routines.add_parser("roofline", help="predicted times on known GPUs; computed, needs no GPU")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.markdown import source
+
 
 def measured(stored: dict[str, Any]) -> str:
     """A row a cell, then the rest of the measurements in a few sentences."""
@@ -40,7 +42,7 @@ def measured(stored: dict[str, Any]) -> str:
         _accuracy(result["accuracy"]),
         _loading(result),
     ]
-    return "\n".join([*rows, "", " ".join(sentences), _source(stored)])
+    return "\n".join([*rows, "", " ".join(sentences), source(stored)])
 
 
 def _threads(result: dict[str, Any]) -> str:
@@ -119,10 +121,3 @@ def _time(us: float) -> str:
 def _span(values: Any) -> str:
     found = sorted(f"{value:.2f}" for value in values)
     return found[0] if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
-
-
-def _source(stored: dict[str, Any]) -> str:
-    return (
-        f"\n`{stored['command']}`, {stored['date']}, {stored['cores']} cores of {stored['cpu']}, "
-        f"[stored result](benchmarks/results/{stored['name']}.json)."
-    )

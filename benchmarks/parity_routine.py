@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import random
-from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from benchmarks.texts import drawn
 from engine import bundle
 from engine.errors import InputError
 from engine.tokenize import TextTokenizer
@@ -24,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(
             f"--encoder {options.encoder}: its weights are not those of bundle {options.bundle}."
         )
-    texts = _texts(options)
+    texts = read_texts(None) if options.data is None else drawn(options.data, options.texts)
     tokenizer = TextTokenizer(options.bundle / bundle.TOKENIZER, manifest.encoder.max_length)
     batches = token_batches(tokenizer, texts, encoder.pad_id)
     layers = manifest.spec.layers
@@ -53,23 +52,3 @@ def run(options: argparse.Namespace) -> None:
     }
     data = " --data DIR" if options.data else ""
     record.write("parity", f"python -m benchmarks parity{data}", result)
-
-
-def _texts(options: argparse.Namespace) -> list[str]:
-    """Texts drawn evenly from the test files of a data folder, or the shipped sentences."""
-    if options.data is None:
-        return read_texts(None)
-    files = sorted(Path(options.data).glob("*/test.tsv"))
-    if not files:
-        raise InputError(f"--data {options.data}: no */test.tsv in it.")
-    draw = random.Random(0)
-    texts: list[str] = []
-    for file in files:
-        lines = file.read_text(encoding="utf-8").split("\n")
-        header = lines[0].split("\t")
-        rows = [line.split("\t") for line in lines[1:] if line]
-        first = next(i for i, name in enumerate(header) if name in ("text", "text_a"))
-        texts += [
-            row[first] for row in draw.sample(rows, min(options.texts // len(files), len(rows)))
-        ]
-    return texts

@@ -33,6 +33,12 @@ SHAPES = {
     "all-MiniLM-L6-v2": Shape(6, 384, 1536, 12, pooled_layers=4, vocab_size=30522, family="bert"),
 }
 
+SEEDED = {
+    "RoBERTa-base": Shape(12, 768, 3072, 12, pooled_layers=8),
+    "RoBERTa-large": SHAPES["RoBERTa-large"],
+}
+"""Encoders that are timed without their weights, which no package carries."""
+
 
 def random_model(shape: Shape) -> Any:
     """A transformers model of that shape in fp32, its random weights the same each time."""

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gpu_tables, heads_tables, record
+from benchmarks import (
+    cpu_tables,
+    encoder_tables,
+    gpu_tables,
+    heads_tables,
+    record,
+    storage_tables,
+    tasks_tables,
+)
+from benchmarks.markdown import source
 from engine.errors import InputError
 
 README = Path(__file__).parent.parent / "README.md"
@@ -77,7 +86,7 @@ def _accuracy(stored: dict[str, Any]) -> str:
         rows.append(f"| {task} | {result['data']} | {majority} | {cells} |")
     means = [sum(column) / len(column) for column in zip(*columns, strict=True)]
     rows.append(f"| **mean** | | | {' | '.join(f'**{mean:.1f}**' for mean in means)} |")
-    return "\n".join([*rows, _source(stored)])
+    return "\n".join([*rows, source(stored)])
 
 
 def _parity(stored: dict[str, Any]) -> str:
@@ -99,7 +108,7 @@ def _parity(stored: dict[str, Any]) -> str:
         f"{result['texts']:,} real texts, {result['tokens']:,} tokens, {result['encoder']}, graph "
         f"typed in {result['graph_precision']}."
     )
-    return "\n".join([*rows, _source(stored)])
+    return "\n".join([*rows, source(stored)])
 
 
 def _near_zero(histogram: dict[str, Any]) -> float:
@@ -122,7 +131,7 @@ def _pack(stored: dict[str, Any]) -> str:
                 for level in levels
             ]
             rows.append(f"| {name} | {mode} | {' | '.join(cells)} |")
-    return "\n".join([*rows, _source(stored)])
+    return "\n".join([*rows, source(stored)])
 
 
 def _plan(stored: dict[str, Any]) -> str:
@@ -144,15 +153,7 @@ def _plan(stored: dict[str, Any]) -> str:
         f"tensorrt-rtx {result['version']}, one plan for compute capability "
         f"{', '.join(result['compute_capabilities'])}.{note}"
     )
-    return "\n".join([*rows, _source(stored)])
-
-
-def _source(stored: dict[str, Any]) -> str:
-    """Where the numbers come from, under every table."""
-    return (
-        f"\n`{stored['command']}`, {stored['date']}, {stored['cores']} cores of {stored['cpu']}, "
-        f"[stored result](benchmarks/results/{stored['name']}.json)."
-    )
+    return "\n".join([*rows, source(stored)])
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -161,6 +162,11 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "parity": ("parity", _parity),
     "pack": ("pack", _pack),
     "heads": ("heads", heads_tables.measured),
+    "encoder": ("encoder", encoder_tables.measured),
+    "latency": ("latency", cpu_tables.latency),
+    "memory": ("memory", cpu_tables.memory),
+    "tasks": ("tasks", tasks_tables.measured),
+    "storage": ("storage", storage_tables.measured),
     "plan": ("plan", _plan),
     "roofline": ("roofline", gpu_tables.roofline),
     "device_code": ("device_code", gpu_tables.device_code),
@@ -171,6 +177,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 NOT_RUN = {
     "gpu": "**Not yet run on a GPU**, so there is nothing to show here: `python -m benchmarks gpu` "
     "fills this in.",
-    "heads": "**Not yet measured**: `python -m benchmarks heads` fills this in.",
+    **{
+        name: f"**Not yet measured**: `python -m benchmarks {name}` fills this in."
+        for name in ("heads", "encoder", "latency", "memory", "tasks", "storage")
+    },
 }
 """Routine -> what its block says until it has a result; the others must have one."""

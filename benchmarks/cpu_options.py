@@ -1,0 +1,120 @@
+"""The options of the routines that measure a CPU, apart, so that --help imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+BUNDLE = Path("bundles/all-MiniLM-L6-v2")
+ENCODER = "all-MiniLM-L6-v2"
+PLOT = Path("docs/tasks.png")
+THREADS = 2
+MEMORY_TEXTS = 20_000
+LATENCY_CALLS = 500
+ENCODER_TEXTS = 700
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--bundle", type=Path, default=BUNDLE, metavar="DIR")
+    add(
+        "--encoder",
+        default=ENCODER,
+        help="the bundle's source model: all its layers are needed (default: %(default)s)",
+    )
+    add("--texts", type=int, default=100, help="of 50 tokens (default: %(default)s)")
+    _add_quick(parser)
+
+
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--plot",
+        type=Path,
+        default=PLOT,
+        metavar="FILE",
+        help="where the picture goes (default: %(default)s, which the README shows)",
+    )
+    _add_quick(parser)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_engine(parser)
+    add(
+        "--texts",
+        type=int,
+        default=MEMORY_TEXTS,
+        help="that are compared with 1,000 (default: %(default)s)",
+    )
+    _add_quick(parser)
+
+
+def add_latency(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_engine(parser, data=False)
+    add(
+        "--calls",
+        type=int,
+        default=LATENCY_CALLS,
+        help="of each contender (default: %(default)s)",
+    )
+    _add_quick(parser)
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_engine(parser)
+    add(
+        "--encoder",
+        default=ENCODER,
+        help="the bundle's source model, for the peers (default: %(default)s)",
+    )
+    add("--texts", type=int, default=ENCODER_TEXTS, help="(default: %(default)s)")
+    add(
+        "--rounds",
+        type=int,
+        default=5,
+        help="all contenders in turn (default: %(default)s)",
+    )
+    add(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="beginnings of others' names, such as CTranslate2; without `transformers` no signs "
+        "are compared, without `matmul` there is no peak (default: all)",
+    )
+    add(
+        "--peers-python",
+        type=Path,
+        metavar="PYTHON",
+        help="interpreter of an environment with sentence-transformers[onnx,openvino], whose "
+        "transformers is older than this project's (default: this interpreter)",
+    )
+    add(
+        "--shapes",
+        nargs="*",
+        metavar="NAME",
+        help="also encoders of these shapes with seeded weights, without names RoBERTa-base and "
+        "RoBERTa-large; take minutes each",
+    )
+    _add_quick(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser, data: bool = True) -> None:
+    add = parser.add_argument
+    add("--bundle", type=Path, default=BUNDLE, metavar="DIR")
+    if data:
+        add(
+            "--data",
+            type=Path,
+            metavar="DIR",
+            help="folder of */test.tsv to draw texts from (default: the shipped sentences, one to "
+            "twelve joined)",
+        )
+    add("--threads", type=int, default=THREADS, help="of each (default: %(default)s)")
+
+
+def _add_quick(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--quick", action="store_true", help="tiny sizes: to see that everything runs")

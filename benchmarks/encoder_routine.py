@@ -1,0 +1,133 @@
+"""Texts in, codes out: the engine beside other libraries on the same texts, in the same run.
+
+Each contender has a process and the same number of threads; they take turns, round after round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record, texts
+from benchmarks.cpu_options import ENCODER_TEXTS, THREADS
+from benchmarks.encoders import contenders, measure, seeded
+from benchmarks.encoders.contenders import Contender
+from benchmarks.shapes import SEEDED, Shape
+from engine import bundle
+from engine.errors import InputError
+from engine.tokenize import TextTokenizer
+from engine.types import Quantization
+from export.encoder import find_encoder, load_encoder
+
+COMMAND = "python -m benchmarks encoder"
+MATMUL_SIZE, QUICK_MATMUL_SIZE = 2048, 128
+QUICK_TEXTS, QUICK_ROUNDS = 12, 3
+
+NOTES = {
+    "bitheads": "Engine.encode: texts to packed codes of the mean of the last layers",
+    "transformers": "torch, hidden states of all layers, length-sorted batches of 32, no packing",
+    "sentence-transformers": "encode to sentence embeddings, batch_size=32; its signs are those of "
+    "its token embeddings, the last layer",
+    "OpenVINO plain": "the project's graph, length-sorted batches of 32, no packing",
+    "ONNX Runtime plain": "the project's graph, length-sorted batches of 32, no packing",
+    "CTranslate2": "its own conversion, last layer, length-sorted batches of 32, no packing",
+    "percent_of_peak": "multiply-adds of the encoder's products for real tokens, over what one "
+    "large matrix product of OpenVINO reaches at that precision in the same run",
+}
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures and stores results/encoder.json; a quick run's figures mean nothing and only print.
+
+    Raises BundleError, ExportError or InputError, before anything is measured, for what is missing.
+    """
+    for name in ("threads", "texts", "rounds"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name}: got {getattr(options, name)}, expected at least 1.")
+    unknown = [name for name in options.shapes or () if name not in SEEDED]
+    if unknown:
+        raise InputError(f"--shapes: got {unknown[0]!r}, expected some of {[*SEEDED]}.")
+    shapes = {} if options.shapes is None else {n: SEEDED[n] for n in options.shapes or SEEDED}
+    spec = bundle.read_manifest(options.bundle).spec
+    if spec.quantization is not Quantization.SIGN or spec.calibration_sha256 is not None:
+        raise InputError(
+            f"--bundle {options.bundle}: its codes are not signs about zero, which is what others' "
+            "are compared as."
+        )
+    everyone = contenders.chosen(options.only)
+    encoders = {spec.encoder: _of_bundle(options, everyone)}
+    for name, shape in shapes.items():
+        _say(f"{name}: exporting")
+        with tempfile.TemporaryDirectory() as folder:
+            seeded.make_bundle(name, shape, options.bundle, Path(folder))
+            job = _job(options, Path(folder), None, shape)
+            encoders[name] = measure.measure(job, [c for c in everyone if c.seeded], _say)
+    result = {
+        "quick": options.quick,
+        "threads": options.threads,
+        "data": "drawn from test files" if options.data else "shipped sentences, joined",
+        "notes": NOTES,
+        "encoders": encoders,
+    }
+    if options.quick:
+        record.show("encoder", _command(options), result)
+    else:
+        record.write("encoder", _command(options), result)
+
+
+def _of_bundle(options: argparse.Namespace, everyone: list[Contender]) -> dict[str, Any]:
+    manifest = bundle.read_manifest(options.bundle)
+    encoder = load_encoder(options.encoder)
+    if encoder.weights_sha256 != manifest.spec.weights_sha256:
+        raise InputError(
+            f"--encoder {options.encoder}: its weights are not those of bundle {options.bundle}."
+        )
+    shape = Shape(
+        encoder.num_layers,
+        encoder.dim,
+        encoder.model.config.intermediate_size,
+        encoder.attention_heads,
+        pooled_layers=len(manifest.spec.layers),
+    )
+    _say(manifest.spec.encoder)
+    job = _job(options, options.bundle, str(find_encoder(options.encoder)), shape)
+    return measure.measure(job, everyone, _say)
+
+
+def _job(
+    options: argparse.Namespace, folder: Path, source: str | None, shape: Shape
+) -> measure.Job:
+    found = texts.mixed(options.data, QUICK_TEXTS if options.quick else options.texts)
+    manifest = bundle.read_manifest(folder)
+    tokenizer = TextTokenizer(folder / bundle.TOKENIZER, manifest.encoder.max_length)
+    return measure.Job(
+        bundle=folder,
+        source=source,
+        shape=shape,
+        texts=found,
+        lengths=[tokens.ids.size for tokens in tokenizer(found)],
+        threads=options.threads,
+        matmul_size=QUICK_MATMUL_SIZE if options.quick else MATMUL_SIZE,
+        rounds=QUICK_ROUNDS if options.quick else options.rounds,
+        python=options.peers_python,
+    )
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = [COMMAND]
+    words += ["--quick"] if options.quick else []
+    words += ["--data DIR"] if options.data else []
+    words += [f"--texts {options.texts}"] if options.texts != ENCODER_TEXTS else []
+    words += [shlex.join(["--only", *options.only])] if options.only else []
+    words += ["--peers-python PYTHON"] if options.peers_python else []
+    words += [f"--threads {options.threads}"] if options.threads != THREADS else []
+    words += [" ".join(["--shapes", *options.shapes])] if options.shapes is not None else []
+    return " ".join(words)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,82 @@
+"""Who takes part: names, and what the process of each is to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.errors import InputError
+from engine.sessions import is_installed, supports_bf16
+from export.parity import available_sessions
+
+REFERENCE = "transformers"
+OURS, PEER, PEAK = "ours", "peer", "peak"
+CT2_TYPES = {"float32": "fp32", "int8": "int8", "bfloat16": "bf16", "int16": "int16"}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One process.
+
+    Attributes:
+        kind: key of benchmarks.encoders.worker.KINDS.
+        role: OURS, PEER or PEAK.
+        precision: what it computes in, None if that is its own choice.
+        seeded: whether it also runs on encoders without a source model's folder.
+        options: what its kind needs to know beside that.
+    """
+
+    name: str
+    kind: str
+    role: str
+    precision: str | None
+    seeded: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def chosen(only: Sequence[str] | None) -> list[Contender]:
+    """Ours, and of the others those whose names begin as one of `only` says; None is all.
+
+    Raises InputError for a beginning that no name has.
+    """
+    everyone = all_contenders()
+    if only is None:
+        return everyone
+    for beginning in only:
+        if not any(c.name.startswith(beginning) for c in everyone):
+            names = ", ".join(c.name for c in everyone)
+            raise InputError(f"--only: got {beginning!r}, which begins none of: {names}.")
+    return [c for c in everyone if c.role == OURS or c.name.startswith(tuple(only))]
+
+
+def all_contenders() -> list[Contender]:
+    """All of them; those whose package is missing say so when they start."""
+    precisions = ["fp32", *(["bf16"] if supports_bf16("openvino") else [])]
+    return [
+        *(
+            Contender(f"bitheads, {backend} {p}", "ours", OURS, p, True, {"backend": backend})
+            for backend, p in available_sessions()
+        ),
+        Contender(REFERENCE, "transformers", PEER, "fp32", True),
+        *(
+            Contender(
+                f"sentence-transformers, {backend}",
+                "sentence_transformers",
+                PEER,
+                None if backend == "openvino" else "fp32",
+                options={"backend": backend},
+            )
+            for backend in ("torch", "onnx", "openvino")
+        ),
+        *(Contender(f"OpenVINO plain, {p}", "openvino", PEER, p, True) for p in precisions),
+        *(
+            [Contender("ONNX Runtime plain", "onnxruntime", PEER, "fp32")]
+            if is_installed("onnxruntime")
+            else []
+        ),
+        *(
+            Contender(f"CTranslate2, {name}", "ctranslate2", PEER, p, options={"type": name})
+            for name, p in CT2_TYPES.items()
+        ),
+        *(Contender(f"matmul, {p}", "matmul", PEAK, p, True) for p in precisions),
+    ]

@@ -1,0 +1,88 @@
+"""The project's own graph on OpenVINO and ONNX Runtime, used as their documentation says.
+
+They stop at the hidden states: nothing is pooled or packed.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.encoders.batches import Batches, in_order, of_texts
+from engine import bundle
+
+
+class Plain(ABC):
+    gives = "pooled"
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        folder = Path(request["bundle"])
+        self._names = bundle.read_manifest(folder).output_names
+        self._texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
+        self._batches = Batches(request)
+        self._padding = self._computed = 0
+        self.load(folder / bundle.GRAPH, request["precision"], request["threads"])
+
+    @abstractmethod
+    def load(self, graph: Path, precision: str, threads: int) -> None: ...
+
+    @abstractmethod
+    def run(self, inputs: dict[str, NDArray[np.int64]]) -> list[NDArray[Any]]: ...
+
+    def encode(self) -> None:
+        self._padding = self._computed = 0
+        for batch in self._batches(self._texts):
+            self.run(batch.inputs)
+            self._padding += batch.padding()
+            self._computed += batch.ids.size
+
+    def padding_share(self) -> float | None:
+        return self._padding / self._computed if self._computed else None
+
+    def signs(self, what: str) -> NDArray[np.uint8]:
+        found: dict[int, NDArray[Any]] = {}
+        for batch in self._batches(self._texts):
+            layers = [np.asarray(layer, np.float32) for layer in self.run(batch.inputs)]
+            found |= of_texts(batch, np.mean(layers, axis=0))
+        return in_order(found)
+
+
+class OpenVino(Plain):
+    def load(self, graph: Path, precision: str, threads: int) -> None:
+        import openvino
+
+        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
+        self._model = openvino.Core().compile_model(graph, "CPU", options)
+        self._inputs = [port.get_any_name() for port in self._model.inputs]
+
+    def run(self, inputs: dict[str, NDArray[np.int64]]) -> list[NDArray[Any]]:
+        found = self._model({name: inputs[name] for name in self._inputs})
+        return [found[name] for name in self._names]
+
+
+class OnnxRuntime(Plain):
+    def load(self, graph: Path, precision: str, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._model = onnxruntime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs = [port.name for port in self._model.get_inputs()]
+
+    def run(self, inputs: dict[str, NDArray[np.int64]]) -> list[NDArray[Any]]:
+        found: list[NDArray[Any]] = self._model.run(
+            self._names, {name: inputs[name] for name in self._inputs}
+        )
+        return found
+
+
+def make(request: dict[str, Any]) -> Plain:
+    return (OpenVino if request["kind"] == "openvino" else OnnxRuntime)(request)

@@ -1,0 +1,131 @@
+"""One short text, all heads: `Engine.predict` beside the bare encoder, and the first answer."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import child, record
+from benchmarks.cpu_options import LATENCY_CALLS, THREADS
+from benchmarks.heads.timing import Contender, Samples, in_turn, rounded
+from engine import Engine, bundle
+from engine.batching import pad_batch
+from engine.errors import InputError
+from engine.sessions import open_session
+from engine.tokenize import TextTokenizer
+
+COMMAND = "python -m benchmarks latency"
+TEXT = "How do I change the address on my account?"
+PERCENTILES = (50, 95, 99)
+LATER_STARTS = 3
+QUICK_CALLS = 5
+PREDICT, BARE = "predict", "bare encoder"
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures and stores results/latency.json; a quick run's figures mean nothing and only print.
+
+    Raises BundleError, BackendError or InputError, first of all, for what is missing.
+    """
+    for name in ("threads", "calls"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name}: got {getattr(options, name)}, expected at least 1.")
+    calls, starts = (QUICK_CALLS, 1) if options.quick else (options.calls, LATER_STARTS)
+    result = {
+        "quick": options.quick,
+        "threads": options.threads,
+        "text": TEXT,
+        **measure(options.bundle, options.threads, calls),
+        "start": first_answers(options.bundle, options.threads, starts),
+    }
+    if options.quick:
+        record.show("latency", _command(options), result)
+    else:
+        record.write("latency", _command(options), result)
+
+
+def measure(bundle_folder: Path, threads: int, calls: int) -> dict[str, Any]:
+    """Percentiles of both, in turn, call by call, over the same tokens.
+
+    The bare encoder is a session of its own on the bundle's graph, in the engine's precision: the
+    call alone, its input made before.
+    """
+    with Engine.load(bundle_folder, threads=threads) as engine:
+        if not engine.tasks:
+            raise InputError(f"bundle {bundle_folder} has no heads, so nothing to predict.")
+        backend, precision = engine.backend.split()
+        manifest = engine.manifest
+        session = open_session(
+            bundle_folder / bundle.GRAPH, manifest.output_names, backend, precision, threads
+        )
+        tokenizer = TextTokenizer(bundle_folder / bundle.TOKENIZER, manifest.encoder.max_length)
+        batch = pad_batch(tokenizer([TEXT]), manifest.encoder.pad_id)
+        contenders = {
+            PREDICT: Contender(partial(engine.predict, [TEXT])),
+            BARE: Contender(partial(session.run, batch)),
+        }
+        _say(f"{calls} calls of each")
+        in_turn(contenders, max(3, calls // 10), budget_s=10, min_sample_s=0)  # to warm up
+        samples = in_turn(contenders, calls, budget_s=3600, min_sample_s=0)
+        return {
+            "encoder": manifest.spec.encoder,
+            "backend": engine.backend,
+            "tasks": len(engine.tasks),
+            "text_tokens": int(batch.lengths[0]),
+            **summary(samples),
+        }
+
+
+def summary(samples: Samples) -> dict[str, Any]:
+    """Percentiles of each, and how much later the middle prediction comes than the encoder."""
+    return {
+        "calls": len(samples[PREDICT]),
+        "us": {
+            name: {f"p{p}": rounded(float(np.percentile(values, p))) for p in PERCENTILES}
+            for name, values in samples.items()
+        },
+        "added_us": rounded(samples.median_us(PREDICT) - samples.median_us(BARE)),
+    }
+
+
+def first_answers(bundle_folder: Path, threads: int, later: int) -> dict[str, Any]:
+    """Seconds from the start of a process to its first answer: the first, and later ones.
+
+    The first process finds an empty cache folder ($XDG_CACHE_HOME); the later ones find what it
+    left there.
+    """
+    request = {"bundle": str(bundle_folder.resolve()), "threads": threads, "text": TEXT}
+    starts = []
+    with tempfile.TemporaryDirectory() as cache:
+        for i in range(1 + later):
+            _say(f"start {i + 1}")
+            found = child.run("benchmarks.latency_child", request, {"XDG_CACHE_HOME": cache})
+            found["first_answer_s"] = found.pop("answered_s") - found.pop("started_s")
+            starts.append(found)
+    return {
+        "first": {name: rounded(value, 3) for name, value in starts[0].items()},
+        "later": {
+            name: rounded(statistics.median(start[name] for start in starts[1:]), 3)
+            for name in starts[0]
+        },
+        "later_starts": later,
+    }
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = [COMMAND]
+    words += ["--quick"] if options.quick else []
+    words += [f"--calls {options.calls}"] if options.calls != LATENCY_CALLS else []
+    words += [f"--threads {options.threads}"] if options.threads != THREADS else []
+    return " ".join(words)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,34 @@
+"""What the README's tables share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def source(stored: dict[str, Any], how: str | None = None) -> str:
+    """Where the numbers come from, under every table.
+
+    Args:
+        how: on what, if not on the machine that stored them.
+    """
+    on = f"{stored['cores']} cores of {stored['cpu']}" if how is None else how
+    return (
+        f"\n`{stored['command']}`, {stored['date']}, {on}, "
+        f"[stored result](benchmarks/results/{stored['name']}.json)."
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people: 128 B, 6.4 KB, 2.5 MB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(us: float) -> str:
+    """Microseconds for people, in the unit that suits them."""
+    for unit, factor in (("s", 1e6), ("ms", 1e3)):
+        if us >= factor:
+            return f"{us / factor:.3g} {unit}"
+    return f"{us:.3g} us"

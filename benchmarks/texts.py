@@ -1,0 +1,56 @@
+"""Real texts of mixed lengths, from short questions to reviews; the same each time."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from engine.errors import InputError
+from export.texts import read_texts
+
+MOST_SENTENCES = 12
+"""That are joined into one text where there are no reviews to draw from."""
+
+
+def drawn(data: Path, count: int) -> list[str]:
+    """Texts drawn evenly from the test files of a data folder: of pairs, the first text.
+
+    Raises InputError if there are none.
+    """
+    files = sorted(Path(data).glob("*/test.tsv"))
+    if not files:
+        raise InputError(f"--data {data}: no */test.tsv in it.")
+    draw = random.Random(0)
+    texts: list[str] = []
+    for file in files:
+        lines = file.read_text(encoding="utf-8").split("\n")
+        header = lines[0].split("\t")
+        rows = [line.split("\t") for line in lines[1:] if line]
+        first = next((i for i, name in enumerate(header) if name in ("text", "text_a")), None)
+        if first is None:
+            raise InputError(
+                f"--data {data}: {file.parent.name}/test.tsv has the columns {header}, expected "
+                "one of them to be text or text_a."
+            )
+        texts += [row[first] for row in draw.sample(rows, min(count // len(files), len(rows)))]
+    return texts
+
+
+def mixed(data: Path | None, count: int) -> list[str]:
+    """`count` texts in random order: drawn from `data`, or made of the shipped sentences.
+
+    Where there are fewer than that, they come again.
+    """
+    draw = random.Random(1)
+    if data is not None:
+        # Folders with few texts leave some of their share to the others.
+        pool = drawn(data, 4 * count)
+        draw.shuffle(pool)
+        return [pool[i % len(pool)] for i in range(count)]
+    sentences = read_texts(None)
+    return [" ".join(draw.sample(sentences, _sentences(draw))) for _ in range(count)]
+
+
+def _sentences(draw: random.Random) -> int:
+    """Half of the texts are one sentence, few are many, as in most collections."""
+    return min(MOST_SENTENCES, 1 + int(draw.expovariate(0.5)))

@@ -1,0 +1,226 @@
+"""The encoder's benchmark: its arithmetic, each contender's work, and that it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks import encoder_routine, encoder_tables, flops, record
+from benchmarks.child import ChildError
+from benchmarks.encoders import contenders, measure, seeded
+from benchmarks.encoders.batches import ROWS, Batches
+from benchmarks.encoders.process import Process
+from benchmarks.encoders.worker import KINDS, Runner
+from benchmarks.shapes import Shape
+from engine import Engine
+
+TEXTS = ["One text.", "A somewhat longer text than that, for padding.", "Why?"]
+TINY = Shape(2, 64, 128, 4, pooled_layers=1, vocab_size=1200, max_length=64)
+
+
+@pytest.fixture
+def request_of(tiny_bundle: Path, tiny_encoder: Any, tmp_path: Path) -> Any:
+    file = tmp_path / "texts.json"
+    file.write_text(json.dumps(TEXTS), encoding="utf-8")
+
+    def make(kind: str, **more: Any) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "precision": "fp32",
+            "bundle": str(tiny_bundle),
+            "source": str(tiny_encoder("bert")),
+            "shape": None,
+            "texts": str(file),
+            "max_length": 64,
+            "threads": 1,
+            "matmul_size": 32,
+            **more,
+        }
+
+    return make
+
+
+def runner(request: dict[str, Any]) -> Runner:
+    module = import_module(f"benchmarks.encoders.{KINDS[request['kind']]}")
+    made: Runner = module.make(request)
+    made.encode()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("ours", {"backend": "openvino"}), ("openvino", {}), ("onnxruntime", {})],
+)
+def test_contenders_compute_the_same(request_of: Any, kind: str, options: dict[str, str]) -> None:
+    expected = runner(request_of("transformers")).signs("pooled")
+    found = runner(request_of(kind, **options))
+    assert measure.same_signs(found.signs("pooled"), expected, 64) > 0.99
+    share = found.padding_share()
+    assert share is not None
+    assert 0 <= share < 1
+
+
+def test_sentence_transformers_gives_the_last_layer(request_of: Any) -> None:
+    expected = runner(request_of("transformers")).signs("last")
+    found = runner(request_of("sentence_transformers", backend="torch"))
+    assert measure.same_signs(found.signs("last"), expected, 64) > 0.999
+
+
+def test_ctranslate2_gives_the_last_layer(request_of: Any, tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    expected = runner(request_of("transformers")).signs("last")
+    request = request_of("ctranslate2", type="float32")
+    # It reads an entry that transformers no longer writes, but models of the time have.
+    source = Path(shutil.copytree(request["source"], tmp_path / "source"))
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config["position_embedding_type"] = "absolute"
+    (source / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    found = runner({**request, "source": str(source)})
+    assert measure.same_signs(found.signs("last"), expected, 64) > 0.999
+    with pytest.raises(ValueError, match="none of"):
+        runner({**request, "type": "bfloat17"})
+
+
+def test_batches_are_sorted_and_padded(request_of: Any) -> None:
+    batches = Batches(request_of("openvino"))
+    texts = [f"{'word ' * (i % 7)}end" for i in range(2 * ROWS + 3)]
+    found = list(batches(texts))
+    assert sorted(i for batch in found for i in batch.texts) == [*range(len(texts))]
+    assert [len(batch.texts) for batch in found] == [ROWS, ROWS, 3]
+    longest = [batch.ids.shape[1] for batch in found]
+    assert longest == sorted(longest, reverse=True)
+    assert sum(batch.padding() for batch in found) < 0.2 * sum(batch.ids.size for batch in found)
+
+
+def test_signs_are_counted() -> None:
+    one = np.array([[0b1111_0000, 0], [0, 0]], np.uint8)
+    other = np.array([[0b1110_0001, 0], [0, 0]], np.uint8)
+    assert measure.same_signs(one, other, 16) == 1 - 2 / 32
+    assert measure.same_signs(one, one, 16) == 1
+    assert measure.same_signs(one, other[:1], 16) is None
+
+
+def test_rates_by_hand() -> None:
+    assert measure.peak_gflops(1000, us=1e6) == 2
+    shape = Shape(1, 100, 400, 4, pooled_layers=1)
+    assert measure.gflops(shape, [10, 20], us=1000) == pytest.approx(
+        2 * (flops.encoder(shape, 10) + flops.encoder(shape, 20)) / 1e6
+    )
+
+
+def row(times: float, role: str = "peer", **more: Any) -> dict[str, Any]:
+    return {"role": role, "precision": "fp32", "times_ours": times, **more}
+
+
+def test_the_best_of_the_others() -> None:
+    rows = {
+        "ours": row(1.0, "ours", precision="bf16", sign_agreement=0.998),
+        "transformers": row(3.0),
+        "quick and rough": row(0.8, precision="int8", sign_agreement=0.95),
+        "exact": row(1.5, precision="bf16", sign_agreement=0.998),
+        "unknown": row(0.9, precision=None),
+    }
+    found = measure.best_peers(rows, "ours")
+    assert found == {"fp32": "transformers", "as exact": "exact", "any": "quick and rough"}
+    assert measure.best_peers({"ours": rows["ours"]}, "ours")["any"] is None
+
+
+def test_who_takes_part() -> None:
+    names = [c.name for c in contenders.all_contenders()]
+    assert len(names) == len({*names})
+    assert {c.kind for c in contenders.all_contenders()} == {*KINDS}
+    found = contenders.chosen(["transf", "matmul"])
+    assert {c.role for c in found} == {"ours", "peer", "peak"}
+    assert [c.name for c in found if c.role == "peer"] == ["transformers"]
+    with pytest.raises(Exception, match="--only: got 'none', which begins none of: bitheads"):
+        contenders.chosen(["none"])
+
+
+def test_a_seeded_bundle_has_the_weights_of_the_reference(
+    request_of: Any, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "seeded"
+    folder.mkdir()
+    seeded.make_bundle("tiny", TINY, tiny_bundle, folder)
+    request = request_of(
+        "transformers", bundle=str(folder), source=None, shape=dataclasses.asdict(TINY)
+    )
+    expected = runner(request).signs("pooled")
+    with Engine.load(folder, "onnxruntime") as engine:
+        assert measure.same_signs(engine.encode(TEXTS).codes, expected, 64) > 0.98
+
+
+def test_a_process_that_cannot_is_skipped(request_of: Any, tmp_path: Path) -> None:
+    request = request_of("openvino", bundle=str(tmp_path))
+    with Process("x", request, tmp_path / "log") as process:
+        process.ready()
+        assert process.skipped is not None
+        assert process.skipped.startswith("BundleError: ")
+        with pytest.raises(ChildError, match="x: its process ended"):
+            process.encode()
+
+
+def test_a_quick_run_from_end_to_end(
+    tiny_bundle: Path,
+    tiny_encoder: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The slow to start take no part; their own tests are above."""
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(encoder_routine, "SEEDED", {"tiny": TINY})
+    options = ["--bundle", str(tiny_bundle), "--encoder", str(tiny_encoder("bert"))]
+    options += ["--only", "transformers", "matmul", "--shapes", "--threads", "1"]
+    assert command_line.main(["encoder", "--quick", *options]) == 0
+    assert not list(tmp_path.iterdir())
+    stored = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(stored["result"]["encoders"]) == 2
+    for encoder in stored["result"]["encoders"].values():
+        assert encoder["skipped"] == {}
+        for name, found in encoder["contenders"].items():
+            assert found["tokens_per_s"] > found["texts_per_s"] > 0
+            assert found["peak_rss_bytes"] > 10e6
+            assert (found["percent_of_peak"] is None) == (
+                found["precision"] not in ("fp32", "bf16")
+            )
+            assert name == "transformers" or found["sign_agreement"] > 0.95
+        assert encoder["contenders"][encoder["ours"]]["times_ours"] == 1
+        assert {"torch", "transformers"} <= {*encoder["contenders"]["transformers"]["versions"]}
+    shown = encoder_tables.measured(stored)
+    assert len(re.findall(r"^\| \*\*bitheads, openvino fp32\*\* \|", shown, re.MULTILINE)) == 2
+    assert "times as fast as the fastest other in fp32, transformers" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--texts", "0"], "--texts: got 0"),
+        (["--rounds", "0"], "--rounds: got 0"),
+        (["--shapes", "none"], "--shapes: got 'none', expected some of ['RoBERTa-base'"),
+        (["--bundle", "none"], "none"),
+    ],
+)
+def test_what_cannot_be_is_said_first(
+    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.main(["encoder", *arguments]) == 1
+    assert error in capsys.readouterr().err
+
+
+def test_options_are_part_of_the_command() -> None:
+    plain = command_line._parser().parse_args(["encoder"])
+    assert encoder_routine._command(plain) == "python -m benchmarks encoder"
+    words = ["encoder", "--texts", "9", "--only", "a b", "--threads", "4", "--shapes"]
+    options = command_line._parser().parse_args(words)
+    expected = "encoder --texts 9 --only 'a b' --threads 4 --shapes"
+    assert encoder_routine._command(options) == f"python -m benchmarks {expected}"
