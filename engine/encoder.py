@@ -40,6 +40,10 @@ DEVICE_BACKENDS = ("tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda")
 CPU_BATCH_TOKENS = 1024
 """Default token budget of an encoder call: past this, larger batches gain nothing on a CPU."""
 
+CPU_CALL_TOKENS = 48
+"""What an encoder call costs beside its tokens, in tokens: measured with OpenVINO on
+all-MiniLM-L6-v2."""
+
 logger = logging.getLogger("bitheads")
 
 LoadedHead = TypeVar("LoadedHead", bound=Head)
@@ -51,10 +55,12 @@ class Encoder(Protocol[LoadedHead]):
     Attributes:
         name: backend and precision, such as "openvino bf16".
         max_batch_tokens: token budget of a call that serves it best.
+        call_tokens: what a call costs beside its tokens, in tokens; see `cut_batches`.
     """
 
     name: str
     max_batch_tokens: int
+    call_tokens: int
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
         """Packs each batch's rows straight to their place in `codes`; yields each batch's cost.
@@ -122,6 +128,7 @@ class CpuEncoder:
     """
 
     max_batch_tokens = CPU_BATCH_TOKENS
+    call_tokens = CPU_CALL_TOKENS
 
     def __init__(
         self,

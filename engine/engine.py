@@ -206,7 +206,7 @@ class Engine:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         if max_batch_tokens is None:
             max_batch_tokens = self._encoder.max_batch_tokens
-        rows = cut_batches(lengths, max_batch_tokens)
+        rows = cut_batches(lengths, max_batch_tokens, self._encoder.call_tokens)
         return _Work(tokens, offsets, rows, self.manifest.encoder.pad_id, stats)
 
     @staticmethod
