@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.tokenize import Tokens
-from engine.types import TokenBatch
+from engine.types import PlacedBatch, Stats, TokenBatch
+
+
+@dataclass(frozen=True)
+class BatchedTexts:
+    """Tokenized texts, cut into batches.
+
+    Attributes:
+        windows: of all texts, most of which are one.
+        window_offsets: int64 [windows + 1], of each window's tokens among all.
+        offsets: int64 [texts + 1], of each text's.
+        rows: the windows of each batch.
+        stats: what tokenizing cost.
+    """
+
+    windows: list[Tokens]
+    window_offsets: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    rows: list[NDArray[np.int64]]
+    pad_id: int
+    stats: Stats
+
+    def batches(self) -> Iterator[PlacedBatch]:
+        """The batches, padded one at a time, as the encoder asks for them."""
+        for rows in self.rows:
+            batch = pad_batch([self.windows[i] for i in rows], self.pad_id)
+            yield PlacedBatch(batch, rows, self.window_offsets[rows])
 
 
 def cut_batches(

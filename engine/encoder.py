@@ -175,7 +175,7 @@ class CpuEncoder:
         packed_s = time.perf_counter()
         num_tokens = int(tokens.lengths.sum())
         return Stats(
-            num_texts=batch.texts.size,
+            num_windows=batch.texts.size,
             num_tokens=num_tokens,
             num_batches=1,
             num_padding=tokens.input_ids.size - num_tokens,

@@ -98,9 +98,15 @@ def open_torch(bench: Bench) -> Iterator[Predictor]:
 class BoundedEngine(Engine):
     """An engine whose calls keep to what its encoder has room for, as DeviceEncoder's do."""
 
-    def _tokenize(self, texts: Sequence[Text], max_batch_tokens: int | None) -> Any:
+    def _tokenize(
+        self,
+        texts: Sequence[Text],
+        max_batch_tokens: int | None,
+        split: bool,
+        first_index: int = 0,
+    ) -> Any:
         most = self._encoder.max_batch_tokens
-        return super()._tokenize(texts, min(max_batch_tokens or most, most))
+        return super()._tokenize(texts, min(max_batch_tokens or most, most), split, first_index)
 
 
 @contextmanager

@@ -461,7 +461,7 @@ class _Slot:
         """Times are the device's. A graph's packing counts as encoding."""
         num_tokens = int(self.offsets[-1])
         return Stats(
-            num_texts=self.batch.texts.size,
+            num_windows=self.batch.texts.size,
             num_tokens=num_tokens,
             num_batches=1,
             num_padding=self.num_positions - num_tokens,

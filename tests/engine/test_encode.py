@@ -263,6 +263,7 @@ def test_stats_add_up(engine: Engine) -> None:
     assert stats.num_texts == len(texts)
     assert stats.num_tokens == features.codes.shape[0] == features.num_tokens.sum()
     assert stats.num_truncated == 0
+    assert stats.num_windows == len(texts)
     assert min(stats.tokenize_s, stats.encode_s, stats.pack_s) > 0
     assert stats.heads_s == 0
     twice = stats + stats
