@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import bundle, pack
+from engine.cache import make_cache_folder
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
 from engine.heads import CpuHead, Head, HeadThreads, load_head
@@ -215,7 +216,8 @@ def open_encoder(
             f"{sorted([*BACKENDS, *DEVICE_BACKENDS])}."
         )
     graph = folder / bundle.GRAPH
-    session = open_session(graph, manifest.output_names, backend, precision, threads)
+    cache = make_cache_folder(f"openvino/{graph_sha256(manifest.artifacts)}")
+    session = open_session(graph, manifest.output_names, backend, precision, threads, cache)
     return CpuEncoder(session, manifest.spec, calibration, threads)
 
 
