@@ -260,7 +260,7 @@ class Engine:
         self,
         texts: Sequence[Text],
         max_batch_tokens: int | None,
-        split: bool,
+        split: bool = False,
         first_index: int = 0,
     ) -> BatchedTexts:
         started_s = time.perf_counter()

@@ -102,7 +102,7 @@ class BoundedEngine(Engine):
         self,
         texts: Sequence[Text],
         max_batch_tokens: int | None,
-        split: bool,
+        split: bool = False,
         first_index: int = 0,
     ) -> Any:
         most = self._encoder.max_batch_tokens
