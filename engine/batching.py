@@ -1,38 +1,105 @@
-"""Which texts go through the encoder together: sorted by length, cut by a token budget."""
+"""Which texts go through the encoder together: those that cost least, within a token budget."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.tokenize import Tokens
-from engine.types import TokenBatch
+from engine.types import PlacedBatch, Stats, TokenBatch
 
 
-def cut_batches(lengths: NDArray[np.int64], max_batch_tokens: int) -> list[NDArray[np.int64]]:
-    """Indices of each batch's texts, longest texts first.
+@dataclass(frozen=True)
+class BatchedTexts:
+    """Tokenized texts, cut into batches.
+
+    Attributes:
+        windows: of all texts, most of which are one.
+        window_offsets: int64 [windows + 1], of each window's tokens among all.
+        offsets: int64 [texts + 1], of each text's.
+        rows: the windows of each batch.
+        stats: what tokenizing cost.
+    """
+
+    windows: list[Tokens]
+    window_offsets: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    rows: list[NDArray[np.int64]]
+    pad_id: int
+    stats: Stats
+
+    def batches(self) -> Iterator[PlacedBatch]:
+        """The batches, padded one at a time, as the encoder asks for them."""
+        for rows in self.rows:
+            batch = pad_batch([self.windows[i] for i in rows], self.pad_id)
+            yield PlacedBatch(batch, rows, self.window_offsets[rows])
+
+
+def cut_batches(
+    lengths: NDArray[np.int64], max_batch_tokens: int, call_tokens: int
+) -> list[NDArray[np.int64]]:
+    """Indices of each batch's texts, longest texts first, at the least cost in total.
+
+    A batch costs rows * longest, the tokens that are computed, and `call_tokens`.
 
     Args:
         lengths: int64 [texts], tokens of each text.
         max_batch_tokens: bound on rows * longest of a batch, padding included. A text longer
             than this makes a batch of its own.
+        call_tokens: what an encoder call costs whatever its size, in tokens.
 
     Raises InputError for a budget below 1.
     """
     if max_batch_tokens < 1:
         raise InputError(f"max_batch_tokens: got {max_batch_tokens}, expected at least 1.")
     order = np.argsort(-lengths, kind="stable")
+    sizes = _best_sizes(np.maximum(1, lengths[order]), max_batch_tokens, call_tokens)
     batches = []
     start = 0
     while start < order.size:
-        longest = max(1, int(lengths[order[start]]))
-        rows = max(1, max_batch_tokens // longest)
-        batches.append(order[start : start + rows])
-        start += rows
+        batches.append(order[start : start + sizes[start]])
+        start += sizes[start]
     return batches
+
+
+def _best_sizes(
+    lengths: NDArray[np.int64], max_batch_tokens: int, call_tokens: int
+) -> NDArray[np.int64]:
+    """How many texts the batch that starts at each text has, int64 [texts].
+
+    By dynamic programming from the last text on. A batch that starts amid texts of one length and
+    has room for more may as well take the text before it: that one costs no more here than with
+    the longer texts before. So only batches that start a run of equal lengths have a choice; all
+    others are full, or need no looking at. That is one step a text and, for each length there is,
+    one a possible row.
+
+    Args:
+        lengths: int64 [texts], falling, at least 1.
+    """
+    num_texts = lengths.size
+    # The cost of all texts from this one on; batches past the last text are none.
+    cost = np.full(2 * num_texts + 1, np.inf)
+    cost[num_texts] = 0
+    sizes = np.empty(num_texts, np.int64)
+    stop = num_texts
+    for start in np.flatnonzero(np.diff(lengths, prepend=0))[::-1]:
+        length = int(lengths[start])
+        rows = min(max(1, max_batch_tokens // length), num_texts)
+        sizes[start:stop] = rows
+        for last in range(stop, start + 1, -rows):
+            first = max(start + 1, last - rows)
+            full = cost[first + rows : last + rows]
+            cost[first:last] = call_tokens + rows * length + full
+        choices = cost[start + 1 : start + rows + 1] + length * np.arange(1, rows + 1)
+        # Of equal choices the largest: fewer calls.
+        sizes[start] = rows - np.argmin(choices[::-1])
+        cost[start] = call_tokens + choices[sizes[start] - 1]
+        stop = start
+    return sizes
 
 
 def pad_batch(tokens: Sequence[Tokens], pad_id: int) -> TokenBatch:

@@ -5,33 +5,36 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine import bundle
-from engine.batching import cut_batches, pad_batch
+from engine.batching import BatchedTexts, cut_batches
 from engine.encoder import AnsweringEncoder, Encoder, open_encoder
-from engine.errors import HeadError, UnknownTaskError
+from engine.errors import HeadError, InputError, UnknownTaskError
 from engine.head_file import SUFFIX, read_head
 from engine.heads import Head, check_spec
-from engine.tokenize import TextTokenizer, Tokens
+from engine.tokenize import MAX_CHARS, TextTokenizer
 from engine.types import (
     Calibration,
     FeatureSpec,
     PackedFeatures,
-    PlacedBatch,
     Prediction,
     Predictions,
     Stats,
     Text,
 )
+
+LONG_TEXTS = ("cut", "split")
+"""What can become of texts over the encoder's maximum length; see `Engine.encode`."""
 
 logger = logging.getLogger("bitheads")
 
@@ -170,6 +173,7 @@ class Engine:
         texts: Sequence[Text],
         max_batch_tokens: int | None = None,
         progress: bool = False,
+        long_texts: str = "cut",
     ) -> PackedFeatures:
         """One encoder pass over the texts: the codes of every real token, in input order.
 
@@ -179,44 +183,119 @@ class Engine:
                 memory. A single longer text is a call of its own. None: the encoder's choice,
                 1,024 on a CPU, up to 16,384 on a GPU.
             progress: show a progress bar on standard error.
+            long_texts: what becomes of texts over the encoder's maximum length. "cut": the rest
+                is dropped, counted in `stats.num_truncated` and logged. "split": they are read in
+                windows of the maximum length, each by itself and with the tokenizer's own tokens;
+                a text's codes are those of its windows, one after the other. Pairs are not split.
 
-        Raises InputError for items that are no texts, BackendError if the encoder fails.
-        Texts over the maximum length are cut, counted in `stats.num_truncated` and logged.
+        Raises InputError for items that are no texts and for pairs that would have to be split,
+        BackendError if the encoder fails.
         """
-        work = self._tokenize(texts, max_batch_tokens)
+        work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
+        with _bar(work, progress) as bar:
+            return self._encode(work, bar)
+
+    def encode_stream(
+        self,
+        texts: Iterable[Text],
+        chunk_texts: int = 4096,
+        max_batch_tokens: int | None = None,
+        progress: bool = False,
+        long_texts: str = "cut",
+    ) -> Iterator[PackedFeatures]:
+        """`encode` for texts without end: chunk by chunk, in input order, in constant memory.
+
+        A chunk is tokenized while the one before it is encoded, so texts are read up to a chunk
+        ahead of the features. They are read by the thread that asks for the features.
+
+        Args:
+            texts: any iterable; nothing of it is kept.
+            chunk_texts: texts of one PackedFeatures. They are sorted by length among each other,
+                so that many short texts want larger chunks.
+            max_batch_tokens, progress, long_texts: see `encode`.
+
+        Raises what `encode` and the iterable raise.
+        """
+        if isinstance(texts, str):
+            raise InputError(
+                f"texts: got one string ({texts[:40]!r}), expected an iterable of texts. "
+                "Pass [text]."
+            )
+        if chunk_texts < 1:
+            raise InputError(f"chunk_texts: got {chunk_texts}, expected at least 1.")
+        split = _is_split(long_texts)
+        return self._encode_chunks(iter(texts), chunk_texts, max_batch_tokens, split, progress)
+
+    def _encode_chunks(
+        self,
+        texts: Iterator[Text],
+        chunk_texts: int,
+        max_batch_tokens: int | None,
+        split: bool,
+        progress: bool,
+    ) -> Iterator[PackedFeatures]:
+        starts = count(0, chunk_texts)
+        with ThreadPoolExecutor(1, "tokenize") as tokenizing, _bar(None, progress) as bar:
+
+            def tokenize_next() -> Future[BatchedTexts] | None:
+                chunk = list(islice(texts, chunk_texts))
+                if not chunk:
+                    return None
+                return tokenizing.submit(
+                    self._tokenize, chunk, max_batch_tokens, split, next(starts)
+                )
+
+            ahead = tokenize_next()
+            while ahead is not None:
+                work = ahead.result()
+                ahead = tokenize_next()
+                yield self._encode(work, bar)
+
+    def _encode(self, work: BatchedTexts, bar: Any) -> PackedFeatures:
         codes = np.empty((int(work.offsets[-1]), self.spec.code_bytes), np.uint8)
-        stats = self._run(work, self._encoder.encode(work.batches(), codes), progress)
+        stats = self._run(work, self._encoder.encode(work.batches(), codes), bar)
         return PackedFeatures(codes, work.offsets, self.spec, self.calibration, stats)
 
-    def _tokenize(self, texts: Sequence[Text], max_batch_tokens: int | None) -> _Work:
+    def _tokenize(
+        self,
+        texts: Sequence[Text],
+        max_batch_tokens: int | None,
+        split: bool = False,
+        first_index: int = 0,
+    ) -> BatchedTexts:
         started_s = time.perf_counter()
-        tokens = self._tokenizer(texts)
+        windows = self._tokenizer(texts, split, first_index)
         stats = Stats(
-            num_truncated=sum(text.truncated for text in tokens),
+            num_texts=len(texts),
+            num_truncated=sum(window.truncated for window in windows),
             tokenize_s=time.perf_counter() - started_s,
         )
         if stats.num_truncated:
             logger.warning(
-                "%d of %d texts were longer than %d tokens and were cut",
+                "%d of %d texts were longer than %s and were cut",
                 stats.num_truncated,
-                len(tokens),
-                self.manifest.encoder.max_length,
+                len(texts),
+                f"{MAX_CHARS} characters"
+                if split
+                else f"{self.manifest.encoder.max_length} tokens",
             )
-        lengths = np.array([text.ids.size for text in tokens], np.int64)
+        lengths = np.array([window.ids.size for window in windows], np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        starts_text = np.array([*(not window.continues for window in windows), True])
         if max_batch_tokens is None:
             max_batch_tokens = self._encoder.max_batch_tokens
-        rows = cut_batches(lengths, max_batch_tokens)
-        return _Work(tokens, offsets, rows, self.manifest.encoder.pad_id, stats)
+        rows = cut_batches(lengths, max_batch_tokens, self._encoder.call_tokens)
+        return BatchedTexts(
+            windows, offsets, offsets[starts_text], rows, self.manifest.encoder.pad_id, stats
+        )
 
     @staticmethod
-    def _run(work: _Work, batches: Iterator[Stats], progress: bool) -> Stats:
+    def _run(work: BatchedTexts, batches: Iterator[Stats], bar: Any) -> Stats:
         """Consumes the batches of an encoder; returns what all of it cost."""
         stats = work.stats
-        with tqdm(total=len(work.tokens), unit="text", desc="encode", disable=not progress) as bar:
-            for batch_stats in batches:
-                stats += batch_stats
-                bar.update(batch_stats.num_texts)
+        for batch_stats in batches:
+            stats += batch_stats
+            bar.update(batch_stats.num_windows)
         return stats
 
     def predict(
@@ -225,22 +304,27 @@ class Engine:
         tasks: Sequence[str] | None = None,
         max_batch_tokens: int | None = None,
         progress: bool = False,
+        long_texts: str = "cut",
     ) -> Predictions:
         """Every task's answer for every text, from one encoder pass.
 
         Args:
             tasks: names of loaded heads, None for all of them.
-            texts, max_batch_tokens, progress: see `encode`.
+            texts, max_batch_tokens, progress, long_texts: see `encode`.
 
         Raises what `encode` and `predict_features` raise.
         """
         heads = self._choose(tasks)  # first: an unknown task should not cost an encoder pass
-        if not heads or not isinstance(self._encoder, AnsweringEncoder):
-            return self._predict(self.encode(texts, max_batch_tokens, progress), heads)
-        work = self._tokenize(texts, max_batch_tokens)
-        logits = [np.empty((len(texts), len(head.labels)), np.float32) for head in heads]
-        answered = self._encoder.encode_and_predict(work.batches(), heads, logits)
-        stats = self._run(work, answered, progress)
+        work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
+        encoder = self._encoder
+        with _bar(work, progress) as bar:
+            # An answer of an encoder is that of a window, so not of a text that was split.
+            has_split = len(work.windows) > len(texts)
+            if not heads or has_split or not isinstance(encoder, AnsweringEncoder):
+                return self._predict(self._encode(work, bar), heads)
+            logits = [np.empty((len(texts), len(head.labels)), np.float32) for head in heads]
+            answered = encoder.encode_and_predict(work.batches(), heads, logits)
+            stats = self._run(work, answered, bar)
         by_task = {
             head.task: Prediction(head.labels, answer)
             for head, answer in zip(heads, logits, strict=True)
@@ -281,24 +365,13 @@ class Engine:
         return [heads[name] for name in dict.fromkeys(tasks)]
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Tokenized texts, cut into batches.
+def _is_split(long_texts: str) -> bool:
+    if long_texts not in LONG_TEXTS:
+        raise InputError(f"long_texts: got {long_texts!r}, expected one of {list(LONG_TEXTS)}.")
+    return long_texts == "split"
 
-    Attributes:
-        offsets: int64 [texts + 1], of each text's tokens among all.
-        rows: the texts of each batch.
-        stats: what tokenizing cost.
-    """
 
-    tokens: list[Tokens]
-    offsets: NDArray[np.int64]
-    rows: list[NDArray[np.int64]]
-    pad_id: int
-    stats: Stats
-
-    def batches(self) -> Iterator[PlacedBatch]:
-        """The batches, padded one at a time, as the encoder asks for them."""
-        for rows in self.rows:
-            batch = pad_batch([self.tokens[i] for i in rows], self.pad_id)
-            yield PlacedBatch(batch, rows, self.offsets[rows])
+def _bar(work: BatchedTexts | None, progress: bool) -> Any:
+    """A progress bar for what is to be encoded; None: for texts of unknown number."""
+    total = None if work is None else len(work.windows)
+    return tqdm(total=total, unit="text", desc="encode", disable=not progress)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.command_line import exit_code
 from engine.encoder import DEVICE_BACKENDS
-from engine.engine import Engine
+from engine.engine import LONG_TEXTS, Engine
 from engine.errors import InputError
 from engine.sessions import BACKENDS
 from engine.types import Predictions, Text
@@ -47,7 +47,11 @@ def _run(options: argparse.Namespace) -> None:
             "`python -m training.head` and copy it into the bundle's folder heads."
         )
     predictions = engine.predict(
-        texts, options.tasks, options.max_batch_tokens, progress=sys.stderr.isatty()
+        texts,
+        options.tasks,
+        options.max_batch_tokens,
+        progress=sys.stderr.isatty(),
+        long_texts=options.long_texts,
     )
     lines = _json_lines if options.json else _table
     for line in lines(engine, texts, predictions):
@@ -156,6 +160,8 @@ def _terminal_columns() -> int:
 def _costs(engine: Engine, predictions: Predictions) -> Iterator[str]:
     stats = predictions.stats
     cut = f", {stats.num_truncated} cut" if stats.num_truncated else ""
+    if stats.num_windows > stats.num_texts:
+        cut += f", {stats.num_windows} windows"
     padding = stats.num_padding / max(1, stats.num_tokens + stats.num_padding)
     yield (
         f"{stats.num_texts} texts, {stats.num_tokens} tokens{cut}, {len(predictions)} tasks, "
@@ -219,6 +225,13 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="bound on an encoder call's tokens; lower it to save memory (default: 1024 on a CPU, "
         "up to 16384 on a GPU)",
+    )
+    add(
+        "--long-texts",
+        choices=LONG_TEXTS,
+        default="cut",
+        help="cut texts over the encoder's maximum length, or split them into windows and read all "
+        "(default: %(default)s)",
     )
     add("--json", action="store_true", help="one JSON object a text; costs go to standard error")
     return parser

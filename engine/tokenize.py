@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +32,23 @@ TokenIds = NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """One tokenized text.
+    """One tokenized text, or a window on one.
 
     Attributes:
         ids: int32 [tokens].
         num_first: tokens with type id 0; the rest, the second text of a pair, have type id 1.
         truncated: whether tokens were dropped to keep to the maximum length.
+        continues: whether it is a window on the text before it, where long texts are split.
     """
 
     ids: TokenIds
     num_first: int
     truncated: bool
+    continues: bool = False
 
 
 class TextTokenizer:
-    """The encoder's own tokenizer, cut to at most `max_length` tokens a text.
+    """The encoder's own tokenizer, cut to at most `max_length` tokens a text, or a window.
 
     Pairs are joined as the tokenizer's template says and cut longest text first. The cutting is
     done here: the library's keeps all that is cut off, and of a pair every combination of it,
@@ -69,19 +71,32 @@ class TextTokenizer:
         self._max_length = max_length
         self._max_chars = CHARS_PER_TOKEN * max_length
 
-    def __call__(self, texts: Sequence[Text]) -> list[Tokens]:
+    def __call__(
+        self, texts: Sequence[Text], split: bool = False, first_index: int = 0
+    ) -> list[Tokens]:
         """Token ids of every text, in order.
 
-        Raises InputError for items that are neither a string nor a pair of strings, and for
-        strings that are not valid Unicode (lone surrogates).
+        Args:
+            split: make a longer text several windows, one after the other, instead of cutting it.
+                Each has the tokenizer's own tokens. Past MAX_CHARS a text is cut all the same.
+            first_index: of the texts, where errors name one.
+
+        Raises InputError for items that are neither a string nor a pair of strings, for strings
+        that are not valid Unicode (lone surrogates), and for pairs that would have to be split.
         """
         if isinstance(texts, str):
             raise InputError(
                 f"texts: got one string ({texts[:40]!r}), expected a sequence of texts. "
                 "Pass [text]."
             )
-        checked = [_check(item, index) for index, item in enumerate(texts)]
-        return [tokens for chunk in self._chunks(checked) for tokens in self._tokenize(chunk)]
+        checked = [_check(item, index) for index, item in enumerate(texts, first_index)]
+        encoded = (text for chunk in self._chunks(checked) for text in self._encode(chunk, split))
+        if not split:
+            return [self._join(parts, whole) for parts, whole in encoded]
+        windows: list[Tokens] = []
+        for index, (parts, whole) in enumerate(encoded, first_index):
+            windows += self._split(parts, whole, index)
+        return windows
 
     def _chunks(self, items: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
         chunk: list[tuple[str, ...]] = []
@@ -95,7 +110,10 @@ class TextTokenizer:
         if chunk:
             yield chunk
 
-    def _tokenize(self, items: list[tuple[str, ...]]) -> Iterator[Tokens]:
+    def _encode(
+        self, items: list[tuple[str, ...]], split: bool
+    ) -> Iterator[tuple[list[TokenIds], bool]]:
+        """The ids of each item's texts, as many as can matter, and whether those are all."""
         texts = [text for item in items for text in item]
         short = [text for text in texts if len(text) <= self._max_chars]
         encoded = iter(self._tokenizer.encode_batch_fast(short, add_special_tokens=False))
@@ -106,10 +124,10 @@ class TextTokenizer:
                 if len(text) <= self._max_chars:
                     parts.append(_ids(next(encoded)))
                 else:
-                    ids, is_whole = self._encode_long(text)
+                    ids, is_whole = self._encode_long(text, split)
                     parts.append(ids)
                     whole = whole and is_whole
-            yield self._join(parts, whole)
+            yield parts, whole
 
     def _join(self, parts: list[TokenIds], whole: bool) -> Tokens:
         template = self._templates[len(parts)]
@@ -120,15 +138,33 @@ class TextTokenizer:
         )
         return Tokens(ids, num_first, truncated=kept != lengths or not whole)
 
-    def _encode_long(self, text: str) -> tuple[TokenIds, bool]:
+    def _split(self, parts: list[TokenIds], whole: bool, index: int) -> Iterator[Tokens]:
+        joined = self._join(parts, whole)
+        if not joined.truncated:
+            yield joined
+            return
+        if len(parts) == 2:
+            raise InputError(
+                f"text {index}: got a pair of {sum(ids.size for ids in parts)} tokens, expected at "
+                f"most {self._max_length} with the tokenizer's own: pairs are not split. Pass "
+                "long_texts='cut', or split its second text and ask for each part."
+            )
+        (ids,) = parts
+        room = max(1, self._max_length - self._templates[1].num_own)
+        for start in range(0, max(1, ids.size), room):
+            window = self._join([ids[start : start + room]], whole or start > 0)
+            yield replace(window, continues=start > 0)
+
+    def _encode_long(self, text: str, split: bool) -> tuple[TokenIds, bool]:
         """Token ids of as much of a very long text as can matter, and whether that is all of it.
 
         A prefix that alone fills the maximum length gives the same first tokens as the whole
         text, as tokenizers work word by word; a prefix that does not is made longer, up to
         MAX_CHARS. Of a pair of two such texts with an odd number of tokens to share, the odd one
         goes to the prefix of more tokens, which need not be the text of more tokens.
+        Where long texts are split all tokens matter, up to MAX_CHARS.
         """
-        max_chars = self._max_chars
+        max_chars = MAX_CHARS if split else self._max_chars
         while True:
             prefix = _cut_at_space(text, max_chars)
             encoded = self._tokenizer.encode(prefix, add_special_tokens=False)

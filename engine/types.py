@@ -209,7 +209,7 @@ class PlacedBatch:
 
     Attributes:
         tokens: the batch.
-        texts: int64 [rows], index of each row's text in the input.
+        texts: int64 [rows], index of each row's text, or window on one, in the input.
         token_offsets: int64 [rows], index in the codes of each row's first token.
     """
 
@@ -220,11 +220,17 @@ class PlacedBatch:
 
 @dataclass(frozen=True)
 class Stats:
-    """What a call did and what it cost; seconds are wall time of each stage."""
+    """What a call did and what it cost; seconds are wall time of each stage.
+
+    Attributes:
+        num_truncated: texts of which tokens were dropped.
+        num_windows: rows of the encoder calls: as many as texts, and more where texts were split.
+    """
 
     num_texts: int = 0
     num_tokens: int = 0
     num_truncated: int = 0
+    num_windows: int = 0
     num_batches: int = 0
     num_padding: int = 0
     tokenize_s: float = 0.0

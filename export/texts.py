@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.batching import cut_batches, pad_batch
-from engine.encoder import CPU_BATCH_TOKENS
+from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from engine.tokenize import TextTokenizer
 from engine.types import TokenBatch
 from export.encoder import HiddenStates
@@ -45,7 +45,7 @@ def token_batches(tokenizer: TextTokenizer, texts: list[str], pad_id: int) -> li
     lengths = np.array([text.ids.size for text in tokens], np.int64)
     return [
         pad_batch([tokens[i] for i in rows], pad_id)
-        for rows in cut_batches(lengths, CPU_BATCH_TOKENS)
+        for rows in cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS)
     ]
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# No test writes to the user's cache.
+os.environ["BITHEADS_CACHE"] = ""
 # Threads that wait for each other spin while anything else keeps the cores busy, which makes tiny
 # models 50 times slower; alone they gain nothing.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -13,7 +13,7 @@ from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
 from benchmarks.gpu.speed import Open
 from engine import Engine, bundle
 from engine.batching import cut_batches, pad_batch
-from engine.encoder import CPU_BATCH_TOKENS, pack_layers
+from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS, pack_layers
 from engine.types import Calibration, PackedFeatures, Quantization, Text
 
 MAX_TEXTS = 500
@@ -112,7 +112,7 @@ def torch_codes(bench: Bench, texts: Sequence[Text]) -> NDArray[np.uint8]:
     lengths = np.array([text.ids.size for text in tokens], np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     codes = np.zeros((int(offsets[-1]), spec.code_bytes), np.uint8)
-    for rows in cut_batches(lengths, CPU_BATCH_TOKENS):
+    for rows in cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS):
         batch = pad_batch([tokens[i] for i in rows], encoder.pad_id)
         (layers,) = torch_hidden_states(module, [batch])  # [real tokens, dim] each
         # All tokens of the batch as one row, then each text's to its place.

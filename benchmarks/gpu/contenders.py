@@ -11,6 +11,7 @@ from benchmarks.gpu.context import Bench, Predictor
 from benchmarks.gpu.outcome import Skip
 from benchmarks.gpu.speed import Open
 from engine import Engine, bundle
+from engine.device.encoder import CALL_TOKENS
 from engine.encoder import CpuEncoder, open_encoder
 from engine.head_file import SUFFIX
 from engine.plan import MODULES, graph_sha256
@@ -97,9 +98,15 @@ def open_torch(bench: Bench) -> Iterator[Predictor]:
 class BoundedEngine(Engine):
     """An engine whose calls keep to what its encoder has room for, as DeviceEncoder's do."""
 
-    def _tokenize(self, texts: Sequence[Text], max_batch_tokens: int | None) -> Any:
+    def _tokenize(
+        self,
+        texts: Sequence[Text],
+        max_batch_tokens: int | None,
+        split: bool = False,
+        first_index: int = 0,
+    ) -> Any:
         most = self._encoder.max_batch_tokens
-        return super()._tokenize(texts, min(max_batch_tokens or most, most))
+        return super()._tokenize(texts, min(max_batch_tokens or most, most), split, first_index)
 
 
 @contextmanager
@@ -125,6 +132,7 @@ def open_host_packing(bench: Bench) -> Iterator[Predictor]:
             calibration = bundle.read_calibration(bench.bundle, manifest.spec)
             encoder = CpuEncoder(session, manifest.spec, calibration)
             encoder.max_batch_tokens = session.max_batch_tokens
+            encoder.call_tokens = CALL_TOKENS
             engine = BoundedEngine(manifest, bench.tokenizer, encoder, calibration)
             add_heads(engine, bench)
             yield engine

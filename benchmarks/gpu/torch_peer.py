@@ -17,7 +17,7 @@ from benchmarks.gpu.context import Bench
 from benchmarks.gpu.outcome import Skip
 from engine import bundle
 from engine.batching import cut_batches, pad_batch
-from engine.device.encoder import MAX_BATCH_TOKENS
+from engine.device.encoder import CALL_TOKENS, MAX_BATCH_TOKENS
 from engine.head_file import SUFFIX, FoldedHead, read_head
 from engine.types import Order, PositionPooling, Prediction, Predictions, Quantization, Stats, Text
 from export.encoder import find_encoder
@@ -61,7 +61,7 @@ class TorchPeer:
             self._heads.num_tasks, len(texts), self._heads.num_classes, device=self._device
         )
         stats = Stats(tokenize_s=tokenize_s)
-        for rows in cut_batches(lengths, max_batch_tokens or MAX_BATCH_TOKENS):
+        for rows in cut_batches(lengths, max_batch_tokens or MAX_BATCH_TOKENS, CALL_TOKENS):
             batch = pad_batch([tokens[i] for i in rows], self._pad_id)
             where = torch.from_numpy(rows).to(self._device)
             logits[:, where] = self._run(batch).float()

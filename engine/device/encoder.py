@@ -42,6 +42,9 @@ GRAPH_TOKENS = 2048
 """Up to so many tokens a call takes the GPU less time than launching its kernels takes the host:
 such calls are recorded as CUDA graphs, one a shape."""
 
+CALL_TOKENS = GRAPH_TOKENS
+"""What a call costs beside its tokens, in tokens; an estimate."""
+
 MAX_GRAPHS = 32
 SEQ_STEP = 16
 ALIGNMENT = 256
@@ -95,6 +98,8 @@ class DeviceEncoder:
         cuda_graphs: whether small calls are recorded: where the session can be. Benchmarks and
             tests turn it off, between calls, to see what it is worth.
     """
+
+    call_tokens = CALL_TOKENS
 
     def __init__(
         self,
@@ -456,7 +461,7 @@ class _Slot:
         """Times are the device's. A graph's packing counts as encoding."""
         num_tokens = int(self.offsets[-1])
         return Stats(
-            num_texts=self.batch.texts.size,
+            num_windows=self.batch.texts.size,
             num_tokens=num_tokens,
             num_batches=1,
             num_padding=self.num_positions - num_tokens,

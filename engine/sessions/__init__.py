@@ -46,6 +46,7 @@ def open_session(
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    cache: Path | None = None,
 ) -> EncoderSession:
     """Loads an ONNX graph into a backend.
 
@@ -55,6 +56,7 @@ def open_session(
         backend: a key of BACKENDS, or "auto": the first that is installed.
         precision: "auto" (the fastest the processor is made for), "fp32" or "bf16".
         threads: processor threads, None for all cores.
+        cache: a folder for this very graph, compiled; None to compile it every time.
 
     Raises BackendError for unknown, missing or failing backends.
     """
@@ -75,7 +77,7 @@ def open_session(
         module, fix = BACKENDS[backend]
         raise BackendError(f"backend {backend!r} needs the package {module!r}. Type: {fix}")
     session: EncoderSession = import_module(f"engine.sessions.{backend}").Session(
-        graph, output_names, precision, threads
+        graph, output_names, precision, threads, cache
     )
     return session
 

@@ -21,8 +21,14 @@ class Session:
     precision = "fp32"
 
     def __init__(
-        self, graph: Path, output_names: list[str], precision: str, threads: int | None
+        self,
+        graph: Path,
+        output_names: list[str],
+        precision: str,
+        threads: int | None,
+        cache: Path | None = None,
     ) -> None:
+        """cache: not used, a graph is loaded as it is."""
         if precision == "bf16":
             raise BackendError(
                 "precision: got 'bf16', but onnxruntime computes in fp32 on CPUs. "

@@ -107,6 +107,16 @@ def test_a_text_has_the_same_codes_alone_and_in_any_batch(
         assert bits_that_differ(together, one_by_one) == 0
 
 
+@pytest.mark.parametrize("max_batch_tokens", [64, 1024])
+def test_codes_of_a_real_encoder_in_fp32_do_not_depend_on_the_batch(
+    minilm_bundle: Path, max_batch_tokens: int
+) -> None:
+    engine = Engine.load(minilm_bundle, backend="openvino", precision="fp32")
+    texts = texts_of_all_lengths()[:40]
+    one_by_one = PackedFeatures.concat([engine.encode([text]) for text in texts])
+    assert bits_that_differ(engine.encode(texts, max_batch_tokens), one_by_one) == 0
+
+
 def test_bits_that_flip_between_batches_are_of_features_near_zero(tiny_bundle: Path) -> None:
     engine = Engine.load(tiny_bundle, backend="openvino", precision="fp32")
     session = open_session(tiny_bundle / GRAPH, engine.manifest.output_names, "openvino", "fp32")
@@ -263,6 +273,7 @@ def test_stats_add_up(engine: Engine) -> None:
     assert stats.num_texts == len(texts)
     assert stats.num_tokens == features.codes.shape[0] == features.num_tokens.sum()
     assert stats.num_truncated == 0
+    assert stats.num_windows == len(texts)
     assert min(stats.tokenize_s, stats.encode_s, stats.pack_s) > 0
     assert stats.heads_s == 0
     twice = stats + stats

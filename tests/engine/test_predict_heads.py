@@ -359,13 +359,13 @@ class TestEngine:
     def test_a_call_sees_the_heads_there_were_when_it_began(
         self, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        encode = engine.encode
+        encode = engine._encoder.encode
 
-        def encode_while_a_head_goes(*arguments: Any) -> PackedFeatures:
+        def encode_while_a_head_goes(*arguments: Any) -> Any:
             engine.remove_head("task-2")
             return encode(*arguments)
 
-        monkeypatch.setattr(engine, "encode", encode_while_a_head_goes)
+        monkeypatch.setattr(engine._encoder, "encode", encode_while_a_head_goes)
         assert "task-2" in engine.predict(["text"])
         assert "task-2" not in engine.tasks
 
