@@ -96,7 +96,7 @@ def _accuracy(accuracy: dict[str, Any]) -> str:
     where = f" on {accuracy['texts']}" if "texts" in accuracy else ""
     return (
         f"Probabilities of the {len(heads)} {kind}{where}, {texts:,} texts in all, are within "
-        f"{max(head['max_probability_difference'] for head in heads):.1g} of a float64 evaluation "
+        f"{max(head['max_probability_difference'] for head in heads):.2g} of a float64 evaluation "
         f"on the same codes, with the same top label on {same:.2%}."
     )
 
