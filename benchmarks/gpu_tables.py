@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks import record
 from benchmarks.gpu import markdown
+from benchmarks.markdown import source
 
 TASKS = "14"
 SHAPE = "RoBERTa-large"
@@ -70,7 +71,7 @@ def roofline(stored: dict[str, Any]) -> str:
         f"cache, which bounds the heads on most of them. Were the encoder's activations free, "
         f"`pool_and_pack` would take {_share(products)} at most.{_not_compiled(result)}",
     ]
-    return "\n".join([*rows, _source(stored, "computed, not measured")])
+    return "\n".join([*rows, source(stored, "computed, not measured")])
 
 
 def device_code(stored: dict[str, Any]) -> str:
@@ -104,7 +105,7 @@ def device_code(stored: dict[str, Any]) -> str:
         f"a thread in the loops. Bytes and predicted shares of the encoder's time: {SHAPE}, "
         f"{TASKS} tasks.{_not_compiled(predicted)}",
     ]
-    return "\n".join([*rows, _source(stored, f"{stored['result']['compiler']}, not run")])
+    return "\n".join([*rows, source(stored, f"{stored['result']['compiler']}, not run")])
 
 
 def measured(stored: dict[str, Any]) -> str:
@@ -134,7 +135,7 @@ def measured(stored: dict[str, Any]) -> str:
     missing = markdown.not_measured(result)
     if missing:
         rows += ["", f"Skipped or failed: {len(missing)} measurements, each with its reason there."]
-    return "\n".join([*rows, _source(stored, machine["name"])])
+    return "\n".join([*rows, source(stored, machine["name"])])
 
 
 def _shown(value: float | None, form: str) -> str:
@@ -176,10 +177,3 @@ def _count(value: float) -> str:
         if value >= size:
             return f"{value / size:,.1f} {unit}"
     return f"{value:.0f}"
-
-
-def _source(stored: dict[str, Any], how: str) -> str:
-    return (
-        f"\n`{stored['command']}`, {stored['date']}, {how}, "
-        f"[stored result](benchmarks/results/{stored['name']}.json)."
-    )

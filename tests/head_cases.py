@@ -29,7 +29,7 @@ POOLINGS = ("attention", "mean", "cls")
 QUANTIZATIONS = ("sign", "uint8")
 
 
-def make_spec(quantization: str, dim: int) -> FeatureSpec:
+def make_spec(quantization: str = "sign", dim: int = 64) -> FeatureSpec:
     return FeatureSpec(
         encoder="tiny",
         weights_sha256="0" * 64,

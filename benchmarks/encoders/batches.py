@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,3 +78,38 @@ def of_texts(batch: Batch, features: NDArray[Any]) -> dict[int, NDArray[Any]]:
     """Text -> the features of its real tokens, [tokens, dim]."""
     lengths = batch.mask.sum(axis=1)
     return {text: features[row, : lengths[row]] for row, text in enumerate(batch.texts)}
+
+
+class OverBatches(ABC):
+    """A contender that computes the hidden states of such batches."""
+
+    gives = "pooled"
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
+        self._batches = Batches(request)
+        self._padding = self._computed = 0
+
+    @abstractmethod
+    def compute(self, batch: Batch) -> Any:
+        """The hidden states, as the library gives them."""
+
+    @abstractmethod
+    def layers(self, states: Any, what: str) -> Sequence[NDArray[np.float32]]:
+        """Of what `compute` gave, the layers whose mean's signs are asked for."""
+
+    def encode(self) -> None:
+        self._padding = self._computed = 0
+        for batch in self._batches(self._texts):
+            self.compute(batch)
+            self._padding += batch.padding()
+            self._computed += batch.ids.size
+
+    def padding_share(self) -> float | None:
+        return self._padding / self._computed if self._computed else None
+
+    def signs(self, what: str) -> NDArray[np.uint8]:
+        found: dict[int, NDArray[Any]] = {}
+        for batch in self._batches(self._texts):
+            found |= of_texts(batch, np.mean(self.layers(self.compute(batch), what), axis=0))
+        return in_order(found)

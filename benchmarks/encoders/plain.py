@@ -5,27 +5,22 @@ They stop at the hidden states: nothing is pooled or packed.
 
 from __future__ import annotations
 
-import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.encoders.batches import Batches, in_order, of_texts
+from benchmarks.encoders.batches import Batch, OverBatches
 from engine import bundle
 
 
-class Plain(ABC):
-    gives = "pooled"
-
+class Plain(OverBatches):
     def __init__(self, request: dict[str, Any]) -> None:
+        super().__init__(request)
         folder = Path(request["bundle"])
         self._names = bundle.read_manifest(folder).output_names
-        self._texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
-        self._batches = Batches(request)
-        self._padding = self._computed = 0
         self.load(folder / bundle.GRAPH, request["precision"], request["threads"])
 
     @abstractmethod
@@ -34,22 +29,11 @@ class Plain(ABC):
     @abstractmethod
     def run(self, inputs: dict[str, NDArray[np.int64]]) -> list[NDArray[Any]]: ...
 
-    def encode(self) -> None:
-        self._padding = self._computed = 0
-        for batch in self._batches(self._texts):
-            self.run(batch.inputs)
-            self._padding += batch.padding()
-            self._computed += batch.ids.size
+    def compute(self, batch: Batch) -> list[NDArray[Any]]:
+        return self.run(batch.inputs)
 
-    def padding_share(self) -> float | None:
-        return self._padding / self._computed if self._computed else None
-
-    def signs(self, what: str) -> NDArray[np.uint8]:
-        found: dict[int, NDArray[Any]] = {}
-        for batch in self._batches(self._texts):
-            layers = [np.asarray(layer, np.float32) for layer in self.run(batch.inputs)]
-            found |= of_texts(batch, np.mean(layers, axis=0))
-        return in_order(found)
+    def layers(self, states: Any, what: str) -> list[NDArray[np.float32]]:
+        return [np.asarray(layer, np.float32) for layer in states]
 
 
 class OpenVino(Plain):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from head_cases import make_spec
 from numpy.typing import NDArray
 from random_heads import random_head
 
@@ -19,8 +20,6 @@ from engine import (
     FeatureSpec,
     HeadError,
     InputError,
-    LayerPooling,
-    Order,
     PackedFeatures,
     PositionPooling,
     Prediction,
@@ -39,18 +38,6 @@ TOLERANCE = 2e-5
 
 PROBABILITY_TOLERANCE = 2e-3
 """Of the native kernels' fixed-point numbers."""
-
-
-def make_spec(quantization: str = "sign", dim: int = 64) -> FeatureSpec:
-    return FeatureSpec(
-        encoder="tiny",
-        weights_sha256="0" * 64,
-        layers=(2, 3),
-        layer_pooling=LayerPooling.MEAN,
-        quantization=Quantization(quantization),
-        order=Order.POOL_THEN_SIGN,
-        dim=dim,
-    )
 
 
 def make_features(spec: FeatureSpec, lengths: list[int], seed: int = 0) -> PackedFeatures:
