@@ -21,6 +21,8 @@ Float64 = NDArray[np.float64]
 CHUNK = 256
 """Features whose products are summed as integers before the sum goes on in float32."""
 MAX_WEIGHT = 32767
+MAX_SIGN_TOTAL = 65534
+"""Of the softmax weights of a text on signs: their sums are 16-bit words."""
 MAX_CHUNK = 262015
 MAX_ROW = 1e30
 
@@ -91,7 +93,7 @@ def predict_head(
                 e = fixed_exponentials(len(numbers), head.position_pooling.value)
             else:
                 e = exponentials(numbers, *query, is_sign)
-            pooled = pooled_codes(numbers, softmax_weights(e), is_sign)
+            pooled = pooled_codes(numbers, *softmax_weights(e, is_sign), is_sign)
             a[:, text], alpha[:, text], beta[:, text] = pooled.a, pooled.alpha, pooled.beta
         columns_of_texts = [FixedPoint(*column) for column in zip(a, alpha, beta, strict=True)]
         inner = columns_of_texts[0]
@@ -198,22 +200,41 @@ def fixed_exponentials(tokens: int, pooling: str) -> Float32:
     return e
 
 
-def softmax_weights(e: Float32) -> Float64:
-    """float64 [tokens, columns]: e over its sum as integers, of a column at most 32767 together."""
+def softmax_weights(e: Float32, is_sign: bool) -> tuple[Float64, NDArray[np.int64]]:
+    """e over its sum as integers.
+
+    Returns float64 [tokens, columns], and the power of two that the weights of each column have
+    been given beyond what is usual, int64 [columns].
+    """
     total = np.add.accumulate(e, axis=0)[-1]
-    scale = np.float32(MAX_WEIGHT - len(e)) / total
+    if is_sign:
+        gain = np.zeros(total.shape, np.int64)
+        largest = np.full(total.shape, MAX_SIGN_TOTAL, np.float32)
+    else:
+        gain = np.minimum(np.frexp(total)[1] - 1, 8).astype(np.int64)
+        largest = np.ldexp(np.float32(MAX_WEIGHT), gain)
+    scale = (largest - np.float32(len(e))) / total
     weights: Float64 = np.rint(e * scale).astype(np.float64)
-    return weights
+    return weights, gain
 
 
-def pooled_codes(numbers: Float64, weights: Float64, is_sign: bool) -> FixedPoint:
-    """The weighted means of one text's codes [tokens, dim], a row for each column of weights."""
-    largest_code, b = (1, 1) if is_sign else (255, 9)
+def pooled_codes(
+    numbers: Float64, weights: Float64, gain: NDArray[np.int64], is_sign: bool
+) -> FixedPoint:
+    """The weighted means of one text's codes [tokens, dim], a row for each column of weights.
+
+    Args:
+        weights, gain: of `softmax_weights`, [tokens, columns] and [columns].
+    """
+    largest_code, shift = (1, 2) if is_sign else (255, 9)
+    unit = np.ldexp(np.float32(1), shift + gain)
     total = weights.sum(axis=0)
     half = np.floor(largest_code * total / 2)
-    a = np.floor((weights.T @ numbers - half[:, np.newaxis]) / 2**b)
+    centered = weights.T @ numbers - half[:, np.newaxis]
+    a = np.floor(centered / unit[:, np.newaxis])
     w = total.astype(np.float32)
-    return FixedPoint(a, np.float32(2**b) / w, (half + (2**b - 1) / 2).astype(np.float32) / w)
+    dropped = (unit - np.float32(1)) * np.float32(0.5)
+    return FixedPoint(a, unit / w, (half.astype(np.float32) + dropped) / w)
 
 
 def product(a: Float64, q: Float64) -> Float32:

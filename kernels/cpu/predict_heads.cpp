@@ -77,6 +77,7 @@ PredictHeadsPlan make_plan(const bh_predict_heads_args &args) noexcept {
   plan.scores = offsets.take(longest * plan.group_columns, 4);
   plan.weights = offsets.take((plan.block_tokens + 1) * plan.group_columns, 4);
   plan.half = offsets.take(block_columns, 4);
+  plan.shift = offsets.take(block_columns, 4);
   plan.alpha = offsets.take(block_columns, 4);
   plan.beta = offsets.take(block_columns, 4);
   plan.tables = offsets.take(longest_words * 5 * plan.pass_columns * 32, 2);

@@ -37,6 +37,13 @@ struct Avx2 {
   static I32 shift_right(I32 x) {
     return _mm256_srai_epi32(x, bits);
   }
+  static I32 shift_right_by(I32 x, int32_t bits) {
+    return _mm256_sra_epi32(x, _mm_cvtsi32_si128(bits));
+  }
+  // floor(log2 x), for normal positive numbers.
+  static I32 exponent(F32 x) {
+    return _mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(x), 23), broadcast(127));
+  }
   static I32 times_255(I32 x) { return _mm256_sub_epi32(_mm256_slli_epi32(x, 8), x); }
   static I32 pairs(I32 low, I32 high) { return _mm256_or_si256(low, _mm256_slli_epi32(high, 16)); }
   static F32 to_float(I32 x) { return _mm256_cvtepi32_ps(x); }
@@ -82,10 +89,10 @@ struct Avx2 {
   static void widen_bytes(const uint8_t *bytes, int16_t *out) {
     store(out, _mm256_sub_epi16(widen(bytes), _mm256_set1_epi16(128)));
   }
-  // (sum - half) / 2, rounded down.
-  static void store_halved(int16_t *out, Words sum, int32_t half) {
+  // (sum - half) / 4, rounded down.
+  static void store_quarter(int16_t *out, Words sum, int32_t half) {
     const Words centered = _mm256_sub_epi16(sum, _mm256_set1_epi16(static_cast<int16_t>(half)));
-    store(out, _mm256_srai_epi16(centered, 1));
+    store(out, _mm256_srai_epi16(centered, 2));
   }
 
   // Eight entries of two bytes, twice: a shuffle stays inside its half.

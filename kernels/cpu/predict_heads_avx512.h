@@ -39,6 +39,13 @@ struct Avx512 {
   static I32 shift_right(I32 x) {
     return _mm512_srai_epi32(x, bits);
   }
+  static I32 shift_right_by(I32 x, int32_t bits) {
+    return _mm512_sra_epi32(x, _mm_cvtsi32_si128(bits));
+  }
+  // floor(log2 x), for normal positive numbers.
+  static I32 exponent(F32 x) {
+    return _mm512_sub_epi32(_mm512_srli_epi32(_mm512_castps_si512(x), 23), broadcast(127));
+  }
   static I32 times_255(I32 x) { return _mm512_sub_epi32(_mm512_slli_epi32(x, 8), x); }
   static I32 pairs(I32 low, I32 high) { return _mm512_or_si512(low, _mm512_slli_epi32(high, 16)); }
   static F32 to_float(I32 x) { return _mm512_cvtepi32_ps(x); }
@@ -82,10 +89,10 @@ struct Avx512 {
   static void widen_bytes(const uint8_t *bytes, int16_t *out) {
     _mm512_storeu_si512(out, _mm512_sub_epi16(widen(bytes), _mm512_set1_epi16(128)));
   }
-  // (sum - half) / 2, rounded down.
-  static void store_halved(int16_t *out, Words sum, int32_t half) {
+  // (sum - half) / 4, rounded down.
+  static void store_quarter(int16_t *out, Words sum, int32_t half) {
     const Words centered = _mm512_sub_epi16(sum, _mm512_set1_epi16(static_cast<int16_t>(half)));
-    _mm512_storeu_si512(out, _mm512_srai_epi16(centered, 1));
+    _mm512_storeu_si512(out, _mm512_srai_epi16(centered, 2));
   }
 
   static Table no_table() { return _mm512_setzero_si512(); }

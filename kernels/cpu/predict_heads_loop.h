@@ -214,8 +214,10 @@ template <class V, bool is_sign>
 class PredictHeads {
   using I32 = typename V::I32;
   using F32 = typename V::F32;
-  static constexpr int kShift = is_sign ? 1 : 9;
-  static constexpr float kRemainder = is_sign ? 0.5f : 255.5f;  // what a shift drops, on average
+  static constexpr int kShift = is_sign ? 2 : 9;
+  static constexpr int32_t kTotal = is_sign ? 65534 : 32767;  // of a text's weights, at most
+  static constexpr float kMaxGain =
+      is_sign ? 1.0f : 256.0f;  // of the total, where no weight is large
   static constexpr int kMaxPass =
       static_cast<int>(is_sign ? bitheads::kSignColumns : bitheads::kUint8Columns);
 
@@ -445,7 +447,11 @@ class PredictHeads {
         total = V::add(total, e);
         V::store_float(reinterpret_cast<float *>(score), e);
       }
-      const F32 scale = V::div(V::broadcast_float(static_cast<float>(32767 - tokens)), total);
+      // The power of two by which the total may be larger: the largest weight is total / E.
+      const I32 gain = V::exponent(V::min(total, V::broadcast_float(kMaxGain)));
+      const F32 all = V::mul(V::broadcast_float(static_cast<float>(kTotal)),
+                             V::power_of_half(V::sub_int(V::zero(), gain)));
+      const F32 scale = V::div(V::sub(all, V::broadcast_float(static_cast<float>(tokens))), total);
       uint32_t *weights = weights_of(text, column);
       I32 sum = V::zero();
       for (int64_t t = 0; t < tokens; t += is_sign ? 1 : 2) {
@@ -458,7 +464,7 @@ class PredictHeads {
         }
         V::store(weights + (is_sign ? t : t / 2) * kPanel, V::pairs(first, second));
       }
-      store_scales(text, column, sum);
+      store_scales(text, column, sum, V::add_int(gain, V::broadcast(kShift)));
     }
   }
 
@@ -474,30 +480,35 @@ class PredictHeads {
            column / kPanel * kPanel * tokens_of(text) + column % kPanel;
   }
 
-  void store_scales(int64_t text, int64_t column, I32 sum) const {
+  void store_scales(int64_t text, int64_t column, I32 sum, I32 shift) const {
     const int64_t where = text * columns_ + column;
     const I32 half = V::template shift_right<1>(is_sign ? sum : V::times_255(sum));
     const F32 total = V::to_float(sum);
-    const F32 middle = V::add(V::to_float(half), V::broadcast_float(kRemainder));
+    const F32 unit = V::power_of_half(V::sub_int(V::zero(), shift));
+    // What the shift drops, on average.
+    const F32 dropped = V::mul(V::sub(unit, V::broadcast_float(1.0f)), V::broadcast_float(0.5f));
     V::store(at<int32_t>(plan_.half) + where, half);
-    V::store_float(at<float>(plan_.alpha) + where,
-                   V::div(V::broadcast_float(static_cast<float>(1 << kShift)), total));
-    V::store_float(at<float>(plan_.beta) + where, V::div(middle, total));
+    V::store(at<int32_t>(plan_.shift) + where, shift);
+    V::store_float(at<float>(plan_.alpha) + where, V::div(unit, total));
+    V::store_float(at<float>(plan_.beta) + where,
+                   V::div(V::add(V::to_float(half), dropped), total));
   }
 
   void weigh_first_token(int64_t text, int64_t column) const {
     const int64_t tokens = tokens_of(text);
-    const uint32_t weight = static_cast<uint32_t>(32767 - tokens);
+    const uint32_t weight = static_cast<uint32_t>(kTotal - tokens);
     uint32_t *weights = weights_of(text, column);
     const int64_t rows = is_sign ? tokens : (tokens + 1) / 2;
     for (int64_t t = 0; t < rows; ++t) weights[t * kPanel] = 0;
     weights[0] = is_sign ? weight * 0x10001u : weight;
     const int64_t where = text * columns_ + column;
     const int32_t h = static_cast<int32_t>(is_sign ? weight : 255 * weight) >> 1;
+    constexpr float kUnit = 1 << kShift;
     at<int32_t>(plan_.half)[where] = h;
-    at<float>(plan_.alpha)[where] = static_cast<float>(1 << kShift) / static_cast<float>(weight);
+    at<int32_t>(plan_.shift)[where] = kShift;
+    at<float>(plan_.alpha)[where] = kUnit / static_cast<float>(weight);
     at<float>(plan_.beta)[where] =
-        (static_cast<float>(h) + kRemainder) / static_cast<float>(weight);
+        (static_cast<float>(h) + (kUnit - 1) / 2) / static_cast<float>(weight);
   }
 
   // ---- One head.
@@ -690,7 +701,7 @@ class PredictHeads {
     for (int c = 0; c < columns; ++c) {
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) {
-        V::store_halved(out + c * plan_.row_stride + feature + v * V::kWords, sum[c][v], half[c]);
+        V::store_quarter(out + c * plan_.row_stride + feature + v * V::kWords, sum[c][v], half[c]);
       }
     }
   }
@@ -731,14 +742,16 @@ class PredictHeads {
         for (int v = 0; v < vectors; ++v) sum[c][v] = V::dot(sum[c][v], weight, codes[v]);
       }
     }
-    const int32_t *half = at<int32_t>(plan_.half) + text * columns_ + column;
+    const int64_t where = text * columns_ + column;
+    const int32_t *half = at<int32_t>(plan_.half) + where;
+    const int32_t *shift = at<int32_t>(plan_.shift) + where;
 #pragma GCC unroll 16
     for (int c = 0; c < columns; ++c) {
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) {
         const I32 centered = V::sub_int(sum[c][v], V::broadcast(half[c]));
         V::store_int16(out + c * plan_.row_stride + feature + v * V::kLanes,
-                       V::template shift_right<9>(centered));
+                       V::shift_right_by(centered, shift[c]));
       }
     }
   }

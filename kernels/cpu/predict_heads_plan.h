@@ -44,6 +44,7 @@ struct PredictHeadsPlan {
   int64_t scores;      // int32 or float [longest text, group_columns]
   int64_t weights;     // uint32 [group_columns / 16, tokens, 16] of each text; pairs of int16
   int64_t half;        // int32 [block_texts, group_columns]: h of SPEC.md
+  int64_t shift;       // int32 [block_texts, group_columns]: b of SPEC.md
   int64_t alpha;       // float [block_texts, group_columns]
   int64_t beta;        // float [block_texts, group_columns]
   int64_t tables;      // uint16 [words * 5, pass_columns, 32]: sums of weights, to look up

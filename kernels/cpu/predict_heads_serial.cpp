@@ -67,8 +67,15 @@ struct Serial {
   }
   template <int bits>
   static I32 shift_right(const I32 &x) {
+    return shift_right_by(x, bits);
+  }
+  static I32 shift_right_by(const I32 &x, int32_t bits) {
     return map<I32>(
         [&](int i) { return static_cast<uint32_t>(static_cast<int32_t>(x.lane[i]) >> bits); });
+  }
+  // floor(log2 x), for normal positive numbers.
+  static I32 exponent(const F32 &x) {
+    return map<I32>([&](int i) { return static_cast<uint32_t>((bits_of(x.lane[i]) >> 23) - 127); });
   }
   static I32 times_255(const I32 &x) {
     return map<I32>([&](int i) { return 255 * x.lane[i]; });
@@ -156,9 +163,9 @@ struct Serial {
   static void widen_bytes(const uint8_t *bytes, int16_t *out) {
     for (int i = 0; i < kWords; ++i) out[i] = static_cast<int16_t>(bytes[i] - 128);
   }
-  // (sum - half) / 2, rounded down.
-  static void store_halved(int16_t *out, const Words &sum, int32_t half) {
-    for (int i = 0; i < kWords; ++i) out[i] = static_cast<int16_t>((sum.lane[i] - half) >> 1);
+  // (sum - half) / 4, rounded down.
+  static void store_quarter(int16_t *out, const Words &sum, int32_t half) {
+    for (int i = 0; i < kWords; ++i) out[i] = static_cast<int16_t>((sum.lane[i] - half) >> 2);
   }
 
   static Table no_table() { return {}; }

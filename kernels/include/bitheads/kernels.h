@@ -102,7 +102,7 @@ typedef struct bh_head_weights {
  */
 typedef struct bh_head bh_head;
 
-/* Tokens of a text at most: softmax weights are 15-bit numbers. */
+/* Tokens of a text at most: softmax weights are integers of 15 or 16 bits. */
 #define BH_MAX_TEXT_TOKENS 16384
 
 typedef struct bh_predict_heads_args {
