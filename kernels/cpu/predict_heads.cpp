@@ -67,7 +67,7 @@ PredictHeadsPlan make_plan(const bh_predict_heads_args &args) noexcept {
   const int64_t block = plan.block_texts;
   const int64_t block_columns = block * plan.group_columns;
   const int64_t words = plan.block_tokens / (is_sign ? kWordTokens : 2) + block;
-  const int64_t longest_words = is_sign ? longest / kWordTokens + 1 : 0;
+  const int64_t table_items = is_sign ? (longest / kWordTokens + 1) * 5 * 16 : (longest + 1) / 2;
   Offsets offsets;
   plan.rows = offsets.take(plan.block_tokens * plan.row_bytes, 1);
   plan.transposed = offsets.take(words * plan.padded_dim, 2);
@@ -80,7 +80,7 @@ PredictHeadsPlan make_plan(const bh_predict_heads_args &args) noexcept {
   plan.shift = offsets.take(block_columns, 4);
   plan.alpha = offsets.take(block_columns, 4);
   plan.beta = offsets.take(block_columns, 4);
-  plan.tables = offsets.take(longest_words * 5 * plan.pass_columns * 32, 2);
+  plan.tables = offsets.take(table_items * plan.pass_columns, 4);
   plan.pooled = offsets.take(block * plan.pass_columns * plan.row_stride, 2);
   plan.values = offsets.take(block * (plan.padded_dim + kPanelRows), 4);
   plan.fixed = offsets.take(block * plan.row_stride, 2);

@@ -74,7 +74,7 @@ void multiply_tile(const TileArgs &args) {
   const int16_t *b = args.b;
   const int16_t *next = args.next == nullptr ? b + kAhead : args.next;
   for (int64_t pair = 0; pair < args.pairs; ++pair, a += 2, b += 2 * kPanel, next += 2 * kPanel) {
-    prefetch(next);
+    if (args.sums != Sums::kStoreInt) prefetch(next);  // queries are in the cache
     typename V::I32 weights[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
@@ -711,9 +711,24 @@ class PredictHeads {
     if constexpr (columns > 1) {
       if (count < columns) return pool_bytes_of<columns - 1>(text, column, count, out);
     }
+    gather_weights<columns>(text, column);
     constexpr int kVectors = V::kByteVectors;
     for (int64_t feature = 0; feature < plan_.padded_dim; feature += kVectors * V::kLanes) {
       pool_bytes<columns, kVectors>(text, column, feature, out);
+    }
+  }
+
+  // The weights of some columns side by side, so that one pointer is enough: uint32 [pairs,
+  // columns].
+  template <int columns>
+  void gather_weights(int64_t text, int64_t column) const {
+    const int64_t num_pairs = (tokens_of(text) + 1) / 2;
+    uint32_t *out = at<uint32_t>(plan_.tables);
+    for (int c = 0; c < columns; ++c) {
+      const uint32_t *weights = weights_of(text, column + c);
+      for (int64_t pair = 0; pair < num_pairs; ++pair) {
+        out[pair * columns + c] = weights[pair * kPanel];
+      }
     }
   }
 
@@ -729,15 +744,14 @@ class PredictHeads {
     const uint8_t *pairs = transposed(text) +
                            feature / kDepthMultiple * kDepthMultiple * 2 * num_pairs +
                            feature % kDepthMultiple * 2;
-    const uint32_t *weights[columns];
-    for (int c = 0; c < columns; ++c) weights[c] = weights_of(text, column + c);
+    const uint32_t *weights = at<uint32_t>(plan_.tables);
     for (int64_t pair = 0; pair < num_pairs; ++pair, pairs += 2 * kDepthMultiple) {
       I32 codes[vectors];
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) codes[v] = V::byte_pairs(pairs + 2 * v * V::kLanes);
 #pragma GCC unroll 16
       for (int c = 0; c < columns; ++c) {
-        const I32 weight = V::broadcast_at(weights[c] + pair * kPanel);
+        const I32 weight = V::broadcast_at(weights + pair * columns + c);
 #pragma GCC unroll 16
         for (int v = 0; v < vectors; ++v) sum[c][v] = V::dot(sum[c][v], weight, codes[v]);
       }
@@ -749,6 +763,7 @@ class PredictHeads {
     for (int c = 0; c < columns; ++c) {
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) {
+        V::keep(sum[c][v]);  // in one register: GCC 12 would copy each sum in each round
         const I32 centered = V::sub_int(sum[c][v], V::broadcast(half[c]));
         V::store_int16(out + c * plan_.row_stride + feature + v * V::kLanes,
                        V::shift_right_by(centered, shift[c]));

@@ -47,7 +47,8 @@ struct PredictHeadsPlan {
   int64_t shift;       // int32 [block_texts, group_columns]: b of SPEC.md
   int64_t alpha;       // float [block_texts, group_columns]
   int64_t beta;        // float [block_texts, group_columns]
-  int64_t tables;      // uint16 [words * 5, pass_columns, 32]: sums of weights, to look up
+  int64_t tables;      // uint16 [words * 5, pass_columns, 32]: sums of weights, to look up; or
+                       // uint32 [pairs of tokens, pass_columns]: weights side by side
   int64_t pooled;      // int16 [block_texts, pass_columns, row_stride]
   int64_t values;      // float [block_texts, padded_dim + 16]
   int64_t fixed;       // int16 [block_texts, row_stride]
