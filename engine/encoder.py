@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -20,8 +22,9 @@ from engine.cache import make_cache_folder
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
 from engine.heads import CpuHead, Head, HeadThreads, load_head
+from engine.lanes import Lanes
 from engine.plan import PLANS, graph_sha256
-from engine.sessions import BACKENDS, EncoderSession, open_session
+from engine.sessions import BACKENDS, EncoderSession, open_lanes, open_session
 from engine.types import (
     Calibration,
     FeatureSpec,
@@ -44,6 +47,12 @@ CPU_BATCH_TOKENS = 1024
 CPU_CALL_TOKENS = 32
 """What an encoder call costs beside its tokens, in tokens: 30 to 44 were measured with OpenVINO on
 all-MiniLM-L6-v2, where 16 to 48 make no difference to the time of a call on many texts."""
+
+OPEN_LANES_FROM = 16
+"""Batches of a call: for fewer, compiling the graph once more takes longer than lanes save."""
+
+MAX_LANES_GRAPH_BYTES = 256 << 20
+"""Lanes are a second compiled graph: for larger ones they cost more memory than they gain time."""
 
 logger = logging.getLogger("bitheads")
 
@@ -125,7 +134,8 @@ def pack_layers(
 class CpuEncoder:
     """See Encoder: a session's hidden states, packed by the native kernels.
 
-    Calls from several threads take turns, batch by batch.
+    A single batch runs on a session that has all threads; the batches of larger calls in lanes,
+    sessions that run at the same time. Calls from several threads take turns, batch by batch.
     """
 
     max_batch_tokens = CPU_BATCH_TOKENS
@@ -137,20 +147,47 @@ class CpuEncoder:
         spec: FeatureSpec,
         calibration: Calibration | None,
         threads: int | None = None,
+        open_lanes: Callable[[], list[EncoderSession]] | None = None,
     ) -> None:
-        """threads: that run the heads, None for all cores."""
+        """
+        Args:
+            threads: that run the heads, None for all cores.
+            open_lanes: called once, for the first call of many batches; None: there are none.
+        """
         self.name = f"{session.backend} {session.precision}"
         self._session = session
         self._spec = spec
         self._calibration = calibration or Calibration()
         self._lock = threading.Lock()
+        self._open_lanes = open_lanes
+        self._lanes: Lanes | None = None
         self._heads = HeadThreads(threads)
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
+        batches = iter(batches)
+        first = list(islice(batches, OPEN_LANES_FROM))
+        lanes = self._find_lanes(len(first))
+        batches = chain(first, batches)
+        if lanes is not None:
+            return lanes.run(lambda lane, batch: self._encode_batch(lane, batch, codes), batches)
+        return self._encode_in_turn(batches, codes)
+
+    def _encode_in_turn(
+        self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]
+    ) -> Iterator[Stats]:
         for batch in batches:
             with self._lock:
-                stats = self._encode_batch(batch, codes)
+                stats = self._encode_batch(self._session, batch, codes)
             yield stats
+
+    def _find_lanes(self, num_batches: int) -> Lanes | None:
+        """Those there are; opens them if there are `OPEN_LANES_FROM` batches."""
+        if self._open_lanes is None or num_batches < 2:
+            return None
+        with self._lock:
+            if self._lanes is None and num_batches >= OPEN_LANES_FROM:
+                self._lanes = Lanes(self._open_lanes())
+            return self._lanes if self._lanes is not None and len(self._lanes) > 1 else None
 
     def load_head(self, head: FoldedHead) -> CpuHead:
         return load_head(head)
@@ -159,13 +196,17 @@ class CpuEncoder:
         return self._heads.predict(features, heads)
 
     def close(self) -> None:
+        if self._lanes is not None:
+            self._lanes.close()
         self._heads.close()
 
-    def _encode_batch(self, batch: PlacedBatch, codes: NDArray[np.uint8]) -> Stats:
+    def _encode_batch(
+        self, session: EncoderSession, batch: PlacedBatch, codes: NDArray[np.uint8]
+    ) -> Stats:
         spec, calibration, tokens = self._spec, self._calibration, batch.tokens
         started_s = time.perf_counter()
         try:
-            layers = self._session.run(tokens)
+            layers = session.run(tokens)
         except Exception as error:  # each backend has its own
             raise BackendError(
                 f"{self.name} failed on a batch of {list(tokens.input_ids.shape)} tokens: "
@@ -217,8 +258,14 @@ def open_encoder(
         )
     graph = folder / bundle.GRAPH
     cache = make_cache_folder(f"openvino/{graph_sha256(manifest.artifacts)}")
-    session = open_session(graph, manifest.output_names, backend, precision, threads, cache)
-    return CpuEncoder(session, manifest.spec, calibration, threads)
+    outputs = manifest.output_names
+    session = open_session(graph, outputs, backend, precision, threads, cache)
+    lanes = None
+    files = manifest.artifacts.items()
+    graph_bytes = sum(file.bytes for name, file in files if name.startswith(bundle.GRAPH))
+    if threads != 1 and graph_bytes <= MAX_LANES_GRAPH_BYTES:
+        lanes = partial(open_lanes, graph, outputs, session.backend, precision, threads, cache)
+    return CpuEncoder(session, manifest.spec, calibration, threads, lanes)
 
 
 def _open_on_any_device(

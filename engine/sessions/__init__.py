@@ -82,6 +82,30 @@ def open_session(
     return session
 
 
+def open_lanes(
+    graph: Path,
+    output_names: list[str],
+    backend: str,
+    precision: str,
+    threads: int | None = None,
+    cache: Path | None = None,
+) -> list[EncoderSession]:
+    """Sessions that run at the same time, each on its share of the threads.
+
+    They keep the cores busier than one session on all threads, whose threads wait for each other
+    at every step; but a single batch takes longer.
+
+    Args: see `open_session`; `backend` is a key of BACKENDS.
+
+    Returns an empty list for a backend without them. Raises BackendError if they cannot be loaded.
+    """
+    module = import_module(f"engine.sessions.{backend}")
+    lanes: list[EncoderSession] = []
+    if hasattr(module, "open_lanes"):
+        lanes = module.open_lanes(graph, output_names, precision, threads, cache)
+    return lanes
+
+
 def is_installed(backend: str) -> bool:
     """Whether the package a backend needs can be imported."""
     return find_spec(BACKENDS[backend][0]) is not None
