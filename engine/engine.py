@@ -21,7 +21,7 @@ from engine.batching import BatchedTexts, cut_batches
 from engine.encoder import AnsweringEncoder, Encoder, open_encoder
 from engine.errors import HeadError, InputError, UnknownTaskError
 from engine.head_file import SUFFIX, read_head
-from engine.heads import Head, check_spec
+from engine.heads import Head, check_spec, count_cores
 from engine.tokenize import MAX_CHARS, TextTokenizer
 from engine.types import (
     Calibration,
@@ -35,6 +35,9 @@ from engine.types import (
 
 LONG_TEXTS = ("cut", "split")
 """What can become of texts over the encoder's maximum length; see `Engine.encode`."""
+
+MAX_HEAD_READERS = 8
+"""Threads that read heads at most: each takes some times a head's file in memory."""
 
 logger = logging.getLogger("bitheads")
 
@@ -92,7 +95,7 @@ class Engine:
             path: the bundle's folder.
             backend: "openvino" or "onnxruntime" on a CPU; "tensorrt", "onnxruntime-tensorrt" or
                 "onnxruntime-cuda" on a GPU; "auto": the first that works, a GPU's before a CPU's.
-            threads: processor threads of the encoder, None for all cores.
+            threads: processor threads of the encoder and of reading heads, None for all cores.
             precision: "auto" (the fastest the machine is made for), "fp32", "bf16" or "fp16".
             verify: compare every file with its recorded hash first; takes about 0.1 s per 100 MB.
 
@@ -107,8 +110,7 @@ class Engine:
         encoder = open_encoder(folder, manifest, calibration, backend, precision, threads)
         engine = cls(manifest, tokenizer, encoder, calibration)
         try:
-            for head_path in sorted((folder / bundle.HEADS).glob(f"*{SUFFIX}")):
-                engine.add_head(head_path)
+            engine._add_heads(sorted((folder / bundle.HEADS).glob(f"*{SUFFIX}")), threads)
         except BaseException:
             engine.close()
             raise
@@ -150,9 +152,26 @@ class Engine:
         Raises HeadError if the file is no sound head or the name is taken (without `replace`),
         SpecMismatchError if it was trained on another feature spec.
         """
-        folded = read_head(Path(path))
+        head = self._read_head(Path(path))
+        self._add_head(path, head, replace)
+        return head.task
+
+    def _add_heads(self, paths: Sequence[Path], threads: int | None) -> None:
+        """As if one after the other; but reading is what takes time, and is done at once."""
+        pool = ThreadPoolExecutor(min(threads or count_cores(), MAX_HEAD_READERS), "read-heads")
+        try:
+            for path, head in zip(paths, pool.map(self._read_head, paths), strict=True):
+                self._add_head(path, head)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read_head(self, path: Path) -> Head:
+        folded = read_head(path)
         check_spec(f"head {path}", folded.spec, self.spec)
-        head = self._encoder.load_head(folded)
+        head: Head = self._encoder.load_head(folded)
+        return head
+
+    def _add_head(self, path: str | Path, head: Head, replace: bool = False) -> None:
         with self._heads_lock:
             if head.task in self._heads and not replace:
                 raise HeadError(
@@ -160,7 +179,6 @@ class Engine:
                     "replace=True."
                 )
             self._heads = MappingProxyType({**self._heads, head.task: head})
-        return folded.task
 
     def remove_head(self, name: str) -> None:
         """Forgets a head; its file stays. Raises UnknownTaskError if there is none."""

@@ -124,6 +124,11 @@ def lay_out(head: FoldedHead) -> LaidOutHead:
     )
 
 
+def count_cores() -> int:
+    """That this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def check_spec(what: str, got: FeatureSpec, expected: FeatureSpec) -> None:
     """Raises SpecMismatchError, naming both, unless the specs have the same id."""
     if got.id != expected.id:
@@ -173,7 +178,7 @@ class HeadThreads:
 
     def __init__(self, threads: int | None = None) -> None:
         """threads: None for all cores."""
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or count_cores()
         self._pool = ThreadPoolExecutor(self._threads, "bitheads-heads")  # starts none yet
         self._workspaces: list[NDArray[np.uint8]] = []
 
