@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from engine import bundle
 from engine.batching import BatchedTexts, cut_batches
@@ -22,6 +21,7 @@ from engine.encoder import AnsweringEncoder, Encoder, open_encoder
 from engine.errors import HeadError, InputError, UnknownTaskError
 from engine.head_file import SUFFIX, read_head
 from engine.heads import Head, check_spec, count_cores
+from engine.progress import progress_bar
 from engine.tokenize import MAX_CHARS, TextTokenizer
 from engine.types import (
     Calibration,
@@ -77,6 +77,8 @@ class Engine:
         self.calibration = calibration
         self._tokenizer = tokenizer
         self._encoder = encoder
+        # Once: to ask a protocol takes as long as a small text's tokens.
+        self._answering = encoder if isinstance(encoder, AnsweringEncoder) else None
         self._heads_lock = threading.Lock()
         self._heads: Mapping[str, Head] = MappingProxyType({})
 
@@ -210,7 +212,7 @@ class Engine:
         BackendError if the encoder fails.
         """
         work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
-        with _bar(work, progress) as bar:
+        with progress_bar(len(work.windows), progress) as bar:
             return self._encode(work, bar)
 
     def encode_stream(
@@ -253,7 +255,7 @@ class Engine:
         progress: bool,
     ) -> Iterator[PackedFeatures]:
         starts = count(0, chunk_texts)
-        with ThreadPoolExecutor(1, "tokenize") as tokenizing, _bar(None, progress) as bar:
+        with ThreadPoolExecutor(1, "tokenize") as tokenizing, progress_bar(None, progress) as bar:
 
             def tokenize_next() -> Future[BatchedTexts] | None:
                 chunk = list(islice(texts, chunk_texts))
@@ -298,13 +300,16 @@ class Engine:
                 else f"{self.manifest.encoder.max_length} tokens",
             )
         lengths = np.array([window.ids.size for window in windows], np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        starts_text = np.array([*(not window.continues for window in windows), True])
+        window_offsets = np.zeros(len(windows) + 1, np.int64)
+        np.cumsum(lengths, out=window_offsets[1:])
+        offsets = window_offsets
+        if len(windows) > len(texts):
+            offsets = offsets[[*(not window.continues for window in windows), True]]
         if max_batch_tokens is None:
             max_batch_tokens = self._encoder.max_batch_tokens
         rows = cut_batches(lengths, max_batch_tokens, self._encoder.call_tokens)
         return BatchedTexts(
-            windows, offsets, offsets[starts_text], rows, self.manifest.encoder.pad_id, stats
+            windows, window_offsets, offsets, rows, self.manifest.encoder.pad_id, stats
         )
 
     @staticmethod
@@ -334,14 +339,13 @@ class Engine:
         """
         heads = self._choose(tasks)  # first: an unknown task should not cost an encoder pass
         work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
-        encoder = self._encoder
-        with _bar(work, progress) as bar:
+        with progress_bar(len(work.windows), progress) as bar:
             # An answer of an encoder is that of a window, so not of a text that was split.
             has_split = len(work.windows) > len(texts)
-            if not heads or has_split or not isinstance(encoder, AnsweringEncoder):
+            if not heads or has_split or self._answering is None:
                 return self._predict(self._encode(work, bar), heads)
             logits = [np.empty((len(texts), len(head.labels)), np.float32) for head in heads]
-            answered = encoder.encode_and_predict(work.batches(), heads, logits)
+            answered = self._answering.encode_and_predict(work.batches(), heads, logits)
             stats = self._run(work, answered, bar)
         by_task = {
             head.task: Prediction(head.labels, answer)
@@ -387,9 +391,3 @@ def _is_split(long_texts: str) -> bool:
     if long_texts not in LONG_TEXTS:
         raise InputError(f"long_texts: got {long_texts!r}, expected one of {list(LONG_TEXTS)}.")
     return long_texts == "split"
-
-
-def _bar(work: BatchedTexts | None, progress: bool) -> Any:
-    """A progress bar for what is to be encoded; None: for texts of unknown number."""
-    total = None if work is None else len(work.windows)
-    return tqdm(total=total, unit="text", desc="encode", disable=not progress)

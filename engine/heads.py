@@ -146,11 +146,11 @@ def check_features(features: PackedFeatures, heads: Sequence[Head]) -> None:
     """
     for head in heads:
         check_spec(f"head {head.task!r}", head.spec, features.spec)
-    empty = np.flatnonzero(features.num_tokens == 0)
-    if empty.size:
+    num_tokens = features.num_tokens
+    if not num_tokens.all():
         raise InputError(
-            f"text {empty[0]} has no tokens, expected at least one (encoders add their own). "
-            "Leave it out."
+            f"text {num_tokens.argmin()} has no tokens, expected at least one (encoders add their "
+            "own). Leave it out."
         )
 
 
