@@ -44,6 +44,10 @@ def lay_out_head(
     dense_bias: NDArray[np.float32],
     output: NDArray[np.float32],
     output_bias: NDArray[np.float32],
+    level: str = "active",
+) -> None: ...
+def floats_of_halves(
+    halves: NDArray[np.float16], floats: NDArray[np.float32], level: str = "active"
 ) -> None: ...
 def predict_heads_workspace(
     codes: NDArray[np.uint8],

@@ -56,6 +56,8 @@ def cut_batches(
     """
     if max_batch_tokens < 1:
         raise InputError(f"max_batch_tokens: got {max_batch_tokens}, expected at least 1.")
+    if lengths.size == 1:  # what takes least time to answer should
+        return [np.zeros(1, np.int64)]
     order = np.argsort(-lengths, kind="stable")
     sizes = _best_sizes(np.maximum(1, lengths[order]), max_batch_tokens, call_tokens)
     batches = []
@@ -104,12 +106,13 @@ def _best_sizes(
 
 def pad_batch(tokens: Sequence[Tokens], pad_id: int) -> TokenBatch:
     """One padded batch, padding on the right, as long as its longest text."""
-    lengths = np.array([t.ids.size for t in tokens], np.int64)
-    shape = (len(tokens), int(lengths.max(initial=0)))
+    lengths = [text.ids.size for text in tokens]
+    shape = (len(tokens), max(lengths, default=0))
     input_ids = np.full(shape, pad_id, np.int64)
     token_type_ids = np.zeros(shape, np.int64)
-    for row, text in enumerate(tokens):
-        input_ids[row, : text.ids.size] = text.ids
-        token_type_ids[row, text.num_first : text.ids.size] = 1
-    attention_mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
-    return TokenBatch(input_ids, attention_mask, token_type_ids, lengths)
+    attention_mask = np.zeros(shape, np.int64)
+    for row, (text, length) in enumerate(zip(tokens, lengths, strict=True)):
+        input_ids[row, :length] = text.ids
+        token_type_ids[row, text.num_first : length] = 1
+        attention_mask[row, :length] = 1
+    return TokenBatch(input_ids, attention_mask, token_type_ids, np.array(lengths, np.int64))

@@ -14,14 +14,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from engine import bundle
 from engine.batching import BatchedTexts, cut_batches
 from engine.encoder import AnsweringEncoder, Encoder, open_encoder
 from engine.errors import HeadError, InputError, UnknownTaskError
 from engine.head_file import SUFFIX, read_head
-from engine.heads import Head, check_spec
+from engine.heads import Head, check_spec, count_cores
+from engine.progress import progress_bar
 from engine.tokenize import MAX_CHARS, TextTokenizer
 from engine.types import (
     Calibration,
@@ -35,6 +35,9 @@ from engine.types import (
 
 LONG_TEXTS = ("cut", "split")
 """What can become of texts over the encoder's maximum length; see `Engine.encode`."""
+
+MAX_HEAD_READERS = 8
+"""Threads that read heads at most: each takes some times a head's file in memory."""
 
 logger = logging.getLogger("bitheads")
 
@@ -74,6 +77,8 @@ class Engine:
         self.calibration = calibration
         self._tokenizer = tokenizer
         self._encoder = encoder
+        # Once: to ask a protocol takes as long as a small text's tokens.
+        self._answering = encoder if isinstance(encoder, AnsweringEncoder) else None
         self._heads_lock = threading.Lock()
         self._heads: Mapping[str, Head] = MappingProxyType({})
 
@@ -92,7 +97,7 @@ class Engine:
             path: the bundle's folder.
             backend: "openvino" or "onnxruntime" on a CPU; "tensorrt", "onnxruntime-tensorrt" or
                 "onnxruntime-cuda" on a GPU; "auto": the first that works, a GPU's before a CPU's.
-            threads: processor threads of the encoder, None for all cores.
+            threads: processor threads of the encoder and of reading heads, None for all cores.
             precision: "auto" (the fastest the machine is made for), "fp32", "bf16" or "fp16".
             verify: compare every file with its recorded hash first; takes about 0.1 s per 100 MB.
 
@@ -107,8 +112,7 @@ class Engine:
         encoder = open_encoder(folder, manifest, calibration, backend, precision, threads)
         engine = cls(manifest, tokenizer, encoder, calibration)
         try:
-            for head_path in sorted((folder / bundle.HEADS).glob(f"*{SUFFIX}")):
-                engine.add_head(head_path)
+            engine._add_heads(sorted((folder / bundle.HEADS).glob(f"*{SUFFIX}")), threads)
         except BaseException:
             engine.close()
             raise
@@ -150,9 +154,26 @@ class Engine:
         Raises HeadError if the file is no sound head or the name is taken (without `replace`),
         SpecMismatchError if it was trained on another feature spec.
         """
-        folded = read_head(Path(path))
+        head = self._read_head(Path(path))
+        self._add_head(path, head, replace)
+        return head.task
+
+    def _add_heads(self, paths: Sequence[Path], threads: int | None) -> None:
+        """As if one after the other; but reading is what takes time, and is done at once."""
+        pool = ThreadPoolExecutor(min(threads or count_cores(), MAX_HEAD_READERS), "read-heads")
+        try:
+            for path, head in zip(paths, pool.map(self._read_head, paths), strict=True):
+                self._add_head(path, head)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read_head(self, path: Path) -> Head:
+        folded = read_head(path)
         check_spec(f"head {path}", folded.spec, self.spec)
-        head = self._encoder.load_head(folded)
+        head: Head = self._encoder.load_head(folded)
+        return head
+
+    def _add_head(self, path: str | Path, head: Head, replace: bool = False) -> None:
         with self._heads_lock:
             if head.task in self._heads and not replace:
                 raise HeadError(
@@ -160,7 +181,6 @@ class Engine:
                     "replace=True."
                 )
             self._heads = MappingProxyType({**self._heads, head.task: head})
-        return folded.task
 
     def remove_head(self, name: str) -> None:
         """Forgets a head; its file stays. Raises UnknownTaskError if there is none."""
@@ -192,7 +212,7 @@ class Engine:
         BackendError if the encoder fails.
         """
         work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
-        with _bar(work, progress) as bar:
+        with progress_bar(len(work.windows), progress) as bar:
             return self._encode(work, bar)
 
     def encode_stream(
@@ -235,7 +255,7 @@ class Engine:
         progress: bool,
     ) -> Iterator[PackedFeatures]:
         starts = count(0, chunk_texts)
-        with ThreadPoolExecutor(1, "tokenize") as tokenizing, _bar(None, progress) as bar:
+        with ThreadPoolExecutor(1, "tokenize") as tokenizing, progress_bar(None, progress) as bar:
 
             def tokenize_next() -> Future[BatchedTexts] | None:
                 chunk = list(islice(texts, chunk_texts))
@@ -280,13 +300,16 @@ class Engine:
                 else f"{self.manifest.encoder.max_length} tokens",
             )
         lengths = np.array([window.ids.size for window in windows], np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        starts_text = np.array([*(not window.continues for window in windows), True])
+        window_offsets = np.zeros(len(windows) + 1, np.int64)
+        np.cumsum(lengths, out=window_offsets[1:])
+        offsets = window_offsets
+        if len(windows) > len(texts):
+            offsets = offsets[[*(not window.continues for window in windows), True]]
         if max_batch_tokens is None:
             max_batch_tokens = self._encoder.max_batch_tokens
         rows = cut_batches(lengths, max_batch_tokens, self._encoder.call_tokens)
         return BatchedTexts(
-            windows, offsets, offsets[starts_text], rows, self.manifest.encoder.pad_id, stats
+            windows, window_offsets, offsets, rows, self.manifest.encoder.pad_id, stats
         )
 
     @staticmethod
@@ -316,14 +339,13 @@ class Engine:
         """
         heads = self._choose(tasks)  # first: an unknown task should not cost an encoder pass
         work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
-        encoder = self._encoder
-        with _bar(work, progress) as bar:
+        with progress_bar(len(work.windows), progress) as bar:
             # An answer of an encoder is that of a window, so not of a text that was split.
             has_split = len(work.windows) > len(texts)
-            if not heads or has_split or not isinstance(encoder, AnsweringEncoder):
+            if not heads or has_split or self._answering is None:
                 return self._predict(self._encode(work, bar), heads)
             logits = [np.empty((len(texts), len(head.labels)), np.float32) for head in heads]
-            answered = encoder.encode_and_predict(work.batches(), heads, logits)
+            answered = self._answering.encode_and_predict(work.batches(), heads, logits)
             stats = self._run(work, answered, bar)
         by_task = {
             head.task: Prediction(head.labels, answer)
@@ -369,9 +391,3 @@ def _is_split(long_texts: str) -> bool:
     if long_texts not in LONG_TEXTS:
         raise InputError(f"long_texts: got {long_texts!r}, expected one of {list(LONG_TEXTS)}.")
     return long_texts == "split"
-
-
-def _bar(work: BatchedTexts | None, progress: bool) -> Any:
-    """A progress bar for what is to be encoded; None: for texts of unknown number."""
-    total = None if work is None else len(work.windows)
-    return tqdm(total=total, unit="text", desc="encode", disable=not progress)

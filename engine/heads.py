@@ -124,6 +124,11 @@ def lay_out(head: FoldedHead) -> LaidOutHead:
     )
 
 
+def count_cores() -> int:
+    """That this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def check_spec(what: str, got: FeatureSpec, expected: FeatureSpec) -> None:
     """Raises SpecMismatchError, naming both, unless the specs have the same id."""
     if got.id != expected.id:
@@ -141,11 +146,11 @@ def check_features(features: PackedFeatures, heads: Sequence[Head]) -> None:
     """
     for head in heads:
         check_spec(f"head {head.task!r}", head.spec, features.spec)
-    empty = np.flatnonzero(features.num_tokens == 0)
-    if empty.size:
+    num_tokens = features.num_tokens
+    if not num_tokens.all():
         raise InputError(
-            f"text {empty[0]} has no tokens, expected at least one (encoders add their own). "
-            "Leave it out."
+            f"text {num_tokens.argmin()} has no tokens, expected at least one (encoders add their "
+            "own). Leave it out."
         )
 
 
@@ -173,7 +178,7 @@ class HeadThreads:
 
     def __init__(self, threads: int | None = None) -> None:
         """threads: None for all cores."""
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or count_cores()
         self._pool = ThreadPoolExecutor(self._threads, "bitheads-heads")  # starts none yet
         self._workspaces: list[NDArray[np.uint8]] = []
 

@@ -175,6 +175,6 @@ def _per_feature(name: str, value: Any, dim: int) -> NDArray[np.float32]:
 
 
 def _is_bfloat16(layer: NDArray[Any]) -> bool:
-    # By name: importing ml_dtypes is the caller's business.
+    # By name: importing ml_dtypes is the caller's business. NumPy takes long to say a name.
     dtype = getattr(layer, "dtype", None)
-    return getattr(dtype, "name", None) == "bfloat16"
+    return dtype is not None and dtype.kind == "V" and dtype.name == "bfloat16"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from functools import cached_property
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ class FeatureSpec:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def code_bytes(self) -> int:
         """Bytes of one token's code."""
         return pack.code_bytes(self.dim, self.quantization.value)
@@ -239,7 +240,7 @@ class Stats:
     heads_s: float = 0.0
 
     def __add__(self, other: Stats) -> Stats:
-        return Stats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Stats(*map(add, vars(self).values(), vars(other).values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,18 +262,17 @@ class PackedFeatures:
     stats: Stats = field(default_factory=Stats)
 
     def __post_init__(self) -> None:
-        codes, offsets = self.codes, self.offsets
-        expected = f"uint8 [tokens, {self.spec.code_bytes}]"
-        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != self.spec.code_bytes:
+        codes, offsets, code_bytes = self.codes, self.offsets, self.spec.code_bytes
+        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != code_bytes:
             raise InputError(
-                f"codes: got {codes.dtype} {list(codes.shape)}, expected {expected} "
-                f"for spec {self.spec}."
+                f"codes: got {codes.dtype} {list(codes.shape)}, expected uint8 [tokens, "
+                f"{code_bytes}] for spec {self.spec}."
             )
         if offsets.dtype != np.int64 or offsets.ndim != 1 or offsets.size < 1:
             raise InputError(
                 f"offsets: got {offsets.dtype} {list(offsets.shape)}, expected int64 [texts + 1]."
             )
-        if offsets[0] != 0 or offsets[-1] != codes.shape[0] or np.any(np.diff(offsets) < 0):
+        if offsets[0] != 0 or offsets[-1] != codes.shape[0] or (self.num_tokens < 0).any():
             raise InputError(
                 f"offsets: expected 0 first, {codes.shape[0]} (the tokens) last, never falling; "
                 f"got {offsets[0]} first and {offsets[-1]} last."
@@ -285,7 +285,7 @@ class PackedFeatures:
     @property
     def num_tokens(self) -> NDArray[np.int64]:
         """Tokens of each text, int64 [texts]."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     @property
     def nbytes(self) -> int:

@@ -7,20 +7,22 @@
 
 namespace bitheads {
 
-inline uint32_t bits_of_float(float x) {
+// `static`, so that no file gets these from one that was compiled for a newer processor.
+
+static inline uint32_t bits_of_float(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   return bits;
 }
 
-inline float float_of_bits(uint32_t bits) {
+static inline float float_of_bits(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, sizeof x);
   return x;
 }
 
 // Exact: every float16 is a float32.
-inline float float_of_half(uint16_t half) {
+static inline float float_of_half(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t magnitude = half & 0x7FFFu;
   // Normal numbers move their exponent bias from 15 to 127, infinity and NaN to the top exponent.
@@ -32,7 +34,7 @@ inline float float_of_half(uint16_t half) {
 }
 
 // Round half to even; overflow to infinity; subnormals kept; a NaN becomes the quiet NaN.
-inline uint16_t half_of_float(float x) {
+static inline uint16_t half_of_float(float x) {
   const uint32_t bits = bits_of_float(x);
   const uint32_t sign = bits >> 16 & 0x8000u;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;

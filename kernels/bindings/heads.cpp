@@ -77,9 +77,10 @@ float *matrix(std::deque<Buffer> &buffers, nb::handle array, const std::string &
 void lay_out_head(nb::object head, const std::string &quantization,
                   const std::string &position_pooling, nb::object query, nb::object value,
                   nb::object dense, nb::object dense_bias, nb::object output,
-                  nb::object output_bias) {
+                  nb::object output_bias, const std::string &level) {
   std::deque<Buffer> buffers;  // holds every array until the call is over
   bh_head_weights weights = head_sizes(quantization, position_pooling, 0, 0, 0, 0);
+  weights.level = parse_level(level);
   weights.dense = matrix(buffers, dense, "dense", -1, -1, "inner, dim");
   weights.inner = buffers.back().shape(0);
   weights.dim = buffers.back().shape(1);
@@ -108,10 +109,27 @@ void lay_out_head(nb::object head, const std::string &quantization,
     const nb::gil_scoped_release unlocked;
     status = bh_lay_out_head(&weights, static_cast<bh_head *>(out.data()));
   }
-  if (status != BH_OK) {
+  if (status == BH_INVALID_ARGUMENT) {
     raise_value("head", "weights that are not finite, or a row of more than 1e30 in all",
                 "finite ones; train it again");
   }
+  if (status != BH_OK) raise_value("lay_out_head", "a refusal", bh_status_message(status));
+}
+
+void floats_of_halves(nb::object halves, nb::object floats, const std::string &level) {
+  const Buffer from(halves, "halves");
+  const Buffer to(floats, "floats", true);
+  from.require_shape({-1}, "numbers");
+  const int64_t count = from.shape(0);
+  const auto *its_halves = from.vector<uint16_t>(count, "numbers", "e", "float16");
+  const auto *its_floats = to.vector<float>(count, "numbers", "f", "float32");
+  const bh_level its_level = parse_level(level);
+  bh_status status;
+  {
+    const nb::gil_scoped_release unlocked;
+    status = bh_floats_of_halves(its_halves, count, const_cast<float *>(its_floats), its_level);
+  }
+  if (status != BH_OK) raise_value("floats_of_halves", "a refusal", bh_status_message(status));
 }
 
 // The arguments of a call, and what keeps them alive.
@@ -239,7 +257,10 @@ void define_heads(nb::module_ &m) {
         nb::arg("dim"), nb::arg("attention_heads"), nb::arg("inner"), nb::arg("classes"));
   m.def("lay_out_head", lay_out_head, nb::arg("head"), nb::arg("quantization"),
         nb::arg("position_pooling"), nb::arg("query").none(), nb::arg("value").none(),
-        nb::arg("dense"), nb::arg("dense_bias"), nb::arg("output"), nb::arg("output_bias"));
+        nb::arg("dense"), nb::arg("dense_bias"), nb::arg("output"), nb::arg("output_bias"),
+        nb::arg("level") = "active");
+  m.def("floats_of_halves", floats_of_halves, nb::arg("halves"), nb::arg("floats"),
+        nb::arg("level") = "active");
   m.def("predict_heads_workspace", predict_heads_workspace, nb::arg("codes"), nb::arg("offsets"),
         nb::arg("dim"), nb::arg("quantization"), nb::arg("heads"));
   m.def("predict_heads", predict_heads, nb::arg("codes"), nb::arg("offsets"), nb::arg("dim"),

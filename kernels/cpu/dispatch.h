@@ -3,6 +3,7 @@
 #define BITHEADS_CPU_DISPATCH_H
 
 #include "bitheads/kernels.h"
+#include "lay_out_rows.h"
 #include "predict_heads_plan.h"
 
 namespace bitheads {
@@ -12,6 +13,7 @@ struct KernelTable {
   void (*pool_and_pack)(const bh_pool_and_pack_args &args) noexcept;
   void (*predict_heads)(const PredictHeadsCall &call) noexcept;
   int64_t (*run_dot_products)(int64_t multiply_adds) noexcept;
+  const LayOutLoops *lay_out;
 };
 
 // The table of `level`, where BH_LEVEL_ACTIVE means the one chosen at first use. Leaves `table`

@@ -4,7 +4,9 @@
 #include <limits>
 
 #include "default_floating_point.h"
+#include "dispatch.h"
 #include "head_layout.h"
+#include "lay_out_rows.h"
 
 struct bh_head {
   uint64_t magic;
@@ -110,45 +112,6 @@ bool pointers_are_valid(const bh_head_weights &weights) noexcept {
          weights.output_bias != nullptr;
 }
 
-struct RowSums {
-  double largest = 0;        // max |w|
-  double largest_chunk = 0;  // max over chunks of sum |w|
-  double absolute = 0;       // sum |w|
-  double plain = 0;          // sum w
-};
-
-// max |w|, NaN above all: the magnitudes of floats are in the order of their bits.
-float largest_of(const float *row, int64_t depth) noexcept {
-  uint32_t largest = 0;
-  for (int64_t j = 0; j < depth; ++j) {
-    uint32_t bits;
-    std::memcpy(&bits, row + j, sizeof bits);
-    bits &= 0x7FFFFFFF;
-    largest = bits > largest ? bits : largest;
-  }
-  float size;
-  std::memcpy(&size, &largest, sizeof size);
-  return size;
-}
-
-RowSums sum_row(const float *row, int64_t depth) noexcept {
-  RowSums sums;
-  sums.largest = largest_of(row, depth);
-  for (int64_t first = 0; first < depth; first += kChunk) {
-    const int64_t last = first + kChunk < depth ? first + kChunk : depth;
-    double chunk = 0;
-    for (int64_t j = first; j < last; ++j) {
-      const double weight = row[j];
-      const double size = std::fabs(weight);
-      chunk += size;
-      sums.absolute += size;
-      sums.plain += weight;
-    }
-    sums.largest_chunk = chunk > sums.largest_chunk ? chunk : sums.largest_chunk;
-  }
-  return sums;
-}
-
 float round_up_to_float(double x) noexcept {
   const float nearest = static_cast<float>(x);
   return static_cast<double>(nearest) < x
@@ -156,71 +119,66 @@ float round_up_to_float(double x) noexcept {
              : nearest;
 }
 
-// Half to even, |x| < 2^51: what is added leaves no bits for a fraction.
-double round_to_integer(double x) noexcept {
-  constexpr double kNoFraction = 6755399441055744.0;  // 1.5 * 2^52
-  return (x + kNoFraction) - kNoFraction;
+// Row `first` of `count` and those after it, as many as a panel takes.
+Rows some_rows(const float *matrix, int64_t first, int64_t count, int64_t depth) noexcept {
+  const int64_t rest = count - first;
+  return {matrix + first * depth, rest < kPanelRows ? rest : kPanelRows, depth, depth};
 }
 
-// Pair i of the row's features goes to out + i * pair_stride.
-void quantize_row(const float *row, int64_t depth, float step, int16_t *out,
-                  int64_t pair_stride) noexcept {
-  if (step == 0) return;  // the block is zeros already
-  const double divisor = step;
-  for (int64_t first = 0; first < depth; first += kChunk) {
-    const int64_t count = first + kChunk < depth ? kChunk : depth - first;
-    int16_t fixed[kChunk + 1] = {};  // the partner of an odd last one is 0
-    for (int64_t i = 0; i < count; ++i) {
-      const double quotient = static_cast<double>(row[first + i]) / divisor;
-      fixed[i] = static_cast<int16_t>(static_cast<int32_t>(round_to_integer(quotient)));
-    }
-    for (int64_t i = 0; i < count; i += 2, out += pair_stride) {
-      std::memcpy(out, fixed + i, 2 * sizeof(int16_t));
-    }
-  }
-}
-
-bool lay_out_queries(const bh_head_weights &weights, const HeadView &view) noexcept {
+bool lay_out_queries(const bh_head_weights &weights, const LayOutLoops &loops,
+                     const HeadView &view) noexcept {
   const double code_size = weights.quantization == BH_SIGN ? 1 : 128;
   const double largest_score = 1073741823.0 - code_size * static_cast<double>(weights.dim);
-  for (int64_t head = 0; head < weights.attention_heads; ++head) {
-    const float *row = weights.query + head * weights.dim;
-    const RowSums sums = sum_row(row, weights.dim);
-    if (!(sums.absolute <= kMaxRow)) return false;
-    const double for_weight = sums.largest / kMaxWeight;
-    const double for_score = code_size * sums.absolute / largest_score;
-    const float step = round_up_to_float(for_weight > for_score ? for_weight : for_score);
-    const_cast<float *>(view.log2_step)[head] =
-        static_cast<float>(static_cast<double>(step) * 1.4426950408889634);
-    quantize_row(row, weights.dim, step, const_cast<int16_t *>(view.query) + 2 * head,
-                 2 * view.columns);
+  for (int64_t head = 0; head < weights.attention_heads; head += kPanelRows) {
+    const Rows rows = some_rows(weights.query, head, weights.attention_heads, weights.dim);
+    RowSums sums;
+    loops.sum_rows(rows, sums);
+    float step[kPanelRows] = {};
+    for (int64_t i = 0; i < rows.count; ++i) {
+      if (!(sums.absolute[i] <= kMaxRow)) return false;
+      const double for_weight = sums.largest[i] / kMaxWeight;
+      const double for_score = code_size * sums.absolute[i] / largest_score;
+      step[i] = round_up_to_float(for_weight > for_score ? for_weight : for_score);
+      const_cast<float *>(view.log2_step)[head + i] =
+          static_cast<float>(static_cast<double>(step[i]) * 1.4426950408889634);
+    }
+    // Queries lie closer than the rows of a panel.
+    int16_t *out = const_cast<int16_t *>(view.query) + 2 * head;
+    for (int64_t first = 0; first < rows.depth; first += kChunk) {
+      const int64_t count = first + kChunk < rows.depth ? kChunk : rows.depth - first;
+      int16_t fixed[(kChunk / 2) * 2 * kPanelRows];
+      loops.quantize_rows({rows.weights + first, rows.count, rows.stride, count}, step, fixed);
+      for (int64_t i = 0; i < count; i += 2, out += 2 * view.columns) {
+        std::memcpy(out, fixed + i * kPanelRows,
+                    static_cast<size_t>(rows.count) * 2 * sizeof(int16_t));
+      }
+    }
   }
   return true;
 }
 
-bool lay_out_matrix(const float *rows, const float *bias, int64_t groups, int64_t group_rows,
-                    int64_t depth, const MatrixView &view) noexcept {
-  for (int64_t group = 0; group < groups; ++group) {
-    for (int64_t i = 0; i < group_rows; ++i) {
-      const float *row = rows + (group * group_rows + i) * depth;
-      const RowSums sums = sum_row(row, depth);
-      if (!(sums.absolute <= kMaxRow)) return false;
-      const double for_weight = sums.largest / kMaxWeight;
-      const double for_chunk = sums.largest_chunk / kMaxChunk;
-      const float step = round_up_to_float(for_weight > for_chunk ? for_weight : for_chunk);
-      const int64_t panel = group * view.panels + i / kPanelRows;
-      const int64_t lane = panel * kPanelRows + i % kPanelRows;
-      const_cast<float *>(view.step)[lane] = step;
-      const_cast<float *>(view.row_sum)[lane] = static_cast<float>(sums.plain);
+bool lay_out_matrix(const float *matrix, const float *bias, int64_t groups, int64_t group_rows,
+                    int64_t depth, const LayOutLoops &loops, const MatrixView &view) noexcept {
+  for (int64_t panel = 0; panel < groups * view.panels; ++panel) {
+    const int64_t first = panel % view.panels * kPanelRows;  // of its group
+    const float *group = matrix + panel / view.panels * group_rows * depth;
+    const Rows rows = some_rows(group, first, group_rows, depth);
+    RowSums sums;
+    loops.sum_rows(rows, sums);
+    float *step = const_cast<float *>(view.step) + panel * kPanelRows;
+    for (int64_t i = 0; i < rows.count; ++i) {
+      if (!(sums.absolute[i] <= kMaxRow)) return false;
+      const double for_weight = sums.largest[i] / kMaxWeight;
+      const double for_chunk = sums.largest_chunk[i] / kMaxChunk;
+      step[i] = round_up_to_float(for_weight > for_chunk ? for_weight : for_chunk);
+      const_cast<float *>(view.row_sum)[panel * kPanelRows + i] = static_cast<float>(sums.plain[i]);
       if (bias != nullptr) {
-        if (!std::isfinite(bias[i])) return false;
-        const_cast<float *>(view.bias)[lane] = bias[i];
+        if (!std::isfinite(bias[first + i])) return false;
+        const_cast<float *>(view.bias)[panel * kPanelRows + i] = bias[first + i];
       }
-      quantize_row(row, depth, step,
-                   const_cast<int16_t *>(view.weights) + panel * kPanelRows * view.padded_depth +
-                       2 * (i % kPanelRows),
-                   2 * kPanelRows);
     }
+    loops.quantize_rows(
+        rows, step, const_cast<int16_t *>(view.weights) + panel * kPanelRows * view.padded_depth);
   }
   return true;
 }
@@ -292,6 +250,10 @@ bh_status bh_lay_out_head(const bh_head_weights *weights, bh_head *head) {
       reinterpret_cast<uintptr_t>(head) % bitheads::kHeadAlignment != 0) {
     return BH_INVALID_ARGUMENT;
   }
+  const bitheads::KernelTable *kernels;
+  const bh_status status = bitheads::find_kernels(weights->level, &kernels);
+  if (status != BH_OK) return status;
+  const bitheads::LayOutLoops &loops = *kernels->lay_out;
   const bitheads::DefaultFloatingPoint scope;
   const bitheads::Sizes sizes = bitheads::sizes_of(*weights);
   const int64_t bytes = bitheads::laid_out_bytes(sizes);
@@ -299,17 +261,17 @@ bh_status bh_lay_out_head(const bh_head_weights *weights, bh_head *head) {
   bitheads::Parts parts(head);
   const bitheads::HeadView view = bitheads::view_parts(parts, sizes);
   if (weights->position_pooling == BH_ATTENTION) {
-    if (!bitheads::lay_out_queries(*weights, view) ||
+    if (!bitheads::lay_out_queries(*weights, loops, view) ||
         !bitheads::lay_out_matrix(weights->value, nullptr, weights->attention_heads,
-                                  weights->dim / weights->attention_heads, weights->dim,
+                                  weights->dim / weights->attention_heads, weights->dim, loops,
                                   view.value)) {
       return BH_INVALID_ARGUMENT;
     }
   }
   if (!bitheads::lay_out_matrix(weights->dense, weights->dense_bias, 1, weights->inner,
-                                weights->dim, view.dense) ||
+                                weights->dim, loops, view.dense) ||
       !bitheads::lay_out_matrix(weights->output, weights->output_bias, 1, weights->classes,
-                                weights->inner, view.output)) {
+                                weights->inner, loops, view.output)) {
     return BH_INVALID_ARGUMENT;
   }
   // Last: a block that was refused half way is no head.
@@ -317,6 +279,19 @@ bh_status bh_lay_out_head(const bh_head_weights *weights, bh_head *head) {
            weights->quantization, weights->position_pooling,
            weights->dim,          weights->attention_heads,
            weights->inner,        weights->classes};
+  return BH_OK;
+}
+
+bh_status bh_floats_of_halves(const uint16_t *halves, int64_t count, float *floats,
+                              bh_level level) {
+  if (count < 0 || (count > 0 && (halves == nullptr || floats == nullptr))) {
+    return BH_INVALID_ARGUMENT;
+  }
+  const bitheads::KernelTable *kernels;
+  const bh_status status = bitheads::find_kernels(level, &kernels);
+  if (status != BH_OK) return status;
+  const bitheads::DefaultFloatingPoint scope;
+  kernels->lay_out->floats_of_halves(halves, count, floats);
   return BH_OK;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from engine import (
     SpecMismatchError,
     UnknownTaskError,
 )
+from engine import engine as engine_module
+from engine.bundle import read_manifest
 from engine.head_file import METADATA_KEY, FoldedHead, read_head, write_head
 from engine.heads import lay_out
 
@@ -317,3 +320,55 @@ class TestInAnEngine:
         (own_bundle / "heads" / "bad.safetensors").write_bytes(b"x")
         with pytest.raises(HeadError, match=r"bad\.safetensors"):
             Engine.load(own_bundle, backend="onnxruntime")
+
+    def test_many_heads_of_a_bundle_are_as_if_added_one_by_one(
+        self, own_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spec = read_manifest(own_bundle).spec
+        folder = own_bundle / "heads"
+        names = [f"task-{i:02}" for i in range(30)]
+        for name in names:
+            write_head(random_head(spec, name), folder / f"{name}.safetensors", dtype="float16")
+        with Engine.load(own_bundle, backend="onnxruntime", threads=1) as engine:
+            assert list(engine.tasks) == names
+            expected = engine.predict(["text"])
+        read = engine_module.read_head
+
+        def read_late(path: Path) -> FoldedHead:  # the first heads are done last
+            time.sleep(0.02 if path.stem < "task-04" else 0)
+            return read(path)
+
+        monkeypatch.setattr(engine_module, "read_head", read_late)
+        with Engine.load(own_bundle, backend="onnxruntime", threads=4) as engine:
+            assert list(engine.tasks) == names
+            for name, prediction in engine.predict(["text"]).items():
+                assert np.array_equal(prediction.logits, expected[name].logits)
+
+    @pytest.mark.parametrize("threads", [1, 4])
+    def test_the_first_of_many_errors_in_a_bundle_is_the_one_raised(
+        self, own_bundle: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+    ) -> None:
+        spec = read_manifest(own_bundle).spec
+        folder = own_bundle / "heads"
+        for i in range(40):
+            write_head(random_head(spec, f"task-{i:02}"), folder / f"{i:02}.safetensors")
+        (folder / "03.safetensors").write_bytes(b"x")
+        other = replace(spec, weights_sha256="f" * 64)
+        write_head(random_head(other, "task-02"), folder / "02.safetensors", force=True)
+        write_head(random_head(spec, "task-00"), folder / "01.safetensors", force=True)
+        read = engine_module.read_head
+
+        def read_late(path: Path) -> FoldedHead:
+            time.sleep(0.05 if path.stem < "02" else 0)
+            return read(path)
+
+        monkeypatch.setattr(engine_module, "read_head", read_late)
+        for name, error, message in (
+            ("01", HeadError, r"01\.safetensors: task 'task-00' is loaded already"),
+            ("02", SpecMismatchError, r"02\.safetensors: got feature spec"),
+            ("03", HeadError, r"03\.safetensors: cannot be read"),
+        ):
+            with pytest.raises(error, match=message):
+                Engine.load(own_bundle, backend="onnxruntime", threads=threads)
+            (folder / f"{name}.safetensors").unlink()
+        assert len(Engine.load(own_bundle, backend="onnxruntime").tasks) == 37

@@ -96,6 +96,7 @@ typedef struct bh_head_weights {
   const float *dense_bias;  /* [inner] */
   const float *output;      /* [classes, inner] */
   const float *output_bias; /* [classes] */
+  bh_level level;           /* BH_LEVEL_ACTIVE but in tests and benchmarks */
 } bh_head_weights;
 
 /* A head as bh_predict_heads reads it: one block of memory without pointers, which may be copied.
@@ -143,6 +144,9 @@ int64_t bh_head_bytes(const bh_head_weights *weights);
 /* Writes the laid out head to `head`, bh_head_bytes at a multiple of 64. BH_INVALID_ARGUMENT also
  * for weights that are not finite or have a row of more than 1e30. */
 bh_status bh_lay_out_head(const bh_head_weights *weights, bh_head *head);
+
+/* The weights of a head file as bh_lay_out_head wants them: `count` float16 numbers as float32. */
+bh_status bh_floats_of_halves(const uint16_t *halves, int64_t count, float *floats, bh_level level);
 
 /* The sizes of a laid out head, its pointers null; BH_INVALID_ARGUMENT for memory that holds none.
  * Reads the first 64 bytes. */
