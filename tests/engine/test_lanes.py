@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,9 @@ from engine.lanes import Lanes
 from engine.sessions import EncoderSession, open_lanes
 from engine.types import PlacedBatch, Stats, TokenBatch
 
+two_cores = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="OpenVINO has no lanes on one processor core"
+)
 TEXTS = [" ".join(["word"] * (1 + i % 40)) + f" {i}" for i in range(200)]
 BUDGET = 64
 """Tokens of a batch: of so many texts, far more batches than open lanes."""
@@ -57,6 +61,7 @@ def two_lanes() -> Lanes:
     return Lanes(sessions)
 
 
+@two_cores
 def test_a_call_of_many_batches_runs_in_lanes_to_the_same_codes(tiny_bundle: Path) -> None:
     with (
         Engine.load(tiny_bundle, "openvino", threads=1, precision="fp32") as alone,
@@ -75,6 +80,7 @@ def test_a_call_of_many_batches_runs_in_lanes_to_the_same_codes(tiny_bundle: Pat
             assert getattr(got.stats, name) == getattr(expected.stats, name)
 
 
+@two_cores
 def test_few_batches_open_no_lanes_but_use_those_there_are(tiny_bundle: Path) -> None:
     with Engine.load(tiny_bundle, "openvino", threads=2, precision="fp32") as engine:
         few = engine.encode(TEXTS[:8], max_batch_tokens=BUDGET)
@@ -105,6 +111,7 @@ def test_no_lanes(tiny_bundle: Path, backend: str, monkeypatch: pytest.MonkeyPat
         assert lanes is None or len(lanes) == 0
 
 
+@two_cores
 def test_lanes_share_one_compiled_graph(engine: Engine, tiny_bundle: Path) -> None:
     lanes = open_lanes(
         tiny_bundle / "encoder.onnx", engine.manifest.output_names, "openvino", "fp32", threads=2
