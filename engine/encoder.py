@@ -224,9 +224,7 @@ def open_encoder(
             f"--encoder {manifest.spec.encoder} --output {folder} --force"
         )
     cache = make_cache_folder(f"openvino/{graph_sha256(manifest.artifacts, name)}")
-    session = open_session(
-        folder / name, manifest.output_names, backend, precision, threads, cache
-    )
+    session = open_session(folder / name, manifest.output_names, backend, precision, threads, cache)
     return CpuEncoder(session, manifest.spec, calibration, threads)
 
 

@@ -241,7 +241,6 @@ print(type(telemetry).__name__, logging.getLoggerClass().__name__)
     assert list(tmp_path.iterdir()) == []
 
 
-
 def test_the_logger_class_of_others_is_kept() -> None:
     int8._import_nncf()
     assert logging.getLoggerClass() is logging.Logger
