@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BUNDLE := bundles/all-MiniLM-L6-v2
+INT8_BUNDLE := bundles/int8/all-MiniLM-L6-v2
 DEVICE_CODE := engine/device/bitheads.fatbin
 # Options of `python -m benchmarks gpu` in `make test-gpu`, such as --roberta-large or --quick.
 GPU_BENCHMARK ?=
@@ -60,15 +61,15 @@ test-gpu: $(VENV)/.gpu $(DEVICE_CODE) $(BUNDLE)/bundle.json ## on a machine with
 	BITHEADS_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu tests/gpu
 	$(RUN) -m benchmarks gpu $(GPU_BENCHMARK)
 
-bench: $(VENV)/.bench $(BUNDLE)/bundle.json ## the benchmarks that need no data of yours
+bench: $(VENV)/.bench $(BUNDLE)/bundle.json $(INT8_BUNDLE)/bundle.json ## the benchmarks that need no data of yours
 	$(RUN) -m benchmarks pack
-	$(RUN) -m benchmarks parity
+	$(RUN) -m benchmarks parity --bundle $(INT8_BUNDLE)
 	$(RUN) -m benchmarks heads
 	$(RUN) -m benchmarks tasks
 	$(RUN) -m benchmarks storage
 	$(RUN) -m benchmarks latency
 	$(RUN) -m benchmarks memory
-	$(RUN) -m benchmarks encoder
+	$(RUN) -m benchmarks encoder --bundle $(INT8_BUNDLE)
 
 format: $(VENV)/.dev ## rewrite sources in the house format
 	$(RUN) -m ruff format .
@@ -80,6 +81,9 @@ clean: ## forget everything that was made
 
 $(BUNDLE)/bundle.json: | $(VENV)/.demo
 	$(RUN) -m export.build --precision fp16 --output $(BUNDLE)
+
+$(INT8_BUNDLE)/bundle.json: | $(VENV)/.bench
+	$(RUN) -m export.build --precision int8 --output $(INT8_BUNDLE)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

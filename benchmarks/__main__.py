@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument(
         "--update", action="store_true", help="keep what is stored of other tasks and features"
     )
+    accuracy.add_argument(
+        "--shipped",
+        action="store_true",
+        help="train nothing: only the shipped heads on codes of every precision, int8 too",
+    )
     accuracy.add_argument("--write-heads", type=Path, help="where the sign heads go")
 
     heads = routines.add_parser(

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from benchmarks import record
+from benchmarks import precision_accuracy, record
 from engine import Engine
 from engine.errors import InputError
 from engine.types import LayerPooling, PositionPooling, Quantization, Text
@@ -56,8 +56,18 @@ def run(options: argparse.Namespace) -> None:
     _check_data(options.data)
     tasks = {task: TASKS[task] for task in options.tasks or TASKS}
     with tempfile.TemporaryDirectory() as scratch:
+        if options.shipped:
+            _write_precisions(
+                precision_accuracy.shipped(
+                    options.encoder, options.data, tasks, Path(scratch), _say
+                )
+            )
+            return
         variants = _variants(options.encoder, options.features or FEATURES, Path(scratch))
         result: dict[str, Any] = record.read("accuracy")["result"] if options.update else {}
+        precisions: dict[str, Any] = {}
+        if "signs" in variants:
+            engines = precision_accuracy.engines(Path(scratch) / "bundle-signs")
         for task, folder in tasks.items():
             files = {
                 name: options.data / folder / f"{name}.tsv" for name in ("train", "dev", "test")
@@ -77,12 +87,14 @@ def run(options: argparse.Namespace) -> None:
                 trained = train_head(engine, config, fit_config, _say)
                 result[task][name] = _rounded(trained.head.metrics)
                 if name == "signs":
-                    texts = read_tsv(files["test"]).texts
+                    test = read_tsv(files["test"])
+                    texts = test.texts
                     spread = texts[:: max(1, len(texts) // CHECKED_TEXTS)][:CHECKED_TEXTS]
-                    engines = [
-                        Engine.load(Path(scratch) / f"bundle-{name}", precision="fp32"),
-                        engine,
-                    ]
+                    for each in engines:
+                        each.add_head(output)
+                    precisions[task] = precision_accuracy.by_precision(engines, task, test)
+                    for each in engines:
+                        each.remove_head(task)
                     result[task]["end_to_end"] = end_to_end(
                         options.encoder, engines, output, trained.module, spread
                     )
@@ -91,7 +103,13 @@ def run(options: argparse.Namespace) -> None:
                         options.write_heads.mkdir(parents=True, exist_ok=True)
                         shutil.copyfile(output, options.write_heads / output.name)
                         result[task]["head_bytes"] = output.stat().st_size
+    if precisions:
+        _write_precisions(precisions)
     record.write("accuracy", "python -m benchmarks accuracy --data DIR", result)
+
+
+def _write_precisions(result: dict[str, Any]) -> None:
+    record.write("accuracy_by_precision", precision_accuracy.COMMAND, result)
 
 
 def _variants(
@@ -100,7 +118,7 @@ def _variants(
     attention = FitConfig()
     mean = FitConfig(position_pooling=PositionPooling.MEAN)
     configs = {
-        "signs": (BuildConfig(encoder), attention),
+        "signs": (BuildConfig(encoder, precision=precision_accuracy.build_precision()), attention),
         "float16": (BuildConfig(encoder, quantization=Quantization.FLOAT16), attention),
         "last_layer_mean": (
             BuildConfig(

@@ -1,4 +1,4 @@
-"""What the README says about latency and memory on a CPU."""
+"""What the README says about latency, memory and precisions on a CPU."""
 
 from __future__ import annotations
 
@@ -48,4 +48,20 @@ def memory(stored: dict[str, Any]) -> str:
         f"Texts of mixed lengths ({result['data']}), {backend}, {result['threads']} threads, a "
         "process each; its texts and the codes of a call are part of the peak.",
     ]
+    return "\n".join([*rows, source(stored)])
+
+
+def accuracy_by_precision(stored: dict[str, Any]) -> str:
+    """Test accuracy of the shipped heads, and what the last precision costs on average."""
+    result = stored["result"]
+    names = [name for name in next(iter(result.values())) if name != "texts"]
+    rows = [
+        "| task | texts | " + " | ".join(names) + " |",
+        "|---|---:|" + "---:|" * len(names),
+    ]
+    for task, found in result.items():
+        cells = " | ".join(f"{100 * found[name]:.1f}" for name in names)
+        rows.append(f"| {task} | {found['texts']:,} | {cells} |")
+    means = [100 * sum(found[name] for found in result.values()) / len(result) for name in names]
+    rows.append("| **mean** | | " + " | ".join(f"**{mean:.2f}**" for mean in means) + " |")
     return "\n".join([*rows, source(stored)])

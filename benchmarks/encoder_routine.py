@@ -52,13 +52,14 @@ def run(options: argparse.Namespace) -> None:
     if unknown:
         raise InputError(f"--shapes: got {unknown[0]!r}, expected some of {[*SEEDED]}.")
     shapes = {} if options.shapes is None else {n: SEEDED[n] for n in options.shapes or SEEDED}
-    spec = bundle.read_manifest(options.bundle).spec
+    manifest = bundle.read_manifest(options.bundle)
+    spec = manifest.spec
     if spec.quantization is not Quantization.SIGN or spec.calibration_sha256 is not None:
         raise InputError(
             f"--bundle {options.bundle}: its codes are not signs about zero, which is what others' "
             "are compared as."
         )
-    everyone = contenders.chosen(options.only)
+    everyone = contenders.chosen(options.only, manifest.has_int8)
     encoders = {spec.encoder: _of_bundle(options, everyone)}
     for name, shape in shapes.items():
         _say(f"{name}: exporting")

@@ -11,7 +11,8 @@ def source(stored: dict[str, Any], how: str | None = None) -> str:
     Args:
         how: on what, if not on the machine that stored them.
     """
-    on = f"{stored['cores']} cores of {stored['cpu']}" if how is None else how
+    cores = f"{stored['cores']} core{'s' if stored['cores'] > 1 else ''}"
+    on = f"{cores} of {stored['cpu']}" if how is None else how
     return (
         f"\n`{stored['command']}`, {stored['date']}, {on}, "
         f"[stored result](benchmarks/results/{stored['name']}.json)."

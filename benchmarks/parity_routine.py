@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     calibration = bundle.read_calibration(options.bundle, manifest.spec)
     sessions: dict[str, Any] = {
         f"{backend} {precision}": compare_session(
-            options.bundle / bundle.GRAPH,
+            options.bundle,
             layers,
             backend,
             precision,
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
             calibration,
             manifest.spec.layer_weights,
         )
-        for backend, precision in available_sessions()
+        for backend, precision in available_sessions(manifest.has_int8)
     }
     result = {
         "encoder": encoder.name,

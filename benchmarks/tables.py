@@ -160,6 +160,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "headline": ("accuracy", _headline),
     "accuracy": ("accuracy", _accuracy),
     "parity": ("parity", _parity),
+    "precision": ("accuracy_by_precision", cpu_tables.accuracy_by_precision),
     "pack": ("pack", _pack),
     "heads": ("heads", heads_tables.measured),
     "encoder": ("encoder", encoder_tables.measured),

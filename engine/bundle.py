@@ -2,6 +2,7 @@
 
     bundle.json              this module's manifest
     encoder.onnx             the graph, one output `hidden_{i}` a layer
+    encoder_int8.xml, .bin   the same graph in int8, as OpenVINO IR; only if it was asked for
     tokenizer.json           the encoder's tokenizer
     calibration.safetensors  per-feature constants, only for specs that have them
     heads/<task>.safetensors task heads, added and removed at any time (engine.head_file)
@@ -30,6 +31,8 @@ from engine.types import Calibration, FeatureSpec
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
 GRAPH = "encoder.onnx"
+INT8_GRAPH = "encoder_int8.xml"
+INT8_WEIGHTS = "encoder_int8.bin"
 TOKENIZER = "tokenizer.json"
 CALIBRATION = "calibration.safetensors"
 HEADS = "heads"
@@ -61,7 +64,7 @@ class EncoderInfo:
         attention_heads: of the encoder; task heads use as many by default.
         max_length: most tokens a text may have; longer texts are cut.
         pad_id: token id of the padding.
-        precision: the graph's floating-point type, "fp16" or "fp32".
+        precision: the floating-point type of encoder.onnx, "fp16" or "fp32".
     """
 
     model_type: str
@@ -91,6 +94,11 @@ class Manifest:
     def output_names(self) -> list[str]:
         """The graph's outputs, ascending."""
         return [f"hidden_{layer}" for layer in self.spec.layers]
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether the graph is there in int8, too."""
+        return INT8_GRAPH in self.artifacts and INT8_WEIGHTS in self.artifacts
 
     def dumps(self) -> str:
         content = {
@@ -144,6 +152,11 @@ def read_manifest(folder: Path) -> Manifest:
             f"{str(expected)[:12]}.... Export the bundle again."
         )
     return manifest
+
+
+def graph_file(precision: str) -> str:
+    """The file that a session of a precision reads."""
+    return INT8_GRAPH if precision == "int8" else GRAPH
 
 
 def _hash(content: Mapping[str, Any]) -> str:

@@ -240,7 +240,8 @@ def open_encoder(
         backend: a key of BACKENDS, one of DEVICE_BACKENDS, or "auto": a GPU's if there is one
             and it can be used, else a CPU's. A machine that looks as if it were meant to use its
             GPU, but cannot, gets one warning.
-        precision: "auto", or what the encoder must compute in: "fp32", "bf16" or "fp16".
+        precision: "auto", or what the encoder must compute in: "fp32", "bf16", "fp16", or "int8",
+            which only openvino has, and only of bundles that were built with it.
         threads: processor threads, None for all cores.
 
     Raises BackendError or PlanError for a backend that cannot be had.
@@ -256,9 +257,15 @@ def open_encoder(
             f"backend: got {backend!r}, expected 'auto' or one of "
             f"{sorted([*BACKENDS, *DEVICE_BACKENDS])}."
         )
-    graph = folder / bundle.GRAPH
-    cache = make_cache_folder(f"openvino/{graph_sha256(manifest.artifacts)}")
-    outputs = manifest.output_names
+    name = bundle.graph_file(precision)
+    if precision == "int8" and not manifest.has_int8:
+        raise BackendError(
+            f"precision: got 'int8', but bundle {folder} has no {name}. Build it with the options "
+            f"it was built with, and --precision int8: python -m export.build --precision int8 "
+            f"--encoder {manifest.spec.encoder} --output {folder} --force"
+        )
+    cache = make_cache_folder(f"openvino/{graph_sha256(manifest.artifacts, name)}")
+    graph, outputs = folder / name, manifest.output_names
     session = open_session(graph, outputs, backend, precision, threads, cache)
     lanes = None
     files = manifest.artifacts.items()
@@ -312,6 +319,11 @@ def _open_on_device(
     from engine.device.driver import Device
     from engine.device.encoder import DeviceEncoder
 
+    if precision == "int8":
+        raise BackendError(
+            f"precision: got 'int8' with backend {backend!r}, but only openvino computes in int8. "
+            "Pass backend='openvino', or precision='auto'."
+        )
     if precision not in ("auto", manifest.encoder.precision):
         raise BackendError(
             f"precision: got {precision!r}, but on a GPU the graph's own types are used: "

@@ -358,12 +358,16 @@ def max_rows(profiles: Sequence[Profile], seq: int) -> int:
     return max(p.max[0] for p in profiles if p.fits(1, seq))
 
 
-def graph_sha256(artifacts: Mapping[str, Artifact]) -> str:
+def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
     """The hash a plan is known by, from a manifest's artifacts: of the graph and its weights.
 
     Weights of a large graph are a file of their own, and two graphs may differ in nothing else.
+
+    Args:
+        graph: the graph's file; one in int8 always has its weights in a file of its own.
     """
-    hashes = [artifacts[name].sha256 for name in sorted(artifacts) if name.startswith(GRAPH)]
+    files = (graph, f"{graph}.data", str(Path(graph).with_suffix(".bin")))
+    hashes = [artifacts[name].sha256 for name in sorted(files) if name in artifacts]
     if len(hashes) == 1:
         return hashes[0]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

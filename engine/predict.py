@@ -218,7 +218,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{', '.join(BACKENDS)}; on a GPU {', '.join(DEVICE_BACKENDS)}; auto takes the first "
         "that works, a GPU's before a CPU's (default: %(default)s)",
     )
-    add("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    add(
+        "--precision",
+        default="auto",
+        help="auto, fp32, bf16, fp16, or int8: the fastest on a CPU, of bundles that were built "
+        "with it (default: %(default)s)",
+    )
     add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
     add(
         "--max-batch-tokens",

@@ -11,11 +11,13 @@ from pathlib import Path
 from engine.command_line import exit_code
 from engine.types import LayerPooling, Order, Quantization
 from export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
+from export.int8 import require_nncf
 from export.plan_config import add_plan_options, plan_config
 
 EPILOG = """\
 examples:
   python -m export.build --precision fp16
+  python -m export.build --precision int8 --calibration texts.txt
   python -m export.build --encoder roberta-large --layers 16 --output bundles/roberta
   python -m export.build --thresholds mean --output bundles/centred
   python -m export.build --precision fp16 --plan tensorrt-rtx --plan-capabilities 8.6,12.0
@@ -38,6 +40,8 @@ def _run(options: argparse.Namespace) -> None:
 
     config = BuildConfig(plan=plan_config(arguments), **arguments)
     config.check_output()
+    if config.precision == "int8":
+        require_nncf()
     say("starting torch and transformers")
     from export.make_bundle import make_bundle  # takes seconds: after the options are checked
 
@@ -65,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=PRECISIONS,
         default="fp16",
-        help="floating-point type of the graph; fp16 halves its size (default: %(default)s)",
+        help="floating-point type of the graph; fp16 halves its size. int8: fp16, and beside it the "
+        "graph in int8 for CPUs, calibrated on the texts of --calibration (default: %(default)s)",
     )
     add(
         "--layers",
@@ -113,13 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         "--min-sign-agreement",
         type=float,
         help="fail below this share of signs equal to torch's (default: 0.999 in fp32, 0.997 in "
-        "bf16)",
+        "bf16, 0.965 in int8)",
     )
     add(
         "--max-relative-error",
         type=float,
         help="fail above this distance from torch, for uint8 and float16 codes (default: 0.01 in "
-        "fp32, 0.03 in bf16)",
+        "fp32, 0.03 in bf16, 0.12 in int8)",
     )
     add("--heads", type=Path, metavar="DIR", help="head files to copy into the bundle")
     add("--output", type=Path, metavar="DIR", help="the bundle (default: bundles/<encoder>)")

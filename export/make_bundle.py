@@ -27,6 +27,7 @@ from export.calibrate import calibrate
 from export.config import BuildConfig, choose_layers
 from export.encoder import HiddenStates, load_encoder
 from export.errors import ExportError
+from export.int8 import quantize_graph, require_nncf
 from export.onnx_graph import export_graph
 from export.parity import available_sessions, compare_session, failures
 from export.plan import build_plan, resolve_plan
@@ -36,6 +37,7 @@ Say = Callable[[str], None]
 MIN_LENGTH = 5
 """A pair takes up to four tokens of the tokenizer's own; below them it is not cut at all."""
 VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "tokenizers")
+VERSIONED_INT8 = ("nncf", "openvino")
 
 
 def make_bundle(config: BuildConfig, say: Say = lambda message: None) -> bundle.Manifest:
@@ -51,6 +53,8 @@ def make_bundle(config: BuildConfig, say: Say = lambda message: None) -> bundle.
     source model is too low; other BitheadsErrors for unsound inputs.
     """
     config.check_output()
+    if config.precision == "int8":
+        require_nncf()
     config = replace(config, plan=resolve_plan(config.plan, say))
     output = config.output_folder
     with _aside(output) as folder:
@@ -106,12 +110,15 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
 
     say(
         f"exporting layers {layers[0]} to {layers[-1]} of {encoder.num_layers} in "
-        f"{config.precision}"
+        f"{config.graph_precision}"
     )
     graph = folder / bundle.GRAPH
-    written += export_graph(encoder, layers, config.precision, graph)
+    written += export_graph(encoder, layers, config.graph_precision, graph)
+    if config.precision == "int8":
+        say(f"quantizing to int8 on {len(texts)} texts in {len(batches)} batches")
+        written += quantize_graph(graph, batches, folder, say)
 
-    parity = _compare(graph, config, layers, batches, expected, calibration, say)
+    parity = _compare(folder, config, layers, batches, expected, calibration, say)
     parity["texts"] = len(texts)
     parity["tokens"] = len(columns[0])
     copied = _copy_heads(config, spec, folder / bundle.HEADS)
@@ -124,16 +131,16 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
             attention_heads=encoder.attention_heads,
             max_length=max_length,
             pad_id=encoder.pad_id,
-            precision=config.precision,
+            precision=config.graph_precision,
         ),
         artifacts={path.name: bundle.Artifact.of(path) for path in written},
-        versions=_versions(),
+        versions=_versions(config),
         parity=parity,
     )
 
 
 def _compare(
-    graph: Path,
+    folder: Path,
     config: BuildConfig,
     layers: tuple[int, ...],
     batches: Sequence[TokenBatch],
@@ -142,9 +149,9 @@ def _compare(
     say: Say,
 ) -> dict[str, Any]:
     report: dict[str, Any] = {"sessions": {}}
-    for backend, precision in available_sessions():
+    for backend, precision in available_sessions(int8=config.precision == "int8"):
         result = compare_session(
-            graph, layers, backend, precision, batches, expected, calibration, config.layer_weights
+            folder, layers, backend, precision, batches, expected, calibration, config.layer_weights
         )
         report["sessions"][f"{backend} {precision}"] = result
         pooled = result["pooled"]
@@ -160,8 +167,8 @@ def _compare(
     if found := failures(report, config):
         raise ExportError(
             "the graph does not match its source:\n  " + "\n  ".join(found) + "\nNothing was "
-            "written. Try --precision fp32, or if you accept this, --min-sign-agreement (signs) or "
-            "--max-relative-error (uint8, float16)."
+            "written. Try --precision fp32 (for int8: fp16, or more --calibration texts), or if you "
+            "accept this, --min-sign-agreement (signs) or --max-relative-error (uint8, float16)."
         )
     return report
 
@@ -190,8 +197,9 @@ def _write_calibration(folder: Path, calibration: Calibration) -> Path:
     return path
 
 
-def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in VERSIONED}
+def _versions(config: BuildConfig) -> dict[str, str]:
+    names = VERSIONED + (VERSIONED_INT8 if config.precision == "int8" else ())
+    found = {name: version(name) for name in names}
     return {"bitheads": engine.__version__, "python": platform.python_version(), **found}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.bundle import graph_file
 from engine.sessions import BACKENDS, is_installed, open_session, supports_bf16
 from engine.types import Calibration, Quantization, TokenBatch
 from export.calibrate import pool_layers
@@ -75,19 +76,25 @@ class Comparison:
         }
 
 
-def available_sessions() -> list[tuple[str, str]]:
-    """(backend, precision) of every session this machine can open."""
+def available_sessions(int8: bool = False) -> list[tuple[str, str]]:
+    """(backend, precision) of every session this machine can open.
+
+    Args:
+        int8: whether the graph is there in int8, too.
+    """
     found = []
     for backend in BACKENDS:
         if is_installed(backend):
             found.append((backend, "fp32"))
             if supports_bf16(backend):
                 found.append((backend, "bf16"))
+            if int8 and backend == "openvino":
+                found.append((backend, "int8"))
     return found
 
 
 def compare_session(
-    graph: Path,
+    folder: Path,
     layers: Sequence[int],
     backend: str,
     precision: str,
@@ -99,6 +106,7 @@ def compare_session(
     """One session's hidden states against the source model's.
 
     Args:
+        folder: where the graph is, as in a bundle.
         expected: for each batch and layer, float32 [tokens, dim], from the source model.
 
     Returns the session's part of the parity report: each layer and the layer pooling, with max
@@ -106,7 +114,7 @@ def compare_session(
     its signs are taken against the spec's thresholds.
     """
     names = [f"hidden_{layer}" for layer in layers]
-    session = open_session(graph, names, backend, precision)
+    session = open_session(folder / graph_file(precision), names, backend, precision)
     by_layer = [Comparison() for _ in layers]
     pooled = Comparison()
     thresholds: NDArray[np.float32] | float = 0.0

@@ -34,12 +34,15 @@ class Contender:
     options: dict[str, str] = field(default_factory=dict)
 
 
-def chosen(only: Sequence[str] | None) -> list[Contender]:
+def chosen(only: Sequence[str] | None, int8: bool = False) -> list[Contender]:
     """Ours, and of the others those whose names begin as one of `only` says; None is all.
+
+    Args:
+        int8: whether the bundle has its graph in int8, too.
 
     Raises InputError for a beginning that no name has.
     """
-    everyone = all_contenders()
+    everyone = all_contenders(int8)
     if only is None:
         return everyone
     for beginning in only:
@@ -49,13 +52,16 @@ def chosen(only: Sequence[str] | None) -> list[Contender]:
     return [c for c in everyone if c.role == OURS or c.name.startswith(tuple(only))]
 
 
-def all_contenders() -> list[Contender]:
+def all_contenders(int8: bool = False) -> list[Contender]:
     """All of them; those whose package is missing say so when they start."""
     precisions = ["fp32", *(["bf16"] if supports_bf16("openvino") else [])]
     return [
         *(
-            Contender(f"bitheads, {backend} {p}", "ours", OURS, p, True, {"backend": backend})
-            for backend, p in available_sessions()
+            # Bundles of seeded encoders have no int8: it would calibrate on what means nothing.
+            Contender(
+                f"bitheads, {backend} {p}", "ours", OURS, p, p != "int8", {"backend": backend}
+            )
+            for backend, p in available_sessions(int8)
         ),
         Contender(REFERENCE, "transformers", PEER, "fp32", True),
         *(

@@ -18,7 +18,7 @@ BACKENDS = {
 }
 """Backend -> (the distribution it needs, what to type to get it), fastest on a CPU first."""
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
 class EncoderSession(Protocol):
@@ -26,7 +26,7 @@ class EncoderSession(Protocol):
 
     Attributes:
         backend: its key in BACKENDS.
-        precision: what it computes in, such as "fp32" or "bf16".
+        precision: what it computes in, such as "fp32", "bf16" or "int8".
     """
 
     backend: str
@@ -48,13 +48,14 @@ def open_session(
     threads: int | None = None,
     cache: Path | None = None,
 ) -> EncoderSession:
-    """Loads an ONNX graph into a backend.
+    """Loads a graph into a backend.
 
     Args:
-        graph: the bundle's ONNX file.
+        graph: the bundle's ONNX file, or for "int8" its IR; see engine.bundle.graph_file.
         output_names: the hidden states to return, in this order.
         backend: a key of BACKENDS, or "auto": the first that is installed.
-        precision: "auto" (the fastest the processor is made for), "fp32" or "bf16".
+        precision: "auto" (the fastest floating-point type the processor is made for), "fp32",
+            "bf16", or "int8", which only openvino has.
         threads: processor threads, None for all cores.
         cache: a folder for this very graph, compiled; None to compile it every time.
 
@@ -64,6 +65,8 @@ def open_session(
         raise BackendError(f"precision: got {precision!r}, expected one of {list(PRECISIONS)}.")
     if threads is not None and threads < 1:
         raise BackendError(f"threads: got {threads}, expected at least 1, or None for all cores.")
+    if backend == "auto" and precision == "int8":
+        backend = "openvino"
     if backend == "auto":
         backend = next((name for name in BACKENDS if is_installed(name)), "")
         if not backend:

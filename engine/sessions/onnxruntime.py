@@ -29,9 +29,9 @@ class Session:
         cache: Path | None = None,
     ) -> None:
         """cache: not used, a graph is loaded as it is."""
-        if precision == "bf16":
+        if precision not in ("auto", "fp32"):
             raise BackendError(
-                "precision: got 'bf16', but onnxruntime computes in fp32 on CPUs. "
+                f"precision: got {precision!r}, but onnxruntime computes in fp32 on CPUs. "
                 "Pass precision='auto', or backend='openvino'."
             )
         options = onnxruntime.SessionOptions()

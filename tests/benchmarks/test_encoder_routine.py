@@ -135,9 +135,13 @@ def test_the_best_of_the_others() -> None:
 
 
 def test_who_takes_part() -> None:
-    names = [c.name for c in contenders.all_contenders()]
+    names = [c.name for c in contenders.all_contenders(int8=True)]
     assert len(names) == len({*names})
     assert {c.kind for c in contenders.all_contenders()} == {*KINDS}
+    ours = "bitheads, openvino int8"
+    assert ours in names
+    assert ours not in [c.name for c in contenders.all_contenders()]
+    assert not next(c for c in contenders.all_contenders(int8=True) if c.name == ours).seeded
     found = contenders.chosen(["transf", "matmul"])
     assert {c.role for c in found} == {"ours", "peer", "peak"}
     assert [c.name for c in found if c.role == "peer"] == ["transformers"]

@@ -198,8 +198,8 @@ def test_auto_with_no_backend_says_what_to_type(
 
 
 def test_an_unknown_precision_is_an_error(tiny_bundle: Path) -> None:
-    with pytest.raises(BackendError, match=r"got 'int8', expected one of \['auto', 'fp32', 'bf16"):
-        Engine.load(tiny_bundle, precision="int8")
+    with pytest.raises(BackendError, match=r"got 'int4', expected one of \['auto', 'fp32', 'bf16"):
+        Engine.load(tiny_bundle, precision="int4")
 
 
 def test_onnxruntime_has_no_bf16(tiny_bundle: Path) -> None:

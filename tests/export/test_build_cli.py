@@ -140,7 +140,7 @@ def test_an_interrupt_is_code_130(
 @pytest.mark.parametrize(
     "options",
     [
-        ["--precision", "int8"],
+        ["--precision", "int4"],
         ["--quantization", "int4"],
         ["--layer-weights", "a,b"],
         ["--max-length", "x"],

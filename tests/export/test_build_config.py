@@ -66,7 +66,7 @@ def test_last_is_the_last_layer(layers: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "--precision: got 'int8'"),
+        ({"precision": "int4"}, "--precision: got 'int4'"),
         (
             {"order": Order.SIGN_THEN_VOTE, "quantization": Quantization.UINT8},
             "Only signs can vote",
