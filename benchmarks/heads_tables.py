@@ -45,6 +45,26 @@ def measured(stored: dict[str, Any]) -> str:
     return "\n".join([*rows, "", " ".join(sentences), source(stored)])
 
 
+def elsewhere(stored: dict[str, Any]) -> str:
+    """What the same measurements were on another machine, in a sentence."""
+    result = stored["result"]
+    level, cells = result["level"], result["cells"]
+
+    def span(codes: str, peer: str) -> str:
+        return _span(c["times_faster"][level][peer] for c in cells if c["codes"] == codes)
+
+    found = " and ".join(
+        f"{span(codes, 'torch_usual')} times as fast as torch's `MultiheadAttention` and "
+        f"{span(codes, 'torch_folded')} times as the folded form in torch on {name}"
+        for codes, name in (("sign", "signs"), ("uint8", "uint8 codes"))
+        if any(cell["codes"] == codes for cell in cells)
+    )
+    return (
+        f"How much faster depends on how well torch uses the processor. On another one, level "
+        f"`{level}`, before the latest changes, the heads were {found}.\n{source(stored)}"
+    )
+
+
 def _threads(result: dict[str, Any]) -> str:
     found = result["threads"]
     same = all(row["same_bits"] for row in found)
@@ -119,5 +139,5 @@ def _time(us: float) -> str:
 
 
 def _span(values: Any) -> str:
-    found = sorted(f"{value:.2f}" for value in values)
+    found = [f"{value:.2f}" for value in sorted(values)]
     return found[0] if found[0] == found[-1] else f"{found[0]} to {found[-1]}"

@@ -163,6 +163,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "precision": ("accuracy_by_precision", cpu_tables.accuracy_by_precision),
     "pack": ("pack", _pack),
     "heads": ("heads", heads_tables.measured),
+    "heads_elsewhere": ("heads_xeon", heads_tables.elsewhere),
     "encoder": ("encoder", encoder_tables.measured),
     "latency": ("latency", cpu_tables.latency),
     "memory": ("memory", cpu_tables.memory),

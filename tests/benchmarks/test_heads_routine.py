@@ -346,6 +346,17 @@ def test_the_table_of_a_made_up_result() -> None:
         assert line in shown, line
 
 
+def test_another_machine_in_a_sentence() -> None:
+    stored = made_up()
+    slower = stored["result"]["cells"][0]["times_faster"]["avx512_vnni"]
+    stored["result"]["cells"][0]["times_faster"]["avx512_vnni"] = {**slower, "torch_usual": 9.5}
+    shown = heads_tables.elsewhere(stored)
+    assert "9.50 to 102.00 times as fast as torch's `MultiheadAttention`" in shown
+    assert "4.12 times as the folded form in torch on signs" in shown
+    assert "uint8" not in shown
+    assert "2 cores of X" in shown
+
+
 def test_a_run_without_encoders_has_a_table() -> None:
     stored = made_up()
     del stored["result"]["encoders"], stored["result"]["costs"]
