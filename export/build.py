@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=PRECISIONS,
         default="fp16",
-        help="floating-point type of the graph; fp16 halves its size. int8: fp16, and beside it the "
-        "graph in int8 for CPUs, calibrated on the texts of --calibration (default: %(default)s)",
+        help="floating-point type of the graph; fp16 halves its size. int8: fp16, and beside it "
+        "the graph in int8 for CPUs, calibrated on the --calibration texts (default: %(default)s)",
     )
     add(
         "--layers",

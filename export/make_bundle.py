@@ -167,8 +167,8 @@ def _compare(
     if found := failures(report, config):
         raise ExportError(
             "the graph does not match its source:\n  " + "\n  ".join(found) + "\nNothing was "
-            "written. Try --precision fp32 (for int8: fp16, or more --calibration texts), or if you "
-            "accept this, --min-sign-agreement (signs) or --max-relative-error (uint8, float16)."
+            "written. Try --precision fp32 (for int8: fp16, or more --calibration texts), or if "
+            "you accept this, --min-sign-agreement (signs), --max-relative-error (uint8, float16)."
         )
     return report
 

@@ -92,11 +92,12 @@ def test_it_runs_without_bf16(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_bundle_without_it_says_how_to_make_it(tiny_bundle: Path) -> None:
+    encoder = read_manifest(tiny_bundle).spec.encoder
     with pytest.raises(BackendError) as error:
         Engine.load(tiny_bundle, precision="int8")
     assert "has no encoder_int8.xml" in str(error.value)
     assert str(error.value).endswith(
-        f"python -m export.build --precision int8 --encoder {read_manifest(tiny_bundle).spec.encoder} "
+        f"python -m export.build --precision int8 --encoder {encoder} "
         f"--output {tiny_bundle} --force"
     )
 
