@@ -221,8 +221,9 @@ class PlacedBatch:
 
 @dataclass(frozen=True)
 class Stats:
-    """What a call did and what it cost; seconds are wall time of each stage. Where batches ran at the
-    same time, each counts for its share of the machine.
+    """What a call did and what it cost; seconds are wall time of each stage.
+
+    Where batches ran at the same time, each counts for its share of the machine.
 
     Attributes:
         num_truncated: texts of which tokens were dropped.
