@@ -53,7 +53,7 @@ def elsewhere(stored: dict[str, Any]) -> str:
     def span(codes: str, peer: str) -> str:
         return _span(c["times_faster"][level][peer] for c in cells if c["codes"] == codes)
 
-    found = " and ".join(
+    found = "; ".join(
         f"{span(codes, 'torch_usual')} times as fast as torch's `MultiheadAttention` and "
         f"{span(codes, 'torch_folded')} times as the folded form in torch on {name}"
         for codes, name in (("sign", "signs"), ("uint8", "uint8 codes"))
