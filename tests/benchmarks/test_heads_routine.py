@@ -351,7 +351,7 @@ def test_another_machine_in_a_sentence() -> None:
     slower = stored["result"]["cells"][0]["times_faster"]["avx512_vnni"]
     stored["result"]["cells"][0]["times_faster"]["avx512_vnni"] = {**slower, "torch_usual": 9.5}
     shown = heads_tables.elsewhere(stored)
-    assert "9.50 to 102.00 times as fast as torch's `MultiheadAttention`" in shown
+    assert "9.50 to 101.60 times as fast as torch's `MultiheadAttention`" in shown
     assert "4.12 times as the folded form in torch on signs" in shown
     assert "uint8" not in shown
     assert "2 cores of X" in shown
