@@ -21,7 +21,7 @@ from engine import bundle, pack
 from engine.cache import make_cache_folder
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
-from engine.heads import CpuHead, Head, HeadThreads, load_head
+from engine.heads import CpuHead, Head, HeadThreads, count_cores, load_head
 from engine.lanes import Lanes
 from engine.plan import PLANS, graph_sha256
 from engine.sessions import BACKENDS, EncoderSession, open_lanes, open_session
@@ -270,7 +270,7 @@ def open_encoder(
     lanes = None
     files = manifest.artifacts.items()
     graph_bytes = sum(file.bytes for name, file in files if name.startswith(bundle.GRAPH))
-    if threads != 1 and graph_bytes <= MAX_LANES_GRAPH_BYTES:
+    if (threads or count_cores()) > 1 and graph_bytes <= MAX_LANES_GRAPH_BYTES:
         lanes = partial(open_lanes, graph, outputs, session.backend, precision, threads, cache)
     return CpuEncoder(session, manifest.spec, calibration, threads, lanes)
 
