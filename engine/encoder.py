@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import bundle, pack
+from engine import bundle, pack, tuning
 from engine.cache import make_cache_folder
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
@@ -26,6 +26,7 @@ from engine.lanes import Lanes
 from engine.plan import PLANS, graph_sha256
 from engine.sessions import BACKENDS, EncoderSession, open_lanes, open_session
 from engine.types import (
+    BatchRunner,
     Calibration,
     FeatureSpec,
     PackedFeatures,
@@ -79,6 +80,14 @@ class Encoder(Protocol[LoadedHead]):
             codes: uint8 [tokens, code_bytes], written in place.
 
         Raises BackendError if the encoder fails.
+        """
+
+    def open_runners(self) -> tuple[BatchRunner, list[BatchRunner]]:
+        """For who decides batch by batch what runs when, as a server does.
+
+        Returns the way to run one batch on all cores, and those that run at the same time, on a
+        share of the cores each; none if the encoder has no lanes. The one and the others are not
+        to be used at once. They raise as `encode`.
         """
 
     def load_head(self, head: FoldedHead) -> LoadedHead:
@@ -189,6 +198,12 @@ class CpuEncoder:
                 self._lanes = Lanes(self._open_lanes())
             return self._lanes if self._lanes is not None and len(self._lanes) > 1 else None
 
+    def open_runners(self) -> tuple[BatchRunner, list[BatchRunner]]:
+        with self._lock:
+            sessions = [] if self._open_lanes is None else self._open_lanes()
+        lanes: list[BatchRunner] = [partial(self._encode_batch, s) for s in sessions]
+        return partial(self._encode_batch, self._session), lanes if len(lanes) > 1 else []
+
     def load_head(self, head: FoldedHead) -> CpuHead:
         return load_head(head)
 
@@ -266,12 +281,22 @@ def open_encoder(
         )
     cache = make_cache_folder(f"openvino/{graph_sha256(manifest.artifacts, name)}")
     graph, outputs = folder / name, manifest.output_names
-    session = open_session(graph, outputs, backend, precision, threads, cache)
+
+    def open_way(way: tuning.Way) -> EncoderSession:
+        return open_session(graph, outputs, *way, threads, cache)
+
+    way = backend, precision
+    choices, times = tuning.ways(backend, precision), make_cache_folder("times")
+    if len(choices) > 1 and times is not None:
+        graph_hash, longest = graph_sha256(manifest.artifacts, name), manifest.encoder.max_length
+        way, session = tuning.open_fastest(choices, open_way, graph_hash, times, threads, longest)
+    else:
+        session = open_way(way)
     lanes = None
     files = manifest.artifacts.items()
     graph_bytes = sum(file.bytes for name, file in files if name.startswith(bundle.GRAPH))
     if (threads or count_cores()) > 1 and graph_bytes <= MAX_LANES_GRAPH_BYTES:
-        lanes = partial(open_lanes, graph, outputs, session.backend, precision, threads, cache)
+        lanes = partial(open_lanes, graph, outputs, session.backend, way[1], threads, cache)
     return CpuEncoder(session, manifest.spec, calibration, threads, lanes)
 
 

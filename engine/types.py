@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from functools import cached_property
 from operator import add
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -243,6 +243,10 @@ class Stats:
 
     def __add__(self, other: Stats) -> Stats:
         return Stats(*map(add, vars(self).values(), vars(other).values()))
+
+
+BatchRunner: TypeAlias = Callable[[PlacedBatch, NDArray[np.uint8]], Stats]
+"""Encodes one batch and packs its rows to their place in the codes, uint8 [tokens, code_bytes]."""
 
 
 @dataclass(frozen=True, eq=False)

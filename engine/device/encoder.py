@@ -26,6 +26,7 @@ from engine.device.heads import DeviceHeads, HeadGroup
 from engine.errors import BackendError, DeviceMemoryError
 from engine.head_file import FoldedHead
 from engine.types import (
+    BatchRunner,
     Calibration,
     FeatureSpec,
     PackedFeatures,
@@ -205,6 +206,13 @@ class DeviceEncoder:
             for out, answer in zip(logits, answers, strict=True):
                 out[slot.batch.texts] = answer
             yield slot.stats()
+
+    def open_runners(self) -> tuple[BatchRunner, list[BatchRunner]]:
+        """One: batches share the device by taking turns."""
+        return self._encode_one, []
+
+    def _encode_one(self, batch: PlacedBatch, codes: NDArray[np.uint8]) -> Stats:
+        return sum(self.encode([batch], codes), Stats())
 
     def load_head(self, head: FoldedHead) -> FoldedHead:
         """As it is: heads go to the device by groups, when they are first asked together."""
