@@ -91,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     cpu_options.add_encoder(encoder)
 
+    serve = routines.add_parser(
+        "serve", help="the server under load from another process, beside the bare engine"
+    )
+    cpu_options.add_serve(serve)
+
     routines.add_parser("roofline", help="predicted times on known GPUs; computed, needs no GPU")
 
     routines.add_parser(

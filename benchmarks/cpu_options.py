@@ -12,6 +12,8 @@ THREADS = 2
 MEMORY_TEXTS = 20_000
 LATENCY_CALLS = 500
 ENCODER_TEXTS = 700
+SEEDED_TEXTS = 200
+SERVE_SECONDS = 10.0
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +74,12 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     )
     add("--texts", type=int, default=ENCODER_TEXTS, help="(default: %(default)s)")
     add(
+        "--seeded-texts",
+        type=int,
+        default=SEEDED_TEXTS,
+        help="of those, for the larger encoders of --shapes (default: %(default)s)",
+    )
+    add(
         "--rounds",
         type=int,
         default=5,
@@ -97,6 +105,25 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="also encoders of these shapes with seeded weights, without names RoBERTa-base and "
         "RoBERTa-large; take minutes each",
+    )
+    _add_quick(parser)
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_engine(parser)
+    add(
+        "--seconds",
+        type=float,
+        default=SERVE_SECONDS,
+        help="of each load (default: %(default)s)",
+    )
+    add(
+        "--overload-minutes",
+        type=float,
+        default=0.0,
+        help="of twice what the server can do, to see that its memory stays as it is (default: "
+        "none)",
     )
     _add_quick(parser)
 

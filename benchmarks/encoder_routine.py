@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record, texts
-from benchmarks.cpu_options import ENCODER_TEXTS, THREADS
+from benchmarks.cpu_options import ENCODER_TEXTS, SEEDED_TEXTS, THREADS
 from benchmarks.encoders import contenders, measure, seeded
 from benchmarks.encoders.contenders import Contender
 from benchmarks.shapes import SEEDED, Shape
@@ -45,9 +45,10 @@ def run(options: argparse.Namespace) -> None:
 
     Raises BundleError, ExportError or InputError, before anything is measured, for what is missing.
     """
-    for name in ("threads", "texts", "rounds"):
+    for name in ("threads", "texts", "seeded_texts", "rounds"):
         if getattr(options, name) < 1:
-            raise InputError(f"--{name}: got {getattr(options, name)}, expected at least 1.")
+            option = name.replace("_", "-")
+            raise InputError(f"--{option}: got {getattr(options, name)}, expected at least 1.")
     unknown = [name for name in options.shapes or () if name not in SEEDED]
     if unknown:
         raise InputError(f"--shapes: got {unknown[0]!r}, expected some of {[*SEEDED]}.")
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
         _say(f"{name}: exporting")
         with tempfile.TemporaryDirectory() as folder:
             seeded.make_bundle(name, shape, options.bundle, Path(folder))
-            job = _job(options, Path(folder), None, shape)
+            job = _job(options, Path(folder), None, shape, options.seeded_texts)
             encoders[name] = measure.measure(job, [c for c in everyone if c.seeded], _say)
     result = {
         "quick": options.quick,
@@ -95,14 +96,15 @@ def _of_bundle(options: argparse.Namespace, everyone: list[Contender]) -> dict[s
         pooled_layers=len(manifest.spec.layers),
     )
     _say(manifest.spec.encoder)
-    job = _job(options, options.bundle, str(find_encoder(options.encoder)), shape)
+    source = str(find_encoder(options.encoder))
+    job = _job(options, options.bundle, source, shape, options.texts)
     return measure.measure(job, everyone, _say)
 
 
 def _job(
-    options: argparse.Namespace, folder: Path, source: str | None, shape: Shape
+    options: argparse.Namespace, folder: Path, source: str | None, shape: Shape, num_texts: int
 ) -> measure.Job:
-    found = texts.mixed(options.data, QUICK_TEXTS if options.quick else options.texts)
+    found = texts.mixed(options.data, QUICK_TEXTS if options.quick else num_texts)
     manifest = bundle.read_manifest(folder)
     tokenizer = TextTokenizer(folder / bundle.TOKENIZER, manifest.encoder.max_length)
     return measure.Job(
@@ -123,6 +125,8 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--quick"] if options.quick else []
     words += ["--data DIR"] if options.data else []
     words += [f"--texts {options.texts}"] if options.texts != ENCODER_TEXTS else []
+    if options.seeded_texts != SEEDED_TEXTS:
+        words += [f"--seeded-texts {options.seeded_texts}"]
     words += [shlex.join(["--only", *options.only])] if options.only else []
     words += ["--peers-python PYTHON"] if options.peers_python else []
     words += [f"--threads {options.threads}"] if options.threads != THREADS else []

@@ -74,5 +74,16 @@ def _sentences(encoder: dict[str, Any]) -> Iterator[str]:
         yield f"{ours} is {'; '.join(found)}."
     peaks = ", ".join(f"{rate:,.0f} in {p}" for p, rate in encoder["peak_gflops"].items())
     yield f"Peak of a matrix product, GFLOP/s: {peaks}."
+    stages = rows[ours].get("stages_s")
+    if stages is not None:
+        others = {stage: s for stage, s in stages.items() if stage != "encode_s"}
+        each = ", ".join(
+            f"{stage.removesuffix('_s').replace('heads', '14 heads')} {s / stages['encode_s']:.2%}"
+            for stage, s in others.items()
+        )
+        yield (
+            f"Beside the encoder's time, everything else takes "
+            f"{sum(others.values()) / stages['encode_s']:.1%} of it ({each})."
+        )
     for name, reason in encoder["skipped"].items():
         yield f"Not there: {name} ({reason.rstrip('.')})."

@@ -16,6 +16,9 @@ from engine.errors import InputError
 
 COMMAND = "python -m benchmarks memory"
 FEW = 1000
+WARM, WARM_ROUNDS = "few, five times", 5
+"""What the many are compared with: memory that is taken once and kept is not growth."""
+
 QUICK_FEW, QUICK_MANY = 20, 60
 
 
@@ -38,23 +41,26 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace, few: int, many: int) -> dict[str, Any]:
-    """Few texts in one call; many in one call, and in calls of `few` that keep nothing."""
+    """Few texts once and until warm; many in one call, and as a stream that keeps nothing."""
     found = texts.mixed(options.data, many)
     runs = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, count, texts_a_call in (
-            ("few", few, None),
-            ("many", many, None),
-            ("many, call by call", many, few),
+        for name, count, texts_a_call, rounds in (
+            ("few", few, None, 1),
+            (WARM, few, None, WARM_ROUNDS),
+            ("many", many, None, 1),
+            ("many, streamed", many, few, 1),
         ):
             print(f"{name}: {count:,} texts", file=sys.stderr, flush=True)
-            file = Path(folder) / "texts.json"
-            file.write_text(json.dumps(found[:count]), encoding="utf-8")
+            file = Path(folder) / "texts.jsonl"
+            lines = "".join(f"{json.dumps(text)}\n" for text in found[:count])
+            file.write_text(lines, encoding="utf-8")
             request = {
                 "bundle": str(options.bundle.resolve()),
                 "texts": str(file),
                 "threads": options.threads,
                 "texts_a_call": texts_a_call,
+                "rounds": rounds,
             }
             answer = child.run("benchmarks.memory_child", request)
             del answer["started_s"]
@@ -63,8 +69,8 @@ def measure(options: argparse.Namespace, few: int, many: int) -> dict[str, Any]:
         "threads": options.threads,
         "data": "drawn from test files" if options.data else "shipped sentences, joined",
         "runs": runs,
-        "times_few": {
-            name: round(answer["peak_rss_bytes"] / runs["few"]["peak_rss_bytes"], 3)
+        "times_warm": {
+            name: round(answer["peak_rss_bytes"] / runs[WARM]["peak_rss_bytes"], 3)
             for name, answer in runs.items()
         },
     }

@@ -13,6 +13,7 @@ from benchmarks import (
     gpu_tables,
     heads_tables,
     record,
+    serve_tables,
     storage_tables,
     tasks_tables,
 )
@@ -167,6 +168,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "encoder": ("encoder", encoder_tables.measured),
     "latency": ("latency", cpu_tables.latency),
     "memory": ("memory", cpu_tables.memory),
+    "serve": ("serve", serve_tables.measured),
     "tasks": ("tasks", tasks_tables.measured),
     "storage": ("storage", storage_tables.measured),
     "plan": ("plan", _plan),
@@ -181,7 +183,7 @@ NOT_RUN = {
     "fills this in.",
     **{
         name: f"**Not yet measured**: `python -m benchmarks {name}` fills this in."
-        for name in ("heads", "encoder", "latency", "memory", "tasks", "storage")
+        for name in ("heads", "encoder", "latency", "memory", "serve", "tasks", "storage")
     },
 }
 """Routine -> what its block says until it has a result; the others must have one."""

@@ -96,9 +96,10 @@ class Engine:
         Args:
             path: the bundle's folder.
             backend: "openvino" or "onnxruntime" on a CPU; "tensorrt", "onnxruntime-tensorrt" or
-                "onnxruntime-cuda" on a GPU; "auto": the first that works, a GPU's before a CPU's.
+                "onnxruntime-cuda" on a GPU; "auto": a GPU's first that works, else the fastest on
+                the CPU, which is timed once for a bundle and a machine, and remembered.
             threads: processor threads of the encoder and of reading heads, None for all cores.
-            precision: "auto" (the fastest floating-point type the machine is made for), "fp32",
+            precision: "auto" (the fastest floating-point type, timed with the backends), "fp32",
                 "bf16", "fp16", or "int8": faster on CPUs, with more signs that differ, and only
                 with "openvino" and bundles built with `--precision int8`.
             verify: compare every file with its recorded hash first; takes about 0.1 s per 100 MB.
@@ -141,6 +142,16 @@ class Engine:
         return self._encoder.name
 
     @property
+    def tokenizer(self) -> TextTokenizer:
+        """For hosts that schedule batches themselves, as engine.serve does."""
+        return self._tokenizer
+
+    @property
+    def encoder(self) -> Encoder[Any]:
+        """For hosts that schedule batches themselves, as engine.serve does."""
+        return self._encoder
+
+    @property
     def tasks(self) -> Mapping[str, TaskInfo]:
         """The loaded heads by task name; a snapshot."""
         return {
@@ -156,38 +167,48 @@ class Engine:
         Raises HeadError if the file is no sound head or the name is taken (without `replace`),
         SpecMismatchError if it was trained on another feature spec.
         """
-        head = self._read_head(Path(path))
-        self._add_head(path, head, replace)
+        head = self.read_head(path)
+        self._use_head_of(path, head, replace)
         return head.task
+
+    def read_head(self, path: str | Path) -> Head:
+        """A head of this engine's encoder, ready for `use_head`, which answers nothing yet.
+
+        Raises HeadError or SpecMismatchError.
+        """
+        folded = read_head(Path(path))
+        check_spec(f"head {path}", folded.spec, self.spec)
+        head: Head = self._encoder.load_head(folded)
+        return head
+
+    def use_head(self, head: Head, replace: bool = False) -> None:
+        """Adds what `read_head` gave. Raises HeadError if its name is taken (without `replace`)."""
+        with self._heads_lock:
+            if head.task in self._heads and not replace:
+                raise HeadError(
+                    f"task {head.task!r} is loaded already. Remove it first, or pass replace=True."
+                )
+            self._heads = MappingProxyType({**self._heads, head.task: head})
+
+    def _use_head_of(self, path: str | Path, head: Head, replace: bool = False) -> None:
+        try:
+            self.use_head(head, replace)
+        except HeadError as error:
+            raise HeadError(f"head {path}: {error}") from None
 
     def _add_heads(self, paths: Sequence[Path], threads: int | None) -> None:
         """As if one after the other; but reading is what takes time, and is done at once."""
         pool = ThreadPoolExecutor(min(threads or count_cores(), MAX_HEAD_READERS), "read-heads")
         try:
-            for path, head in zip(paths, pool.map(self._read_head, paths), strict=True):
-                self._add_head(path, head)
+            for path, head in zip(paths, pool.map(self.read_head, paths), strict=True):
+                self._use_head_of(path, head)
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _read_head(self, path: Path) -> Head:
-        folded = read_head(path)
-        check_spec(f"head {path}", folded.spec, self.spec)
-        head: Head = self._encoder.load_head(folded)
-        return head
-
-    def _add_head(self, path: str | Path, head: Head, replace: bool = False) -> None:
-        with self._heads_lock:
-            if head.task in self._heads and not replace:
-                raise HeadError(
-                    f"head {path}: task {head.task!r} is loaded already. Remove it first, or pass "
-                    "replace=True."
-                )
-            self._heads = MappingProxyType({**self._heads, head.task: head})
 
     def remove_head(self, name: str) -> None:
         """Forgets a head; its file stays. Raises UnknownTaskError if there is none."""
         with self._heads_lock:
-            self._choose([name])
+            self.choose_heads([name])
             self._heads = MappingProxyType({k: v for k, v in self._heads.items() if k != name})
 
     def encode(
@@ -339,7 +360,7 @@ class Engine:
 
         Raises what `encode` and `predict_features` raise.
         """
-        heads = self._choose(tasks)  # first: an unknown task should not cost an encoder pass
+        heads = self.choose_heads(tasks)  # first: an unknown task should not cost an encoder pass
         work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
         with progress_bar(len(work.windows), progress) as bar:
             # An answer of an encoder is that of a window, so not of a text that was split.
@@ -363,7 +384,7 @@ class Engine:
         Raises UnknownTaskError for a task no head answers, SpecMismatchError for features of
         another spec.
         """
-        heads = self._choose(tasks)
+        heads = self.choose_heads(tasks)
         check_spec("features", features.spec, self.spec)
         return self._predict(features, heads)
 
@@ -373,7 +394,11 @@ class Engine:
         heads_s = time.perf_counter() - started_s
         return Predictions(by_task, replace(features.stats, heads_s=heads_s))
 
-    def _choose(self, tasks: Sequence[str] | None) -> list[Head]:
+    def choose_heads(self, tasks: Sequence[str] | None) -> list[Head]:
+        """The loaded heads of these tasks, None for all of them; a snapshot.
+
+        Raises UnknownTaskError for a task no head answers.
+        """
         heads = self._heads
         if tasks is None:
             return list(heads.values())

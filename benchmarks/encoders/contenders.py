@@ -55,6 +55,7 @@ def chosen(only: Sequence[str] | None, int8: bool = False) -> list[Contender]:
 def all_contenders(int8: bool = False) -> list[Contender]:
     """All of them; those whose package is missing say so when they start."""
     precisions = ["fp32", *(["bf16"] if supports_bf16("openvino") else [])]
+    int8_too = ["int8"] if int8 else []
     return [
         *(
             # Bundles of seeded encoders have no int8: it would calibrate on what means nothing.
@@ -74,7 +75,10 @@ def all_contenders(int8: bool = False) -> list[Contender]:
             )
             for backend in ("torch", "onnx", "openvino")
         ),
-        *(Contender(f"OpenVINO plain, {p}", "openvino", PEER, p, True) for p in precisions),
+        *(
+            Contender(f"OpenVINO plain, {p}", "openvino", PEER, p, p != "int8")
+            for p in (*precisions, *int8_too)
+        ),
         *(
             [Contender("ONNX Runtime plain", "onnxruntime", PEER, "fp32")]
             if is_installed("onnxruntime")
@@ -84,5 +88,8 @@ def all_contenders(int8: bool = False) -> list[Contender]:
             Contender(f"CTranslate2, {name}", "ctranslate2", PEER, p, options={"type": name})
             for name, p in CT2_TYPES.items()
         ),
-        *(Contender(f"matmul, {p}", "matmul", PEAK, p, True) for p in precisions),
+        *(
+            Contender(f"matmul, {p}", "matmul", PEAK, p, p != "int8")
+            for p in (*precisions, *int8_too)
+        ),
     ]

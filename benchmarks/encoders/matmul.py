@@ -11,18 +11,30 @@ from openvino import opset13
 
 
 class Matmul:
-    """Square matrices, the second one constant, as weights are."""
+    """Square matrices, the second one constant, as weights are.
+
+    In int8 the first is unsigned bytes, the second signed bytes with a step an output, and the
+    product float32 again: what a quantized dense layer does.
+    """
 
     gives = None
 
     def __init__(self, request: dict[str, Any]) -> None:
         size = request["matmul_size"]
         rng = np.random.default_rng(0)
+        is_int8 = request["precision"] == "int8"
         self._input = rng.standard_normal((size, size), np.float32)
-        weights = opset13.constant(rng.standard_normal((size, size), np.float32))
         parameter = opset13.parameter([size, size], np.float32)
-        product = opset13.matmul(parameter, weights, False, False)
-        hint = {"fp32": "f32", "bf16": "bf16"}[request["precision"]]
+        if is_int8:
+            quantized = opset13.fake_quantize(parameter, *map(np.float32, (-4, 4, -4, 4)), 256)
+            steps = opset13.constant(np.full((1, size), 0.03, np.float32))
+            integers = opset13.constant(rng.integers(-127, 128, (size, size), np.int8))
+            weights = opset13.multiply(opset13.convert(integers, np.float32), steps)
+            product = opset13.matmul(quantized, weights, False, False)
+        else:
+            weights = opset13.constant(rng.standard_normal((size, size), np.float32))
+            product = opset13.matmul(parameter, weights, False, False)
+        hint = "bf16" if request["precision"] == "bf16" else "f32"
         options = {"INFERENCE_NUM_THREADS": request["threads"], "INFERENCE_PRECISION_HINT": hint}
         model = openvino.Model([product], [parameter], "matmul")
         self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()

@@ -102,6 +102,7 @@ def measure(job: Job, contenders: Sequence[Contender], say: Say) -> dict[str, An
             budget_s=BUDGET_S,
         )
         costs = {name: process.costs() for name, process in running.items()}
+        stages = {name: process.stages() for name, process in running.items()}
         say("comparing signs")
         agreement = _agreement(running, folder)
     rows = _rows(job, taking_part, samples)
@@ -109,6 +110,8 @@ def measure(job: Job, contenders: Sequence[Contender], say: Say) -> dict[str, An
         row |= {**costs[name], **agreement.get(name, {})}
         padding = row["padding_share"]
         row["padding_share"] = None if padding is None else rounded(padding)
+        if stages[name]:
+            row["stages_s"] = {stage: rounded(s) for stage, s in stages[name].items()}
         row["versions"] = running[name].versions
     return {
         "texts": len(job.texts),

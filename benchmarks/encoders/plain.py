@@ -21,7 +21,8 @@ class Plain(OverBatches):
         super().__init__(request)
         folder = Path(request["bundle"])
         self._names = bundle.read_manifest(folder).output_names
-        self.load(folder / bundle.GRAPH, request["precision"], request["threads"])
+        graph = folder / bundle.graph_file(request["precision"])
+        self.load(graph, request["precision"], request["threads"])
 
     @abstractmethod
     def load(self, graph: Path, precision: str, threads: int) -> None: ...
@@ -40,8 +41,9 @@ class OpenVino(Plain):
     def load(self, graph: Path, precision: str, threads: int) -> None:
         import openvino
 
-        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
+        options = {"INFERENCE_NUM_THREADS": threads}
+        if precision != "int8":  # what is not int8 there is left to OpenVINO
+            options["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
         self._model = openvino.Core().compile_model(graph, "CPU", options)
         self._inputs = [port.get_any_name() for port in self._model.inputs]
 

@@ -59,6 +59,10 @@ class Process:
         """Its peak memory so far and the share of padding."""
         return self._ask({"do": "costs"})
 
+    def stages(self) -> dict[str, Any]:
+        """Seconds of each of its stages; empty if it does not know."""
+        return self._ask({"do": "stages"})
+
     def signs(self, what: str, folder: Path) -> NDArray[np.uint8]:
         """See Runner.signs."""
         file = folder / "signs.npy"

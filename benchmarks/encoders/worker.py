@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,14 @@ class Runner(Protocol):
         """Packed signs of all tokens, uint8 [tokens, code_bytes], in the order of the texts."""
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """A contender that knows where its time goes."""
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage."""
+
+
 def main() -> None:
     """Builds what the first line asks for; answers each further line with one."""
     answers = _own_stdout()
@@ -91,6 +99,10 @@ def _costs(runner: Runner, command: dict[str, Any]) -> dict[str, Any]:
     return {"peak_rss_bytes": rss.peak_bytes(), "padding_share": runner.padding_share()}
 
 
+def _stages(runner: Runner, command: dict[str, Any]) -> dict[str, Any]:
+    return runner.stages() if isinstance(runner, Staged) else {}
+
+
 def _signs(runner: Runner, command: dict[str, Any]) -> dict[str, Any]:
     np.save(Path(command["file"]), runner.signs(command["what"]))
     return {}
@@ -99,6 +111,7 @@ def _signs(runner: Runner, command: dict[str, Any]) -> dict[str, Any]:
 COMMANDS: dict[str, Callable[[Runner, dict[str, Any]], dict[str, Any]]] = {
     "encode": _encode,
     "costs": _costs,
+    "stages": _stages,
     "signs": _signs,
 }
 

@@ -198,11 +198,16 @@ def test_a_quick_run_from_end_to_end(
                 found["precision"] not in ("fp32", "bf16")
             )
             assert name == "transformers" or found["sign_agreement"] > 0.95
-        assert encoder["contenders"][encoder["ours"]]["times_ours"] == 1
+        ours = encoder["contenders"][encoder["ours"]]
+        assert ours["times_ours"] == 1
+        assert {*ours["stages_s"]} == {"tokenize_s", "encode_s", "pack_s", "heads_s"}
+        assert all(seconds > 0 for seconds in ours["stages_s"].values())
+        assert "stages_s" not in encoder["contenders"]["transformers"]
         assert {"torch", "transformers"} <= {*encoder["contenders"]["transformers"]["versions"]}
     shown = encoder_tables.measured(stored)
     assert len(re.findall(r"^\| \*\*bitheads, openvino fp32\*\* \|", shown, re.MULTILINE)) == 2
     assert "times as fast as the fastest other in fp32, transformers" in shown
+    assert re.search(r"everything else takes \d+\.\d% of it \(tokenize .*, 14 heads ", shown)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +215,7 @@ def test_a_quick_run_from_end_to_end(
     [
         (["--texts", "0"], "--texts: got 0"),
         (["--rounds", "0"], "--rounds: got 0"),
+        (["--seeded-texts", "0"], "--seeded-texts: got 0"),
         (["--shapes", "none"], "--shapes: got 'none', expected some of ['RoBERTa-base'"),
         (["--bundle", "none"], "none"),
     ],

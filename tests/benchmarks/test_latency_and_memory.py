@@ -61,9 +61,11 @@ def test_a_quick_run_of_memory(tiny_bundle: Path, results: Path, capsys: Any) ->
     assert not list(results.iterdir())
     stored = json.loads(capsys.readouterr().out.splitlines()[-1])
     runs = stored["result"]["runs"]
-    assert [run["texts"] for run in runs.values()] == [20, 60, 60]
-    assert [run["texts_a_call"] for run in runs.values()] == [20, 60, 20]
-    assert runs["many"]["tokens"] == runs["many, call by call"]["tokens"] > runs["few"]["tokens"]
+    assert [run["texts"] for run in runs.values()] == [20, 100, 60, 60]
+    assert [run["texts_a_call"] for run in runs.values()] == [20, 20, 60, 20]
+    assert runs["many"]["tokens"] == runs["many, streamed"]["tokens"] > runs["few"]["tokens"]
+    assert runs["few, five times"]["tokens"] == 5 * runs["few"]["tokens"]
+    assert stored["result"]["times_warm"]["few, five times"] == 1
     for run in runs.values():
         assert 0 < run["loaded_rss_bytes"] <= run["peak_rss_bytes"]
     assert "| 60 | 20 |" in cpu_tables.memory(stored)

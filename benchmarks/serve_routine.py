@@ -1,0 +1,165 @@
+"""The server under closed and open load, from another process, beside `Engine.encode`.
+
+The load's own process takes its share of the same cores, which counts against the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks import child, record, texts
+from benchmarks.cpu_options import SERVE_SECONDS, THREADS
+from benchmarks.heads.timing import rounded
+from benchmarks.serving.process import ServerProcess
+from engine import Engine
+from engine.errors import InputError
+from engine.types import Text
+
+COMMAND = "python -m benchmarks serve"
+PATH = "/v1/predict"
+TEXTS = 700
+CLIENTS = (1, 4, 16, 64)
+TEXTS_A_REQUEST = 16
+OPEN_SHARES = (0.5, 0.8)
+"""Of what the server reached with closed load."""
+
+OVERLOAD = 2.0
+PERCENTILES = (50, 95, 99)
+OFFLINE_ROUNDS = 5
+QUICK_TEXTS, QUICK_SECONDS = 12, 0.3
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures and stores results/serve.json; a quick run's figures mean nothing and only print.
+
+    Raises InputError, BundleError or BackendError, first of all, for what is missing.
+    """
+    if options.threads < 1:
+        raise InputError(f"--threads: got {options.threads}, expected at least 1.")
+    if options.seconds <= 0 or options.overload_minutes < 0:
+        raise InputError("--seconds and --overload-minutes: expected no less than 0.")
+    found = texts.mixed(options.data, QUICK_TEXTS if options.quick else TEXTS)
+    result = measure(options, found)
+    if options.quick:
+        record.show("serve", _command(options), result)
+    else:
+        record.write("serve", _command(options), result)
+
+
+def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
+    seconds = QUICK_SECONDS if options.quick else options.seconds
+    overload_s = seconds if options.quick else 60 * options.overload_minutes
+    one = [(json.dumps({"inputs": text}), 1) for text in found]
+    many = [
+        (
+            json.dumps({"inputs": found[i : i + TEXTS_A_REQUEST]}),
+            len(found[i : i + TEXTS_A_REQUEST]),
+        )
+        for i in range(0, len(found), TEXTS_A_REQUEST)
+    ]
+    offline = _offline(options, list(found))
+    with ServerProcess(options.bundle, options.threads) as server:
+
+        def load(what: list[tuple[str, int]], **more: Any) -> dict[str, Any]:
+            request = {"host": server.host, "port": server.port, "path": PATH, "bodies": what}
+            return _summary(child.run("benchmarks.serving.load", {**request, **more}), offline)
+
+        load(one, kind="closed", clients=16, seconds=seconds / 2)  # to warm up
+        closed = []
+        for name, what in (("1", one), (str(TEXTS_A_REQUEST), many)):
+            for clients in CLIENTS:
+                _say(f"closed, {clients} clients, {name} texts a request")
+                answer = load(what, kind="closed", clients=clients, seconds=seconds)
+                closed.append({"clients": clients, "texts_a_request": int(name), **answer})
+        of_one = [row for row in closed if row["texts_a_request"] == 1]
+        most_per_s = max(row["texts_per_s"] for row in of_one)
+        open_load = []
+        for share in OPEN_SHARES:
+            _say(f"open, {share:.0%} of what closed load reached")
+            per_s = share * most_per_s
+            answer = load(one, kind="open", per_s=per_s, seconds=seconds)
+            open_load.append({"share": share, "requests_per_s": rounded(per_s), **answer})
+        result = {
+            "quick": options.quick,
+            "threads": options.threads,
+            "seconds": seconds,
+            "data": "drawn from test files" if options.data else "shipped sentences, joined",
+            "texts": len(found),
+            "offline_texts_per_s": rounded(offline),
+            "closed": closed,
+            "open": open_load,
+        }
+        if overload_s:
+            _say(f"open, {OVERLOAD:g} times, {overload_s / 60:g} minutes")
+            result["overload"] = _overload(server, load, one, OVERLOAD * most_per_s, overload_s)
+        result["exit_code"] = server.end()
+    return result
+
+
+def _offline(options: argparse.Namespace, found: list[Text]) -> float:
+    """Texts a second of `Engine.encode`, the median of some rounds."""
+    _say("offline")
+    with Engine.load(options.bundle, threads=options.threads) as engine:
+        if not engine.tasks:
+            raise InputError(f"bundle {options.bundle} has no heads, so nothing to predict.")
+        engine.encode(found)
+        rates = []
+        for _ in range(1 if options.quick else OFFLINE_ROUNDS):
+            started_s = time.perf_counter()
+            engine.encode(found)
+            rates.append(len(found) / (time.perf_counter() - started_s))
+    return float(np.median(rates))
+
+
+def _overload(
+    server: ServerProcess, load: Any, bodies: list[tuple[str, int]], per_s: float, seconds: float
+) -> dict[str, Any]:
+    """Whether memory stays as it is, and every request is answered or refused."""
+    since_s = server.now_s()
+    answer = load(bodies, kind="open", per_s=per_s, seconds=seconds)
+    until_s = server.now_s()
+    quarter_s = (until_s - since_s) / 4
+    return {
+        "times": OVERLOAD,
+        "minutes": rounded(seconds / 60),
+        "requests_per_s": rounded(per_s),
+        **answer,
+        "peak_bytes_by_quarter": [
+            server.peak_bytes(since_s + i * quarter_s, since_s + (i + 1) * quarter_s)
+            for i in range(4)
+        ],
+    }
+
+
+def _summary(found: dict[str, Any], offline: float) -> dict[str, Any]:
+    times_ms = 1000 * np.array(found["times_s"] or [float("nan")])
+    texts_per_s = found["texts"] / found["seconds"]
+    return {
+        "requests": sum(found["statuses"].values()),
+        "statuses": found["statuses"],
+        "texts_per_s": rounded(texts_per_s),
+        "share_of_offline": rounded(texts_per_s / offline),
+        "ms": {f"p{p}": rounded(float(np.percentile(times_ms, p))) for p in PERCENTILES},
+    }
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = [COMMAND]
+    words += ["--quick"] if options.quick else []
+    words += ["--data DIR"] if options.data else []
+    words += [f"--threads {options.threads}"] if options.threads != THREADS else []
+    words += [f"--seconds {options.seconds:g}"] if options.seconds != SERVE_SECONDS else []
+    words += (
+        [f"--overload-minutes {options.overload_minutes:g}"] if options.overload_minutes else []
+    )
+    return " ".join(words)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,52 @@
+"""`python -m engine.serve`: a bundle over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.util import find_spec
+
+from engine.command_line import exit_code
+from engine.engine import Engine
+from engine.errors import BackendError
+from engine.serve import settings as options
+
+logger = logging.getLogger("bitheads.serve")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    return exit_code(lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> None:
+    settings = options.read(argv)
+    missing = [
+        name
+        for name in ("fastapi", "uvicorn", "httptools", "prometheus_client")
+        if find_spec(name) is None
+    ]
+    if missing:
+        raise BackendError(
+            f"the server needs {', '.join(missing)}. Type: pip install 'bitheads[serve]'"
+        )
+    from engine.serve import server
+    from engine.serve.app import Server
+    from engine.serve.logs import set_up
+
+    with server.listen(settings) as listening:
+        log = set_up(settings.log)
+        engine = Engine.load(
+            settings.bundle, settings.backend, settings.threads, settings.precision
+        )
+        serving = Server(engine, settings, log)
+        try:
+            shown = f"{settings.bundle} on {engine.backend}, {len(engine.tasks)} tasks"
+            logger.info("%s: %s", server.url(listening), shown)
+            server.make(serving, settings).run([listening])
+        finally:
+            serving.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The server's own routes, under /v1."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from engine.errors import BitheadsError
+from engine.serve import messages
+from engine.serve.errors import of_engine
+from engine.serve.head_store import HeadStore
+from engine.serve.messages import ErrorResponse
+from engine.serve.work import Work
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "Not a request of HTTP that can be read"},
+    401: {"model": ErrorResponse, "description": "A key is needed"},
+    404: {"model": ErrorResponse, "description": "No such task"},
+    408: {"model": ErrorResponse, "description": "The body came too slowly"},
+    413: {"model": ErrorResponse, "description": "Too large"},
+    422: {"model": ErrorResponse, "description": "Not what is expected"},
+    429: {"model": ErrorResponse, "description": "The queue is full; see Retry-After"},
+    503: {"model": ErrorResponse, "description": "Shutting down, or not in time"},
+}
+MISMATCH: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorResponse, "description": "Of another feature spec"}
+}
+FORBIDDEN: dict[int | str, dict[str, Any]] = {
+    403: {"model": ErrorResponse, "description": "The server has no admin keys"}
+}
+TASK = Path(description="A task's name.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+
+
+def routes(work: Work, heads: HeadStore) -> APIRouter:
+    """Bodies are read by hand: FastAPI would decode and check them at three times the cost."""
+    router = APIRouter(prefix="/v1", default_response_class=Response)
+    engine = work.engine
+
+    @router.post(
+        "/predict",
+        response_model=None,
+        responses={200: {"model": messages.PredictResponse}, **ERRORS},
+        openapi_extra=_body(messages.PredictRequest),
+    )
+    async def predict(request: Request) -> Response:
+        """Every task's answer for every text, from one encoder pass."""
+        asked = await _read(request, messages.PredictRequest)
+        done = await work.encode(asked.texts(), asked.tasks, False, request.scope["visit"])
+        body = messages.write_predictions(
+            done.answer.predictions,
+            done.forms,
+            asked.return_probabilities,
+            done.usage,
+            engine.spec.id,
+        )
+        return _json(body, done.timing)
+
+    @router.post(
+        "/features",
+        response_model=None,
+        responses={200: {"model": messages.FeaturesResponse}, **ERRORS},
+        openapi_extra=_body(messages.FeaturesRequest),
+    )
+    async def features(request: Request) -> Response:
+        """The codes of every text: what to store for tasks that are yet to come."""
+        asked = await _read(request, messages.FeaturesRequest)
+        done = await work.encode(asked.texts(), [], True, request.scope["visit"])
+        assert done.answer.features is not None
+        return _json(messages.write_features(done.answer.features, done.usage), done.timing)
+
+    @router.post(
+        "/predict_features",
+        response_model=None,
+        responses={200: {"model": messages.PredictResponse}, **ERRORS, **MISMATCH},
+        openapi_extra=_body(messages.PredictFeaturesRequest),
+    )
+    async def predict_features(request: Request) -> Response:
+        """Every task's answer from stored codes: no encoder runs."""
+        asked = await _read(request, messages.PredictFeaturesRequest)
+        try:
+            found = messages.read_features(asked, engine)
+        except BitheadsError as error:
+            raise of_engine(error) from error
+        answers, timing = await work.predict_features(found, asked.tasks, request.scope["visit"])
+        usage = {"texts": len(found), "tokens": int(found.offsets[-1]), "truncated": 0}
+        body = messages.write_predictions(
+            answers,
+            [frozenset(answers)] * len(found),
+            asked.return_probabilities,
+            usage,
+            engine.spec.id,
+        )
+        return _json(body, timing)
+
+    @router.get(
+        "/tasks",
+        response_model=None,
+        responses={200: {"model": messages.TasksResponse}, 401: ERRORS[401]},
+    )
+    async def tasks() -> Response:
+        """The loaded heads, and what a client must know of the encoder."""
+        return _json(messages.write_tasks(engine, engine.tasks))
+
+    @router.put(
+        "/tasks/{name}",
+        response_model=None,
+        status_code=204,
+        responses={**ERRORS, **MISMATCH, **FORBIDDEN},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+                },
+            }
+        },
+    )
+    async def put_task(request: Request, name: str = TASK) -> Response:
+        """Loads a head file, or puts it in the place of the one there is. Needs an admin key."""
+        body = await request.body()
+        try:
+            await asyncio.to_thread(heads.put, name, body)
+        except BitheadsError as error:
+            raise of_engine(error) from error
+        return Response(status_code=204)
+
+    @router.delete(
+        "/tasks/{name}",
+        response_model=None,
+        status_code=204,
+        responses={**ERRORS, **FORBIDDEN},
+    )
+    async def delete_task(name: str = TASK) -> Response:
+        """Forgets a head. Needs an admin key."""
+        try:
+            await asyncio.to_thread(heads.delete, name)
+        except BitheadsError as error:
+            raise of_engine(error) from error
+        return Response(status_code=204)
+
+    return router
+
+
+async def _read(request: Request, kind: type[messages.AnyMessage]) -> messages.AnyMessage:
+    try:
+        return messages.parse(kind, await request.body())
+    except BitheadsError as error:
+        raise of_engine(error) from error
+
+
+def _json(body: bytes, timing: str | None = None) -> Response:
+    headers = None if timing is None else {"server-timing": timing}
+    return Response(body, 200, headers, "application/json")
+
+
+def _body(kind: type[messages.Message]) -> dict[str, Any]:
+    schema = kind.model_json_schema()
+    # What it refers to must be in the place itself: FastAPI collects only what it reads.
+    definitions = schema.pop("$defs", {})
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _inline(schema, definitions)}},
+        }
+    }
+
+
+def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(schema, dict):
+        reference = schema.get("$ref")
+        if reference is not None:
+            return _inline(definitions[reference.rsplit("/", 1)[-1]], definitions)
+        return {key: _inline(value, definitions) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [_inline(item, definitions) for item in schema]
+    return schema

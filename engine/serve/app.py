@@ -1,0 +1,153 @@
+"""The server as an ASGI application, for uvicorn or any other host of such."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp
+
+from engine import __version__
+from engine.engine import Engine
+from engine.serve import api, kserve
+from engine.serve.errors import HttpError, internal
+from engine.serve.guard import Guard
+from engine.serve.head_store import HeadStore
+from engine.serve.logs import RequestLog
+from engine.serve.metrics import Metrics
+from engine.serve.scheduler import Scheduler
+from engine.serve.settings import Settings
+from engine.serve.work import Work
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Server:
+    """An engine over HTTP. It owns the engine from now on.
+
+    Attributes:
+        asgi: the application.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings, log: RequestLog | None = None) -> None:
+        """Raises HeadError or SpecMismatchError for heads in `settings.heads` not sound."""
+        self.engine = engine
+        heads = HeadStore(engine, settings.heads)
+        self._closing, self._is_closed = threading.Lock(), False
+        self._metrics = Metrics()
+        self._scheduler = Scheduler(
+            engine,
+            settings.max_queue_tokens,
+            settings.max_batch_tokens,
+            settings.max_wait_ms / 1000,
+            self._metrics.batch,
+        )
+        self._work = Work(engine, self._scheduler, settings, self._metrics)
+        app = self._routes(heads, settings)
+        self._guard = Guard(
+            app, settings, self._scheduler, self._metrics, log or RequestLog(settings.log)
+        )
+
+    @property
+    def asgi(self) -> ASGIApp:
+        return self._guard
+
+    def drain(self) -> None:
+        """From now on it is not ready, and takes no texts; what is there is answered."""
+        self._guard.is_draining = True
+
+    def close(self) -> None:
+        """Answers all that waits, then frees everything. Once is enough, more does nothing."""
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self.drain()
+        self._scheduler.close()
+        self._work.close()
+        self.engine.close()
+
+    def _is_ready(self) -> bool:
+        return not self._guard.is_draining
+
+    def _routes(self, heads: HeadStore, settings: Settings) -> FastAPI:
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            yield
+            self.close()
+
+        app = FastAPI(
+            title="bitheads",
+            version=__version__,
+            summary="One encoder pass a text, every task's answer.",
+            lifespan=lifespan,
+            redoc_url=None,
+        )
+        app.include_router(api.routes(self._work, heads), tags=["bitheads"])
+        model = settings.bundle.resolve().name
+        app.include_router(
+            kserve.routes(self._work, model, self._is_ready), tags=["Open Inference Protocol"]
+        )
+        page = files("engine.serve").joinpath("page.html").read_text(encoding="utf-8")
+
+        @app.get("/", include_in_schema=False)
+        async def show_page() -> Response:
+            return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
+
+        @app.get("/health/live", tags=["health"], response_model=None)
+        async def live() -> Response:
+            """200 as long as the process answers at all."""
+            return Response(status_code=200)
+
+        @app.get("/health/ready", tags=["health"], response_model=None)
+        async def ready() -> Response:
+            """200 if requests are taken, 503 while the server shuts down."""
+            return Response(status_code=200 if self._is_ready() else 503)
+
+        @app.get("/metrics", tags=["health"], response_model=None)
+        async def metrics() -> Response:
+            """Counts and times, for Prometheus."""
+            body = self._metrics.show(self._scheduler, len(self.engine.tasks))
+            return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+        app.add_exception_handler(HttpError, _http_error)
+        app.add_exception_handler(HTTPException, _of_starlette)
+        app.add_exception_handler(RequestValidationError, _bad_path)
+        app.add_exception_handler(Exception, _defect)
+        return app
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HttpError)
+    request.scope["visit"].fail(error)
+    return error.response(request.url.path)
+
+
+async def _bad_path(request: Request, error: Exception) -> Response:
+    return await _http_error(
+        request, HttpError(422, "bad_request", f"{request.url.path}: {error}. See /docs.")
+    )
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    """Starlette raises it again afterwards, and the guard logs it."""
+    return await _http_error(request, internal(request.scope["visit"].id))
+
+
+async def _of_starlette(request: Request, error: Exception) -> Response:
+    """404 and 405, in the same form as all errors."""
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    code = codes.get(error.status_code, "bad_request")
+    message = f"{request.method} {request.url.path}: {error.detail}. See /docs."
+    made = HttpError(error.status_code, code, message, headers=dict(error.headers or {}))
+    return await _http_error(request, made)

@@ -1,0 +1,90 @@
+"""Errors as HTTP answers: a status, a word for programs, a sentence for people."""
+
+from __future__ import annotations
+
+import math
+
+from starlette.responses import Response
+
+from engine.errors import (
+    BitheadsError,
+    HeadError,
+    InputError,
+    SpecMismatchError,
+    UnknownTaskError,
+)
+from engine.serve.messages import to_json
+
+
+class HttpError(Exception):
+    """An answer that is an error.
+
+    Attributes:
+        status: of HTTP.
+        code: a word for programs.
+        reason: of bitheads_rejections, None if it counts as none.
+        retry_after_s: for a Retry-After header, None for no such header.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        reason: str | None = None,
+        retry_after_s: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.reason = reason
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
+
+    def response(self, path: str) -> Response:
+        """For a request of this path: the Open Inference Protocol's errors are one string."""
+        content = {"code": self.code, "message": self.message}
+        body = to_json({"error": self.message if path.startswith("/v2") else content})
+        return Response(body, self.status, self.headers, "application/json")
+
+
+def too_large(what: str, got: str, limit: str, option: str) -> HttpError:
+    """413."""
+    return HttpError(
+        413,
+        "too_large",
+        f"{what}: got {got}, expected at most {limit}. Send less, or start the server with a "
+        f"larger {option}.",
+        "too_large",
+    )
+
+
+def shutting_down() -> HttpError:
+    """503."""
+    return HttpError(
+        503, "shutting_down", "The server is shutting down. Ask another.", "shutting_down", 1.0
+    )
+
+
+def internal(request_id: str) -> HttpError:
+    """500: a defect of ours."""
+    return HttpError(
+        500, "internal", f"An error of the server's, in its log as request {request_id}."
+    )
+
+
+def of_engine(error: BitheadsError) -> HttpError:
+    """The engine's own errors: the client's fault, but for those of the encoder."""
+    kinds: list[tuple[type[BitheadsError], int, str]] = [
+        (UnknownTaskError, 404, "unknown_task"),
+        (SpecMismatchError, 409, "spec_mismatch"),
+        (HeadError, 422, "bad_head"),
+        (InputError, 422, "bad_request"),
+    ]
+    for kind, status, code in kinds:
+        if isinstance(error, kind):
+            return HttpError(status, code, str(error))
+    return HttpError(500, "engine_failed", str(error))

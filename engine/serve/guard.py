@@ -1,0 +1,291 @@
+"""What stands between a socket and the routes: limits, keys, time, leaving, a log line each."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+import uuid
+from collections.abc import MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from engine.serve.errors import HttpError, internal, shutting_down, too_large
+from engine.serve.logs import RequestLog
+from engine.serve.metrics import Metrics
+from engine.serve.scheduler import Scheduler
+from engine.serve.settings import Settings
+
+OPEN_PATHS = ("/", "/docs", "/openapi.json", "/metrics")
+"""And all of /health: what needs no key."""
+
+BATCHED_PATHS = ("/v1/predict", "/v1/features")
+"""And the Open Inference Protocol's infer: what goes through the scheduler."""
+
+
+NOT_ANSWERED = 499
+"""The status of a request whose client left, as nginx logs it."""
+
+logger = logging.getLogger("bitheads.serve")
+
+
+class Visit:
+    """One request on its way, in `scope["visit"]`; routes write down what it turned out to be.
+
+    Attributes:
+        id: the client's X-Request-ID, or one made up.
+        error: the word of the error it ended with.
+        reason: of bitheads_rejections.
+        texts, tokens: of its inputs, None before they are known.
+    """
+
+    def __init__(self, request_id: str, scheduler: Scheduler) -> None:
+        self.id = request_id
+        self.error: str | None = None
+        self.reason: str | None = None
+        self.texts: int | None = None
+        self.tokens: int | None = None
+        self._scheduler = scheduler
+        self._is_announced = False
+
+    def fail(self, error: HttpError) -> None:
+        """It ends with this error."""
+        self.error, self.reason = error.code, error.reason
+
+    def announce(self) -> None:
+        """See Scheduler.announce."""
+        self._is_announced = True
+        self._scheduler.announce()
+
+    def retract(self) -> None:
+        """See Scheduler.retract; once is enough, more does nothing."""
+        if self._is_announced:
+            self._is_announced = False
+            self._scheduler.retract()
+
+
+class Guard:
+    """An ASGI app around another: see the module.
+
+    Bodies are read here, whole, so that routes never wait for a client; and a client that leaves
+    cancels its route.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        log: RequestLog,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._log = log
+        self._keys = [key.encode() for key in (*settings.api_keys, *settings.admin_keys)]
+        self._admin_keys = [key.encode() for key in settings.admin_keys]
+        self._held_bytes = 0
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s = time.perf_counter()
+        headers = dict(scope["headers"])
+        visit = Visit(_request_id(headers), self._scheduler)
+        scope["visit"] = visit
+        status = NOT_ANSWERED
+        held = 0
+
+        async def send_noted(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", visit.id.encode()),
+                ]
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            self._check_key(scope["method"], scope["path"], headers)
+            body = await self._read(scope, headers, receive)
+            held = len(body)
+            if scope["method"] == "POST" and _is_batched(scope["path"]):
+                visit.announce()
+                await asyncio.sleep(0)  # others whose requests are there announce themselves, too
+            await self._run(scope, body, receive, send_noted)
+        except HttpError as error:
+            visit.fail(error)
+            if status == NOT_ANSWERED:  # else half an answer is out: the connection is closed
+                await error.response(scope["path"])(scope, receive, send_noted)
+        except _Left:
+            visit.reason = "cancelled"
+        except Exception:  # of a route: a defect, which must not end the server
+            logger.exception("request %s failed", visit.id)
+            if status == NOT_ANSWERED:
+                defect = internal(visit.id)
+                visit.fail(defect)
+                await defect.response(scope["path"])(scope, receive, send_noted)
+        finally:
+            visit.retract()
+            self._held_bytes -= held
+            if visit.reason is not None:
+                self._metrics.rejections.labels(visit.reason).inc()
+            self._metrics.in_flight.dec()
+            took_s = time.perf_counter() - started_s
+            route = _route(scope)
+            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.request_s.labels(route).observe(took_s)
+            self._log.write(scope, route, status, took_s, visit)
+
+    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """The routes, until they end, time is up, or the client leaves."""
+        sent = False
+
+        async def receive_read() -> MutableMapping[str, Any]:
+            nonlocal sent
+            if not sent:
+                sent = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            await asyncio.Event().wait()  # leaving is noticed below
+            raise AssertionError
+
+        running = asyncio.ensure_future(self._app(scope, receive_read, send))
+        leaving = asyncio.ensure_future(_until_left(receive))
+        try:
+            await asyncio.wait(
+                {running, leaving},
+                timeout=self._settings.request_timeout_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if running.done():
+                running.result()
+                return
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            if leaving.done():
+                raise _Left
+            raise HttpError(
+                503,
+                "timeout",
+                f"No answer within {self._settings.request_timeout_s} s. Send less at once, or "
+                "start the server with a larger --request-timeout-s.",
+                "timeout",
+                self._scheduler.retry_after_s(),
+            )
+        finally:
+            running.cancel()
+            leaving.cancel()
+
+    def _check_key(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
+        if path in OPEN_PATHS or path.startswith(("/health/", "/v2/health/")):
+            return
+        is_admin = path.startswith("/v1/tasks/") and method in ("PUT", "DELETE")
+        if is_admin and not self._admin_keys:
+            raise HttpError(
+                403,
+                "forbidden",
+                "Heads cannot be changed: the server was started without --admin-keys.",
+                "unauthorized",
+            )
+        keys = self._admin_keys if is_admin else self._keys if self._settings.api_keys else []
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        is_bearer = scheme.lower() == b"bearer"
+        # Every key is compared, whatever the first ones said: time tells nothing.
+        same = [hmac.compare_digest(given.strip(), key) for key in keys]
+        if keys and not (is_bearer and any(same)):
+            raise HttpError(
+                401,
+                "unauthorized",
+                "No valid key. Send the header Authorization: Bearer KEY, with an admin key for "
+                "changing heads.",
+                "unauthorized",
+                headers={"www-authenticate": "Bearer"},
+            )
+
+    async def _read(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body. Raises HttpError if it is too large or too slow, _Left."""
+        settings = self._settings
+        is_head = scope["method"] == "PUT"
+        limit = settings.max_head_bytes if is_head else settings.max_body_bytes
+        option = "--max-head-bytes" if is_head else "--max-body-bytes"
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise too_large("body", f"{int(declared)} bytes", f"{limit}", option)
+        parts: list[bytes] = []
+        try:
+            await asyncio.wait_for(
+                self._collect(parts, limit, option, receive), settings.read_timeout_s
+            )
+            if self.is_draining and _is_batched(scope["path"]):
+                raise shutting_down()
+        except BaseException as error:
+            self._held_bytes -= sum(map(len, parts))
+            if isinstance(error, asyncio.TimeoutError):
+                raise HttpError(
+                    408,
+                    "timeout",
+                    f"The body was not there after {settings.read_timeout_s} s.",
+                    "timeout",
+                    headers={"connection": "close"},
+                ) from None
+            raise
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _collect(self, parts: list[bytes], limit: int, option: str, receive: Receive) -> None:
+        total = 0
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Left
+            part = message.get("body", b"")
+            more = message.get("more_body", False)
+            parts.append(part)
+            total += len(part)
+            self._held_bytes += len(part)
+            if total > limit:
+                raise too_large("body", "more", f"{limit} bytes", option)
+            if self._held_bytes > self._settings.max_held_bytes:
+                raise HttpError(
+                    429,
+                    "queue_full",
+                    "Too many large requests at once. Try again later.",
+                    "queue_full",
+                    self._scheduler.retry_after_s(),
+                )
+
+
+class _Left(Exception):
+    """The client closed its connection."""
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _is_batched(path: str) -> bool:
+    return path in BATCHED_PATHS or (path.startswith("/v2/") and path.endswith("/infer"))
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern, never the path: what clients make up must not become metrics."""
+    route = scope.get("route")
+    return str(getattr(route, "path", "none"))
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
+    if 0 < len(given) <= 100 and given.isascii() and given.decode().isprintable():
+        return given.decode()
+    return uuid.uuid4().hex

@@ -1,0 +1,64 @@
+"""Heads that come and go while the server runs."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+
+from engine.engine import Engine
+from engine.errors import BitheadsError, HeadError
+from engine.head_file import SUFFIX
+from engine.whole_file import write_whole
+
+
+class HeadStore:
+    """Changes an engine's heads; keeps those that were uploaded in a folder, if there is one."""
+
+    def __init__(self, engine: Engine, folder: Path | None) -> None:
+        """Loads the heads in the folder, in place of the bundle's of the same name.
+
+        Raises HeadError or SpecMismatchError for one that is not sound.
+        """
+        self._engine = engine
+        self._folder = folder
+        self._lock = threading.Lock()
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise HeadError(f"--heads {folder}: cannot be made ({error}).") from error
+            for path in sorted(folder.glob(f"*{SUFFIX}")):
+                engine.add_head(path, replace=True)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Loads a head file; requests that came before end with the head they began with.
+
+        Raises HeadError if it is no sound head file, is of another task, or cannot be kept;
+        SpecMismatchError if it was trained on another feature spec.
+        """
+        with self._lock, tempfile.TemporaryDirectory(prefix="bitheads-") as scratch:
+            path = Path(scratch) / f"{name}{SUFFIX}"
+            path.write_bytes(content)
+            try:
+                head = self._engine.read_head(path)
+                if head.task != name:
+                    raise HeadError(
+                        f"got a head of task {head.task!r} for /v1/tasks/{name}. Send it to "
+                        f"/v1/tasks/{head.task}."
+                    )
+                if self._folder is not None:
+                    write_whole(self._folder / path.name, content)
+                self._engine.use_head(head, replace=True)
+            except OSError as error:
+                raise HeadError(f"head {name!r}: cannot be kept ({error}).") from error
+            except BitheadsError as error:
+                # Of the scratch file nobody knows.
+                raise type(error)(str(error).replace(str(path), name)) from error
+
+    def delete(self, name: str) -> None:
+        """Forgets a head, and its file if it was uploaded. Raises UnknownTaskError."""
+        with self._lock:
+            self._engine.remove_head(name)
+            if self._folder is not None:
+                (self._folder / f"{name}{SUFFIX}").unlink(missing_ok=True)

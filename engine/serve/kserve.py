@@ -1,0 +1,326 @@
+"""The Open Inference Protocol (KServe v2), which clients of Triton and KServe speak.
+
+One model. Its inputs are `text` and, for pairs, `text_pair`; its outputs are of each task the label
+and the probabilities, and the codes. With Triton's binary tensor extension, which `tritonclient`
+uses unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from engine import __version__
+from engine.errors import InputError
+from engine.serve.errors import HttpError, of_engine
+from engine.serve.messages import to_json
+from engine.serve.work import Answered, Work
+from engine.types import Text
+
+HEADER_LENGTH = "inference-header-content-length"
+"""Bytes of the JSON before the binary tensors."""
+
+TEXT, PAIR = "text", "text_pair"
+PROBABILITIES = "_probabilities"
+CODES, NUM_TOKENS = "codes", "num_tokens"
+PLATFORM = "bitheads"
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output tensor.
+
+    Attributes:
+        datatype: of the protocol.
+        values: what its JSON form lists, row by row.
+        raw: its binary form.
+        shape: first the texts.
+    """
+
+    name: str
+    datatype: str
+    shape: list[int]
+    values: list[Any]
+    raw: bytes
+
+
+def routes(work: Work, model: str, is_ready: Any) -> APIRouter:
+    """
+    Args:
+        model: its name in the paths.
+        is_ready: callable, whether requests are taken.
+    """
+    router = APIRouter(prefix="/v2", default_response_class=Response)
+
+    @router.get("", response_model=None)
+    async def server() -> Response:
+        return _json(
+            {"name": PLATFORM, "version": __version__, "extensions": ["binary_tensor_data"]}
+        )
+
+    @router.get("/health/live", response_model=None)
+    async def live() -> Response:
+        return Response(status_code=200)
+
+    @router.get("/health/ready", response_model=None)
+    async def ready() -> Response:
+        return Response(status_code=200 if is_ready() else 503)
+
+    @router.get("/models/{name}", response_model=None)
+    @router.get("/models/{name}/versions/{version}", response_model=None)
+    async def metadata(name: str, version: str = VERSION) -> Response:
+        _check_name(name, version, model)
+        return _json(_metadata(work, model))
+
+    @router.get("/models/{name}/ready", response_model=None)
+    @router.get("/models/{name}/versions/{version}/ready", response_model=None)
+    async def model_ready(name: str, version: str = VERSION) -> Response:
+        _check_name(name, version, model)
+        return Response(status_code=200 if is_ready() else 503)
+
+    @router.post("/models/{name}/infer", response_model=None)
+    @router.post("/models/{name}/versions/{version}/infer", response_model=None)
+    async def infer(request: Request, name: str, version: str = VERSION) -> Response:
+        """Texts in, labels and probabilities of every task out."""
+        _check_name(name, version, model)
+        body = await request.body()
+        try:
+            header, texts = _read(body, request.headers.get(HEADER_LENGTH))
+            wanted, is_binary = _outputs(header)
+        except InputError as error:
+            raise of_engine(error) from error
+        tasks = None if wanted is None else _tasks_of(wanted)
+        wants_codes = wanted is not None and bool({CODES, NUM_TOKENS} & {*wanted})
+        done = await work.encode(texts, tasks, wants_codes, request.scope["visit"])
+        outputs = [o for o in _tensors(done) if wanted is None or o.name in wanted]
+        return _answer(outputs, is_binary, model, header.get("id"), done.timing)
+
+    return router
+
+
+def _check_name(name: str, version: str, model: str) -> None:
+    if name != model or version != VERSION:
+        raise HttpError(
+            404,
+            "unknown_model",
+            f"model {name!r} version {version!r}: expected {model!r} version {VERSION!r}.",
+        )
+
+
+def _metadata(work: Work, model: str) -> dict[str, Any]:
+    outputs: list[dict[str, Any]] = []
+    for name, info in sorted(work.engine.tasks.items()):
+        outputs += [
+            {"name": name, "datatype": "BYTES", "shape": [-1]},
+            {
+                "name": name + PROBABILITIES,
+                "datatype": "FP32",
+                "shape": [-1, len(info.labels)],
+                "parameters": {"labels": ",".join(info.labels)},
+            },
+        ]
+    outputs += [
+        {"name": CODES, "datatype": "BYTES", "shape": [-1]},
+        {"name": NUM_TOKENS, "datatype": "INT64", "shape": [-1]},
+    ]
+    return {
+        "name": model,
+        "versions": [VERSION],
+        "platform": PLATFORM,
+        "inputs": [
+            {"name": TEXT, "datatype": "BYTES", "shape": [-1]},
+            {"name": PAIR, "datatype": "BYTES", "shape": [-1], "optional": True},
+        ],
+        "outputs": outputs,
+    }
+
+
+def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[Text]]:
+    """The JSON part and the texts. Raises InputError."""
+    if header_length is None:
+        length = len(body)
+    elif header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body):
+        length = int(header_length)
+    else:
+        raise InputError(
+            f"{HEADER_LENGTH}: got {header_length!r}, expected at most {len(body)}, the body's."
+        )
+    try:
+        header = json.loads(body[:length])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"body: no valid JSON ({error}).") from error
+    if not isinstance(header, dict) or not isinstance(header.get("inputs"), list):
+        raise InputError("inputs: expected a list of tensors.")
+    binary = memoryview(body)[length:]
+    tensors: dict[str, list[str]] = {}
+    for tensor in header["inputs"]:
+        name, size = _check_input(tensor)
+        if size is None:
+            strings = _flat(tensor.get("data"), name)
+        else:
+            strings = list(_strings(binary[:size], size, name))
+            binary = binary[size:]
+        if len(strings) != int(np.prod(tensor["shape"])):
+            raise InputError(
+                f"{name}: got {len(strings)} strings, expected shape {tensor['shape']}."
+            )
+        tensors[name] = strings
+    if TEXT not in tensors or binary:
+        raise InputError(f"inputs: expected a tensor {TEXT!r} and no bytes after the last tensor.")
+    if PAIR not in tensors:
+        return header, list(tensors[TEXT])
+    if len(tensors[PAIR]) != len(tensors[TEXT]):
+        raise InputError(
+            f"{PAIR}: got {len(tensors[PAIR])} texts for {len(tensors[TEXT])} in {TEXT!r}."
+        )
+    return header, list(zip(tensors[TEXT], tensors[PAIR], strict=True))
+
+
+def _check_input(tensor: Any) -> tuple[str, int | None]:
+    """Its name and its binary size, None where it is in JSON."""
+    if not isinstance(tensor, dict) or tensor.get("name") not in (TEXT, PAIR):
+        raise InputError(f"inputs: expected tensors named {TEXT!r} and {PAIR!r}.")
+    name, shape = str(tensor["name"]), tensor.get("shape")
+    if tensor.get("datatype") != "BYTES":
+        raise InputError(f"{name}: got datatype {tensor.get('datatype')!r}, expected 'BYTES'.")
+    if not _is_shape(shape):
+        raise InputError(f"{name}: got shape {shape!r}, expected [texts] or [texts, 1].")
+    parameters = tensor.get("parameters", {})
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if size is not None and (type(size) is not int or size < 0):
+        raise InputError(f"{name}: got binary_data_size {size!r}, expected a number of bytes.")
+    return name, size
+
+
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, list)
+        and 1 <= len(shape) <= 2
+        and all(type(size) is int and 0 <= size <= 1 << 31 for size in shape)
+        and shape[1:] in ([], [1])
+    )
+
+
+def _flat(data: Any, name: str) -> list[str]:
+    if isinstance(data, list) and all(isinstance(row, list) for row in data):
+        data = [item for row in data for item in row]
+    if not isinstance(data, list) or not all(isinstance(item, str) for item in data):
+        raise InputError(f"{name}: expected `data`, a list of strings.")
+    return data
+
+
+def _strings(binary: memoryview, size: int, name: str) -> Iterator[str]:
+    """Each is its length, four bytes, little endian, and so many bytes of UTF-8."""
+    if len(binary) < size:
+        raise InputError(f"{name}: got {len(binary)} bytes, expected binary_data_size {size}.")
+    start = 0
+    while start < size:
+        if start + 4 > size:
+            raise InputError(f"{name}: ends amid a length.")
+        (length,) = struct.unpack_from("<I", binary, start)
+        start += 4
+        if start + length > size:
+            raise InputError(f"{name}: a string of {length} bytes goes past the end.")
+        try:
+            yield str(binary[start : start + length], "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}: no valid UTF-8 ({error}).") from error
+        start += length
+
+
+def _outputs(header: dict[str, Any]) -> tuple[list[str] | None, dict[str, bool]]:
+    """The names that are asked for, None for the tasks' all; and which of them in binary."""
+    parameters = header.get("parameters") or {}
+    all_binary = isinstance(parameters, dict) and parameters.get("binary_data_output") is True
+    asked = header.get("outputs")
+    if not asked:
+        return None, {"": all_binary}
+    if not isinstance(asked, list):
+        raise InputError("outputs: expected a list.")
+    is_binary = {"": all_binary}
+    for output in asked:
+        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+            raise InputError("outputs: expected a name for each.")
+        more = output.get("parameters") or {}
+        binary = more.get("binary_data") if isinstance(more, dict) else None
+        is_binary[output["name"]] = all_binary if binary is None else binary is True
+    return [name for name in is_binary if name], is_binary
+
+
+def _tasks_of(names: Sequence[str]) -> list[str]:
+    found = (name.removesuffix(PROBABILITIES) for name in names if name not in (CODES, NUM_TOKENS))
+    return list(dict.fromkeys(found))
+
+
+def _tensors(done: Answered) -> Iterator[Output]:
+    """All there are. Of a task, also for texts of the other form: shapes are fixed."""
+    for task, prediction in done.answer.predictions.items():
+        probabilities = prediction.probabilities.astype(np.float32)
+        top = prediction.top
+        yield Output(task, "BYTES", [len(top)], list(top), _raw([t.encode() for t in top]))
+        yield _array(task + PROBABILITIES, "FP32", probabilities)
+    features = done.answer.features
+    if features is not None:
+        parts = [features.codes[a:b].tobytes() for a, b in _pairs(features.offsets)]
+        # Bytes that are no text have no JSON form; KServe's clients ask for binary.
+        shown = [part.hex() for part in parts]
+        yield Output(CODES, "BYTES", [len(parts)], shown, _raw(parts))
+        yield _array(NUM_TOKENS, "INT64", features.num_tokens)
+
+
+def _pairs(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    return zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+
+
+def _array(name: str, datatype: str, array: NDArray[Any]) -> Output:
+    values = array.reshape(-1).tolist()
+    return Output(name, datatype, [*array.shape], values, np.ascontiguousarray(array).tobytes())
+
+
+def _raw(parts: Sequence[bytes]) -> bytes:
+    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+
+
+def _answer(
+    outputs: Sequence[Output],
+    is_binary: dict[str, bool],
+    model: str,
+    request_id: Any,
+    timing: str,
+) -> Response:
+    tensors: list[dict[str, Any]] = []
+    raw = []
+    for output in outputs:
+        tensor: dict[str, Any] = {
+            "name": output.name,
+            "datatype": output.datatype,
+            "shape": output.shape,
+        }
+        if is_binary.get(output.name, is_binary[""]):
+            tensor["parameters"] = {"binary_data_size": len(output.raw)}
+            raw.append(output.raw)
+        else:
+            tensor["data"] = output.values
+        tensors.append(tensor)
+    header: dict[str, Any] = {"model_name": model, "model_version": VERSION, "outputs": tensors}
+    if isinstance(request_id, str):
+        header["id"] = request_id
+    text = to_json(header)
+    headers = {"server-timing": timing}
+    if not raw:
+        return Response(text, 200, headers, "application/json")
+    headers[HEADER_LENGTH] = str(len(text))
+    return Response(b"".join([text, *raw]), 200, headers, "application/octet-stream")
+
+
+def _json(content: Any) -> Response:
+    return Response(to_json(content), media_type="application/json")

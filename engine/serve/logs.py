@@ -1,0 +1,73 @@
+"""One line a request: JSON for machines, or text for people."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.serve.guard import Visit
+
+
+class RequestLog:
+    """Writes to standard output, where containers' logs are read from."""
+
+    def __init__(self, form: str) -> None:
+        """form: json, text or none."""
+        self._form = form
+
+    def write(
+        self, scope: MutableMapping[str, Any], route: str, status: int, took_s: float, visit: Visit
+    ) -> None:
+        if self._form == "none":
+            return
+        client = scope.get("client") or ("",)
+        fields = {
+            "request_id": visit.id,
+            "client": client[0],
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(1000 * took_s, 3),
+            "texts": visit.texts,
+            "tokens": visit.tokens,
+            "error": visit.error,
+        }
+        _print(self._form, "INFO", "request", {k: v for k, v in fields.items() if v is not None})
+
+
+class Handler(logging.Handler):
+    """Everything else that is logged, in the same form."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self._form = form
+
+    def emit(self, record: logging.LogRecord) -> None:
+        extra = {"logger": record.name}
+        if record.exc_info:
+            extra["traceback"] = logging.Formatter().formatException(record.exc_info)
+        _print(self._form, record.levelname, record.getMessage(), extra)
+
+
+def set_up(form: str) -> RequestLog:
+    """Sends the log of the whole process this way."""
+    root = logging.getLogger()
+    root.handlers = [Handler("text" if form == "none" else form)]
+    root.setLevel(logging.INFO)
+    return RequestLog(form)
+
+
+def _print(form: str, level: str, message: str, fields: dict[str, Any]) -> None:
+    now = time.time()
+    shown = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    if form == "json":
+        content = {"time": shown, "level": level, "message": message, **fields}
+        line = json.dumps(content, ensure_ascii=False)
+    else:
+        line = f"{shown} {level} {message} {' '.join(f'{k}={v}' for k, v in fields.items())}"
+    print(line, file=sys.stdout, flush=True)

@@ -1,0 +1,258 @@
+"""What requests and answers of the server's own routes look like, in JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.engine import Engine, TaskInfo
+from engine.errors import InputError, SpecMismatchError
+from engine.types import PackedFeatures, Prediction, Stats, Text
+
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class Message(BaseModel):
+    """Nothing unknown, nothing converted: "1" is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Texts(Message):
+    inputs: str | list[str | Pair] = Field(
+        description="One text, or a list of texts and of pairs of texts.",
+        examples=["The plot is thin, but what a cast!"],
+    )
+
+    def texts(self) -> list[Text]:
+        """The texts as the engine takes them."""
+        if isinstance(self.inputs, str):
+            return [self.inputs]
+        return [item if isinstance(item, str) else (item[0], item[1]) for item in self.inputs]
+
+
+class Tasks(Message):
+    tasks: list[str] | None = Field(
+        None,
+        description="Which heads answer. Without it all of a text's form do: those for single "
+        "texts or those for pairs.",
+    )
+    return_probabilities: bool = Field(
+        False, description="Also every label's probability, not only the likeliest one's."
+    )
+
+
+class PredictRequest(Texts, Tasks):
+    """Texts in, every task's answer out."""
+
+
+class FeaturesRequest(Texts):
+    """Texts in, codes out: to store, and to ask new tasks of later."""
+
+
+class Codes(Message):
+    codes: str = Field(description="The codes of all tokens, one after the other, in base64.")
+    num_tokens: int = Field(ge=1)
+
+
+class PredictFeaturesRequest(Tasks):
+    """Stored codes in, every task's answer out: no encoder runs."""
+
+    spec_id: str = Field(description="Of the feature spec that the codes were made under.")
+    features: list[Codes]
+
+
+class Usage(Message):
+    texts: int
+    tokens: int
+    truncated: int = Field(description="Texts that were longer than the encoder reads.")
+
+
+class TaskAnswer(Message):
+    label: str
+    probability: float
+    probabilities: dict[str, float] | None = None
+
+
+class PredictResponse(Message):
+    predictions: list[dict[str, TaskAnswer]] = Field(description="By task, for each text.")
+    usage: Usage
+    spec_id: str
+
+
+class FeaturesResponse(Message):
+    features: list[Codes]
+    spec_id: str
+    code_bytes: int = Field(description="Bytes of one token's code.")
+    usage: Usage
+
+
+class Task(Message):
+    name: str
+    labels: list[str]
+    form: Literal["single", "pair"]
+    metrics: dict[str, float]
+    bytes: int = Field(description="That its weights take in memory.")
+
+
+class TasksResponse(Message):
+    tasks: list[Task]
+    spec_id: str
+    encoder: str
+    backend: str
+    code_bytes: int
+    dim: int
+    num_layers: int
+    max_length: int = Field(description="Most tokens of a text.")
+
+
+class ErrorBody(Message):
+    code: str = Field(description="A word for programs, such as queue_full.")
+    message: str = Field(description="What was wrong, and what to do.")
+
+
+class ErrorResponse(Message):
+    error: ErrorBody
+
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+def parse(kind: type[AnyMessage], body: bytes) -> AnyMessage:
+    """A request of this kind. Raises InputError that says where it is not one."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        # Of a union every member complains; the last one is about the richest form.
+        place = ".".join(str(part) for part in found[-1]["loc"] if not _is_type(part))
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise InputError(
+            f"{place or 'body'}: {found[-1]['msg']}{more}. See /docs for what is expected."
+        ) from None
+
+
+def _is_type(part: int | str) -> bool:
+    """Whether it names a member of a union, not a place in the body."""
+    return isinstance(part, str) and (part in ("str", "list") or "[" in part)
+
+
+def read_features(request: PredictFeaturesRequest, engine: Engine) -> PackedFeatures:
+    """Raises SpecMismatchError or InputError."""
+    spec = engine.spec
+    if request.spec_id != spec.id:
+        raise SpecMismatchError(
+            f"spec_id: got {request.spec_id!r}, expected {spec.id!r}: the codes were made by "
+            "another bundle. Send them to a server of that bundle, or encode the texts again."
+        )
+    parts = []
+    for i, item in enumerate(request.features):
+        try:
+            part = base64.b64decode(item.codes, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InputError(f"features.{i}.codes: no valid base64 ({error}).") from error
+        if len(part) != item.num_tokens * spec.code_bytes:
+            raise InputError(
+                f"features.{i}.codes: got {len(part)} bytes for {item.num_tokens} tokens, expected "
+                f"{item.num_tokens * spec.code_bytes} ({spec.code_bytes} a token)."
+            )
+        parts.append(part)
+    codes = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, spec.code_bytes)
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([item.num_tokens for item in request.features], out=offsets[1:])
+    return PackedFeatures(codes, offsets, spec, engine.calibration)
+
+
+def write_predictions(
+    predictions: Mapping[str, Prediction],
+    forms: Sequence[frozenset[str]],
+    return_probabilities: bool,
+    usage: Mapping[str, int],
+    spec_id: str,
+) -> bytes:
+    """A PredictResponse.
+
+    Args:
+        forms: of each text, the tasks that it is asked about.
+    """
+    rows: list[dict[str, Any]] = [{} for _ in forms]
+    for task, prediction in predictions.items():
+        labels, probabilities = prediction.labels, prediction.probabilities
+        tops = probabilities.argmax(axis=1).tolist()
+        for row, (top, values) in enumerate(zip(tops, probabilities.tolist(), strict=True)):
+            if task in forms[row]:
+                answer = {"label": labels[top], "probability": round(values[top], 6)}
+                if return_probabilities:
+                    answer["probabilities"] = {
+                        label: round(value, 6) for label, value in zip(labels, values, strict=True)
+                    }
+                rows[row][task] = answer
+    return to_json({"predictions": rows, "usage": usage, "spec_id": spec_id})
+
+
+def write_features(features: PackedFeatures, usage: Mapping[str, int]) -> bytes:
+    """A FeaturesResponse."""
+    items = []
+    for start, stop in zip(features.offsets[:-1], features.offsets[1:], strict=True):
+        part = base64.b64encode(features.codes[start:stop].tobytes()).decode()
+        items.append({"codes": part, "num_tokens": int(stop - start)})
+    return to_json(
+        {
+            "features": items,
+            "spec_id": features.spec.id,
+            "code_bytes": features.spec.code_bytes,
+            "usage": usage,
+        }
+    )
+
+
+def write_tasks(engine: Engine, tasks: Mapping[str, TaskInfo]) -> bytes:
+    """A TasksResponse."""
+    encoder = engine.manifest.encoder
+    return to_json(
+        {
+            "tasks": [
+                {
+                    "name": name,
+                    "labels": list(info.labels),
+                    "form": info.form,
+                    "metrics": dict(info.metrics),
+                    "bytes": info.nbytes,
+                }
+                for name, info in sorted(tasks.items())
+            ],
+            "spec_id": engine.spec.id,
+            "encoder": engine.spec.encoder,
+            "backend": engine.backend,
+            "code_bytes": engine.spec.code_bytes,
+            "dim": engine.spec.dim,
+            "num_layers": encoder.num_layers,
+            "max_length": encoder.max_length,
+        }
+    )
+
+
+def usage(stats_texts: int, tokens: int, truncated: int) -> dict[str, int]:
+    return {"texts": stats_texts, "tokens": tokens, "truncated": truncated}
+
+
+def to_json(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def server_timing(tokenize_s: float, queue_s: float, stats: Stats) -> str:
+    """The stages of a request as a Server-Timing header, in milliseconds."""
+    stages = {
+        "tokenize": tokenize_s,
+        "queue": queue_s,
+        "encode": stats.encode_s,
+        "pack": stats.pack_s,
+        "heads": stats.heads_s,
+    }
+    return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages.items())

@@ -1,0 +1,374 @@
+"""Who runs when: requests' texts become batches within a token budget, as the encoder is free."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.batching import pad_batch
+from engine.engine import Engine
+from engine.heads import Head
+from engine.serve.fair_queue import FairQueue, Row
+from engine.tokenize import Tokens
+from engine.types import BatchRunner, PackedFeatures, PlacedBatch, Prediction, Stats
+
+logger = logging.getLogger("bitheads.serve")
+
+
+class QueueFull(Exception):
+    """There is no room for a request now.
+
+    Attributes:
+        retry_after_s: when there should be.
+    """
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class Closed(Exception):
+    """The server is shutting down."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a request asked for.
+
+    Attributes:
+        features: the codes of its texts, if it asked for them.
+        predictions: by task, of all its texts; empty if it asked for no tasks.
+        stats: what it cost. Batches are shared: their whole time counts for each of their requests.
+        queue_s: until its first text was taken, in seconds.
+    """
+
+    features: PackedFeatures | None
+    predictions: dict[str, Prediction]
+    stats: Stats
+    queue_s: float
+
+
+@dataclass(eq=False)
+class Request:
+    """Tokenized texts of one request, and what it has so far.
+
+    Attributes:
+        heads: of the tasks it asks for.
+        wants_features: whether it asks for codes.
+        future: of its Answer; cancelling it takes its texts out of the queue.
+    """
+
+    texts: Sequence[Tokens]
+    heads: Sequence[Head]
+    wants_features: bool
+    future: Future[Answer] = field(default_factory=Future)
+    submitted_s: float = 0.0
+    queue_s: float | None = None
+    waiting: int = 0
+    failed: bool = False
+    stats: Stats = field(default_factory=Stats)
+    offsets: NDArray[np.int64] = field(init=False)
+    codes: NDArray[np.uint8] | None = None
+    logits: list[NDArray[np.float32]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.offsets = np.zeros(len(self.texts) + 1, np.int64)
+        np.cumsum([text.ids.size for text in self.texts], out=self.offsets[1:])
+        self.waiting = len(self.texts)
+        self.logits = [
+            np.empty((len(self.texts), len(head.labels)), np.float32) for head in self.heads
+        ]
+
+    @property
+    def tokens(self) -> int:
+        return int(self.offsets[-1])
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What is told of each batch.
+
+    Attributes:
+        rows: its texts.
+        stats: its cost.
+    """
+
+    rows: int
+    stats: Stats
+
+
+class Scheduler:
+    """Runs an engine's encoder on what many callers ask for, at most a batch a lane at a time.
+
+    While one batch would hold all that waits, it gets all cores; when there is more, the encoder's
+    lanes take a batch each. Nothing waits for a batch to fill up, except, for `max_wait_s`, for
+    requests that are being read already (`announce`).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        max_queue_tokens: int,
+        max_batch_tokens: int | None = None,
+        max_wait_s: float = 0.0,
+        report: Callable[[BatchReport], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            max_queue_tokens: tokens that wait or are encoded, at most; a request of more than that
+                is taken if nothing else is there.
+            max_batch_tokens: None for the encoder's choice.
+            report: called after each batch, from the scheduler's threads.
+        """
+        self._engine = engine
+        self._encoder = engine.encoder
+        self._max_queue_tokens = max_queue_tokens
+        self._max_batch_tokens = max_batch_tokens or self._encoder.max_batch_tokens
+        self._max_wait_s = max_wait_s
+        self._report = report
+        self._run_on_all, self._lanes = self._encoder.open_runners()
+        self._queue: FairQueue[Request] = FairQueue()
+        self._changed = threading.Condition()
+        self._queued_tokens = 0
+        self._running_tokens = 0
+        self._lanes_busy = 0
+        self._all_busy = False
+        self._announced = 0
+        self._closing = False
+        self._tokens_per_s = 0.0
+        self._threads = [
+            threading.Thread(target=self._work, args=(lane,), name=f"bitheads-lane-{i}")
+            for i, lane in enumerate(self._lanes or [self._run_on_all])
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def num_lanes(self) -> int:
+        return len(self._threads)
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait or are being encoded."""
+        return self._queued_tokens + self._running_tokens
+
+    @property
+    def max_queue_tokens(self) -> int:
+        return self._max_queue_tokens
+
+    def retry_after_s(self) -> float:
+        """When what is there now should be done."""
+        if self._tokens_per_s <= 0:
+            return 1.0
+        return self.queued_tokens / self._tokens_per_s
+
+    def announce(self) -> None:
+        """A request is being read: a batch may wait for it. Followed by `submit` or `retract`."""
+        with self._changed:
+            self._announced += 1
+
+    def retract(self) -> None:
+        """Ends an `announce`, after `submit` or without."""
+        with self._changed:
+            self._announced -= 1
+            if self._announced == 0 and self._max_wait_s > 0:
+                self._changed.notify_all()
+
+    def submit(self, request: Request) -> Future[Answer]:
+        """Queues a request's texts; its future gets the answer, or BackendError.
+
+        Raises QueueFull or Closed.
+        """
+        if not request.texts:
+            request.future.set_result(_answer(request, self._engine))
+            return request.future
+        spec = self._engine.spec
+        if request.wants_features:
+            request.codes = np.empty((request.tokens, spec.code_bytes), np.uint8)
+        with self._changed:
+            if self._closing:
+                raise Closed
+            there = self.queued_tokens
+            if there and there + request.tokens > self._max_queue_tokens:
+                raise QueueFull(self.retry_after_s())
+            request.submitted_s = time.perf_counter()
+            self._queue.put(request, [text.ids.size for text in request.texts])
+            self._queued_tokens += request.tokens
+            self._changed.notify_all()
+        request.future.add_done_callback(lambda future: self._drop_cancelled(request))
+        return request.future
+
+    def close(self) -> None:
+        """Takes nothing any more, answers all that waits, and ends the threads."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _drop_cancelled(self, request: Request) -> None:
+        if request.future.cancelled():
+            with self._changed:
+                self._queued_tokens -= self._queue.drop(request)
+
+    def _work(self, lane: BatchRunner) -> None:
+        """A thread's life."""
+        while True:
+            with self._changed:
+                if not self._wait_for_turn():
+                    return
+                takes_all = self._takes_all()
+                rows = self._queue.take(self._max_batch_tokens, self._encoder.call_tokens)
+                tokens = sum(row.length for row in rows)
+                self._queued_tokens -= tokens
+                self._running_tokens += tokens
+                self._all_busy = takes_all
+                self._lanes_busy += not takes_all
+            started_s = time.perf_counter()
+            try:
+                self._run(self._run_on_all if takes_all else lane, rows, started_s)
+            finally:
+                took_s = time.perf_counter() - started_s
+                with self._changed:
+                    self._measure(tokens / took_s * (1 if takes_all else self.num_lanes))
+                    self._running_tokens -= tokens
+                    self._all_busy = False if takes_all else self._all_busy
+                    self._lanes_busy -= not takes_all
+                    self._changed.notify_all()
+
+    def _wait_for_turn(self) -> bool:
+        """Returns when there is something to run and a place to run it; False to end."""
+        waited_until_s: float | None = None
+        while True:
+            if not len(self._queue):
+                if self._closing:
+                    return False
+                waited_until_s = None
+                self._changed.wait()
+                continue
+            is_free = not self._all_busy and (not self._takes_all() or self._lanes_busy == 0)
+            if not is_free:
+                self._changed.wait()
+                continue
+            if not self._announced or self._queued_tokens >= self._max_batch_tokens:
+                return True
+            now_s = time.perf_counter()
+            waited_until_s = waited_until_s or now_s + self._max_wait_s
+            if now_s >= waited_until_s:
+                return True
+            self._changed.wait(waited_until_s - now_s)
+
+    def _takes_all(self) -> bool:
+        """Whether the next batch is to have all cores: nothing else runs, and it holds all."""
+        if not self._lanes:
+            return True
+        return self._lanes_busy == 0 and self._queued_tokens <= self._max_batch_tokens
+
+    def _measure(self, tokens_per_s: float) -> None:
+        old = self._tokens_per_s or tokens_per_s
+        self._tokens_per_s = 0.9 * old + 0.1 * tokens_per_s
+
+    def _run(self, run: BatchRunner, rows: Sequence[Row[Request]], started_s: float) -> None:
+        requests = list(dict.fromkeys(row.owner for row in rows))
+        for request in requests:
+            if request.queue_s is None:
+                request.queue_s = started_s - request.submitted_s
+        try:
+            features, predictions = self._compute(run, rows)
+        except Exception as error:  # of one batch; the thread goes on with the next
+            logger.error("a batch of %d texts failed: %s", len(rows), error)
+            self._fail(requests, error)
+            return
+        self._hand_out(rows, features, predictions)
+        self._report(BatchReport(len(rows), features.stats))
+
+    def _compute(
+        self, run: BatchRunner, rows: Sequence[Row[Request]]
+    ) -> tuple[PackedFeatures, dict[Head, NDArray[np.float32]]]:
+        """Codes of the rows, one after the other, and the answers of every head that is asked."""
+        texts = [row.owner.texts[row.index] for row in rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([text.ids.size for text in texts], out=offsets[1:])
+        codes = np.empty((int(offsets[-1]), self._engine.spec.code_bytes), np.uint8)
+        batch = pad_batch(texts, self._engine.manifest.encoder.pad_id)
+        stats = run(PlacedBatch(batch, np.arange(len(rows)), offsets[:-1]), codes)
+        features = PackedFeatures(
+            codes, offsets, self._engine.spec, self._engine.calibration, stats
+        )
+        heads = list(dict.fromkeys(head for row in rows for head in row.owner.heads))
+        started_s = time.perf_counter()
+        answers = self._predict(features, heads)
+        heads_s = time.perf_counter() - started_s
+        stats += Stats(heads_s=heads_s)
+        return PackedFeatures(codes, offsets, features.spec, features.calibration, stats), answers
+
+    def _predict(
+        self, features: PackedFeatures, heads: Sequence[Head]
+    ) -> dict[Head, NDArray[np.float32]]:
+        """By head, not by task: while one is replaced, requests may have the one or the other."""
+        answers: dict[Head, NDArray[np.float32]] = {}
+        left = list(heads)
+        while left:
+            by_task = {head.task: head for head in left}
+            found = self._encoder.predict(features, list(by_task.values()))
+            for task, head in by_task.items():
+                answers[head] = found[task].logits
+            left = [head for head in left if head not in answers]
+        return answers
+
+    def _hand_out(
+        self,
+        rows: Sequence[Row[Request]],
+        features: PackedFeatures,
+        answers: dict[Head, NDArray[np.float32]],
+    ) -> None:
+        """Every row's results to its request; requests that are whole get their answer."""
+        whole = []
+        with self._changed:  # lanes may work on the same request
+            for i, row in enumerate(rows):
+                request = row.owner
+                if request.codes is not None:
+                    first, last = request.offsets[row.index : row.index + 2]
+                    start, end = features.offsets[i : i + 2]
+                    request.codes[first:last] = features.codes[start:end]
+                for logits, head in zip(request.logits, request.heads, strict=True):
+                    logits[row.index] = answers[head][i]
+                request.waiting -= 1
+                if not request.waiting:
+                    whole.append(request)
+            for request in dict.fromkeys(row.owner for row in rows):
+                request.stats += features.stats
+        for request in whole:
+            if request.future.set_running_or_notify_cancel():
+                request.future.set_result(_answer(request, self._engine))
+
+    def _fail(self, requests: Sequence[Request], error: Exception) -> None:
+        with self._changed:
+            first_time = [request for request in requests if not request.failed]
+            for request in first_time:
+                request.failed = True  # another lane may be at other texts of it
+                self._queued_tokens -= self._queue.drop(request)
+        for request in first_time:
+            if request.future.set_running_or_notify_cancel():
+                request.future.set_exception(error)
+
+
+def _answer(request: Request, engine: Engine) -> Answer:
+    features = None
+    if request.wants_features:
+        codes = request.codes
+        if codes is None:
+            codes = np.empty((0, engine.spec.code_bytes), np.uint8)
+        features = PackedFeatures(codes, request.offsets, engine.spec, engine.calibration)
+    predictions = {
+        head.task: Prediction(head.labels, logits)
+        for head, logits in zip(request.heads, request.logits, strict=True)
+    }
+    return Answer(features, predictions, request.stats, request.queue_s or 0.0)

@@ -1,0 +1,128 @@
+"""uvicorn with what it leaves out: limits on headers, in bytes and in time, and draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from engine.errors import InputError
+from engine.serve.app import Server
+from engine.serve.settings import Settings
+
+MAX_HEADER_BYTES = 64 << 10
+BACKLOG = 2048
+KEEP_ALIVE_S = 60
+"""Longer than most proxies keep theirs, so that it is they who close."""
+
+logger = logging.getLogger("bitheads.serve")
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection whose headers must come in time and be no larger than they may be."""
+
+    read_timeout_s: float
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._header_bytes = 0
+        self._is_late: asyncio.TimerHandle | None = None
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_late is not None:  # still amid the headers
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+                self.send_400_response("Headers too large.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._start_timer()
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        self._header_bytes = 0
+        super().on_headers_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """A client that does not read keeps a closing connection open: not for long."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(self.read_timeout_s, self.transport.abort)
+
+    def _start_timer(self) -> None:
+        if self._is_late is None:
+            self._is_late = self.loop.call_later(self.read_timeout_s, self._late)
+
+    def _stop_timer(self) -> None:
+        if self._is_late is not None:
+            self._is_late.cancel()
+            self._is_late = None
+
+    def _late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+class Uvicorn(uvicorn.Server):
+    """Ends well on SIGTERM and Ctrl-C: what was accepted is answered. A second Ctrl-C ends it."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._server = server
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._server.drain()
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket; before anything takes long. Raises InputError if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise InputError(
+            f"--host {settings.host} --port {settings.port}: {reason}. Choose another port, or end "
+            "what listens there."
+        ) from error
+
+
+def url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def make(server: Server, settings: Settings) -> Uvicorn:
+    """Its `run`, given sockets, serves until a signal, and then until all is answered."""
+
+    class Limited(Protocol):
+        read_timeout_s = settings.read_timeout_s
+
+    config = uvicorn.Config(
+        server.asgi,
+        http=Limited,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        backlog=BACKLOG,
+    )
+    return Uvicorn(config, server)

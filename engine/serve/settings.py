@@ -1,0 +1,174 @@
+"""The server's options: each is a flag and an environment variable, and says when to change it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from engine.encoder import DEVICE_BACKENDS
+from engine.errors import InputError
+from engine.sessions import BACKENDS
+
+PREFIX = "BITHEADS_SERVE_"
+KEY_LENGTH = 16
+"""Characters of an API key at least: shorter ones are guessed."""
+
+
+def _option(default: Any, help: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": help, **more})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See the help texts. Times are in seconds, sizes in bytes."""
+
+    bundle: Path = _option(Path("bundles/all-MiniLM-L6-v2"), "made by export.build", metavar="DIR")
+    host: str = _option(
+        "127.0.0.1", "address to listen on; 0.0.0.0 to be reached from other machines"
+    )
+    port: int = _option(8000, "0 takes any free one and prints it")
+    backend: str = _option(
+        "auto", f"{', '.join((*BACKENDS, *DEVICE_BACKENDS))}; auto takes the fastest that works"
+    )
+    precision: str = _option(
+        "auto", "auto, fp32, bf16, fp16, or int8 for bundles that were built with it"
+    )
+    threads: int | None = _option(
+        None, "processor threads of the encoder; lower it to leave cores to others (default: all)"
+    )
+    heads: Path | None = _option(
+        None,
+        "where uploaded heads are kept, and read from at the next start; without it they are "
+        "forgotten when the server ends",
+        metavar="DIR",
+    )
+    api_keys: tuple[str, ...] = _option(
+        (),
+        "keys of which a client must send one as `Authorization: Bearer KEY`; several are "
+        "separated by commas (default: none is needed); as a flag other users of the machine can "
+        "see it",
+        metavar="KEYS",
+    )
+    admin_keys: tuple[str, ...] = _option(
+        (),
+        "keys that may upload and remove heads, separated by commas (default: nobody may)",
+        metavar="KEYS",
+    )
+    max_batch_tokens: int | None = _option(
+        None, "bound on an encoder call's tokens; lower it to save memory (default: the encoder's)"
+    )
+    max_wait_ms: float = _option(
+        2.0,
+        "longest time a batch waits for requests that are being read already; 0 never waits",
+    )
+    max_queue_tokens: int = _option(
+        65_536,
+        "tokens that wait at most; past that requests are refused with 429. Raise it to ride out "
+        "longer bursts, lower it to answer or refuse sooner",
+    )
+    max_connections: int = _option(
+        1024, "connections at a time; past that they are closed with 503"
+    )
+    max_body_bytes: int = _option(8 << 20, "of a request; larger ones are refused with 413")
+    max_head_bytes: int = _option(256 << 20, "of an uploaded head")
+    max_held_bytes: int = _option(
+        512 << 20, "of all bodies at a time; past that requests are refused with 429"
+    )
+    max_texts: int = _option(1000, "of a request")
+    max_chars: int = _option(1 << 18, "of a text; what the encoder does not read is cut anyway")
+    read_timeout_s: float = _option(
+        10.0, "for a request's headers, and for its body; slower clients are cut off"
+    )
+    request_timeout_s: float = _option(
+        30.0, "from the whole request to its answer; past that it is refused with 503"
+    )
+    drain_s: float = _option(
+        30.0, "time that requests have to end after SIGTERM; at least request_timeout_s is best"
+    )
+    log: str = _option("json", "json: a line a request; text: for people; none", kind="choice")
+
+    def __post_init__(self) -> None:
+        positive = [f.name for f in fields(self) if f.name.startswith("max_") or "_s" in f.name]
+        for name in (*positive, "threads"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and (
+                value < 0 or (value == 0 and "wait" not in name)
+            ):
+                raise InputError(f"{flag(name)}: got {value}, expected more than 0.")
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"--port: got {self.port}, expected 0 to 65535.")
+        if self.log not in LOGS:
+            raise InputError(f"--log: got {self.log!r}, expected one of {list(LOGS)}.")
+        for key in (*self.api_keys, *self.admin_keys):
+            if len(key) < KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+                raise InputError(
+                    f"API keys: got one of {len(key)} characters, expected at least {KEY_LENGTH} "
+                    "printable ASCII characters without blanks. Type: openssl rand -hex 16"
+                )
+
+
+LOGS = ("json", "text", "none")
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def read(argv: Sequence[str] | None, environment: Mapping[str, str] | None = None) -> Settings:
+    """From a command line, and for what it leaves out from the environment.
+
+    Raises InputError for values that cannot be.
+    """
+    environment = os.environ if environment is None else environment
+    known = {variable(f.name) for f in fields(Settings)}
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known:
+            raise InputError(f"{name}: no such option. See python -m engine.serve --help")
+    given = vars(_parser().parse_args(argv))
+    values = {}
+    for option in fields(Settings):
+        text = given[option.name]
+        if text is None and environment.get(variable(option.name), "") != "":
+            text = environment[variable(option.name)]
+        if text is not None:
+            values[option.name] = _convert(option.name, str(option.type), text)
+    return Settings(**values)
+
+
+def _convert(name: str, kind: str, text: str) -> Any:
+    try:
+        if kind.startswith("int"):
+            return int(text)
+        if kind.startswith("float"):
+            return float(text)
+    except ValueError:
+        raise InputError(
+            f"{flag(name)} or {variable(name)}: got {text!r}, expected a number."
+        ) from None
+    if kind.startswith("tuple"):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return Path(text) if kind.startswith("Path") else text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.serve",
+        description="Serves a bundle over HTTP: one encoder pass a text, every task's answer.",
+        epilog=f"Each option is also an environment variable: {PREFIX} and its name in capitals, "
+        f"such as {variable('max_batch_tokens')}. Flags win.",
+    )
+    for option in fields(Settings):
+        shown = option.metadata["help"]
+        if option.default not in (None, ()):
+            shown += f" (default: {option.default})"
+        metavar = option.metadata.get("metavar", "N" if str(option.type)[0] in "if" else None)
+        parser.add_argument(flag(option.name), help=shown, metavar=metavar or option.name.upper())
+    return parser

@@ -1,0 +1,191 @@
+"""What every protocol's routes do: texts to an answer, codes to an answer, within the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from engine.engine import Engine
+from engine.errors import BitheadsError, InputError
+from engine.heads import Head
+from engine.serve.errors import HttpError, of_engine, shutting_down, too_large
+from engine.serve.guard import Visit
+from engine.serve.messages import server_timing
+from engine.serve.metrics import Metrics
+from engine.serve.scheduler import Answer, Closed, QueueFull, Request, Scheduler
+from engine.serve.settings import Settings
+from engine.tokenize import Tokens
+from engine.types import PackedFeatures, Prediction, Stats, Text
+
+INLINE_CHARS = 4096
+"""Fewer are tokenized at once, in 0.1 ms or so; more on another thread, meanwhile others go on."""
+
+INLINE_TOKENS = 4096
+"""As many tokens of codes are answered at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """An answer, and of each text the tasks it was asked about.
+
+    Attributes:
+        forms: the names of the tasks of each text's form, or all that were asked for by name.
+        usage: see engine.serve.messages.Usage.
+        timing: a Server-Timing header.
+    """
+
+    answer: Answer
+    forms: Sequence[frozenset[str]]
+    usage: dict[str, int]
+    timing: str
+
+
+class Work:
+    """An engine, its scheduler and the limits of requests."""
+
+    def __init__(
+        self, engine: Engine, scheduler: Scheduler, settings: Settings, metrics: Metrics
+    ) -> None:
+        self.engine = engine
+        self._scheduler = scheduler
+        self._settings = settings
+        self._metrics = metrics
+        self._threads = ThreadPoolExecutor(2, "bitheads-serve")
+
+    def close(self) -> None:
+        """Waits for what runs."""
+        self._threads.shutdown()
+
+    async def encode(
+        self,
+        texts: Sequence[Text],
+        tasks: Sequence[str] | None,
+        wants_features: bool,
+        visit: Visit,
+    ) -> Answered:
+        """Through the scheduler.
+
+        Args:
+            tasks: names of heads; None for all of each text's form; empty for none.
+
+        Raises HttpError.
+        """
+        self._check(texts)
+        heads = self.choose_heads(tasks)
+        if tasks is None:
+            forms = {"pair" if isinstance(text, tuple) else "single" for text in texts}
+            heads = [head for head in heads if head.form in forms]
+        started_s = time.perf_counter()
+        tokens = await self._tokenize(texts)
+        tokenize_s = time.perf_counter() - started_s
+        request = Request(tokens, heads, wants_features)
+        visit.texts, visit.tokens = len(texts), request.tokens
+        answer = await self._submit(request, visit)
+        truncated = sum(text.truncated for text in tokens)
+        self._metrics.queue_s.observe(answer.queue_s)
+        self._metrics.truncated.inc(truncated)
+        return Answered(
+            answer,
+            self._count(texts, heads, tasks),
+            {"texts": len(texts), "tokens": request.tokens, "truncated": truncated},
+            server_timing(tokenize_s, answer.queue_s, answer.stats),
+        )
+
+    async def predict_features(
+        self, features: PackedFeatures, tasks: Sequence[str] | None, visit: Visit
+    ) -> tuple[dict[str, Prediction], str]:
+        """Heads alone; the answer by task and a Server-Timing header. Raises HttpError."""
+        if len(features) > self._settings.max_texts:
+            raise self._too_many(len(features))
+        heads = self.choose_heads(tasks)
+        visit.texts, visit.tokens = len(features), int(features.offsets[-1])
+        predict = self.engine.encoder.predict
+        started_s = time.perf_counter()
+        try:
+            if visit.tokens * max(1, len(heads)) <= INLINE_TOKENS:
+                found = predict(features, heads)
+            else:
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(self._threads, predict, features, heads)
+        except BitheadsError as error:
+            raise of_engine(error) from error
+        heads_s = time.perf_counter() - started_s
+        for head in heads:
+            self._metrics.answers.labels(head.task).inc(len(features))
+        return found, server_timing(0.0, 0.0, Stats(heads_s=heads_s))
+
+    def choose_heads(self, tasks: Sequence[str] | None) -> list[Head]:
+        """Raises HttpError for a task that no head answers."""
+        try:
+            return self.engine.choose_heads(tasks)
+        except BitheadsError as error:
+            raise of_engine(error) from error
+
+    def _check(self, texts: Sequence[Text]) -> None:
+        settings = self._settings
+        if len(texts) > settings.max_texts:
+            raise self._too_many(len(texts))
+        for i, text in enumerate(texts):
+            for part in (text,) if isinstance(text, str) else text:
+                if len(part) > settings.max_chars:
+                    raise too_large(
+                        f"text {i}",
+                        f"{len(part)} characters",
+                        str(settings.max_chars),
+                        "--max-chars",
+                    )
+
+    def _too_many(self, count: int) -> HttpError:
+        return too_large("inputs", f"{count} texts", str(self._settings.max_texts), "--max-texts")
+
+    async def _tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
+        tokenize = self.engine.tokenizer
+        chars = sum(len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts)
+        try:
+            if chars <= INLINE_CHARS:
+                return tokenize(texts)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, tokenize, texts)
+        except InputError as error:
+            raise of_engine(error) from error
+
+    async def _submit(self, request: Request, visit: Visit) -> Answer:
+        try:
+            future = self._scheduler.submit(request)
+        except QueueFull as full:
+            raise HttpError(
+                429,
+                "queue_full",
+                f"The queue is full ({self._scheduler.queued_tokens} tokens of "
+                f"{self._scheduler.max_queue_tokens}). Try again after the time in Retry-After.",
+                "queue_full",
+                full.retry_after_s,
+            ) from None
+        except Closed:
+            raise shutting_down() from None
+        finally:
+            visit.retract()
+        try:
+            return await asyncio.wrap_future(future)
+        except BitheadsError as error:
+            raise of_engine(error) from error
+
+    def _count(
+        self, texts: Sequence[Text], heads: Sequence[Head], tasks: Sequence[str] | None
+    ) -> list[frozenset[str]]:
+        everything = frozenset(head.task for head in heads)
+        if tasks is None:
+            of_form = {
+                is_pair: frozenset(head.task for head in heads if (head.form == "pair") == is_pair)
+                for is_pair in (False, True)
+            }
+            forms = [of_form[isinstance(text, tuple)] for text in texts]
+        else:
+            forms = [everything] * len(texts)
+        for head in heads:
+            answers = sum(head.task in form for form in forms)
+            self._metrics.answers.labels(head.task).inc(answers)
+        return forms

@@ -1,0 +1,94 @@
+"""The order in which waiting texts are encoded."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.serve.fair_queue import FairQueue, Row
+
+
+def drained(queue: FairQueue[str], budget: int = 100) -> list[list[Row[str]]]:
+    batches = []
+    while len(queue):
+        batches.append(queue.take(budget, 8))
+    return batches
+
+
+def test_a_short_request_is_not_behind_all_of_a_long_one() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.put("long", [20] * 1000)
+    first = queue.take(100, 8)
+    assert {row.owner for row in first} == {"long"}
+    queue.put("short", [20])
+    later = [row.owner for _ in range(2) for row in queue.take(100, 8)]
+    assert "short" in later
+
+
+def test_two_long_requests_get_equal_shares() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.put("first", [10] * 400)
+    queue.put("second", [20] * 200)
+    tokens = {"first": 0, "second": 0}
+    for _ in range(20):
+        for row in queue.take(100, 8):
+            tokens[row.owner] += row.length
+    # Ahead by what is looked at, not more.
+    assert abs(tokens["first"] - tokens["second"]) <= 800
+    assert min(tokens.values()) >= 600
+
+
+def test_texts_of_like_length_go_together() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for i in range(10):
+        queue.put(f"short-{i}", [5])
+        queue.put(f"long-{i}", [50])
+    batches = drained(queue, budget=200)
+    for batch in batches:
+        assert len({row.length for row in batch}) == 1
+        assert len(batch) * max(row.length for row in batch) <= 200
+
+
+def test_the_one_whose_turn_it_is_is_always_taken() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.put("odd", [70])
+    for i in range(30):
+        queue.put(f"even-{i}", [10])
+    # Requests that come at the same time are ordered by tokens: at most so many go before it.
+    batches = [{row.owner for row in queue.take(100, 8)} for _ in range(4)]
+    assert any("odd" in batch for batch in batches)
+
+
+def test_a_request_is_forgotten() -> None:
+    queue: FairQueue[str] = FairQueue()
+    a, b = "a", "b"
+    queue.put(a, [3, 4, 5])
+    queue.put(b, [6])
+    assert queue.drop(a) == 12
+    assert queue.drop(a) == 0
+    assert [row.owner for batch in drained(queue) for row in batch] == ["b"]
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=20), min_size=1, max_size=10),
+    st.integers(1, 400),
+    st.randoms(),
+)
+def test_every_text_is_taken_once(requests: list[list[int]], budget: int, draw: object) -> None:
+    queue: FairQueue[int] = FairQueue()
+    taken: list[tuple[int, int, int]] = []
+
+    def take() -> None:
+        batch = queue.take(budget, 8)
+        longest = max(row.length for row in batch)
+        assert len(batch) == 1 or len(batch) * longest <= budget
+        taken.extend((row.owner, row.index, row.length) for row in batch)
+
+    for owner, lengths in enumerate(requests):
+        queue.put(owner, lengths)
+        if draw.random() < 0.5:  # type: ignore[attr-defined]
+            take()
+    while len(queue):
+        take()
+    expected = [(o, i, length) for o, ls in enumerate(requests) for i, length in enumerate(ls)]
+    assert sorted(taken) == expected

@@ -1,0 +1,237 @@
+"""The scheduler on real encoders: who runs when, and what becomes of each request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import Engine
+from engine.errors import BackendError
+from engine.serve.scheduler import Answer, BatchReport, Closed, QueueFull, Request, Scheduler
+from engine.types import PlacedBatch, Stats
+
+TEXTS = [" ".join(["word"] * (1 + 7 * i % 23)) + f" number {i}." for i in range(60)]
+
+
+def request(engine: Engine, texts: list[Any], features: bool = True) -> Request:
+    return Request(engine.tokenizer(texts), engine.choose_heads(None), features)
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def engine(request: pytest.FixtureRequest, head_bundle: Path) -> Iterator[Engine]:
+    """Without lanes and with them, in fp32: answers are the same to the bit."""
+    with Engine.load(head_bundle, request.param, threads=2, precision="fp32") as engine:
+        yield engine
+
+
+class Gate:
+    """Holds an engine's encoder until it is opened; what ran is in `batches`."""
+
+    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: list[tuple[str, int]] = []
+        self.error: Exception | None = None
+        self.is_open = threading.Event()
+        self.arrived = threading.Semaphore(0)
+        run_on_all, lanes = engine.encoder.open_runners()
+        made = self._hold("all", run_on_all), [self._hold("lane", lane) for lane in lanes]
+        monkeypatch.setattr(engine.encoder, "open_runners", lambda: made)
+        self.num_lanes = len(lanes)
+
+    def _hold(self, name: str, run: Any) -> Any:
+        def held(batch: PlacedBatch, codes: Any) -> Stats:
+            self.batches.append((name, batch.texts.size))
+            self.arrived.release()
+            assert self.is_open.wait(60)
+            if self.error is not None:
+                raise self.error
+            stats: Stats = run(batch, codes)
+            return stats
+
+        return held
+
+
+@pytest.fixture
+def gate(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(engine, monkeypatch)
+
+
+def answers(futures: list[Future[Answer]]) -> list[Answer]:
+    return [future.result(60) for future in futures]
+
+
+def test_answers_are_those_of_the_engine(engine: Engine) -> None:
+    """Whatever a text's batch was, and the other requests."""
+    reports: list[BatchReport] = []
+    scheduler = Scheduler(engine, 10**6, max_batch_tokens=128, report=reports.append)
+    try:
+        parts = [TEXTS[i : i + 1 + i % 4] for i in range(0, 56, 2)]
+        found = answers([scheduler.submit(request(engine, part)) for part in parts])
+    finally:
+        scheduler.close()
+    for part, answer in zip(parts, found, strict=True):
+        features = engine.encode(part)
+        assert answer.features is not None
+        np.testing.assert_array_equal(answer.features.codes, features.codes)
+        np.testing.assert_array_equal(answer.features.offsets, features.offsets)
+        expected = engine.predict_features(features)
+        assert {*answer.predictions} == {"topic", "mood", "same"}
+        for task, prediction in answer.predictions.items():
+            np.testing.assert_array_equal(prediction.logits, expected[task].logits)
+        assert answer.stats.encode_s > 0
+        assert answer.queue_s >= 0
+    assert sum(report.rows for report in reports) == sum(map(len, parts))
+    tokens = sum(report.stats.num_tokens for report in reports)
+    assert tokens == sum(int(answer.features.offsets[-1]) for answer in found if answer.features)
+
+
+def test_a_text_alone_has_all_cores(engine: Engine, gate: Gate) -> None:
+    gate.is_open.set()
+    scheduler = Scheduler(engine, 10**6)
+    try:
+        for text in TEXTS[:5]:
+            scheduler.submit(request(engine, [text])).result(60)
+    finally:
+        scheduler.close()
+    assert gate.batches == [("all", 1)] * 5
+
+
+def test_many_texts_go_through_the_lanes(engine: Engine, gate: Gate) -> None:
+    scheduler = Scheduler(engine, 10**6, max_batch_tokens=64)
+    try:
+        future = scheduler.submit(request(engine, TEXTS))
+        running = max(1, gate.num_lanes)
+        for _ in range(running):
+            assert gate.arrived.acquire(timeout=60)
+        assert not gate.arrived.acquire(timeout=0.05), "more batches than lanes at a time"
+        gate.is_open.set()
+        future.result(60)
+    finally:
+        gate.is_open.set()
+        scheduler.close()
+    assert sum(rows for _, rows in gate.batches) == len(TEXTS)
+    assert {name for name, _ in gate.batches[:-1]} == {"lane" if gate.num_lanes else "all"}
+
+
+def test_what_came_meanwhile_is_one_batch(engine: Engine, gate: Gate) -> None:
+    scheduler = Scheduler(engine, 10**6)
+    try:
+        first = scheduler.submit(request(engine, TEXTS[:1]))
+        assert gate.arrived.acquire(timeout=60)
+        others = [scheduler.submit(request(engine, ["The same length."])) for _ in range(7)]
+        gate.is_open.set()
+        answers([first, *others])
+    finally:
+        gate.is_open.set()
+        scheduler.close()
+    assert [rows for _, rows in gate.batches] == [1, 7]
+
+
+def test_a_batch_waits_for_requests_that_are_being_read(engine: Engine, gate: Gate) -> None:
+    gate.is_open.set()
+    scheduler = Scheduler(engine, 10**6, max_wait_s=60.0)
+    try:
+        scheduler.announce()
+        scheduler.announce()
+        first = scheduler.submit(request(engine, ["The same length."]))
+        scheduler.retract()
+        assert not gate.arrived.acquire(timeout=0.1)
+        second = scheduler.submit(request(engine, ["The same length."]))
+        scheduler.retract()
+        answers([first, second])
+        # Not longer than it may, and not at all when nobody is announced.
+        scheduler._max_wait_s = 0.02
+        scheduler.announce()
+        scheduler.submit(request(engine, ["The same length."])).result(60)
+    finally:
+        scheduler.close()
+    assert [rows for _, rows in gate.batches] == [2, 1]
+
+
+def test_a_full_queue_refuses(engine: Engine, gate: Gate) -> None:
+    one = request(engine, ["One text of some words."])
+    scheduler = Scheduler(engine, max_queue_tokens=3 * one.tokens)
+    try:
+        kept = [scheduler.submit(one)]
+        assert gate.arrived.acquire(timeout=60)
+        kept += [scheduler.submit(request(engine, ["One text of some words."])) for _ in range(2)]
+        assert scheduler.queued_tokens == 3 * one.tokens
+        with pytest.raises(QueueFull) as full:
+            scheduler.submit(request(engine, ["One text of some words."]))
+        assert full.value.retry_after_s > 0
+        gate.is_open.set()
+        answers(kept)
+        assert scheduler.queued_tokens == 0
+        # More than the queue holds, but nothing else is there.
+        scheduler.submit(request(engine, TEXTS)).result(60)
+    finally:
+        gate.is_open.set()
+        scheduler.close()
+
+
+def test_a_cancelled_request_leaves_the_queue(engine: Engine, gate: Gate) -> None:
+    scheduler = Scheduler(engine, 10**6)
+    try:
+        first = scheduler.submit(request(engine, TEXTS[:1]))
+        assert gate.arrived.acquire(timeout=60)
+        second = scheduler.submit(request(engine, TEXTS[1:40]))
+        third = scheduler.submit(request(engine, TEXTS[:1]))
+        before = scheduler.queued_tokens
+        assert second.cancel()
+        dropped = before - scheduler.queued_tokens
+        assert dropped == request(engine, TEXTS[1:40]).tokens
+        assert first.cancel()  # it runs already: its answer goes nowhere
+        gate.is_open.set()
+        third.result(60)
+        with pytest.raises(CancelledError):
+            second.result(60)
+    finally:
+        gate.is_open.set()
+        scheduler.close()
+    assert [rows for _, rows in gate.batches] == [1, 1]
+    assert scheduler.queued_tokens == 0
+
+
+def test_an_encoder_that_fails_fails_its_requests_alone(engine: Engine, gate: Gate) -> None:
+    scheduler = Scheduler(engine, 10**6, max_batch_tokens=64)
+    try:
+        gate.error = BackendError("out of memory")
+        failing = scheduler.submit(request(engine, TEXTS))
+        gate.is_open.set()
+        with pytest.raises(BackendError, match="out of memory"):
+            failing.result(60)
+        gate.error = None
+        assert scheduler.submit(request(engine, TEXTS[:3])).result(60).predictions
+    finally:
+        gate.is_open.set()
+        scheduler.close()
+    assert scheduler.queued_tokens == 0
+
+
+def test_closing_answers_what_is_there(engine: Engine, gate: Gate) -> None:
+    scheduler = Scheduler(engine, 10**6, max_batch_tokens=64)
+    futures = [scheduler.submit(request(engine, TEXTS[i : i + 10])) for i in range(0, 60, 10)]
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    gate.is_open.set()
+    closing.join(60)
+    assert all(future.done() for future in futures)
+    answers(futures)
+    with pytest.raises(Closed):
+        scheduler.submit(request(engine, TEXTS[:1]))
+
+
+def test_a_request_of_nothing_is_answered(engine: Engine) -> None:
+    scheduler = Scheduler(engine, 10)
+    try:
+        answer = scheduler.submit(request(engine, [])).result(60)
+        assert answer.features is not None
+        assert len(answer.features) == 0
+        assert scheduler.submit(request(engine, [], False)).result(60).features is None
+    finally:
+        scheduler.close()

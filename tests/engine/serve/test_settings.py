@@ -1,0 +1,67 @@
+"""Options from flags and from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InputError
+from engine.serve.settings import Settings, flag, read, variable
+
+KEYS = "0123456789abcdef", "fedcba9876543210"
+
+
+def test_defaults() -> None:
+    assert read([], {}) == Settings()
+
+
+def test_flags_win_over_the_environment() -> None:
+    environment = {"BITHEADS_SERVE_PORT": "9000", "BITHEADS_SERVE_HOST": "0.0.0.0", "PORT": "1"}
+    found = read(["--port", "9001"], environment)
+    assert (found.port, found.host) == (9001, "0.0.0.0")
+
+
+def test_every_option_is_a_flag_and_a_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"int": "7", "float": "0.5", "Path": "/some/where", "tuple": ",".join(KEYS)}
+    special = {"log": "text", "host": "::1", "backend": "openvino", "precision": "fp32"}
+    with pytest.raises(SystemExit):
+        read(["--help"], {})
+    shown = capsys.readouterr().out
+    for option in fields(Settings):
+        kind = next((k for k in values if str(option.type).startswith(k)), None)
+        text = special[option.name] if kind is None else values[kind]
+        by_flag = read([flag(option.name), text], {})
+        assert getattr(by_flag, option.name) != option.default
+        assert by_flag == read([], {variable(option.name): text})
+        assert flag(option.name) in shown
+
+
+def test_keys_and_paths() -> None:
+    found = read(["--api-keys", f"{KEYS[0]}, {KEYS[1]}", "--heads", "kept"], {})
+    assert found.api_keys == KEYS
+    assert found.heads == Path("kept")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--port", "x"], {}, r"--port or BITHEADS_SERVE_PORT: got 'x', expected a number"),
+        ([], {"BITHEADS_SERVE_PORT": "70000"}, r"--port: got 70000, expected 0 to 65535"),
+        (["--max-texts", "0"], {}, r"--max-texts: got 0, expected more than 0"),
+        (["--drain-s", "-1"], {}, r"--drain-s: got -1.0, expected more than 0"),
+        (["--max-wait-ms", "-1"], {}, r"--max-wait-ms: got -1.0"),
+        (["--threads", "0"], {}, r"--threads: got 0"),
+        (["--log", "xml"], {}, r"--log: got 'xml', expected one of \['json', 'text', 'none'\]"),
+        (["--api-keys", "short"], {}, r"one of 5 characters, expected at least 16"),
+        ([], {"BITHEADS_SERVE_PROT": "1"}, r"BITHEADS_SERVE_PROT: no such option"),
+    ],
+)
+def test_what_cannot_be(arguments: list[str], environment: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(arguments, environment)
+
+
+def test_no_wait_is_a_wait() -> None:
+    assert read(["--max-wait-ms", "0"], {}).max_wait_ms == 0
