@@ -18,7 +18,7 @@ from benchmarks.encoders import contenders, measure, seeded
 from benchmarks.encoders.contenders import Contender
 from benchmarks.shapes import SEEDED, Shape
 from engine import bundle
-from engine.errors import InputError
+from engine.errors import BitheadsError, InputError
 from engine.tokenize import TextTokenizer
 from engine.types import Quantization
 from export.encoder import find_encoder, load_encoder
@@ -62,18 +62,20 @@ def run(options: argparse.Namespace) -> None:
         )
     everyone = contenders.chosen(options.only, manifest.has_int8)
     encoders = {spec.encoder: _of_bundle(options, everyone)}
+    failed = {}
     for name, shape in shapes.items():
-        _say(f"{name}: exporting")
-        with tempfile.TemporaryDirectory() as folder:
-            seeded.make_bundle(name, shape, options.bundle, Path(folder))
-            job = _job(options, Path(folder), None, shape, options.seeded_texts)
-            encoders[name] = measure.measure(job, [c for c in everyone if c.seeded], _say)
+        try:
+            encoders[name] = _of_shape(options, name, shape, [c for c in everyone if c.seeded])
+        except BitheadsError as error:  # such as memory that is too small: the others stay
+            _say(f"{name}: {error}")
+            failed[name] = str(error)
     result = {
         "quick": options.quick,
         "threads": options.threads,
         "data": "drawn from test files" if options.data else "shipped sentences, joined",
         "notes": NOTES,
         "encoders": encoders,
+        "failed": failed,
     }
     if options.quick:
         record.show("encoder", _command(options), result)
@@ -99,6 +101,16 @@ def _of_bundle(options: argparse.Namespace, everyone: list[Contender]) -> dict[s
     source = str(find_encoder(options.encoder))
     job = _job(options, options.bundle, source, shape, options.texts)
     return measure.measure(job, everyone, _say)
+
+
+def _of_shape(
+    options: argparse.Namespace, name: str, shape: Shape, everyone: list[Contender]
+) -> dict[str, Any]:
+    _say(f"{name}: exporting")
+    with tempfile.TemporaryDirectory() as folder:
+        seeded.make_bundle(name, shape, options.bundle, Path(folder))
+        job = _job(options, Path(folder), None, shape, options.seeded_texts)
+        return measure.measure(job, everyone, _say)
 
 
 def _job(

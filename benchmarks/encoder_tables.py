@@ -32,6 +32,8 @@ def measured(stored: dict[str, Any]) -> str:
             " ".join(_sentences(encoder)),
             "",
         ]
+    for name, reason in result.get("failed", {}).items():
+        parts += [f"{name} was not measured: {reason}", ""]
     parts.append(
         f"{result['threads']} threads and a process each, in turn; texts: {result['data']}. "
         "From strings on: to codes (bitheads), to hidden states (transformers, the plain ones, "

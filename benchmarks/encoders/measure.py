@@ -103,8 +103,10 @@ def measure(job: Job, contenders: Sequence[Contender], say: Say) -> dict[str, An
         )
         costs = {name: process.costs() for name, process in running.items()}
         stages = {name: process.stages() for name, process in running.items()}
-        say("comparing signs")
-        agreement = _agreement(running, folder)
+        agreement = {}
+        if job.source is not None:  # signs of random weights mean nothing
+            say("comparing signs")
+            agreement = _agreement(running, folder)
     rows = _rows(job, taking_part, samples)
     for name, row in rows.items():
         row |= {**costs[name], **agreement.get(name, {})}

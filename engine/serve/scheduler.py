@@ -143,6 +143,7 @@ class Scheduler:
         self._announced = 0
         self._closing = False
         self._tokens_per_s = 0.0
+        self._warm_up()
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"bitheads-lane-{i}")
             for i, lane in enumerate(self._lanes or [self._run_on_all])
@@ -212,6 +213,12 @@ class Scheduler:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def _warm_up(self) -> None:
+        """A short text everywhere: what backends put off until their first call takes long."""
+        rows = [Row(Request(self._engine.tokenizer(["warm up"]), (), False), 0, 0)]
+        for run in (self._run_on_all, *self._lanes):
+            self._compute(run, rows)
 
     def _drop_cancelled(self, request: Request) -> None:
         if request.future.cancelled():

@@ -118,6 +118,7 @@ def make(server: Server, settings: Settings) -> Uvicorn:
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         limit_concurrency=settings.max_connections,

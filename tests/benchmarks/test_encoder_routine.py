@@ -189,6 +189,8 @@ def test_a_quick_run_from_end_to_end(
     assert not list(tmp_path.iterdir())
     stored = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(stored["result"]["encoders"]) == 2
+    assert stored["result"]["failed"] == {}
+    seeded_one = stored["result"]["encoders"]["tiny"]
     for encoder in stored["result"]["encoders"].values():
         assert encoder["skipped"] == {}
         for name, found in encoder["contenders"].items():
@@ -197,7 +199,9 @@ def test_a_quick_run_from_end_to_end(
             assert (found["percent_of_peak"] is None) == (
                 found["precision"] not in ("fp32", "bf16")
             )
-            assert name == "transformers" or found["sign_agreement"] > 0.95
+            is_compared = name != "transformers" and encoder is not seeded_one
+            assert is_compared == ("sign_agreement" in found)
+            assert found.get("sign_agreement", 1) > 0.95
         ours = encoder["contenders"][encoder["ours"]]
         assert ours["times_ours"] == 1
         assert {*ours["stages_s"]} == {"tokenize_s", "encode_s", "pack_s", "heads_s"}
@@ -208,6 +212,37 @@ def test_a_quick_run_from_end_to_end(
     assert len(re.findall(r"^\| \*\*bitheads, openvino fp32\*\* \|", shown, re.MULTILINE)) == 2
     assert "times as fast as the fastest other in fp32, transformers" in shown
     assert re.search(r"everything else takes \d+\.\d% of it \(tokenize .*, 14 heads ", shown)
+
+
+def test_an_encoder_that_fails_does_not_take_the_others_along(
+    tiny_bundle: Path, tiny_encoder: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ChildError("matmul: its process ended.")
+
+    monkeypatch.setattr(encoder_routine, "SEEDED", {"tiny": TINY})
+    monkeypatch.setattr(seeded, "make_bundle", fail)
+    options = ["--bundle", str(tiny_bundle), "--encoder", str(tiny_encoder("bert"))]
+    options += ["--only", "matmul", "--shapes", "--threads", "1"]
+    assert command_line.main(["encoder", "--quick", *options]) == 0
+    stored = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(stored["result"]["encoders"]) == 1
+    assert stored["result"]["failed"] == {"tiny": "matmul: its process ended."}
+    assert "tiny was not measured: matmul: its" in encoder_tables.measured(stored)
+
+
+def test_the_peak_in_int8_is_of_int8() -> None:
+    from benchmarks.encoders.matmul import Matmul
+
+    runner = Matmul({"matmul_size": 64, "precision": "int8", "threads": 1})
+    runner.encode()
+    model = runner._request.get_compiled_model().get_runtime_model()
+    kinds = [
+        str(op.get_rt_info()["primitiveType"].astype(str))
+        for op in model.get_ops()
+        if "primitiveType" in op.get_rt_info()
+    ]
+    assert any(kind.lower().endswith("i8") for kind in kinds), kinds
 
 
 @pytest.mark.parametrize(

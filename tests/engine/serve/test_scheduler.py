@@ -44,7 +44,13 @@ class Gate:
         self.num_lanes = len(lanes)
 
     def _hold(self, name: str, run: Any) -> Any:
+        is_warm = False
+
         def held(batch: PlacedBatch, codes: Any) -> Stats:
+            nonlocal is_warm
+            if not is_warm:
+                is_warm = True
+                return Stats()
             self.batches.append((name, batch.texts.size))
             self.arrived.release()
             assert self.is_open.wait(60)
