@@ -96,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     cpu_options.add_serve(serve)
 
+    overload = routines.add_parser(
+        "overload", help="the server's memory and answers when asked twice what it can do"
+    )
+    cpu_options.add_overload(overload)
+
     routines.add_parser("roofline", help="predicted times on known GPUs; computed, needs no GPU")
 
     routines.add_parser(

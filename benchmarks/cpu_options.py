@@ -14,6 +14,7 @@ LATENCY_CALLS = 500
 ENCODER_TEXTS = 700
 SEEDED_TEXTS = 60
 SERVE_SECONDS = 10.0
+OVERLOAD_MINUTES = 30.0
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
@@ -118,13 +119,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         default=SERVE_SECONDS,
         help="of each load (default: %(default)s)",
     )
-    add(
-        "--overload-minutes",
-        type=float,
-        default=0.0,
-        help="of twice what the server can do, to see that its memory stays as it is (default: "
-        "none)",
-    )
+    _add_quick(parser)
+
+
+def add_overload(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_engine(parser)
+    add("--minutes", type=float, default=OVERLOAD_MINUTES, help="(default: %(default)s)")
     _add_quick(parser)
 
 

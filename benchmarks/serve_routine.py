@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,6 @@ TEXTS_A_REQUEST = 16
 OPEN_SHARES = (0.5, 0.8)
 """Of what the server reached with closed load."""
 
-OVERLOAD = 2.0
 PERCENTILES = (50, 95, 99)
 OFFLINE_ROUNDS = 5
 QUICK_TEXTS, QUICK_SECONDS = 12, 0.3
@@ -42,8 +42,8 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.threads < 1:
         raise InputError(f"--threads: got {options.threads}, expected at least 1.")
-    if options.seconds <= 0 or options.overload_minutes < 0:
-        raise InputError("--seconds and --overload-minutes: expected no less than 0.")
+    if options.seconds <= 0:
+        raise InputError(f"--seconds: got {options.seconds}, expected more than 0.")
     found = texts.mixed(options.data, QUICK_TEXTS if options.quick else TEXTS)
     result = measure(options, found)
     if options.quick:
@@ -54,8 +54,7 @@ def run(options: argparse.Namespace) -> None:
 
 def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
     seconds = QUICK_SECONDS if options.quick else options.seconds
-    overload_s = seconds if options.quick else 60 * options.overload_minutes
-    one = [(json.dumps({"inputs": text}), 1) for text in found]
+    one = single(found)
     many = [
         (
             json.dumps({"inputs": found[i : i + TEXTS_A_REQUEST]}),
@@ -68,7 +67,7 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
 
         def load(what: list[tuple[str, int]], **more: Any) -> dict[str, Any]:
             request = {"host": server.host, "port": server.port, "path": PATH, "bodies": what}
-            return _summary(child.run("benchmarks.serving.load", {**request, **more}), offline)
+            return summary(child.run("benchmarks.serving.load", {**request, **more}), offline)
 
         load(one, kind="closed", clients=16, seconds=seconds / 2)  # to warm up
         closed = []
@@ -85,7 +84,7 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
             per_s = share * most_per_s
             answer = load(one, kind="open", per_s=per_s, seconds=seconds)
             open_load.append({"share": share, "requests_per_s": rounded(per_s), **answer})
-        result = {
+        return {
             "quick": options.quick,
             "threads": options.threads,
             "seconds": seconds,
@@ -94,12 +93,13 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
             "offline_texts_per_s": rounded(offline),
             "closed": closed,
             "open": open_load,
+            "exit_code": server.end(),
         }
-        if overload_s:
-            _say(f"open, {OVERLOAD:g} times, {overload_s / 60:g} minutes")
-            result["overload"] = _overload(server, load, one, OVERLOAD * most_per_s, overload_s)
-        result["exit_code"] = server.end()
-    return result
+
+
+def single(found: Sequence[str]) -> list[tuple[str, int]]:
+    """A request a text: its body, and how many texts it has."""
+    return [(json.dumps({"inputs": text}), 1) for text in found]
 
 
 def _offline(options: argparse.Namespace, found: list[Text]) -> float:
@@ -117,34 +117,15 @@ def _offline(options: argparse.Namespace, found: list[Text]) -> float:
     return float(np.median(rates))
 
 
-def _overload(
-    server: ServerProcess, load: Any, bodies: list[tuple[str, int]], per_s: float, seconds: float
-) -> dict[str, Any]:
-    """Whether memory stays as it is, and every request is answered or refused."""
-    since_s = server.now_s()
-    answer = load(bodies, kind="open", per_s=per_s, seconds=seconds)
-    until_s = server.now_s()
-    quarter_s = (until_s - since_s) / 4
-    return {
-        "times": OVERLOAD,
-        "minutes": rounded(seconds / 60),
-        "requests_per_s": rounded(per_s),
-        **answer,
-        "peak_bytes_by_quarter": [
-            server.peak_bytes(since_s + i * quarter_s, since_s + (i + 1) * quarter_s)
-            for i in range(4)
-        ],
-    }
-
-
-def _summary(found: dict[str, Any], offline: float) -> dict[str, Any]:
+def summary(found: dict[str, Any], offline: float | None = None) -> dict[str, Any]:
+    """What came of a load, as it is stored."""
     times_ms = 1000 * np.array(found["times_s"] or [float("nan")])
     texts_per_s = found["texts"] / found["seconds"]
     return {
         "requests": sum(found["statuses"].values()),
         "statuses": found["statuses"],
         "texts_per_s": rounded(texts_per_s),
-        "share_of_offline": rounded(texts_per_s / offline),
+        **({} if offline is None else {"share_of_offline": rounded(texts_per_s / offline)}),
         "ms": {f"p{p}": rounded(float(np.percentile(times_ms, p))) for p in PERCENTILES},
     }
 
@@ -155,9 +136,6 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--data DIR"] if options.data else []
     words += [f"--threads {options.threads}"] if options.threads != THREADS else []
     words += [f"--seconds {options.seconds:g}"] if options.seconds != SERVE_SECONDS else []
-    words += (
-        [f"--overload-minutes {options.overload_minutes:g}"] if options.overload_minutes else []
-    )
     return " ".join(words)
 
 

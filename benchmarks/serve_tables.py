@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.markdown import size, source
@@ -25,7 +24,6 @@ def measured(stored: dict[str, Any]) -> str:
         f"{result['threads']} threads. The load's process shares the cores with the server. "
         "Clients wait for their answer; requests a second come regardless, and their time counts "
         "from when they were due.",
-        *_overload(result),
     ]
     return "\n".join([*rows, "", " ".join(sentences), source(stored)])
 
@@ -42,16 +40,17 @@ def _row(name: str, texts_a_request: int, load: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _overload(result: dict[str, Any]) -> Iterator[str]:
-    load = result.get("overload")
-    if load is None:
-        return
-    statuses, peaks = load["statuses"], load["peak_bytes_by_quarter"]
-    others = load["requests"] - statuses.get("200", 0) - statuses.get("429", 0)
-    yield (
-        f"At {load['times']:g} times what it can do, for {load['minutes']:g} minutes, "
-        f"{statuses.get('200', 0):,} of {load['requests']:,} requests were answered (p99 "
-        f"{load['ms']['p99']:,.0f} ms), {statuses.get('429', 0):,} refused with "
-        f"429, and {others:,} anything else; the server's memory in each quarter: "
-        f"{', '.join(map(size, peaks))}."
+def overload(stored: dict[str, Any]) -> str:
+    """A sentence or two."""
+    result = stored["result"]
+    statuses, peaks = result["statuses"], result["peak_bytes_by_quarter"]
+    others = result["requests"] - statuses.get("200", 0) - statuses.get("429", 0)
+    text = (
+        f"Asked {result['times']:g} times what it can do ({result['can_do_per_s']:,.0f} texts a "
+        f"second) for {result['minutes']:g} minutes, the server answered "
+        f"{statuses.get('200', 0):,} of {result['requests']:,} requests (p50 "
+        f"{result['ms']['p50']:,.0f} ms, p99 {result['ms']['p99']:,.0f} ms) and refused "
+        f"{statuses.get('429', 0):,} with 429; anything else: {others:,}. Its memory in each "
+        f"quarter of the time: {', '.join(map(size, peaks))}."
     )
+    return "\n".join([text, source(stored)])

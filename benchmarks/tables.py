@@ -169,6 +169,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "latency": ("latency", cpu_tables.latency),
     "memory": ("memory", cpu_tables.memory),
     "serve": ("serve", serve_tables.measured),
+    "overload": ("overload", serve_tables.overload),
     "tasks": ("tasks", tasks_tables.measured),
     "storage": ("storage", storage_tables.measured),
     "plan": ("plan", _plan),
@@ -183,7 +184,16 @@ NOT_RUN = {
     "fills this in.",
     **{
         name: f"**Not yet measured**: `python -m benchmarks {name}` fills this in."
-        for name in ("heads", "encoder", "latency", "memory", "serve", "tasks", "storage")
+        for name in (
+            "heads",
+            "encoder",
+            "latency",
+            "memory",
+            "overload",
+            "serve",
+            "tasks",
+            "storage",
+        )
     },
 }
 """Routine -> what its block says until it has a result; the others must have one."""

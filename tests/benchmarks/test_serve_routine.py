@@ -69,15 +69,20 @@ def test_requests_that_come_regardless() -> None:
     assert 150 < found["statuses"]["200"] < 350
 
 
-def test_a_quick_run_from_end_to_end(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
+@pytest.fixture
+def head_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     with Engine.load(folder, backend="onnxruntime") as engine:
         write_head(random_head(engine.spec), folder / "heads" / "task.safetensors")
+    return folder
+
+
+def test_a_quick_run_from_end_to_end(
+    head_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(serve_routine, "CLIENTS", (1, 3))
-    options = ["serve", "--quick", "--bundle", str(folder), "--overload-minutes", "1"]
+    options = ["serve", "--quick", "--bundle", str(head_bundle)]
     assert command_line.main(options) == 0
     assert not list(tmp_path.glob("*.json"))
     stored = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -87,11 +92,21 @@ def test_a_quick_run_from_end_to_end(
     for row in result["closed"]:
         assert row["statuses"] == {"200": row["requests"]}
         assert 0 < row["ms"]["p50"] <= row["ms"]["p95"] <= row["ms"]["p99"]
-    assert len(result["overload"]["peak_bytes_by_quarter"]) == 4
     assert result["exit_code"] == 0
     shown = serve_tables.measured(stored)
     assert "| 3 clients | 16 |" in shown
-    assert "At 2 times what it can do" in shown
+
+
+def test_a_quick_run_of_overload(head_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["overload", "--quick", "--bundle", str(head_bundle)]) == 0
+    stored = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = stored["result"]
+    assert sum(result["statuses"].values()) == result["requests"] > 10
+    assert {*result["statuses"]} <= {"200", "429"}
+    assert len(result["peak_bytes_by_quarter"]) == 4
+    assert min(result["peak_bytes_by_quarter"]) > 10e6
+    assert result["exit_code"] == 0
+    assert "Asked 2 times what it can do" in serve_tables.overload(stored)
 
 
 def test_without_heads_there_is_nothing_to_serve(
@@ -102,6 +117,6 @@ def test_without_heads_there_is_nothing_to_serve(
 
 
 def test_options_are_part_of_the_command() -> None:
-    words = "serve --threads 1 --seconds 3 --overload-minutes 5"
+    words = "serve --threads 1 --seconds 3"
     options = command_line._parser().parse_args(words.split())
     assert serve_routine._command(options) == f"python -m benchmarks {words}"
