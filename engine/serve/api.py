@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Path, Request
@@ -13,7 +15,8 @@ from engine.serve import messages
 from engine.serve.errors import of_engine
 from engine.serve.head_store import HeadStore
 from engine.serve.messages import ErrorResponse
-from engine.serve.work import Work
+from engine.serve.work import Work, answer_bytes
+from engine.types import Prediction
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "Not a request of HTTP that can be read"},
@@ -39,6 +42,24 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     router = APIRouter(prefix="/v1", default_response_class=Response)
     engine = work.engine
 
+    async def read(request: Request, kind: type[messages.AnyMessage]) -> messages.AnyMessage:
+        body = await request.body()
+        try:
+            return await work.run(len(body), partial(messages.parse, kind, body))
+        except BitheadsError as error:
+            raise of_engine(error) from error
+
+    async def answer(
+        predictions: Mapping[str, Prediction],
+        forms: Sequence[frozenset[str]],
+        asked: messages.Tasks,
+        usage: Mapping[str, int],
+        timing: str,
+    ) -> Response:
+        wants_all, spec_id = asked.return_probabilities, engine.spec.id
+        write = partial(messages.write_predictions, predictions, forms, wants_all, usage, spec_id)
+        return _json(await work.run(answer_bytes(predictions, wants_all), write), timing)
+
     @router.post(
         "/predict",
         response_model=None,
@@ -47,16 +68,10 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     )
     async def predict(request: Request) -> Response:
         """Every task's answer for every text, from one encoder pass."""
-        asked = await _read(request, messages.PredictRequest)
+        asked = await read(request, messages.PredictRequest)
         done = await work.encode(asked.texts(), asked.tasks, False, request.scope["visit"])
-        body = messages.write_predictions(
-            done.answer.predictions,
-            done.forms,
-            asked.return_probabilities,
-            done.usage,
-            engine.spec.id,
-        )
-        return _json(body, done.timing)
+        answers = done.answer.predictions
+        return await answer(answers, done.forms, asked, done.usage, done.timing)
 
     @router.post(
         "/features",
@@ -66,10 +81,12 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     )
     async def features(request: Request) -> Response:
         """The codes of every text: what to store for tasks that are yet to come."""
-        asked = await _read(request, messages.FeaturesRequest)
+        asked = await read(request, messages.FeaturesRequest)
         done = await work.encode(asked.texts(), [], True, request.scope["visit"])
-        assert done.answer.features is not None
-        return _json(messages.write_features(done.answer.features, done.usage), done.timing)
+        found = done.answer.features
+        assert found is not None
+        write = partial(messages.write_features, found, done.usage)
+        return _json(await work.run(2 * found.nbytes, write), done.timing)
 
     @router.post(
         "/predict_features",
@@ -79,21 +96,15 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     )
     async def predict_features(request: Request) -> Response:
         """Every task's answer from stored codes: no encoder runs."""
-        asked = await _read(request, messages.PredictFeaturesRequest)
+        asked = await read(request, messages.PredictFeaturesRequest)
+        read_features = partial(messages.read_features, asked, engine)
         try:
-            found = messages.read_features(asked, engine)
+            found = await work.run(len(await request.body()), read_features)
         except BitheadsError as error:
             raise of_engine(error) from error
         answers, timing = await work.predict_features(found, asked.tasks, request.scope["visit"])
         usage = {"texts": len(found), "tokens": int(found.offsets[-1]), "truncated": 0}
-        body = messages.write_predictions(
-            answers,
-            [frozenset(answers)] * len(found),
-            asked.return_probabilities,
-            usage,
-            engine.spec.id,
-        )
-        return _json(body, timing)
+        return await answer(answers, [frozenset(answers)] * len(found), asked, usage, timing)
 
     @router.get(
         "/tasks",
@@ -142,13 +153,6 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         return Response(status_code=204)
 
     return router
-
-
-async def _read(request: Request, kind: type[messages.AnyMessage]) -> messages.AnyMessage:
-    try:
-        return messages.parse(kind, await request.body())
-    except BitheadsError as error:
-        raise of_engine(error) from error
 
 
 def _json(body: bytes, timing: str | None = None) -> Response:

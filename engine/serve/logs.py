@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,4 +71,5 @@ def _print(form: str, level: str, message: str, fields: dict[str, Any]) -> None:
         line = json.dumps(content, ensure_ascii=False)
     else:
         line = f"{shown} {level} {message} {' '.join(f'{k}={v}' for k, v in fields.items())}"
-    print(line, file=sys.stdout, flush=True)
+    with suppress(OSError):  # whoever read the log is gone: no reason to stop serving
+        print(line, file=sys.stdout, flush=True)

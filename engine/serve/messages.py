@@ -238,10 +238,6 @@ def write_tasks(engine: Engine, tasks: Mapping[str, TaskInfo]) -> bytes:
     )
 
 
-def usage(stats_texts: int, tokens: int, truncated: int) -> dict[str, int]:
-    return {"texts": stats_texts, "tokens": tokens, "truncated": truncated}
-
-
 def to_json(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 

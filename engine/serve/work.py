@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from engine.engine import Engine
 from engine.errors import BitheadsError, InputError
@@ -25,6 +26,14 @@ INLINE_CHARS = 4096
 
 INLINE_TOKENS = 4096
 """As many tokens of codes are answered at once."""
+
+INLINE_BYTES = 1 << 16
+"""Of JSON that is read or written at once, in a millisecond or so."""
+
+PROBABILITY_BYTES, ANSWER_BYTES = 30, 60
+"""Of an answer in JSON, about."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +126,12 @@ class Work:
             self._metrics.answers.labels(head.task).inc(len(features))
         return found, server_timing(0.0, 0.0, Stats(heads_s=heads_s))
 
+    async def run(self, num_bytes: int, work: Callable[[], Result]) -> Result:
+        """Runs what reads or writes so many bytes of JSON, aside if that takes long."""
+        if num_bytes <= INLINE_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
     def choose_heads(self, tasks: Sequence[str] | None) -> list[Head]:
         """Raises HttpError for a task that no head answers."""
         try:
@@ -189,3 +204,11 @@ class Work:
             answers = sum(head.task in form for form in forms)
             self._metrics.answers.labels(head.task).inc(answers)
         return forms
+
+
+def answer_bytes(predictions: Mapping[str, Prediction], return_probabilities: bool) -> int:
+    """Of all the answers in JSON, about."""
+    return sum(
+        len(p.logits) * (ANSWER_BYTES + return_probabilities * PROBABILITY_BYTES * len(p.labels))
+        for p in predictions.values()
+    )
