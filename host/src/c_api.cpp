@@ -68,7 +68,8 @@ std::vector<bitheads::Text> as_texts(const bitheads_text *texts, size_t num_text
   std::vector<bitheads::Text> result;
   result.reserve(num_texts);
   for (size_t i = 0; i < num_texts; ++i) {
-    check_not_null("texts", texts, texts[i].first);
+    check_not_null("texts", texts);
+    check_not_null("texts", texts[i].first);
     std::string first(texts[i].first, texts[i].first_bytes);
     if (texts[i].second == nullptr) {
       result.emplace_back(std::move(first));

@@ -119,9 +119,10 @@ struct Engine::Impl {
   }
 
   std::shared_ptr<const LaidOutHead> read_one(const fs::path &path) const {
+    const std::string what = "head " + path.string();
     const FoldedHead head = read_head(path);
-    check_spec("head " + path.string(), head.spec, manifest.spec);
-    return lay_out(head);
+    check_spec(what, head.spec, manifest.spec);
+    return lay_out(head, what);
   }
 
   void add(const fs::path &path, const std::shared_ptr<const LaidOutHead> &head, bool replace) {

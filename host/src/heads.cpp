@@ -39,10 +39,10 @@ AlignedBytes::AlignedBytes(std::int64_t bytes) : size_(bytes) {
   }
 }
 
-std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head) {
+std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head, const std::string &what) {
   if (head.spec.quantization == BH_HALF) {
-    fail(Status::head, "head '", head.task,
-         "': it reads float16 codes, for which this library has no kernels. Use the Python "
+    fail(Status::head, what,
+         ": it reads float16 codes, for which this library has no kernels. Use the Python "
          "package, or a bundle of sign or uint8 codes.");
   }
   bh_head_weights weights = {};
@@ -67,7 +67,7 @@ std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head) {
     status = bh_lay_out_head(&weights, static_cast<bh_head *>(laid_out->block.data()));
   }
   if (status != BH_OK) {
-    fail(Status::head, "head '", head.task, "': the kernels refuse it (", bh_status_message(status),
+    fail(Status::head, what, ": the kernels refuse it (", bh_status_message(status),
          "): a size out of range, or a row of weights that sums up to more than 1e30. Train it "
          "again.");
   }

@@ -39,8 +39,9 @@ struct LaidOutHead {
 
 using Heads = std::vector<std::shared_ptr<const LaidOutHead>>;
 
-/* Throws Error(head) for weights that the kernels refuse, and for heads on float16 codes. */
-std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head);
+/* Throws Error(head), its message beginning with `what`, for weights that the kernels refuse, and
+ * for heads on float16 codes. */
+std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head, const std::string &what);
 
 /* Workspaces of calls, some megabytes each, kept between them. May be used by many threads. */
 class HeadThreads {
