@@ -1,4 +1,4 @@
-"""libbitheads through its C header, as any other language would call it: for tests and measurements.
+"""libbitheads through its C header, as other languages would call it: for tests and measurements.
 
 Python itself has the engine; this is the C++ host beside it, on the same texts.
 """

@@ -13,6 +13,7 @@ from benchmarks import record
 from benchmarks.host_library import HostEngine, HostFeatures, HostLibrary
 from engine import Engine, PackedFeatures, Predictions
 from engine.errors import InputError
+from engine.heads import count_cores
 from engine.types import Text
 
 PRECISIONS = ("fp32", "bf16")
@@ -64,15 +65,16 @@ def _drawn(data: Path, columns: tuple[str, ...], count: int) -> list[Text]:
 def _compare(
     bundle: Path, library: HostLibrary, precision: str, texts: dict[str, list[Text]]
 ) -> dict[str, Any]:
-    engine = Engine.load(bundle, backend="openvino", precision=precision)
+    threads = count_cores()
+    engine = Engine.load(bundle, "openvino", threads, precision)
     result: dict[str, Any] = {"backend": engine.backend}
-    with HostEngine(library, bundle, precision=precision) as host:
+    with HostEngine(library, bundle, precision, threads) as host:
         if host.backend != engine.backend or host.spec_id != engine.spec.id:
             raise InputError(f"got a host on {host.backend}, expected {engine.backend}.")
         for form, drawn in texts.items():
             tasks = [name for name, info in engine.tasks.items() if info.form == form]
             expected, got = engine.encode(drawn), host.encode(drawn)
-            answers = host.predict(drawn, tasks)
+            answers = host.predict_features(got.codes, got.offsets, tasks)
             alone = [host.predict([text], tasks) for text in drawn[:ALONE]]
             result[form] = {
                 **_codes(expected, got),

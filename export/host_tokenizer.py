@@ -56,8 +56,8 @@ def _run(options: argparse.Namespace) -> None:
     texts = read_texts(options.texts)
     report = write_host_tokenizer(options.bundle, texts, options.min_agreement, options.force)
     print(
-        f"wrote {options.bundle / FOLDER}: token ids of {report['same']} of {report['texts']} texts "
-        "are the tokenizer's own"
+        f"wrote {options.bundle / FOLDER}: token ids of {report['same']} of {report['texts']} "
+        "texts are the tokenizer's own"
     )
 
 
@@ -108,7 +108,7 @@ def _template(tokenizer: Tokenizer, num_texts: int) -> dict[str, Any]:
     own: ids before each text, and after the last. own_types: the type id of each of them.
     text_types: the type id of each text's tokens.
     """
-    example = tokenizer.encode(*["a"] * num_texts)
+    example = tokenizer.encode("a", "a" if num_texts == 2 else None)
     owners = example.sequence_ids  # None for the tokenizer's own tokens
     own, text_types = [], []
     end = 0
@@ -135,7 +135,7 @@ def _write_graph(tokenizer: Path, folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     try:
-        fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))
+        fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))  # type: ignore[no-untyped-call]
         converted = convert_tokenizer(fast, add_special_tokens=False, with_detokenizer=False)
         _read_control_characters_as_bert(converted)
         # What comes after that op is cutting, special tokens and padding.
@@ -147,8 +147,8 @@ def _write_graph(tokenizer: Path, folder: Path) -> None:
         openvino.save_model(model, folder / GRAPH, compress_to_fp16=False)
     except Exception as error:  # both libraries raise bare ones
         raise ExportError(
-            f"{tokenizer}: openvino-tokenizers cannot convert it ({error}). Give the C++ host token "
-            "ids instead of texts."
+            f"{tokenizer}: openvino-tokenizers cannot convert it ({error}). Give the C++ host "
+            "token ids instead of texts."
         ) from error
 
 
@@ -191,8 +191,8 @@ def _compare(
     if same < min_agreement * len(texts):
         text, expected, got = differing[0]
         raise ExportError(
-            f"the tokenizer's graph: token ids of {same} of {len(texts)} texts are the tokenizer's "
-            f"own, expected at least {min_agreement:.2%}. The first that differs: {text[:80]!r}, "
+            f"the tokenizer's graph: token ids of {same} of {len(texts)} texts are its own, "
+            f"expected at least {min_agreement:.2%}. The first that differs: {text[:80]!r}, "
             f"got {got[:20]}, expected {expected[:20]}. Give the C++ host token ids instead of "
             "texts, or pass --min-agreement if so many may differ."
         )
@@ -211,7 +211,7 @@ def _differing(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.host_tokenizer",
-        description="Put a bundle's tokenizer into it as an OpenVINO graph, which the C++ host runs.",
+        description="Put a bundle's tokenizer into it as the graph that the C++ host runs.",
     )
     add = parser.add_argument
     add("--bundle", type=Path, required=True, metavar="DIR", help="made by export.build")

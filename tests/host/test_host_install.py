@@ -1,4 +1,4 @@
-"""Installed, the library is found by CMake and by pkg-config from somewhere else, and used from C."""
+"""Installed, the library is found by CMake and pkg-config from elsewhere, and used from C."""
 
 from __future__ import annotations
 
