@@ -14,14 +14,14 @@ from engine.bundle import MANIFEST, read_manifest
 from engine.head_file import write_head
 from engine.types import PositionPooling
 
-MUTATIONS = 400
+MUTATIONS = 250
 
 
 @pytest.fixture(scope="module")
 def fuzz_files() -> Path:
     folder = ROOT / "build" / "host-sanitize"
     # The kernels' own levels have their sanitizers: here they would take minutes to compile.
-    options = ("-DBITHEADS_SIMD=OFF", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1")
+    options = ("-DBITHEADS_SIMD=OFF", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0")
     build(folder, "fuzz_files", "-DBITHEADS_SANITIZE=address,undefined", *options)
     return folder / "fuzz_files"
 
