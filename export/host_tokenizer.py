@@ -40,6 +40,8 @@ GRAPH, WEIGHTS = "tokenizer.xml", "tokenizer.bin"
 
 BERT_CONTROL = r"([\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\p{Cf}"
 WIDER_CONTROL = BERT_CONTROL + r"\p{Co}\x{FFFD}"
+LEFT_BY_LOWER = "\N{MICRO SIGN}\N{GREEK SMALL LETTER FINAL SIGMA}"
+FIRST_PRIVATE_USE = 0xE000
 
 TokenIds = NDArray[np.int32]
 
@@ -137,7 +139,7 @@ def _write_graph(tokenizer: Path, folder: Path) -> None:
     try:
         fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))  # type: ignore[no-untyped-call]
         converted = convert_tokenizer(fast, add_special_tokens=False, with_detokenizer=False)
-        _read_control_characters_as_bert(converted)
+        _normalize_as_bert(converted)
         # What comes after that op is cutting, special tokens and padding.
         (cutting,) = [op for op in converted.get_ops() if op.get_type_name() == "Truncate"]
         outputs = [cutting.input(i).get_source_output() for i in range(3)]
@@ -152,21 +154,41 @@ def _write_graph(tokenizer: Path, folder: Path) -> None:
         ) from error
 
 
-def _read_control_characters_as_bert(model: Any) -> None:
-    """Makes the graph drop what BERT's normalizer drops, not only some of it.
+def _normalize_as_bert(model: Any) -> None:
+    """Mends two steps of the graph that are not quite those of BERT's normalizer.
 
-    That is every character of the categories Cc, Cf and Co, and the replacement character; private
-    use characters are how old telephones wrote emoji.
+    It drops every character of the categories Cc, Cf and Co, and the replacement character; private
+    use characters are how old telephones wrote emoji. And it makes letters small where the graph
+    folds their case, which of the letters in use changes LEFT_BY_LOWER, too: they pass the folding
+    as private use characters, of which there are none left by then.
     """
     from openvino import opset15
+    from openvino_tokenizers.tokenizer_pipeline import RegexNormalizationStep
 
-    for op in model.get_ops():
+    ops = model.get_ordered_ops()
+    for op in ops:
         if op.get_type_name() == "RegexNormalization":
             pattern = op.input_value(4).get_node().get_data().tobytes().decode()
             if pattern.startswith(BERT_CONTROL):
                 wider = pattern.replace(BERT_CONTROL, WIDER_CONTROL).encode()
                 constant = opset15.constant(np.frombuffer(wider, np.uint8))
                 op.input(4).replace_source_output(constant.output(0))
+                break
+    else:
+        return
+    for op in ops:
+        if op.get_type_name() == "CharsMapNormalization" and op.get_attributes()["case_fold"]:
+            users = [list(output.get_target_inputs()) for output in op.outputs()]
+            before, after = [op.input_value(i) for i in range(4)], op.outputs()
+            for i, letter in enumerate(LEFT_BY_LOWER):
+                aside = chr(FIRST_PRIVATE_USE + i)
+                before = RegexNormalizationStep(letter, aside).get_ov_subgraph(before)
+                after = RegexNormalizationStep(aside, letter).get_ov_subgraph(after)
+            for i, output in enumerate(before[:4]):
+                op.input(i).replace_source_output(output)
+            for inputs, output in zip(users, after, strict=False):
+                for place in inputs:
+                    place.replace_source_output(output)
 
 
 def run_graph(graph: Path, texts: Sequence[str]) -> list[TokenIds]:

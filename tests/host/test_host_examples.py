@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from host_build import ROOT, run
+from tokenizers import Tokenizer
 
 from engine import Engine
-from export.host_tokenizer import write_host_tokenizer
+from engine.bundle import TOKENIZER
+from export.host_tokenizer import run_graph, write_host_tokenizer
 from export.texts import read_texts
 
 
@@ -27,6 +29,19 @@ def test_the_embedding_example(host_build: Path, demo_bundle: Path) -> None:
     shown = run(host_build / "embed", demo_bundle)
     assert shown == "sentiment: pos\nsentiment: neg\n"
     assert len((ROOT / "host/examples/embed.cpp").read_text().splitlines()) < 60
+
+
+def test_letters_that_folding_would_change(demo_bundle: Path) -> None:
+    """In a real vocabulary, where they are no unknown words."""
+    texts = [
+        "\u039a\u03bb\u03ac\u03b4\u03b5\u03bf\u03c2 5 \u00b5m, stra\u00dfe",
+        "a\ue000b\ufffd \U000fe334 c",
+    ]
+    own = Tokenizer.from_file(str(demo_bundle / TOKENIZER))
+    expected = [own.encode(text, add_special_tokens=False).ids for text in texts]
+    assert own.token_to_id("[UNK]") not in sum(expected, [])
+    got = run_graph(demo_bundle / "host" / "tokenizer.xml", texts)
+    assert [ids.tolist() for ids in got] == expected
 
 
 def test_the_command_line_answers_as_python_does(host_build: Path, demo_bundle: Path) -> None:
