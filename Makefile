@@ -11,13 +11,13 @@ GPU_BENCHMARK ?=
 RUN := $(VENV)/bin/python
 KERNELS := $(shell find kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := $(filter %.cpp %.h,$(KERNELS)) CMakeLists.txt pyproject.toml constraints.txt
-CPP := $(shell find kernels tests/cuda tests/device -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CPP := $(shell find host kernels tests/cuda tests/device tests/host -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.hpp' -o -name '*.c')
 
 # Holds for the build's own environment, too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-gpu check sanitize device device-code plans software-device bench format clean help
+.PHONY: demo test test-gpu check sanitize host device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,7 +26,7 @@ demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
 	$(RUN) -m engine.predict --bundle $(BUNDLE) --demo
 
 test: $(VENV)/.dev ## all tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest --ignore=tests/host
 
 check: $(VENV)/.dev ## formatting, lint, types
 	$(RUN) -m ruff format --check .
@@ -41,6 +41,11 @@ sanitize: $(VENV)/.dev ## kernel tests under the address, undefined-behaviour an
 	  tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SANITIZE=thread TESTS=tests/kernels/test_predict_heads_threads.py \
 	  tests/kernels/sanitize.sh build/sanitize-thread
+
+# Apart from `make test`, because it needs headers that pip does not have:
+# apt-get install libssl-dev nlohmann-json3-dev pkg-config
+host: $(VENV)/.dev ## build the C++ library and its examples, and test them
+	$(RUN) -m pytest tests/host
 
 # `make -j2 device` builds pycuda while the compiler's and TensorRT's tests run.
 device: device-code plans software-device ## all of CUDA and TensorRT that needs no GPU

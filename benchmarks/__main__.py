@@ -45,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parity.add_argument("--texts", type=int, default=1500, help="drawn from --data")
 
+    host_parity = routines.add_parser(
+        "host_parity", help="the C++ host beside Python on real texts; no times"
+    )
+    cpu_options.add_host_parity(host_parity)
+
     accuracy = routines.add_parser("accuracy", help="train and measure the shipped heads")
     accuracy.add_argument("--encoder", **source)
     accuracy.add_argument("--data", type=Path, required=True, help="a folder a task, of TSVs")

@@ -15,6 +15,8 @@ ENCODER_TEXTS = 700
 SEEDED_TEXTS = 60
 SERVE_SECONDS = 10.0
 OVERLOAD_MINUTES = 30.0
+HOST_TEXTS = 5000
+HOST_LIBRARY = Path("build/host/libbitheads.so")
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,25 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
     )
     add("--texts", type=int, default=100, help="of 50 tokens (default: %(default)s)")
     _add_quick(parser)
+
+
+def add_host_parity(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--bundle", type=Path, default=BUNDLE, metavar="DIR")
+    add("--data", type=Path, required=True, metavar="DIR", help="folder of */test.tsv")
+    add(
+        "--texts",
+        type=int,
+        default=HOST_TEXTS,
+        help="single texts, and as many pairs (default: %(default)s)",
+    )
+    add(
+        "--library",
+        type=Path,
+        default=HOST_LIBRARY,
+        metavar="FILE",
+        help="made by make host (default: %(default)s)",
+    )
 
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:

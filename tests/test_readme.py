@@ -15,7 +15,7 @@ from engine import Engine
 from engine.head_file import write_head
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/gpu.md", "docs/serving.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/cpp.md", "docs/gpu.md", "docs/serving.md")
 PARSERS = {"benchmarks": "benchmarks.__main__", "engine.serve": "engine.serve.settings"}
 """Where a command's parser is, if not in the module of its name."""
 
@@ -57,6 +57,12 @@ def test_the_python_example_runs(
     answers = names["answers"]
     assert answers["sentiment"].top == ("pos", "neg")
     assert names["features"].codes.shape[1] == 48
+
+
+def test_the_cpp_example_is_the_one_that_is_built() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```cpp\n(.*?)```", readme, re.DOTALL)
+    assert example == (ROOT / "host/examples/embed.cpp").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "ARCHITECTURE.md", "CHANGELOG.md"])

@@ -1,0 +1,176 @@
+/* Lines in, predictions out: one JSON object a text, as `python -m engine.predict --json`. */
+#include <algorithm>
+#include <bitheads/bitheads.hpp>
+#include <cstdio>
+#include <iostream>
+#include <map>
+
+namespace {
+
+const char *const usage =
+    "usage: predict_lines BUNDLE [--tasks TASK,TASK] [--precision auto|fp32|bf16|int8]\n"
+    "                     [--threads N] < texts\n"
+    "Reads UTF-8 texts, one a line, text_a<TAB>text_b for pairs; a head answers the texts of its\n"
+    "form. Prints {\"text\": ..., \"tasks\": {task: {\"label\": ..., \"probability\": ...}}}.\n";
+
+constexpr std::size_t chunk_texts = 4096; /* read, answered and printed together */
+
+struct Arguments {
+  std::string bundle;
+  std::vector<std::string> tasks;
+  bitheads::Options options;
+};
+
+std::vector<std::string> split(const std::string &text, char at) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == at) {
+      parts.emplace_back();
+    } else {
+      parts.back() += c;
+    }
+  }
+  return parts;
+}
+
+Arguments parse(int argc, char **argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    const bool is_option = name.rfind("--", 0) == 0;
+    if (is_option && i + 1 == argc) {
+      throw std::invalid_argument(name + " wants a value");
+    }
+    if (name == "--tasks") {
+      arguments.tasks = split(argv[++i], ',');
+    } else if (name == "--precision") {
+      arguments.options.precision = argv[++i];
+    } else if (name == "--threads") {
+      arguments.options.threads = std::stoi(argv[++i]);
+    } else if (is_option || !arguments.bundle.empty()) {
+      throw std::invalid_argument("unknown argument " + name);
+    } else {
+      arguments.bundle = name;
+    }
+  }
+  if (arguments.bundle.empty()) {
+    throw std::invalid_argument("no bundle named");
+  }
+  return arguments;
+}
+
+std::string quoted(const std::string &text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      char escaped[8];
+      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(c));
+      out += escaped;
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+/* Text -> its answers, shown; the texts of one form asked of the heads of that form. */
+void answer(const bitheads::Engine &engine, const std::vector<bitheads::Text> &texts,
+            const std::vector<std::string> &tasks, bool pairs, std::vector<std::string> &shown) {
+  std::vector<bitheads::Text> asked;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    if (texts[i].is_pair == pairs) {
+      asked.push_back(texts[i]);
+      places.push_back(i);
+    }
+  }
+  if (asked.empty() || tasks.empty()) {
+    return;
+  }
+  for (const bitheads::Prediction &prediction : engine.predict(asked, tasks)) {
+    const std::vector<float> probabilities = prediction.probabilities();
+    const std::size_t classes = prediction.labels.size();
+    for (std::size_t row = 0; row < asked.size(); ++row) {
+      float largest = 0;
+      for (std::size_t i = 0; i < classes; ++i) {
+        largest = std::max(largest, probabilities[row * classes + i]);
+      }
+      char probability[32];
+      std::snprintf(probability, sizeof probability, "%.4f", static_cast<double>(largest));
+      std::string &out = shown[places[row]];
+      out += (out.empty() ? "" : ", ") + quoted(prediction.task) +
+             ": {\"label\": " + quoted(prediction.top(row)) + ", \"probability\": " + probability +
+             "}";
+    }
+  }
+}
+
+void answer_chunk(const bitheads::Engine &engine, const std::vector<bitheads::Text> &texts,
+                  const std::map<bool, std::vector<std::string>> &tasks) {
+  std::vector<std::string> shown(texts.size());
+  for (const auto &[pairs, names] : tasks) {
+    answer(engine, texts, names, pairs, shown);
+  }
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const std::string text =
+        texts[i].is_pair ? "[" + quoted(texts[i].first) + ", " + quoted(texts[i].second) + "]"
+                         : quoted(texts[i].first);
+    std::cout << "{\"text\": " << text << ", \"tasks\": {" << shown[i] << "}}\n";
+  }
+}
+
+void run(const Arguments &arguments) {
+  const bitheads::Engine engine = bitheads::Engine::load(arguments.bundle, arguments.options);
+  std::map<bool, std::vector<std::string>> tasks; /* by whether they read pairs */
+  std::vector<std::string> wanted = arguments.tasks;
+  for (const bitheads::TaskInfo &info : engine.tasks()) {
+    const auto found = std::find(wanted.begin(), wanted.end(), info.task);
+    if (arguments.tasks.empty() || found != wanted.end()) {
+      tasks[info.is_pair].push_back(info.task);
+    }
+    if (found != wanted.end()) {
+      wanted.erase(found);
+    }
+  }
+  if (!wanted.empty()) {
+    throw std::invalid_argument("no head answers the task " + wanted[0]);
+  }
+  std::vector<bitheads::Text> texts;
+  for (std::string line; std::getline(std::cin, line);) {
+    if (!line.empty() && line.back() == '\r') {
+      line.pop_back();
+    }
+    const std::size_t tab = line.find('\t');
+    if (line.find_first_not_of(" \t") == std::string::npos) {
+      continue;
+    }
+    if (tab != std::string::npos && tab + 1 < line.size()) {
+      texts.emplace_back(line.substr(0, tab), line.substr(tab + 1));
+    } else {
+      texts.emplace_back(line.substr(0, tab));
+    }
+    if (texts.size() == chunk_texts) {
+      answer_chunk(engine, texts, tasks);
+      texts.clear();
+    }
+  }
+  answer_chunk(engine, texts, tasks);
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  try {
+    run(parse(argc, argv));
+    return 0;
+  } catch (const std::invalid_argument &error) {
+    std::cerr << "error: " << error.what() << "\n" << usage;
+    return 2;
+  } catch (const std::exception &error) {
+    std::cerr << "error: " << error.what() << "\n";
+    return 1;
+  }
+}

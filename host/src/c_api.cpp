@@ -1,0 +1,323 @@
+#include <exception>
+#include <functional>
+#include <new>
+#include <string>
+
+#include "bitheads/bitheads.h"
+#include "bitheads/bitheads.hpp"
+#include "error.h"
+
+struct bitheads_engine {
+  bitheads::Engine engine;
+};
+
+struct bitheads_tasks {
+  std::vector<bitheads::TaskInfo> tasks;
+};
+
+struct bitheads_features {
+  bitheads::PackedFeatures features;
+};
+
+struct bitheads_predictions {
+  std::vector<bitheads::Prediction> predictions;
+  std::vector<std::vector<float>> probabilities;
+};
+
+namespace {
+
+using bitheads::fail;
+using bitheads::Status;
+
+thread_local std::string last_error = "no call of this thread has failed";
+
+bitheads_status keep(bitheads_status status, const char *message) noexcept {
+  try {
+    last_error = message;
+  } catch (...) {
+    last_error.clear();
+  }
+  return status;
+}
+
+/* Runs what may throw. */
+template <typename Work>
+bitheads_status guarded(const Work &work) noexcept {
+  try {
+    work();
+    return BITHEADS_OK;
+  } catch (const bitheads::Error &error) {
+    return keep(static_cast<bitheads_status>(error.status()), error.what());
+  } catch (const std::bad_alloc &) {
+    return keep(BITHEADS_INTERNAL, "not enough memory: pass fewer texts in a call.");
+  } catch (const std::exception &error) {
+    return keep(BITHEADS_INTERNAL, error.what());
+  } catch (...) {
+    return keep(BITHEADS_INTERNAL, "an exception that is no std::exception");
+  }
+}
+
+template <typename... Pointers>
+void check_not_null(const char *what, const Pointers *...pointers) {
+  if (((pointers == nullptr) || ...)) {
+    fail(Status::invalid_input, what, ": got a null pointer.");
+  }
+}
+
+std::vector<bitheads::Text> as_texts(const bitheads_text *texts, size_t num_texts) {
+  std::vector<bitheads::Text> result;
+  result.reserve(num_texts);
+  for (size_t i = 0; i < num_texts; ++i) {
+    check_not_null("texts", texts);
+    check_not_null("texts", texts[i].first);
+    std::string first(texts[i].first, texts[i].first_bytes);
+    if (texts[i].second == nullptr) {
+      result.emplace_back(std::move(first));
+    } else {
+      result.emplace_back(std::move(first), std::string(texts[i].second, texts[i].second_bytes));
+    }
+  }
+  return result;
+}
+
+std::vector<std::string> as_tasks(const char *const *tasks, size_t num_tasks) {
+  std::vector<std::string> names;
+  for (size_t i = 0; tasks != nullptr && i < num_tasks; ++i) {
+    check_not_null("tasks", tasks[i]);
+    names.emplace_back(tasks[i]);
+  }
+  return names;
+}
+
+/* Of memory that is the caller's word for it. */
+void check_offsets(const int64_t *offsets, size_t num_texts) {
+  check_not_null("offsets", offsets);
+  for (size_t i = 0; i < num_texts; ++i) {
+    if (offsets[0] != 0 || offsets[i + 1] < offsets[i]) {
+      fail(Status::invalid_input, "offsets: expected 0 first, and none that falls.");
+    }
+  }
+}
+
+bitheads_predictions *with_probabilities(std::vector<bitheads::Prediction> predictions) {
+  std::vector<std::vector<float>> probabilities;
+  for (const bitheads::Prediction &prediction : predictions) {
+    probabilities.push_back(prediction.probabilities());
+  }
+  return new bitheads_predictions{std::move(predictions), std::move(probabilities)};
+}
+
+const bitheads::Prediction *find(const bitheads_predictions *predictions, size_t task) {
+  return task < predictions->predictions.size() ? &predictions->predictions[task] : nullptr;
+}
+
+}  // namespace
+
+const char *bitheads_last_error(void) {
+  return last_error.c_str();
+}
+
+const char *bitheads_version(void) {
+  return BITHEADS_VERSION;
+}
+
+bitheads_status bitheads_engine_load(const char *folder, const bitheads_options *options,
+                                     bitheads_engine **engine) {
+  return guarded([&] {
+    check_not_null("bitheads_engine_load", folder, engine);
+    bitheads::Options chosen;
+    if (options != nullptr) {
+      chosen.precision = options->precision == nullptr ? "auto" : options->precision;
+      chosen.threads = options->threads;
+      chosen.verify = options->skip_verify == 0;
+      if (options->max_batch_tokens != 0) {
+        chosen.max_batch_tokens = options->max_batch_tokens;
+      }
+      if (options->tokenizers_library != nullptr) {
+        chosen.tokenizers_library = options->tokenizers_library;
+      }
+    }
+    *engine = new bitheads_engine{bitheads::Engine::load(folder, chosen)};
+  });
+}
+
+void bitheads_engine_free(bitheads_engine *engine) {
+  delete engine;
+}
+
+const char *bitheads_engine_spec_id(const bitheads_engine *engine) {
+  return engine->engine.spec_id().c_str();
+}
+
+const char *bitheads_engine_backend(const bitheads_engine *engine) {
+  return engine->engine.backend().c_str();
+}
+
+int64_t bitheads_engine_code_bytes(const bitheads_engine *engine) {
+  return engine->engine.code_bytes();
+}
+
+bitheads_status bitheads_engine_add_head(bitheads_engine *engine, const char *path,
+                                         int32_t replace) {
+  return guarded([&] {
+    check_not_null("bitheads_engine_add_head", engine, path);
+    engine->engine.add_head(path, replace != 0);
+  });
+}
+
+bitheads_status bitheads_engine_remove_head(bitheads_engine *engine, const char *task) {
+  return guarded([&] {
+    check_not_null("bitheads_engine_remove_head", engine, task);
+    engine->engine.remove_head(task);
+  });
+}
+
+bitheads_status bitheads_engine_tasks(const bitheads_engine *engine, bitheads_tasks **tasks) {
+  return guarded([&] {
+    check_not_null("bitheads_engine_tasks", engine, tasks);
+    *tasks = new bitheads_tasks{engine->engine.tasks()};
+  });
+}
+
+void bitheads_tasks_free(bitheads_tasks *tasks) {
+  delete tasks;
+}
+
+size_t bitheads_tasks_count(const bitheads_tasks *tasks) {
+  return tasks->tasks.size();
+}
+
+const char *bitheads_tasks_name(const bitheads_tasks *tasks, size_t task) {
+  return task < tasks->tasks.size() ? tasks->tasks[task].task.c_str() : nullptr;
+}
+
+int32_t bitheads_tasks_is_pair(const bitheads_tasks *tasks, size_t task) {
+  return task < tasks->tasks.size() && tasks->tasks[task].is_pair ? 1 : 0;
+}
+
+bitheads_status bitheads_encode(const bitheads_engine *engine, const bitheads_text *texts,
+                                size_t num_texts, bitheads_features **features) {
+  return guarded([&] {
+    check_not_null("bitheads_encode", engine, features);
+    *features = new bitheads_features{engine->engine.encode(as_texts(texts, num_texts))};
+  });
+}
+
+bitheads_status bitheads_encode_tokens(const bitheads_engine *engine, const int32_t *ids,
+                                       const int64_t *offsets, const int64_t *num_first,
+                                       size_t num_texts, bitheads_features **features) {
+  return guarded([&] {
+    check_not_null("bitheads_encode_tokens", engine, ids, features);
+    check_offsets(offsets, num_texts);
+    std::vector<bitheads::Tokens> tokens(num_texts);
+    for (size_t i = 0; i < num_texts; ++i) {
+      tokens[i].ids.assign(ids + offsets[i], ids + offsets[i + 1]);
+      if (num_first != nullptr) {
+        if (num_first[i] < 0) {
+          fail(Status::invalid_input, "num_first: got ", num_first[i], ", expected 0 or more.");
+        }
+        tokens[i].num_first = static_cast<size_t>(num_first[i]);
+      }
+    }
+    *features = new bitheads_features{engine->engine.encode_tokens(tokens)};
+  });
+}
+
+bitheads_status bitheads_features_make(const char *spec_id, const uint8_t *codes,
+                                       int64_t code_bytes, const int64_t *offsets, size_t num_texts,
+                                       bitheads_features **features) {
+  return guarded([&] {
+    check_not_null("bitheads_features_make", spec_id, codes, features);
+    check_offsets(offsets, num_texts);
+    if (code_bytes < 1) {
+      fail(Status::invalid_input, "code_bytes: got ", code_bytes, ", expected 1 or more.");
+    }
+    bitheads::PackedFeatures made;
+    made.codes.assign(codes, codes + (num_texts > 0 ? offsets[num_texts] * code_bytes : 0));
+    made.offsets.assign(offsets, offsets + num_texts + 1);
+    made.offsets[0] = 0;
+    made.code_bytes = code_bytes;
+    made.spec_id = spec_id;
+    *features = new bitheads_features{std::move(made)};
+  });
+}
+
+void bitheads_features_free(bitheads_features *features) {
+  delete features;
+}
+
+size_t bitheads_features_count(const bitheads_features *features) {
+  return features->features.size();
+}
+
+const uint8_t *bitheads_features_codes(const bitheads_features *features) {
+  return features->features.codes.data();
+}
+
+int64_t bitheads_features_code_bytes(const bitheads_features *features) {
+  return features->features.code_bytes;
+}
+
+const int64_t *bitheads_features_offsets(const bitheads_features *features) {
+  return features->features.offsets.data();
+}
+
+int64_t bitheads_features_num_truncated(const bitheads_features *features) {
+  return features->features.num_truncated;
+}
+
+bitheads_status bitheads_predict(const bitheads_engine *engine, const bitheads_text *texts,
+                                 size_t num_texts, const char *const *tasks, size_t num_tasks,
+                                 bitheads_predictions **predictions) {
+  return guarded([&] {
+    check_not_null("bitheads_predict", engine, predictions);
+    *predictions = with_probabilities(
+        engine->engine.predict(as_texts(texts, num_texts), as_tasks(tasks, num_tasks)));
+  });
+}
+
+bitheads_status bitheads_predict_features(const bitheads_engine *engine,
+                                          const bitheads_features *features,
+                                          const char *const *tasks, size_t num_tasks,
+                                          bitheads_predictions **predictions) {
+  return guarded([&] {
+    check_not_null("bitheads_predict_features", engine, features, predictions);
+    *predictions = with_probabilities(
+        engine->engine.predict_features(features->features, as_tasks(tasks, num_tasks)));
+  });
+}
+
+void bitheads_predictions_free(bitheads_predictions *predictions) {
+  delete predictions;
+}
+
+size_t bitheads_predictions_count(const bitheads_predictions *predictions) {
+  return predictions->predictions.size();
+}
+
+const char *bitheads_predictions_task(const bitheads_predictions *predictions, size_t task) {
+  const auto *found = find(predictions, task);
+  return found == nullptr ? nullptr : found->task.c_str();
+}
+
+size_t bitheads_predictions_num_labels(const bitheads_predictions *predictions, size_t task) {
+  const auto *found = find(predictions, task);
+  return found == nullptr ? 0 : found->labels.size();
+}
+
+const char *bitheads_predictions_label(const bitheads_predictions *predictions, size_t task,
+                                       size_t label) {
+  const auto *found = find(predictions, task);
+  return found == nullptr || label >= found->labels.size() ? nullptr : found->labels[label].c_str();
+}
+
+const float *bitheads_predictions_logits(const bitheads_predictions *predictions, size_t task) {
+  const auto *found = find(predictions, task);
+  return found == nullptr ? nullptr : found->logits.data();
+}
+
+const float *bitheads_predictions_probabilities(const bitheads_predictions *predictions,
+                                                size_t task) {
+  return task < predictions->probabilities.size() ? predictions->probabilities[task].data()
+                                                  : nullptr;
+}

@@ -1,0 +1,165 @@
+#include "head_file.h"
+
+#include <cmath>
+#include <set>
+#include <stdexcept>
+
+#include "error.h"
+#include "safetensors.h"
+
+namespace bitheads {
+namespace {
+
+constexpr int format_version = 1;
+
+using Shape = std::vector<std::int64_t>;
+
+/* repr of a tuple of whole numbers in Python, which the hash is of. */
+std::string python_tuple(const Shape &shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  }
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+std::string hash_of(const Json &meta, const SafeTensors &file) {
+  Sha256 digest;
+  digest.update(python_json(meta) + "\n");
+  for (const auto &[name, tensor] : file.tensors()) { /* by name */
+    const char *dtype = tensor.dtype == "F32" ? "<f4" : "<f2";
+    digest.update(name + " " + dtype + " " + python_tuple(tensor.shape) + "\n");
+    digest.update(file.data(tensor));
+  }
+  return digest.finish();
+}
+
+bool is_task_name(const std::string &task) {
+  bool is_name = !task.empty() && task.size() <= 100;
+  for (std::size_t i = 0; i < task.size(); ++i) {
+    const char c = task[i];
+    const bool is_alphanumeric =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    is_name = is_name && (is_alphanumeric || (i > 0 && (c == '_' || c == '.' || c == '-')));
+  }
+  return is_name;
+}
+
+/* Takes the tensor out of the file, once its shape is the expected one. */
+std::vector<float> read_weights(const SafeTensors &file, const std::string &name,
+                                const Shape &expected) {
+  const auto found = file.tensors().find(name);
+  if (found == file.tensors().end()) {
+    throw std::invalid_argument("has no " + name);
+  }
+  if (found->second.shape != expected) {
+    throw std::invalid_argument("its " + name + " has the shape " +
+                                python_tuple(found->second.shape) + ", expected " +
+                                python_tuple(expected));
+  }
+  std::vector<float> weights = file.floats(found->second);
+  for (const float weight : weights) {
+    if (!std::isfinite(weight)) {
+      throw std::invalid_argument("its " + name + " holds values that are not finite");
+    }
+  }
+  return weights;
+}
+
+/* The first length of a tensor of so many axes. */
+std::int64_t rows_of(const SafeTensors &file, const std::string &name, std::size_t axes) {
+  const auto found = file.tensors().find(name);
+  if (found == file.tensors().end() || found->second.shape.size() != axes ||
+      found->second.shape[0] < 1) {
+    throw std::invalid_argument("has no " + name + " of " + std::to_string(axes) + " axes");
+  }
+  return found->second.shape[0];
+}
+
+void read_meta(FoldedHead &head, const Json &meta) {
+  head.task = meta.at("task").get<std::string>();
+  head.labels = meta.at("labels").get<std::vector<std::string>>();
+  const std::string form = meta.at("form").get<std::string>();
+  const std::string pooling = meta.at("position_pooling").get<std::string>();
+  if (!is_task_name(head.task)) {
+    throw std::invalid_argument("its task name is '" + head.task + "', no name of a file");
+  }
+  if (form != "single" && form != "pair") {
+    throw std::invalid_argument("its form is '" + form + "', expected single or pair");
+  }
+  if (pooling != "attention" && pooling != "mean" && pooling != "cls") {
+    throw std::invalid_argument("its position pooling is '" + pooling +
+                                "', expected attention, mean or cls");
+  }
+  const std::set<std::string> different(head.labels.begin(), head.labels.end());
+  if (head.labels.size() < 2 || different.size() != head.labels.size()) {
+    throw std::invalid_argument("expected two or more labels, all different");
+  }
+  head.is_pair = form == "pair";
+  head.position_pooling = pooling == "attention" ? BH_ATTENTION
+                          : pooling == "mean"    ? BH_MEAN
+                                                 : BH_CLS;
+  head.spec = FeatureSpec::read(meta.at("spec"));
+}
+
+void read_tensors(FoldedHead &head, const SafeTensors &file) {
+  const std::int64_t dim = head.spec.dim;
+  const auto classes = static_cast<std::int64_t>(head.labels.size());
+  const bool attends = head.position_pooling == BH_ATTENTION;
+  if (file.tensors().size() != (attends ? 6U : 4U)) {
+    throw std::invalid_argument("has other weights than its position pooling wants");
+  }
+  if (attends) {
+    head.attention_heads = rows_of(file, "query", 2);
+    if (dim % head.attention_heads != 0) {
+      throw std::invalid_argument("its attention heads do not divide its dim");
+    }
+    head.query = read_weights(file, "query", {head.attention_heads, dim});
+    head.value = read_weights(file, "value", {dim, dim});
+  }
+  const std::int64_t inner = rows_of(file, "dense_bias", 1);
+  head.dense = read_weights(file, "dense", {inner, dim});
+  head.dense_bias = read_weights(file, "dense_bias", {inner});
+  head.output = read_weights(file, "output", {classes, inner});
+  head.output_bias = read_weights(file, "output_bias", {classes});
+}
+
+FoldedHead parse_head(const SafeTensors &file, const std::string &what) {
+  if (!file.metadata().contains("bitheads_head")) {
+    fail(Status::head, what,
+         ": a safetensors file without 'bitheads_head' in its header, so not a head. Write heads "
+         "with `python -m training.head`.");
+  }
+  Json meta = parse_json(file.metadata().at("bitheads_head").get_ref<const std::string &>());
+  const int version = meta.at("format_version").get<int>();
+  if (version != format_version) {
+    fail(Status::head, what, ": got format version ", version, ", expected ", format_version,
+         ". Train it again, or install the version of bitheads that wrote it.");
+  }
+  const std::string expected = meta.at("sha256").get<std::string>();
+  meta.erase("sha256");
+  if (const std::string got = hash_of(meta, file); got != expected) {
+    fail(Status::head, what, ": was changed since it was written: got sha256 ", got.substr(0, 12),
+         "..., expected ", expected.substr(0, 12), ".... Copy or train it again.");
+  }
+  FoldedHead head;
+  read_meta(head, meta);
+  read_tensors(head, file);
+  return head;
+}
+
+}  // namespace
+
+FoldedHead read_head(const fs::path &path) {
+  const std::string what = "head " + path.string();
+  const SafeTensors file = SafeTensors::read(path, Status::head, what);
+  try {
+    return parse_head(file, what);
+  } catch (const Json::exception &error) {
+    fail(Status::head, what, ": its header is malformed (", error.what(), "). Train it again.");
+  } catch (const std::invalid_argument &error) {
+    fail(Status::head, what, ": ", error.what(), ". Train it again.");
+  }
+}
+
+}  // namespace bitheads

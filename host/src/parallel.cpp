@@ -1,0 +1,58 @@
+#include "parallel.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace bitheads {
+
+int count_cores() {
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof cores, &cores) == 0) {
+    return std::max(1, CPU_COUNT(&cores));
+  }
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+void for_each_on_threads(int threads, std::size_t count,
+                         const std::function<void(std::size_t)> &work) {
+  std::atomic<std::size_t> next{0};
+  std::exception_ptr first_error;
+  std::mutex lock;
+  const auto run = [&] {
+    for (std::size_t i = next++; i < count; i = next++) {
+      try {
+        work(i);
+      } catch (...) {
+        const std::lock_guard<std::mutex> hold(lock);
+        first_error = first_error ? first_error : std::current_exception();
+        next = count;
+      }
+    }
+  };
+  std::vector<std::thread> others;
+  const auto wanted = std::min(count, static_cast<std::size_t>(std::max(1, threads)));
+  others.reserve(wanted);
+  for (std::size_t i = 1; i < wanted; ++i) {
+    try {
+      others.emplace_back(run);
+    } catch (const std::system_error &) { /* no more threads to be had: the others do it */
+      break;
+    }
+  }
+  run();
+  for (std::thread &thread : others) {
+    thread.join();
+  }
+  if (first_error) {
+    std::rethrow_exception(first_error);
+  }
+}
+
+}  // namespace bitheads

@@ -1,0 +1,115 @@
+#include "session.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "error.h"
+
+namespace bitheads {
+namespace {
+
+/* Kernels that OpenVINO keeps, by the shape they are for; see engine/sessions/openvino.py. */
+constexpr int kept_shapes = 64;
+
+bool has_bf16(ov::Core &core) {
+  const auto can = core.get_property("CPU", ov::device::capabilities);
+  return std::find(can.begin(), can.end(), "BF16") != can.end();
+}
+
+/* Lookups past a table's end are undefined: token ids are compared with its rows. */
+std::int64_t find_vocabulary(const ov::Output<const ov::Node> &ids) {
+  std::int64_t rows = std::numeric_limits<std::int64_t>::max();
+  for (const auto &target : ids.get_target_inputs()) {
+    const ov::Node *node = target.get_node();
+    const std::string type = node->get_type_name();
+    if (type == "Convert") {
+      rows = std::min(rows, find_vocabulary(node->output(0)));
+    } else if (type == "Gather" && target.get_index() == 1 &&
+               node->get_input_partial_shape(0).rank().is_static() &&
+               node->get_input_partial_shape(0)[0].is_static()) {
+      rows = std::min(rows, node->get_input_partial_shape(0)[0].get_length());
+    }
+  }
+  return rows;
+}
+
+ov::AnyMap find_properties(ov::Core &core, const GraphOptions &options) {
+  ov::AnyMap properties{
+      ov::hint::performance_mode(options.has_lanes ? ov::hint::PerformanceMode::THROUGHPUT
+                                                   : ov::hint::PerformanceMode::LATENCY),
+      {"CPU_RUNTIME_CACHE_CAPACITY", kept_shapes},
+  };
+  if (options.threads > 0) {
+    properties.insert(ov::inference_num_threads(options.threads));
+  }
+  if (options.precision == "fp32") {
+    properties.insert(ov::hint::inference_precision(ov::element::f32));
+  } else if (options.precision == "bf16") {
+    if (!has_bf16(core)) {
+      fail(Status::backend,
+           "precision: got 'bf16', but this processor has no bfloat16 arithmetic. Pass 'auto' or "
+           "'fp32'.");
+    }
+    properties.insert(ov::hint::inference_precision(ov::element::bf16));
+  } else if (options.precision == "int8") {
+    properties.insert(
+        ov::hint::inference_precision(has_bf16(core) ? ov::element::bf16 : ov::element::f32));
+  }
+  return properties;
+}
+
+std::string find_precision(const ov::CompiledModel &compiled, const std::string &asked) {
+  if (asked == "int8") {
+    return asked;
+  }
+  const std::string type = compiled.get_property(ov::hint::inference_precision).to_string();
+  return type == "f32" ? "fp32" : type == "f16" ? "fp16" : type;
+}
+
+}  // namespace
+
+Session::Session(ov::Core &core, const GraphOptions &options) {
+  const ov::AnyMap properties = find_properties(core, options);
+  try {
+    const std::shared_ptr<const ov::Model> model = core.read_model(options.graph.string());
+    for (const auto &input : model->inputs()) {
+      inputs_.push_back(input.get_any_name());
+      if (inputs_.back() == "input_ids") {
+        vocabulary_ = find_vocabulary(input);
+      }
+    }
+    compiled_ = core.compile_model(model, "CPU", properties);
+    precision_ = find_precision(compiled_, options.precision);
+    const std::uint32_t count =
+        options.has_lanes ? compiled_.get_property(ov::optimal_number_of_infer_requests) : 1;
+    for (std::uint32_t i = 0; i < std::max(1U, count); ++i) {
+      requests_.push_back(compiled_.create_infer_request());
+      free_.push_back(i);
+    }
+  } catch (const std::exception &error) {
+    fail(Status::backend, "openvino cannot load ", options.graph, ": ", error.what(),
+         ". Export the bundle again.");
+  }
+}
+
+void Session::with_request(const std::function<void(ov::InferRequest &)> &work) {
+  std::unique_lock<std::mutex> hold(lock_);
+  is_free_.wait(hold, [&] { return !free_.empty(); });
+  const std::size_t chosen = free_.back();
+  free_.pop_back();
+  hold.unlock();
+  const auto give_back = [&] {
+    const std::lock_guard<std::mutex> again(lock_);
+    free_.push_back(chosen);
+    is_free_.notify_one();
+  };
+  try {
+    work(requests_[chosen]);
+  } catch (...) {
+    give_back();
+    throw;
+  }
+  give_back();
+}
+
+}  // namespace bitheads

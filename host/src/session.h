@@ -1,0 +1,52 @@
+/* A compiled graph and as many of its requests as run at the same time. */
+#ifndef BITHEADS_HOST_SESSION_H
+#define BITHEADS_HOST_SESSION_H
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <openvino/openvino.hpp>
+#include <string>
+#include <vector>
+
+#include "files.h"
+
+namespace bitheads {
+
+/* The graph's file and how it is compiled. */
+struct GraphOptions {
+  fs::path graph;
+  std::string precision;  /* "auto", "fp32", "bf16" or "int8" */
+  int threads = 0;        /* 0: all cores */
+  bool has_lanes = false; /* several requests, each on its share of the threads */
+};
+
+class Session {
+ public:
+  /* Throws Error(backend). */
+  Session(ov::Core &core, const GraphOptions &options);
+
+  const std::string &precision() const { return precision_; }
+  const std::vector<std::string> &inputs() const { return inputs_; }
+  /* Rows of the table that token ids choose from; the largest number there is if it is not found.
+   */
+  std::int64_t vocabulary() const { return vocabulary_; }
+  std::size_t num_lanes() const { return requests_.size(); }
+
+  /* Calls work with a request that nobody else has, once there is one. */
+  void with_request(const std::function<void(ov::InferRequest &)> &work);
+
+ private:
+  std::string precision_;
+  std::vector<std::string> inputs_;
+  std::int64_t vocabulary_ = 0;
+  ov::CompiledModel compiled_;
+  std::vector<ov::InferRequest> requests_;
+  std::vector<std::size_t> free_;
+  std::mutex lock_;
+  std::condition_variable is_free_;
+};
+
+}  // namespace bitheads
+
+#endif

@@ -1,0 +1,246 @@
+#include "tokenizer.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "error.h"
+#include "utf8.h"
+
+namespace bitheads {
+namespace {
+
+/* As in engine/tokenize.py, so that both cut very long texts at the same place. */
+constexpr std::size_t chars_per_token = 16;
+constexpr std::size_t max_chars = 1 << 18;
+constexpr std::size_t cut_margin = 128;
+constexpr std::size_t chunk_bytes = 1 << 19;
+constexpr std::size_t chunk_texts = 1 << 12;
+
+const char *const again =
+    "Make it again: python -m export.host_tokenizer --bundle DIR --force, with the "
+    "openvino-tokenizers of this library's OpenVINO.";
+
+void check_text(std::string_view text, std::size_t index) {
+  if (const std::size_t at = find_invalid_utf8(text); at < text.size()) {
+    fail(Status::invalid_input, "text ", index, ": byte ", at,
+         " begins no code point, expected UTF-8. Convert the text, or replace what is none.");
+  }
+}
+
+std::size_t size_of(const Json &json) {
+  if (!json.is_number_unsigned() || json.get<std::uint64_t>() > 1) {
+    throw std::invalid_argument("a type id that is neither 0 nor 1");
+  }
+  return json.get<std::size_t>();
+}
+
+}  // namespace
+
+Template Template::read(const Json &json, std::size_t texts) {
+  Template read;
+  read.own = json.at("own").get<std::vector<Ids>>();
+  for (const Json &type : json.at("text_types")) {
+    read.text_types.push_back(size_of(type));
+  }
+  for (const Ids &own : read.own) {
+    read.num_own += own.size();
+  }
+  for (const Json &type : json.at("own_types")) {
+    read.num_own_second += size_of(type);
+  }
+  if (read.own.size() != texts + 1 || read.text_types.size() != texts ||
+      json.at("own_types").size() != read.num_own) {
+    throw std::invalid_argument("a template that is not one of " + std::to_string(texts) +
+                                " texts");
+  }
+  return read;
+}
+
+Tokens Template::join(const std::vector<Ids> &parts) const {
+  Tokens tokens;
+  tokens.ids = own[0];
+  std::size_t num_second = num_own_second;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    tokens.ids.insert(tokens.ids.end(), parts[i].begin(), parts[i].end());
+    tokens.ids.insert(tokens.ids.end(), own[i + 1].begin(), own[i + 1].end());
+    num_second += text_types[i] * parts[i].size();
+  }
+  tokens.num_first = tokens.ids.size() - num_second;
+  return tokens;
+}
+
+std::vector<std::size_t> cut_longest_first(const std::vector<std::size_t> &lengths,
+                                           std::size_t budget) {
+  std::size_t total = 0;
+  for (const std::size_t length : lengths) {
+    total += length;
+  }
+  if (total <= budget) {
+    return lengths;
+  }
+  if (lengths.size() == 1) {
+    return {budget};
+  }
+  const std::size_t shorter = std::min({lengths[0], lengths[1], budget / 2});
+  if (lengths[0] <= lengths[1]) {
+    return {shorter, budget - shorter};
+  }
+  return {budget - shorter, shorter};
+}
+
+bool Tokenizer::is_in(const fs::path &folder) {
+  std::error_code ignored;
+  return fs::exists(folder / "host" / "tokenizer_graph.json", ignored);
+}
+
+Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &manifest, bool verify)
+    : max_length_(static_cast<std::size_t>(manifest.max_length)) {
+  const fs::path folder = bundle / "host";
+  const std::string what = "tokenizer " + folder.string();
+  const Json content = read_hashed_json(folder / "tokenizer_graph.json", what, again);
+  try {
+    const auto source = manifest.artifacts.find("tokenizer.json");
+    if (source == manifest.artifacts.end() ||
+        content.at("tokenizer_sha256").get<std::string>() != source->second.sha256) {
+      fail(Status::bundle, what, ": was made of another tokenizer.json. ", again);
+    }
+    single_ = Template::read(content.at("single"), 1);
+    pair_ = Template::read(content.at("pair"), 2);
+    for (const char *name : {"tokenizer.xml", "tokenizer.bin"}) {
+      const Json &expected = content.at("files").at(name);
+      if (verify && hash_file(folder / name, Status::bundle, what).sha256 !=
+                        expected.at("sha256").get<std::string>()) {
+        fail(Status::bundle, what, ": ", name, " was changed. ", again);
+      }
+    }
+  } catch (const Json::exception &error) {
+    fail(Status::bundle, what, ": is malformed (", error.what(), "). ", again);
+  } catch (const std::invalid_argument &error) {
+    fail(Status::bundle, what, ": has ", error.what(), ". ", again);
+  }
+  try {
+    const auto model = core.read_model((folder / "tokenizer.xml").string());
+    request_ = core.compile_model(model, "CPU").create_infer_request();
+  } catch (const std::exception &error) {
+    fail(Status::backend, what, ": OpenVINO cannot load it (", error.what(), "). ", again);
+  }
+}
+
+std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
+  const std::size_t long_chars = chars_per_token * max_length_;
+  std::vector<CutTokens> all;
+  std::vector<std::string_view> chunk;
+  std::size_t bytes = 0;
+  const auto is_long = [&](std::string_view text) {
+    return text.size() > long_chars && count_chars(text) > long_chars;
+  };
+  for (std::size_t i = 0, first = 0; i < texts.size(); ++i) {
+    check_text(texts[i].first, i);
+    check_text(texts[i].second, i);
+    for (const std::string *text : {&texts[i].first, &texts[i].second}) {
+      if ((text == &texts[i].first || texts[i].is_pair) && !is_long(*text)) {
+        chunk.push_back(*text);
+        bytes += text->size();
+      }
+    }
+    if (i + 1 < texts.size() && bytes < chunk_bytes && chunk.size() < chunk_texts) {
+      continue;
+    }
+    std::vector<Ids> encoded = run(chunk);
+    auto next = encoded.begin();
+    for (; first <= i; ++first) {
+      bool is_whole = true;
+      std::vector<Ids> parts;
+      const auto add = [&](std::string_view text) {
+        parts.push_back(is_long(text) ? encode_long(text, is_whole) : std::move(*next++));
+      };
+      add(texts[first].first);
+      if (texts[first].is_pair) {
+        add(texts[first].second);
+      }
+      all.push_back(join(std::move(parts), is_whole));
+    }
+    chunk.clear();
+    bytes = 0;
+  }
+  return all;
+}
+
+CutTokens Tokenizer::join(std::vector<Ids> parts, bool is_whole) const {
+  const Template &around = parts.size() == 2 ? pair_ : single_;
+  std::vector<std::size_t> lengths;
+  for (const Ids &part : parts) {
+    lengths.push_back(part.size());
+  }
+  const std::size_t budget = max_length_ > around.num_own ? max_length_ - around.num_own : 0;
+  const std::vector<std::size_t> kept = cut_longest_first(lengths, budget);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    parts[i].resize(kept[i]);
+  }
+  return {around.join(parts), kept != lengths || !is_whole};
+}
+
+/* Token ids of as much of a very long text as can matter: a prefix that alone fills the maximum
+ * length gives the same first tokens as the whole text, as tokenizers work word by word; one that
+ * does not is made longer. */
+Ids Tokenizer::encode_long(std::string_view text, bool &is_whole) {
+  std::size_t chars = chars_per_token * max_length_;
+  while (true) {
+    const std::string_view prefix = cut_at_space(text, chars);
+    Ids ids = std::move(run({prefix}).front());
+    if (prefix.size() == text.size()) {
+      return ids;
+    }
+    if (chars >= max_chars || fills(ids, prefix)) {
+      is_whole = false;
+      return ids;
+    }
+    chars = std::min(4 * chars, max_chars);
+  }
+}
+
+/* Whether the maximum length is reached well before the end, where the cut may matter. */
+bool Tokenizer::fills(const Ids &ids, std::string_view prefix) {
+  const std::size_t chars = count_chars(prefix);
+  if (ids.size() < max_length_ || chars <= cut_margin) {
+    return false;
+  }
+  const Ids before = std::move(run({first_chars(prefix, chars - cut_margin)}).front());
+  return before.size() >= max_length_ &&
+         std::equal(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(max_length_),
+                    before.begin());
+}
+
+std::vector<Ids> Tokenizer::run(const std::vector<std::string_view> &texts) {
+  std::vector<Ids> all;
+  if (texts.empty()) {
+    return all;
+  }
+  try {
+    ov::Tensor input(ov::element::string, {texts.size()});
+    std::copy(texts.begin(), texts.end(), input.data<std::string>());
+    const std::lock_guard<std::mutex> hold(lock_);
+    request_.set_input_tensor(input);
+    request_.infer();
+    const ov::Tensor begins = request_.get_tensor("begins");
+    const ov::Tensor ends = request_.get_tensor("ends");
+    const ov::Tensor ids = request_.get_tensor("ids");
+    const auto *begin = begins.data<std::int32_t>();
+    const auto *end = ends.data<std::int32_t>();
+    const auto *id = ids.data<std::int32_t>();
+    const auto size = static_cast<std::int64_t>(ids.get_size());
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      if (begins.get_size() != texts.size() || ends.get_size() != texts.size() || begin[i] < 0 ||
+          end[i] < begin[i] || end[i] > size) {
+        throw std::length_error("tokens of other texts than were given");
+      }
+      all.emplace_back(id + begin[i], id + end[i]);
+    }
+  } catch (const std::exception &error) {
+    fail(Status::backend, "tokenizer: failed on ", texts.size(), " texts: ", error.what(), ". ",
+         again);
+  }
+  return all;
+}
+
+}  // namespace bitheads

@@ -1,0 +1,23 @@
+/* Texts as code points, which is what limits on a text's length count. */
+#ifndef BITHEADS_HOST_UTF8_H
+#define BITHEADS_HOST_UTF8_H
+
+#include <cstddef>
+#include <string_view>
+
+namespace bitheads {
+
+/* Where the first byte is that begins no code point; the text's size if there is none. Surrogates
+ * and overlong forms are none. */
+std::size_t find_invalid_utf8(std::string_view text);
+
+/* The functions below want valid UTF-8. */
+std::size_t count_chars(std::string_view text);
+/* The first so many characters. */
+std::string_view first_chars(std::string_view text, std::size_t chars);
+/* The same, up to the last blank in their second half, if there is one. */
+std::string_view cut_at_space(std::string_view text, std::size_t chars);
+
+}  // namespace bitheads
+
+#endif

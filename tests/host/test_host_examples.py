@@ -1,0 +1,94 @@
+"""The examples do what they are shown doing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from host_build import ROOT, run
+from tokenizers import Tokenizer
+
+from engine import Engine
+from engine.bundle import TOKENIZER
+from export.host_tokenizer import run_graph, write_host_tokenizer
+from export.texts import read_texts
+
+
+@pytest.fixture(scope="module")
+def demo_bundle(minilm_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "bundle"
+    shutil.copytree(minilm_bundle, folder)
+    write_host_tokenizer(folder, read_texts(None))
+    return folder
+
+
+def test_the_embedding_example(host_build: Path, demo_bundle: Path) -> None:
+    shown = run(host_build / "embed", demo_bundle)
+    assert shown == "sentiment: pos\nsentiment: neg\n"
+    assert len((ROOT / "host/examples/embed.cpp").read_text().splitlines()) < 60
+
+
+def test_letters_that_folding_would_change(demo_bundle: Path) -> None:
+    """In a real vocabulary, where they are no unknown words."""
+    texts = [
+        "\u039a\u03bb\u03ac\u03b4\u03b5\u03bf\u03c2 5 \u00b5m, stra\u00dfe",
+        "a\ue000b\ufffd \U000fe334 c",
+    ]
+    own = Tokenizer.from_file(str(demo_bundle / TOKENIZER))
+    expected = [own.encode(text, add_special_tokens=False).ids for text in texts]
+    assert not any(own.token_to_id("[UNK]") in ids for ids in expected)
+    got = run_graph(demo_bundle / "host" / "tokenizer.xml", texts)
+    assert [ids.tolist() for ids in got] == expected
+
+
+def test_the_command_line_answers_as_python_does(host_build: Path, demo_bundle: Path) -> None:
+    lines = (ROOT / "engine/data/demo.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    # A line that is blank is no text; carriage returns are no part of one; quotes are escaped.
+    stdin = "\n".join([*lines, "", '  "quoted" \\ \x07', "windows\r"]) + "\n"
+    answers = [
+        json.loads(line)
+        for line in run(host_build / "predict_lines", demo_bundle, stdin=stdin).splitlines()
+    ]
+    texts = [tuple(t) if isinstance(t := answer["text"], list) else t for answer in answers]
+    assert len(texts) == len(lines) + 2
+    assert texts[-2:] == ['  "quoted" \\ \x07', "windows"]
+    engine = Engine.load(demo_bundle, backend="openvino")
+    expected = engine.predict(texts)
+    for row, (text, answer) in enumerate(zip(texts, answers, strict=True)):
+        form = "pair" if isinstance(text, tuple) else "single"
+        asked = {task for task, info in engine.tasks.items() if info.form == form}
+        assert set(answer["tasks"]) == asked
+        for task, found in answer["tasks"].items():
+            assert found["label"] == expected[task].top[row]
+            probability = float(expected[task].probabilities[row].max())
+            assert found["probability"] == pytest.approx(probability, abs=1e-3)
+
+
+def test_the_command_line_takes_tasks_and_options(host_build: Path, host_bundle: Path) -> None:
+    command = (host_build / "predict_lines", host_bundle, "--tasks", "attends,pairs")
+    stdin = "one\nfirst\tsecond\n"
+    lines = run(*command, "--precision", "fp32", "--threads", "1", stdin=stdin).splitlines()
+    assert [list(json.loads(line)["tasks"]) for line in lines] == [["attends"], ["pairs"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no bundle named"),
+        (("--threads",), "wants a value"),
+        (("bundle", "--nonsense", "1"), "unknown argument"),
+        (("BUNDLE", "--tasks", "nothing"), "no head answers the task nothing"),
+        (("/no/bundle",), "no file"),
+    ],
+)
+def test_the_command_line_refuses(
+    host_build: Path, host_bundle: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    given = [str(host_bundle) if word == "BUNDLE" else word for word in arguments]
+    command = [host_build / "predict_lines", *given]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr

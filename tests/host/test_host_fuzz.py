@@ -1,0 +1,64 @@
+"""Hostile bundles and heads under the address and undefined-behaviour sanitizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from host_build import ROOT, build, run
+from hostile_files import HOSTILE_HEADS, write_hostile_head
+from random_heads import random_head
+
+from engine.bundle import MANIFEST, read_manifest
+from engine.head_file import write_head
+from engine.types import PositionPooling
+
+MUTATIONS = 250
+
+
+@pytest.fixture(scope="module")
+def fuzz_files() -> Path:
+    folder = ROOT / "build" / "host-sanitize"
+    # The kernels' own levels have their sanitizers: here they would take minutes to compile.
+    options = ("-DBITHEADS_SIMD=OFF", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0")
+    build(folder, "fuzz_files", "-DBITHEADS_SANITIZE=address,undefined", *options)
+    return folder / "fuzz_files"
+
+
+def test_no_file_leads_the_reader_astray(
+    fuzz_files: Path, host_bundle: Path, tmp_path: Path
+) -> None:
+    from safetensors.numpy import save_file
+
+    spec = read_manifest(host_bundle).spec
+    files = [host_bundle / MANIFEST]
+    for pooling, dtype in (
+        (PositionPooling.ATTENTION, "float32"),
+        (PositionPooling.CLS, "float16"),
+    ):
+        path = tmp_path / f"{dtype}.safetensors"
+        write_head(random_head(spec, "sound", pooling), path, dtype)
+        files.append(path)
+    calibration = tmp_path / "calibration.safetensors"
+    ones = np.ones(64, np.float32)
+    save_file({"scale": ones, "zero_point": ones}, calibration)
+    folder = tmp_path / "mutated"
+    folder.mkdir()
+    shown = run(fuzz_files, str(MUTATIONS), folder, *files, calibration)
+    # The three sound files are read; a mutation may leave JSON that means the same.
+    accepted = int(shown.split()[1].rstrip(","))
+    assert 3 <= accepted < 0.2 * MUTATIONS
+
+
+def test_wrong_heads_whose_hash_is_right(
+    fuzz_files: Path, host_bundle: Path, tmp_path: Path
+) -> None:
+    spec = read_manifest(host_bundle).spec
+    files = []
+    for i, name in enumerate(HOSTILE_HEADS):
+        files.append(tmp_path / f"{i}.safetensors")
+        write_hostile_head(name, spec, files[-1])
+    folder = tmp_path / "read"
+    folder.mkdir()
+    assert run(fuzz_files, "0", folder, *files) == f"accepted 0, refused {len(files)}\n"

@@ -1,0 +1,75 @@
+"""Installed, the library is found by CMake and pkg-config from elsewhere, and used from C."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from host_build import ROOT, configure, run, tool
+
+from benchmarks.host_library import HostEngine
+from engine.bundle import read_manifest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def installed(host_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("installed")
+    run(tool("cmake"), "--install", host_build, "--prefix", prefix)
+    return prefix
+
+
+@pytest.fixture
+def expected(host_engine: HostEngine, host_bundle: Path) -> str:
+    """What tests/host/use_from_c.c prints."""
+    answer = host_engine.predict(["The tide was out."], ["attends"])["attends"]
+    spec = read_manifest(host_bundle).spec
+    return f"{spec.id} openvino fp32\nattends {answer.labels[1]} {answer.logits[0, 1]:.9g}\n"
+
+
+def test_what_is_installed(installed: Path) -> None:
+    files = {p.relative_to(installed).as_posix() for p in installed.rglob("*") if p.is_file()}
+    files = {name.replace("lib64/", "lib/") for name in files}
+    assert {"include/bitheads/bitheads.h", "include/bitheads/bitheads.hpp"} <= files
+    assert {"lib/libbitheads.so", "lib/pkgconfig/bitheads.pc"} <= files
+    assert "lib/cmake/bitheads/bitheadsConfig.cmake" in files
+    assert not [name for name in files if "nlohmann" in name or "kernels" in name]
+
+
+def test_cmake_finds_it(installed: Path, host_bundle: Path, tmp_path: Path, expected: str) -> None:
+    configure(HERE / "project", tmp_path, f"-DCMAKE_PREFIX_PATH={installed}", f"-DSOURCES={ROOT}")
+    run(tool("cmake"), "--build", tmp_path)
+    assert run(tmp_path / "use_from_c", host_bundle) == expected
+    done = subprocess.run(
+        [tmp_path / "embed", "/no/bundle"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("bundle /no/bundle: no file")
+
+
+def test_pkg_config_finds_it(
+    installed: Path, host_bundle: Path, tmp_path: Path, expected: str
+) -> None:
+    (folder,) = installed.rglob("pkgconfig")
+    found = {"PKG_CONFIG_PATH": str(folder)}
+    assert run("pkg-config", "--modversion", "bitheads", environment=found) == "0.1.0\n"
+    flags = run("pkg-config", "--cflags", "--libs", "bitheads", environment=found).split()
+    program = tmp_path / "use_from_c"
+    strict = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror")
+    run("cc", *strict, HERE / "use_from_c.c", "-o", program, *flags, f"-Wl,-rpath,{folder.parent}")
+    assert run(program, host_bundle) == expected
+
+
+def test_only_its_own_names_are_exported(host_build: Path) -> None:
+    """Another OpenSSL, JSON or kernels in the process must not meet these."""
+    shown = run("nm", "-DC", "--defined-only", host_build / "libbitheads.so")
+    names = [line.split(maxsplit=2)[2] for line in shown.splitlines()]
+    functions = [
+        name for line, name in zip(shown.splitlines(), names, strict=True) if " T " in line
+    ]
+    assert functions
+    for name in functions:
+        assert name.startswith(("bitheads_", "bitheads::", "_init", "_fini")), name
+    assert not [name for name in names if "nlohmann" in name or name.startswith("bh_")]
