@@ -140,6 +140,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         default=SERVE_SECONDS,
         help="of each load (default: %(default)s)",
     )
+    add(
+        "--host-library",
+        type=Path,
+        default=HOST_LIBRARY,
+        metavar="FILE",
+        help="the C++ host, which is measured beside it if it is there (default: %(default)s)",
+    )
     _add_quick(parser)
 
 

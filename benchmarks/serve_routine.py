@@ -94,7 +94,49 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
             "closed": closed,
             "open": open_load,
             "exit_code": server.end(),
+            "host": _host(options, found, seconds, offline),
         }
+
+
+def _host(
+    options: argparse.Namespace, found: list[str], seconds: float, offline: float
+) -> dict[str, Any] | None:
+    """The C++ host under the same closed loads; None if it is not built."""
+    if not options.host_library.exists() or not (options.bundle / "host").exists():
+        _say("no C++ host: type make host, and python -m export.host_tokenizer")
+        return None
+    _say("the C++ host")
+    backend, precision = _backend(options)
+    if backend != "openvino":
+        return None
+    calls = [
+        [found[i : i + size] for i in range(0, len(found), size)] for size in (1, TEXTS_A_REQUEST)
+    ]
+    request = {
+        "library": str(options.host_library.resolve()),
+        "bundle": str(options.bundle.resolve()),
+        "precision": precision,
+        "threads": options.threads,
+        "calls": calls,
+        "clients": CLIENTS,
+        "seconds": seconds,
+    }
+    answer = child.run("benchmarks.serving.host_load", request)
+    cases = [(size, clients) for size in (1, TEXTS_A_REQUEST) for clients in CLIENTS]
+    return {
+        "backend": answer["backend"],
+        "closed": [
+            {"clients": clients, "texts_a_request": size, **summary(load, offline)}
+            for (size, clients), load in zip(cases, answer["loads"], strict=True)
+        ],
+    }
+
+
+def _backend(options: argparse.Namespace) -> tuple[str, str]:
+    """What the server's engine runs on: the host is to compute in the same precision."""
+    with Engine.load(options.bundle, threads=options.threads) as engine:
+        backend, precision = engine.backend.split()
+    return backend, precision
 
 
 def single(found: Sequence[str]) -> list[tuple[str, int]]:

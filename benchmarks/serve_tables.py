@@ -17,6 +17,10 @@ def measured(stored: dict[str, Any]) -> str:
     ]
     for load in result["closed"]:
         rows.append(_row(f"{load['clients']} clients", load["texts_a_request"], load))
+    host = result.get("host") or {"closed": []}
+    for load in host["closed"]:
+        name = f"C++ host in process, {load['clients']} threads"
+        rows.append(_row(name, load["texts_a_request"], load))
     for load in result["open"]:
         rows.append(_row(f"{load['requests_per_s']:.0f} requests a second", 1, load))
     sentences = [
@@ -25,6 +29,11 @@ def measured(stored: dict[str, Any]) -> str:
         "Clients wait for their answer; requests a second come regardless, and their time counts "
         "from when they were due.",
     ]
+    if host["closed"]:
+        sentences.append(
+            f"The C++ host ({host['backend']}) is called by threads of its own process: no sockets "
+            "and no queue that makes batches of several calls."
+        )
     return "\n".join([*rows, "", " ".join(sentences), source(stored)])
 
 
