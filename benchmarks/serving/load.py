@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -73,6 +74,8 @@ class Connection:
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Runs a load and says what came of it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is an open file
     bodies = [(body.encode(), texts) for body, texts in request["bodies"]]
     host, port = request["host"], request["port"]
     requests = [(_request(body, request["path"], host), texts) for body, texts in bodies]

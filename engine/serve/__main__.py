@@ -34,6 +34,7 @@ def _run(argv: list[str] | None) -> None:
     from engine.serve.app import Server
     from engine.serve.logs import set_up
 
+    server.allow_connections(settings.max_connections)
     with server.listen(settings) as listening:
         log = set_up(settings.log)
         engine = Engine.load(

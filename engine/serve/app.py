@@ -49,6 +49,7 @@ class Server:
             settings.max_queue_tokens,
             settings.max_batch_tokens,
             settings.max_wait_ms / 1000,
+            settings.request_timeout_s / 2,
             self._metrics.batch,
         )
         self._work = Work(engine, self._scheduler, settings, self._metrics)

@@ -62,6 +62,17 @@ def too_large(what: str, got: str, limit: str, option: str) -> HttpError:
     )
 
 
+def queue_full(retry_after_s: float) -> HttpError:
+    """429."""
+    return HttpError(
+        429,
+        "queue_full",
+        "The queue is full. Try again after the time in Retry-After.",
+        "queue_full",
+        retry_after_s,
+    )
+
+
 def shutting_down() -> HttpError:
     """503."""
     return HttpError(

@@ -28,16 +28,17 @@ class Row(Generic[Owner]):
 
 
 class FairQueue(Generic[Owner]):
-    """Start-time fair queueing (Goyal et al. 1996), with tokens as the cost. Not thread-safe.
+    """First come, first served; but of a long request, a part at a time. Not thread-safe.
 
-    Each text has a tag: the queue's time when its request came, plus the tokens of the request up
-    to it. The least tag is next, and the queue's time is the tag of the text that was taken last.
-    So of a request with 1,000 texts one batch may be before a request of one text, not all of them.
+    Each text has a tag: the tokens that had been taken when its request came, plus the tokens of the
+    request before it. The least tag is next. So a request of one text waits for what was there when
+    it came, but of a request with 1,000 texts only for as much as was due by then; and the long one
+    is never passed for good: what comes later has a later tag.
     """
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Row[Owner]]] = []
-        self._time = 0
+        self._taken_tokens = 0
         self._count = 0  # of texts ever, so that equal tags keep their order
 
     def __len__(self) -> int:
@@ -45,11 +46,11 @@ class FairQueue(Generic[Owner]):
 
     def put(self, owner: Owner, lengths: Sequence[int]) -> None:
         """All texts of a request, by their tokens."""
-        tag = self._time
+        tag = self._taken_tokens
         for index, length in enumerate(lengths):
-            tag += length
             self._count += 1
             heapq.heappush(self._heap, (tag, self._count, Row(owner, index, length)))
+            tag += length
 
     def take(self, max_batch_tokens: int, call_tokens: int) -> list[Row[Owner]]:
         """The next batch: the text whose turn it is, and those that go with it at least cost.
@@ -72,8 +73,9 @@ class FairQueue(Generic[Owner]):
         for i, entry in enumerate(found):
             if i not in chosen:
                 heapq.heappush(self._heap, entry)
-        self._time = max(self._time, found[0][0])
-        return [found[i][2] for i in sorted(chosen)]
+        taken = [found[i][2] for i in sorted(chosen)]
+        self._taken_tokens += sum(row.length for row in taken)
+        return taken
 
     def drop(self, owner: Owner) -> int:
         """Forgets a request's texts; returns their tokens."""

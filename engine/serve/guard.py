@@ -13,10 +13,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.serve.errors import HttpError, internal, shutting_down, too_large
+from engine.serve.errors import HttpError, internal, queue_full, shutting_down, too_large
 from engine.serve.logs import RequestLog
 from engine.serve.metrics import Metrics
-from engine.serve.scheduler import Scheduler
+from engine.serve.scheduler import QueueFull, Scheduler
 from engine.serve.settings import Settings
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/metrics")
@@ -116,9 +116,12 @@ class Guard:
         self._metrics.in_flight.inc()
         try:
             self._check_key(scope["method"], scope["path"], headers)
+            is_batched = scope["method"] == "POST" and _is_batched(scope["path"])
+            if is_batched:
+                self._check_room()
             body = await self._read(scope, headers, receive)
             held = len(body)
-            if scope["method"] == "POST" and _is_batched(scope["path"]):
+            if is_batched:
                 visit.announce()
                 await asyncio.sleep(0)  # others whose requests are there announce themselves, too
             await self._run(scope, body, receive, send_noted)
@@ -185,6 +188,13 @@ class Guard:
         finally:
             running.cancel()
             leaving.cancel()
+
+    def _check_room(self) -> None:
+        """Before anything is done: in an overload, refusing must cost next to nothing."""
+        try:
+            self._scheduler.check_room()
+        except QueueFull as full:
+            raise queue_full(full.retry_after_s) from None
 
     def _check_key(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         if path in OPEN_PATHS or path.startswith(("/health/", "/v2/health/")):
@@ -256,13 +266,7 @@ class Guard:
             if total > limit:
                 raise too_large("body", "more", f"{limit} bytes", option)
             if self._held_bytes > self._settings.max_held_bytes:
-                raise HttpError(
-                    429,
-                    "queue_full",
-                    "Too many large requests at once. Try again later.",
-                    "queue_full",
-                    self._scheduler.retry_after_s(),
-                )
+                raise queue_full(self._scheduler.retry_after_s())
 
 
 class _Left(Exception):
@@ -280,8 +284,9 @@ def _is_batched(path: str) -> bool:
 
 def _route(scope: Scope) -> str:
     """The route's pattern, never the path: what clients make up must not become metrics."""
-    route = scope.get("route")
-    return str(getattr(route, "path", "none"))
+    if scope["path"] in BATCHED_PATHS:
+        return str(scope["path"])
+    return str(getattr(scope.get("route"), "path", "none"))
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

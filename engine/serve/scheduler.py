@@ -118,6 +118,7 @@ class Scheduler:
         max_queue_tokens: int,
         max_batch_tokens: int | None = None,
         max_wait_s: float = 0.0,
+        max_queue_s: float = float("inf"),
         report: Callable[[BatchReport], None] = lambda _: None,
     ) -> None:
         """
@@ -125,6 +126,8 @@ class Scheduler:
             max_queue_tokens: tokens that wait or are encoded, at most; a request of more than that
                 is taken if nothing else is there.
             max_batch_tokens: None for the encoder's choice.
+            max_queue_s: time that what is there may take, by what was measured so far; what would
+                be answered later than that is refused at once.
             report: called after each batch, from the scheduler's threads.
         """
         self._engine = engine
@@ -132,6 +135,7 @@ class Scheduler:
         self._max_queue_tokens = max_queue_tokens
         self._max_batch_tokens = max_batch_tokens or self._encoder.max_batch_tokens
         self._max_wait_s = max_wait_s
+        self._max_queue_s = max_queue_s
         self._report = report
         self._run_on_all, self._lanes = self._encoder.open_runners()
         self._queue: FairQueue[Request] = FairQueue()
@@ -167,8 +171,15 @@ class Scheduler:
     def retry_after_s(self) -> float:
         """When what is there now should be done."""
         if self._tokens_per_s <= 0:
-            return 1.0
+            return 0.0
         return self.queued_tokens / self._tokens_per_s
+
+    def check_room(self, tokens: int = 1) -> None:
+        """Raises QueueFull if so many tokens would not be taken now."""
+        there = self.queued_tokens
+        wait_s = self.retry_after_s()
+        if there and (there + tokens > self._max_queue_tokens or wait_s > self._max_queue_s):
+            raise QueueFull(wait_s or 1.0)
 
     def announce(self) -> None:
         """A request is being read: a batch may wait for it. Followed by `submit` or `retract`."""
@@ -196,9 +207,7 @@ class Scheduler:
         with self._changed:
             if self._closing:
                 raise Closed
-            there = self.queued_tokens
-            if there and there + request.tokens > self._max_queue_tokens:
-                raise QueueFull(self.retry_after_s())
+            self.check_room(request.tokens)
             request.submitted_s = time.perf_counter()
             self._queue.put(request, [text.ids.size for text in request.texts])
             self._queued_tokens += request.tokens

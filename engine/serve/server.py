@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from types import FrameType
@@ -18,6 +19,10 @@ from engine.serve.settings import Settings
 
 MAX_HEADER_BYTES = 64 << 10
 BACKLOG = 2048
+OTHER_FILES = 1024
+"""Beside the connections that are served: those that are told that there are too many, and what
+the process itself has open."""
+
 KEEP_ALIVE_S = 60
 """Longer than most proxies keep theirs, so that it is they who close."""
 
@@ -86,6 +91,22 @@ class Uvicorn(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+
+def allow_connections(wanted: int) -> None:
+    """Raises this process's limit of open files, as far as it may. Each connection is one.
+
+    Raises InputError if that is not enough: connections past the limit would hang unanswered.
+    """
+    needed = wanted + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise InputError(
+                f"--max-connections: got {wanted}, but this process may open {hard} files. Lower "
+                f"it to {hard - OTHER_FILES}, or type: ulimit -Hn {needed}"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -84,7 +84,9 @@ class Settings:
         10.0, "for a request's headers, and for its body; slower clients are cut off"
     )
     request_timeout_s: float = _option(
-        30.0, "from the whole request to its answer; past that it is refused with 503"
+        30.0,
+        "from the whole request to its answer; past that it is refused with 503, and with 429 at "
+        "once while the queue would take more than half of it",
     )
     drain_s: float = _option(
         30.0, "time that requests have to end after SIGTERM; at least request_timeout_s is best"

@@ -12,7 +12,7 @@ from typing import TypeVar
 from engine.engine import Engine
 from engine.errors import BitheadsError, InputError
 from engine.heads import Head
-from engine.serve.errors import HttpError, of_engine, shutting_down, too_large
+from engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
 from engine.serve.guard import Visit
 from engine.serve.messages import server_timing
 from engine.serve.metrics import Metrics
@@ -171,14 +171,7 @@ class Work:
         try:
             future = self._scheduler.submit(request)
         except QueueFull as full:
-            raise HttpError(
-                429,
-                "queue_full",
-                f"The queue is full ({self._scheduler.queued_tokens} tokens of "
-                f"{self._scheduler.max_queue_tokens}). Try again after the time in Retry-After.",
-                "queue_full",
-                full.retry_after_s,
-            ) from None
+            raise queue_full(full.retry_after_s) from None
         except Closed:
             raise shutting_down() from None
         finally:

@@ -34,8 +34,27 @@ def test_two_long_requests_get_equal_shares() -> None:
         for row in queue.take(100, 8):
             tokens[row.owner] += row.length
     # Ahead by what is looked at, not more.
-    assert abs(tokens["first"] - tokens["second"]) <= 800
-    assert min(tokens.values()) >= 600
+    assert abs(tokens["first"] - tokens["second"]) <= 400
+    assert sum(tokens.values()) >= 1900
+
+
+def test_nobody_is_passed_for_good() -> None:
+    """Short texts come faster than they are taken; long ones end all the same."""
+    queue: FairQueue[str] = FairQueue()
+    for i in range(100):
+        queue.put(f"first-{i}", [10])
+    queue.put("long text", [90])
+    queue.put("long request", [10] * 50)
+    left = {"long text": 1, "long request": 50}
+    for i in range(200):
+        for j in range(20):
+            queue.put(f"later-{i}-{j}", [10])
+        for row in queue.take(100, 8):
+            if row.owner in left:
+                left[row.owner] -= 1
+        if i == 30:
+            assert left["long text"] == 0
+    assert left["long request"] == 0
 
 
 def test_texts_of_like_length_go_together() -> None:
@@ -54,9 +73,7 @@ def test_the_one_whose_turn_it_is_is_always_taken() -> None:
     queue.put("odd", [70])
     for i in range(30):
         queue.put(f"even-{i}", [10])
-    # Requests that come at the same time are ordered by tokens: at most so many go before it.
-    batches = [{row.owner for row in queue.take(100, 8)} for _ in range(4)]
-    assert any("odd" in batch for batch in batches)
+    assert "odd" in {row.owner for row in queue.take(100, 8)}
 
 
 def test_a_request_is_forgotten() -> None:
