@@ -30,10 +30,10 @@ class Row(Generic[Owner]):
 class FairQueue(Generic[Owner]):
     """First come, first served; but of a long request, a part at a time. Not thread-safe.
 
-    Each text has a tag: the tokens that had been taken when its request came, plus the tokens of the
-    request before it. The least tag is next. So a request of one text waits for what was there when
-    it came, but of a request with 1,000 texts only for as much as was due by then; and the long one
-    is never passed for good: what comes later has a later tag.
+    Each text has a tag: the tokens that had been taken when its request came, plus the tokens of
+    the request before it. The least tag is next. So a request of one text waits for what was there
+    when it came, but of a request with 1,000 texts only for as much as was due by then; and the
+    long one is never passed for good: what comes later has a later tag.
     """
 
     def __init__(self) -> None:
