@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import bundle, pack, tuning
+from engine.batching import round_lengths
 from engine.cache import make_cache_folder
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
@@ -72,6 +73,9 @@ class Encoder(Protocol[LoadedHead]):
     name: str
     max_batch_tokens: int
     call_tokens: int
+
+    def pad_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What texts of these lengths are to be padded to at least, int64 [texts]."""
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
         """Packs each batch's rows straight to their place in `codes`; yields each batch's cost.
@@ -157,11 +161,14 @@ class CpuEncoder:
         calibration: Calibration | None,
         threads: int | None = None,
         open_lanes: Callable[[], list[EncoderSession]] | None = None,
+        round_up_to: int | None = None,
     ) -> None:
         """
         Args:
             threads: that run the heads, None for all cores.
             open_lanes: called once, for the first call of many batches; None: there are none.
+            round_up_to: most tokens of a text, for a backend that makes a kernel for every shape:
+                lengths are rounded up, so that there are few. None: they stay as they are.
         """
         self.name = f"{session.backend} {session.precision}"
         self._session = session
@@ -169,8 +176,12 @@ class CpuEncoder:
         self._calibration = calibration or Calibration()
         self._lock = threading.Lock()
         self._open_lanes = open_lanes
+        self._round_up_to = round_up_to
         self._lanes: Lanes | None = None
         self._heads = HeadThreads(threads)
+
+    def pad_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        return lengths if self._round_up_to is None else round_lengths(lengths, self._round_up_to)
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
         batches = iter(batches)
@@ -297,7 +308,8 @@ def open_encoder(
     graph_bytes = sum(file.bytes for name, file in files if name.startswith(bundle.GRAPH))
     if (threads or count_cores()) > 1 and graph_bytes <= MAX_LANES_GRAPH_BYTES:
         lanes = partial(open_lanes, graph, outputs, session.backend, way[1], threads, cache)
-    return CpuEncoder(session, manifest.spec, calibration, threads, lanes)
+    round_up_to = manifest.encoder.max_length if session.backend == "openvino" else None
+    return CpuEncoder(session, manifest.spec, calibration, threads, lanes, round_up_to)
 
 
 def _open_on_any_device(

@@ -330,9 +330,10 @@ class Engine:
             offsets = offsets[[*(not window.continues for window in windows), True]]
         if max_batch_tokens is None:
             max_batch_tokens = self._encoder.max_batch_tokens
-        rows = cut_batches(lengths, max_batch_tokens, self._encoder.call_tokens)
+        padded = self._encoder.pad_lengths(lengths)
+        rows = cut_batches(padded, max_batch_tokens, self._encoder.call_tokens)
         return BatchedTexts(
-            windows, window_offsets, offsets, rows, self.manifest.encoder.pad_id, stats
+            windows, window_offsets, offsets, padded, rows, self.manifest.encoder.pad_id, stats
         )
 
     @staticmethod

@@ -20,11 +20,12 @@ Owner = TypeVar("Owner")
 
 @dataclass(frozen=True, eq=False)
 class Row(Generic[Owner]):
-    """A text that waits: the `index`-th of a request, with so many tokens."""
+    """A text that waits: the `index`-th of a request, its tokens, and those with padding."""
 
     owner: Owner
     index: int
     length: int
+    padded: int
 
 
 class FairQueue(Generic[Owner]):
@@ -44,12 +45,12 @@ class FairQueue(Generic[Owner]):
     def __len__(self) -> int:
         return len(self._heap)
 
-    def put(self, owner: Owner, lengths: Sequence[int]) -> None:
-        """All texts of a request, by their tokens."""
+    def put(self, owner: Owner, lengths: Sequence[int], padded: Sequence[int]) -> None:
+        """All texts of a request, by their tokens, without padding and with it."""
         tag = self._taken_tokens
-        for index, length in enumerate(lengths):
+        for index, (length, full) in enumerate(zip(lengths, padded, strict=True)):
             self._count += 1
-            heapq.heappush(self._heap, (tag, self._count, Row(owner, index, length)))
+            heapq.heappush(self._heap, (tag, self._count, Row(owner, index, length, full)))
             tag += length
 
     def take(self, max_batch_tokens: int, call_tokens: int) -> list[Row[Owner]]:
@@ -64,7 +65,7 @@ class FairQueue(Generic[Owner]):
         while self._heap and tokens < LOOK_AHEAD * max_batch_tokens:
             found.append(heapq.heappop(self._heap))
             tokens += found[-1][2].length
-        lengths = np.array([row.length for _, _, row in found], np.int64)
+        lengths = np.array([row.padded for _, _, row in found], np.int64)
         if self._heap:
             chosen = _fullest_with_first(lengths, max_batch_tokens, call_tokens)
         else:  # all that waits will be encoded soon: in the batches that cost least in total

@@ -204,12 +204,14 @@ class Scheduler:
         spec = self._engine.spec
         if request.wants_features:
             request.codes = np.empty((request.tokens, spec.code_bytes), np.uint8)
+        lengths = np.diff(request.offsets)
+        padded = self._encoder.pad_lengths(lengths)
         with self._changed:
             if self._closing:
                 raise Closed
             self.check_room(request.tokens)
             request.submitted_s = time.perf_counter()
-            self._queue.put(request, [text.ids.size for text in request.texts])
+            self._queue.put(request, lengths.tolist(), padded.tolist())
             self._queued_tokens += request.tokens
             self._changed.notify_all()
         request.future.add_done_callback(lambda future: self._drop_cancelled(request))
@@ -225,7 +227,7 @@ class Scheduler:
 
     def _warm_up(self) -> None:
         """A short text everywhere: what backends put off until their first call takes long."""
-        rows = [Row(Request(self._engine.tokenizer(["warm up"]), (), False), 0, 0)]
+        rows = [Row(Request(self._engine.tokenizer(["warm up"]), (), False), 0, 0, 0)]
         for run in (self._run_on_all, *self._lanes):
             self._compute(run, rows)
 
@@ -313,7 +315,8 @@ class Scheduler:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([text.ids.size for text in texts], out=offsets[1:])
         codes = np.empty((int(offsets[-1]), self._engine.spec.code_bytes), np.uint8)
-        batch = pad_batch(texts, self._engine.manifest.encoder.pad_id)
+        seq = max(row.padded for row in rows)
+        batch = pad_batch(texts, self._engine.manifest.encoder.pad_id, seq)
         stats = run(PlacedBatch(batch, np.arange(len(rows)), offsets[:-1]), codes)
         features = PackedFeatures(
             codes, offsets, self._engine.spec, self._engine.calibration, stats

@@ -49,6 +49,11 @@ std::vector<std::size_t> best_sizes(const std::vector<std::int64_t> &lengths,
 
 }  // namespace
 
+std::int64_t round_length(std::int64_t length, std::int64_t max_length) {
+  const std::int64_t step = length <= 64 ? 2 : length <= 128 ? 4 : length <= 256 ? 8 : 16;
+  return std::min((length + step - 1) / step * step, std::max(length, max_length));
+}
+
 std::vector<std::vector<std::size_t>> cut_batches(const std::vector<std::int64_t> &lengths,
                                                   std::int64_t max_batch_tokens) {
   std::vector<std::size_t> order(lengths.size());

@@ -11,6 +11,9 @@ namespace bitheads {
 /* What an encoder call costs beside its tokens, in tokens. */
 constexpr std::int64_t call_tokens = 32;
 
+/* The length that a text is padded to, so that OpenVINO sees few shapes; engine/batching.py. */
+std::int64_t round_length(std::int64_t length, std::int64_t max_length);
+
 /* Indices of each batch's texts, longest texts first, at the least cost in total: a batch costs
  * rows * longest, the tokens that are computed, and call_tokens.
  *

@@ -9,7 +9,7 @@ namespace bitheads {
 namespace {
 
 /* Kernels that OpenVINO keeps, by the shape they are for; see engine/sessions/openvino.py. */
-constexpr int kept_shapes = 64;
+constexpr int kept_shapes = 96;
 
 bool has_bf16(ov::Core &core) {
   const auto can = core.get_property("CPU", ov::device::capabilities);

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import InputError
-from engine.batching import cut_batches, pad_batch
+from engine.batching import cut_batches, pad_batch, round_lengths
 from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from engine.tokenize import Tokens
 
@@ -128,3 +128,21 @@ def test_padding_is_on_the_right() -> None:
     assert batch.lengths.tolist() == [3, 1]
     arrays = (batch.input_ids, batch.attention_mask, batch.token_type_ids, batch.lengths)
     assert {array.dtype for array in arrays} == {np.dtype(np.int64)}
+
+
+def test_lengths_are_rounded_to_few() -> None:
+    lengths = np.arange(1, 513)
+    rounded = round_lengths(lengths, 512)
+    assert (rounded >= lengths).all()
+    assert (rounded - lengths < np.maximum(2, lengths / 16)).all()
+    assert len(np.unique(rounded)) == 80
+    assert (np.diff(rounded) >= 0).all()
+    np.testing.assert_array_equal(round_lengths(rounded, 512), rounded)
+    # Never past what the encoder reads; a text that already is stays.
+    assert round_lengths(np.array([509, 510, 700]), 510).tolist() == [510, 510, 700]
+
+
+def test_a_batch_is_padded_to_what_is_asked() -> None:
+    tokens = [Tokens(np.array([1, 2, 3], np.int32), 3, False)]
+    assert pad_batch(tokens, 0, 8).input_ids.tolist() == [[1, 2, 3, 0, 0, 0, 0, 0]]
+    assert pad_batch(tokens, 0, 2).input_ids.shape == (1, 3)

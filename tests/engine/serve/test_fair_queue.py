@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.serve.fair_queue import FairQueue, Row
+
+
+def put(queue: FairQueue[Any], owner: Any, lengths: list[int]) -> None:
+    """Texts that are not padded."""
+    queue.put(owner, lengths, lengths)
 
 
 def drained(queue: FairQueue[str], budget: int = 100) -> list[list[Row[str]]]:
@@ -17,18 +24,18 @@ def drained(queue: FairQueue[str], budget: int = 100) -> list[list[Row[str]]]:
 
 def test_a_short_request_is_not_behind_all_of_a_long_one() -> None:
     queue: FairQueue[str] = FairQueue()
-    queue.put("long", [20] * 1000)
+    put(queue, "long", [20] * 1000)
     first = queue.take(100, 8)
     assert {row.owner for row in first} == {"long"}
-    queue.put("short", [20])
+    put(queue, "short", [20])
     later = [row.owner for _ in range(2) for row in queue.take(100, 8)]
     assert "short" in later
 
 
 def test_two_long_requests_get_equal_shares() -> None:
     queue: FairQueue[str] = FairQueue()
-    queue.put("first", [10] * 400)
-    queue.put("second", [20] * 200)
+    put(queue, "first", [10] * 400)
+    put(queue, "second", [20] * 200)
     tokens = {"first": 0, "second": 0}
     for _ in range(20):
         for row in queue.take(100, 8):
@@ -42,13 +49,13 @@ def test_nobody_is_passed_for_good() -> None:
     """Short texts come faster than they are taken; long ones end all the same."""
     queue: FairQueue[str] = FairQueue()
     for i in range(100):
-        queue.put(f"first-{i}", [10])
-    queue.put("long text", [90])
-    queue.put("long request", [10] * 50)
+        put(queue, f"first-{i}", [10])
+    put(queue, "long text", [90])
+    put(queue, "long request", [10] * 50)
     left = {"long text": 1, "long request": 50}
     for i in range(200):
         for j in range(20):
-            queue.put(f"later-{i}-{j}", [10])
+            put(queue, f"later-{i}-{j}", [10])
         for row in queue.take(100, 8):
             if row.owner in left:
                 left[row.owner] -= 1
@@ -60,8 +67,8 @@ def test_nobody_is_passed_for_good() -> None:
 def test_texts_of_like_length_go_together() -> None:
     queue: FairQueue[str] = FairQueue()
     for i in range(10):
-        queue.put(f"short-{i}", [5])
-        queue.put(f"long-{i}", [50])
+        put(queue, f"short-{i}", [5])
+        put(queue, f"long-{i}", [50])
     batches = drained(queue, budget=200)
     for batch in batches:
         assert len({row.length for row in batch}) == 1
@@ -70,17 +77,17 @@ def test_texts_of_like_length_go_together() -> None:
 
 def test_the_one_whose_turn_it_is_is_always_taken() -> None:
     queue: FairQueue[str] = FairQueue()
-    queue.put("odd", [70])
+    put(queue, "odd", [70])
     for i in range(30):
-        queue.put(f"even-{i}", [10])
+        put(queue, f"even-{i}", [10])
     assert "odd" in {row.owner for row in queue.take(100, 8)}
 
 
 def test_a_request_is_forgotten() -> None:
     queue: FairQueue[str] = FairQueue()
     a, b = "a", "b"
-    queue.put(a, [3, 4, 5])
-    queue.put(b, [6])
+    put(queue, a, [3, 4, 5])
+    put(queue, b, [6])
     assert queue.drop(a) == 12
     assert queue.drop(a) == 0
     assert [row.owner for batch in drained(queue) for row in batch] == ["b"]
@@ -102,7 +109,7 @@ def test_every_text_is_taken_once(requests: list[list[int]], budget: int, draw: 
         taken.extend((row.owner, row.index, row.length) for row in batch)
 
     for owner, lengths in enumerate(requests):
-        queue.put(owner, lengths)
+        put(queue, owner, lengths)
         if draw.random() < 0.5:  # type: ignore[attr-defined]
             take()
     while len(queue):
