@@ -84,7 +84,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def _commit() -> str:
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        except OSError:  # no git, such as on a machine that was handed a copy
+            return ""
         return done.stdout.strip()
 
     return (git("rev-parse", "--short", "HEAD") or "none") + (

@@ -44,11 +44,11 @@ def open_without_graphs(bench: Bench) -> Iterator[Engine]:
 
 
 @contextmanager
-def open_uncaptured(bench: Bench) -> Iterator[tuple[Engine, bool]]:
-    """The engine on TensorRT, recording no graphs, and whether it would record any."""
+def open_uncaptured(bench: Bench, backend: str = "tensorrt") -> Iterator[tuple[Engine, bool]]:
+    """The engine on a GPU backend, recording no graphs, and whether it would record any."""
     manifest = bench.manifest
     calibration = bundle.read_calibration(bench.bundle, manifest.spec)
-    encoder: Any = open_encoder(bench.bundle, manifest, calibration, "tensorrt")
+    encoder: Any = open_encoder(bench.bundle, manifest, calibration, backend)
     could_capture, encoder.cuda_graphs = encoder.cuda_graphs, False
     with Engine(manifest, bench.tokenizer, encoder, calibration) as engine:
         add_heads(engine, bench)

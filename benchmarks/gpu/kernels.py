@@ -122,15 +122,24 @@ def _as_bytes(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def share_of_encoder(bench: Bench, budget: int = 16384) -> dict[str, Any]:
-    """pool_and_pack's time over the encoder's, by the engine's own events, without CUDA graphs."""
+    """pool_and_pack's time over the encoder's, by the engine's own events, without CUDA graphs.
+
+    On TensorRT; on ONNX Runtime where there is none.
+    """
     from benchmarks.gpu.contenders import open_uncaptured, require
 
-    require("tensorrt")
+    backend = "tensorrt"
+    try:
+        require(backend)
+    except Skip:
+        backend = "onnxruntime-cuda"
+        require(backend)
     texts = bench.maker.random_texts(bench.repeats.texts)
-    with open_uncaptured(bench) as (engine, _):
+    with open_uncaptured(bench, backend) as (engine, _):
         engine.encode(texts, max_batch_tokens=budget)
         stats = engine.encode(texts, max_batch_tokens=budget).stats
     return {
+        "backend": backend,
         "encode_s": rounded(stats.encode_s),
         "pack_s": rounded(stats.pack_s),
         "share": rounded(stats.pack_s / stats.encode_s),

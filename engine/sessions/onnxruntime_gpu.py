@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,17 @@ PROVIDERS = {
 }
 DTYPES = {"tensor(float16)": "float16", "tensor(float)": "float32"}
 LOG_ERRORS_ONLY = 3
+
+
+def load_cuda_libraries() -> str:
+    """Loads CUDA and cuDNN from the packages that pip has, or else from where the linker looks.
+
+    Returns what could not be loaded; ONNX Runtime would print it to standard output.
+    """
+    said = io.StringIO()
+    with redirect_stdout(said):
+        onnxruntime.preload_dlls(directory="")
+    return " ".join(said.getvalue().split())
 
 
 def provider_options(device: Device, stream: Any) -> dict[str, Any]:
@@ -55,6 +68,7 @@ class Session:
         self._device = device
         self._dim = dim
         self._max_seq = max_seq
+        missing = load_cuda_libraries()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
         try:
@@ -69,7 +83,7 @@ class Session:
             raise BackendError(
                 f"{provider} could not be started: ONNX Runtime fell back to "
                 f"{self._session.get_providers()}. Its libraries (CUDA, cuDNN, TensorRT) are "
-                "missing or of another version than it was built for."
+                f"missing or of another version than it was built for. {missing}"
             )
         self.inputs = tuple(port.name for port in self._session.get_inputs())
         self._outputs = list(output_names)

@@ -44,9 +44,8 @@ def why_not() -> str | None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["the driver crashed"])[-1]
         return f"needs a GPU: {last}"
-    missing = [name for name in ("pycuda", "tensorrt") if find_spec(name) is None]
-    if missing and not (missing == ["tensorrt"] and find_spec("tensorrt_rtx")):
-        return f"there is a GPU, but {' and '.join(missing)} is not installed. Type: make test-gpu"
+    if find_spec("pycuda") is None:
+        return "there is a GPU, but pycuda is not installed. Type: make test-gpu"
     if hasattr(ctypes.CDLL(None), "soft_reset"):
         return "this process has the software driver of tests/device. Type: make test-gpu"
     return None
@@ -76,16 +75,51 @@ def gpu() -> Iterator[Gpu]:
         yield opened
 
 
+def is_installed(backend: str) -> bool:
+    if backend == "tensorrt":
+        return any(find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def needs(backend: str) -> str:
+    """The backend, if it is installed; else the test is skipped, which `make test-gpu` is not."""
+    if not is_installed(backend):
+        reason = f"there is a GPU, but nothing for backend {backend!r}. Type: make test-gpu"
+        if os.environ.get("BITHEADS_REQUIRE_GPU") == "1":
+            raise pytest.UsageError(reason)
+        pytest.skip(reason)
+    return backend
+
+
+@pytest.fixture(scope="module", params=["tensorrt", "onnxruntime-cuda"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return needs(request.param)
+
+
+@pytest.fixture(scope="module")
+def tensorrt() -> str:
+    return needs("tensorrt")
+
+
 @pytest.fixture(scope="session")
-def plan_bundle(minilm_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """all-MiniLM-L6-v2 with its shipped heads and a plan for this GPU; not to be written to."""
+def plan_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """all-MiniLM-L6-v2 with its shipped heads and a plan for this GPU; not to be written to.
+
+    Without a plan if there is no TensorRT to build one.
+    """
     from engine.bundle import read_manifest
     from engine.plan import Profile
     from export.plan import build_plan
     from export.plan_config import PlanConfig
 
+    ready = os.environ.get("BITHEADS_GPU_BUNDLE")
+    bundle = Path(ready) if ready else request.getfixturevalue("minilm_bundle")
     folder = tmp_path_factory.mktemp("plans") / "all-MiniLM-L6-v2"
-    shutil.copytree(minilm_bundle, folder)
+    shutil.copytree(bundle, folder)
+    if not is_installed("tensorrt"):
+        return folder
     manifest = read_manifest(folder)
     longest = manifest.encoder.max_length
     profiles = (  # fewer than a build makes: each takes its time

@@ -15,6 +15,7 @@ from benchmarks.gpu.contenders import open_uncaptured
 from benchmarks.gpu.context import Bench
 from engine import Engine
 from engine.device.graphs import Graph
+from engine.encoder import DEVICE_BACKENDS
 from engine.errors import BackendError
 from engine.types import PackedFeatures, Predictions, Text
 
@@ -28,8 +29,8 @@ def bench(plan_bundle: Path) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def engine(plan_bundle: Path, gpu: Any) -> Iterator[Engine]:
-    with Engine.load(plan_bundle, backend="tensorrt") as engine:
+def engine(plan_bundle: Path, backend: str, gpu: Any) -> Iterator[Engine]:
+    with Engine.load(plan_bundle, backend=backend) as engine:
         yield engine
 
 
@@ -57,9 +58,10 @@ def check_labels(got: Predictions, expected: Predictions, most: float = 0.01) ->
         assert (best[other, -1] - best[other, -2] < 0.2).all(), task
 
 
-def test_auto_takes_the_gpu(plan_bundle: Path, gpu: Any) -> None:
+def test_auto_takes_the_gpu(plan_bundle: Path, backend: str, gpu: Any) -> None:
     with Engine.load(plan_bundle) as engine:
-        assert engine.backend.startswith("tensorrt")
+        best = ("tensorrt",) if backend == "tensorrt" else ("tensorrt", *DEVICE_BACKENDS)
+        assert engine.backend.startswith(best)
 
 
 def test_codes_and_labels_of_the_cpu(bench: Bench, engine: Engine, on_cpu: Engine) -> None:
@@ -96,6 +98,7 @@ def test_batches_do_not_matter(bench: Bench, engine: Engine) -> None:
         assert agreement(engine.encode(texts, max_batch_tokens=budget), together) >= 0.999
 
 
+@pytest.mark.usefixtures("tensorrt")
 def test_cuda_graphs_change_nothing(
     bench: Bench, plan_bundle: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,10 +159,12 @@ def free_bytes(gpu: Any) -> int:
         return int(gpu.device.cuda.mem_get_info()[0])
 
 
-def test_loading_and_closing_leaks_nothing(bench: Bench, plan_bundle: Path, gpu: Any) -> None:
+def test_loading_and_closing_leaks_nothing(
+    bench: Bench, plan_bundle: Path, backend: str, gpu: Any
+) -> None:
     free = []
     for _ in range(6):
-        with Engine.load(plan_bundle, backend="tensorrt") as engine:
+        with Engine.load(plan_bundle, backend=backend) as engine:
             engine.predict(bench.shipped_texts[:50])
         free.append(free_bytes(gpu))
     # The first rounds load modules and libraries' workspaces, which stay.
@@ -167,12 +172,12 @@ def test_loading_and_closing_leaks_nothing(bench: Bench, plan_bundle: Path, gpu:
 
 
 def test_little_memory_means_smaller_calls_or_a_clear_error(
-    bench: Bench, plan_bundle: Path, gpu: Any
+    bench: Bench, plan_bundle: Path, backend: str, gpu: Any
 ) -> None:
     """Whatever is left free: the same codes but for near ties, or an error that says what to do."""
     texts = bench.maker.random_texts(200)
     before = free_bytes(gpu)
-    with Engine.load(plan_bundle, backend="tensorrt") as engine:
+    with Engine.load(plan_bundle, backend=backend) as engine:
         expected = engine.encode(texts)
         needed = before - free_bytes(gpu)
     outcomes = []
@@ -181,7 +186,7 @@ def test_little_memory_means_smaller_calls_or_a_clear_error(
             size = free_bytes(gpu) - max(0, left)
             hog = gpu.device.cuda.mem_alloc(size)
         try:
-            with Engine.load(plan_bundle, backend="tensorrt") as engine:
+            with Engine.load(plan_bundle, backend=backend) as engine:
                 assert agreement(engine.encode(texts), expected) >= MIN_SIGN_AGREEMENT
                 outcomes.append("ran")
         except BackendError as error:
@@ -191,16 +196,5 @@ def test_little_memory_means_smaller_calls_or_a_clear_error(
                 hog.free()
     assert outcomes[0] == "ran", outcomes
     assert all(outcome == "ran" or "memory" in outcome for outcome in outcomes), outcomes
-    with Engine.load(plan_bundle, backend="tensorrt") as engine:  # nothing is broken for good
+    with Engine.load(plan_bundle, backend=backend) as engine:  # nothing is broken for good
         np.testing.assert_array_equal(engine.encode(texts).codes, expected.codes)
-
-
-def test_onnxruntime_on_the_gpu(bench: Bench, plan_bundle: Path, on_cpu: Engine, gpu: Any) -> None:
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("onnxruntime has no CUDAExecutionProvider: pip install onnxruntime-gpu")
-    texts = bench.shipped_texts
-    with Engine.load(plan_bundle, backend="onnxruntime-cuda") as engine:
-        assert agreement(engine.encode(texts), on_cpu.encode(texts)) >= MIN_SIGN_AGREEMENT
-        check_labels(engine.predict(texts), on_cpu.predict(texts))
