@@ -281,7 +281,8 @@ class DeviceEncoder:
                             if piece.texts.size == 1:
                                 raise
                             self._shrink(piece)
-                            pieces.extendleft(reversed([*self._pieces(piece)]))
+                            rest = [piece, *pieces]  # cut for the larger calls that were
+                            pieces = deque(part for one in rest for part in self._pieces(one))
                             continue
                         slots.append(idle.pop())
                         if not idle:

@@ -21,6 +21,9 @@ PROVIDERS = {
 DTYPES = {"tensor(float16)": "float16", "tensor(float)": "float32"}
 LOG_ERRORS_ONLY = 3
 
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "resource allocation failed")
+"""What its arena, CUDA and cuBLAS say then."""
+
 
 def load_cuda_libraries() -> str:
     """Loads CUDA and cuDNN from the packages that pip has, or else from where the linker looks.
@@ -41,7 +44,7 @@ def provider_options(device: Device, stream: Any) -> dict[str, Any]:
 class Session:
     """See engine.device.encoder.DeviceSession."""
 
-    capturable = False  # ONNX Runtime allocates during a call
+    capturable = True
 
     memory = "cuda"
     """Where the bound addresses are."""
@@ -78,7 +81,7 @@ class Session:
                 providers=[(provider, provider_options(device, stream))],
             )
         except Exception as error:  # its exception classes share no base but Exception
-            raise BackendError(f"{provider} cannot load {graph}: {error}.") from error
+            raise _failure(f"{provider} cannot load {graph}", error) from error
         if self._session.get_providers()[0] != provider:
             raise BackendError(
                 f"{provider} could not be started: ONNX Runtime fell back to "
@@ -119,13 +122,17 @@ class Session:
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:
-            out_of_memory = "allocate memory" in str(error) or "out of memory" in str(error)
-            raise (DeviceMemoryError if out_of_memory else BackendError)(
-                f"{self.backend} failed: {error}"
-            ) from error
+            raise _failure(f"{self.backend} failed", error) from error
 
     def forget(self, rows: int, seq: int) -> None:
         pass  # nothing is kept
 
     def close(self) -> None:
         del self._session
+
+
+def _failure(what: str, error: Exception) -> BackendError:
+    said = str(error)
+    if any(words in said for words in OUT_OF_MEMORY):
+        return DeviceMemoryError(f"{what}: the GPU has no memory left: {said}")
+    return BackendError(f"{what}: {said}")

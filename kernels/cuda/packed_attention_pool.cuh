@@ -221,6 +221,7 @@ class AttentionPool {
       if (token < kTokens) shared_.weights[column][lane_] = word;
 #pragma unroll
       for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
+      __syncwarp();  // all lanes have read the last maximum: a shuffle does not order memory
       if (lane_ == 0) {
         const float rescale = exp2f((last_maximum - maximum) * kLog2E);
         shared_.rescale[column] = rescale;

@@ -27,7 +27,7 @@ from engine import BackendError, DeviceMemoryError, Engine, PlanError
 from engine.head_file import write_head
 from engine.plan import PLANS, Profile
 from engine.sessions import BACKENDS, onnxruntime_gpu
-from engine.types import Order, Quantization
+from engine.types import Order, Quantization, Text
 
 TEXTS = [
     "tide",
@@ -199,6 +199,16 @@ def test_memory_that_runs_out_means_smaller_calls(
     OnnxRuntimeOnHost.failures[:] = ["full"]
     with pytest.raises(DeviceMemoryError, match="full"):
         engine.encode(TEXTS[:1])
+
+
+def test_memory_that_runs_out_again_cuts_all_that_is_left(
+    onnxruntime_on_host: None, own_planned_bundle: Path, open_engine: OpenEngine, on_cpu: Engine
+) -> None:
+    """Pieces that were cut for larger calls do not fit into the codes of smaller ones."""
+    texts: list[Text] = [f"{i} boats in the harbour" for i in range(10, 42)]  # without padding
+    engine = open_engine(own_planned_bundle, "onnxruntime-cuda")
+    OnnxRuntimeOnHost.failures[:] = ["full"] * 3
+    np.testing.assert_array_equal(engine.encode(texts).codes, on_cpu.encode(texts).codes)
 
 
 @pytest.mark.parametrize("seed", range(6))

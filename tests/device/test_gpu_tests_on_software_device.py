@@ -105,7 +105,9 @@ def test_loading_engines(
     software_cuda.set_total_memory(32 << 20)  # a tiny encoder's GPU
     monkeypatch.setattr(test_gpu_engine, "MB", 1 << 17)
     test_gpu_engine.test_auto_takes_the_gpu(planned_bundle, "tensorrt", gpu)
-    test_gpu_engine.test_cuda_graphs_change_nothing(bench, planned_bundle, gpu, monkeypatch)
+    test_gpu_engine.test_cuda_graphs_change_nothing(
+        bench, planned_bundle, "tensorrt", gpu, monkeypatch
+    )
     test_gpu_engine.test_loading_and_closing_leaks_nothing(bench, planned_bundle, "tensorrt", gpu)
     test_gpu_engine.test_little_memory_means_smaller_calls_or_a_clear_error(
         bench, planned_bundle, "tensorrt", gpu

@@ -98,11 +98,6 @@ def backend(request: pytest.FixtureRequest) -> str:
     return needs(request.param)
 
 
-@pytest.fixture(scope="module")
-def tensorrt() -> str:
-    return needs("tensorrt")
-
-
 @pytest.fixture(scope="session")
 def plan_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """all-MiniLM-L6-v2 with its shipped heads and a plan for this GPU; not to be written to.

@@ -24,7 +24,8 @@ def test_the_kernels_are_clean(gpu: object, tool: str) -> None:
     sanitizer = find_sanitizer()
     if sanitizer is None:
         pytest.skip("no compute-sanitizer on PATH: it comes with the CUDA toolkit")
-    python_path = os.pathsep.join(str(ROOT / part) for part in ("", "tests", "tests/gpu"))
+    folders = [str(ROOT / part) for part in ("", "tests", "tests/gpu")]
+    python_path = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sanitizer, "--tool", tool, f"--error-exitcode={FOUND}", sys.executable, "-m", "short_run"],
         cwd=ROOT,

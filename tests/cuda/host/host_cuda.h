@@ -155,7 +155,13 @@ inline void ballot(uint32_t (&lanes)[kLanes]) {
   for (uint32_t &value : lanes) value = bits;
 }
 
+inline void meet(uint32_t (&)[kLanes]) {}
+
 }  // namespace host_cuda
+
+inline void __syncwarp() {
+  host_cuda::collective<uint32_t, host_cuda::meet>(0xFFFFFFFFu, 0u);
+}
 
 inline uint32_t __ballot_sync(uint32_t mask, bool predicate) {
   return host_cuda::collective<uint32_t, host_cuda::ballot>(mask, predicate ? 1u : 0u);
