@@ -132,10 +132,42 @@ def measured(stored: dict[str, Any]) -> str:
                 _shown(same.get("same_label"), "{:.2%}"),
             ]
             rows.append(f"| {encoder} | {name} | {' | '.join(cells)} |")
+    rows += _measured_kernels(result)
     missing = markdown.not_measured(result)
     if missing:
         rows += ["", f"Skipped or failed: {len(missing)} measurements, each with its reason there."]
     return "\n".join([*rows, source(stored, machine["name"])])
+
+
+def _measured_kernels(result: dict[str, Any]) -> list[str]:
+    """The kernels by themselves: packing beside a copy and the encoder, heads by tasks."""
+    rows = []
+    kernels = markdown.measured(result.get("kernels")) or {}
+    for encoder, parts in result["encoders"].items():
+        share = markdown.measured(parts.get("share")) or {}
+        shape = encoder.split(",")[0]  # of a seeded encoder, too
+        beside = markdown.measured(kernels.get(f"{shape}, float16")) or {}
+        sign = beside.get("modes", {}).get("sign", {})
+        cells = [
+            _shown(share.get("encoder_ns_per_token"), "{:,.0f} ns"),
+            _shown(sign.get("ns_per_token"), "{:.3g} ns"),
+            _shown(sign.get("times_a_copy"), "{:.2f}"),
+        ]
+        heads = markdown.measured(parts.get("heads")) or {}
+        for tasks in ("1", "14", "100", "1000"):
+            ns = (markdown.measured(heads.get(tasks)) or {}).get("ns_per_token")
+            cells.append(_shown(ns, "{:.3g}" if ns is None or ns < 100 else "{:,.0f}"))
+        if any(cells):
+            rows.append(f"| {encoder} | {' | '.join(cells)} |")
+    if not rows:
+        return []
+    return [
+        "",
+        "| a token of | encoder | `pool_and_pack` | of a copy's time | heads of 1 task, ns | 14 "
+        "| 100 | 1,000 |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        *rows,
+    ]
 
 
 def _shown(value: float | None, form: str) -> str:

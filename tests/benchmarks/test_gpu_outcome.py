@@ -121,6 +121,7 @@ def test_the_readme_says_not_run_until_it_was(
     assert tables._has_run("gpu")
     shown = gpu_tables.measured(record.read("gpu"))
     assert "| tiny | tensorrt |  |  |  | 99.812% | 99.00% |" in shown
+    assert "| tiny | 43 ns |  |  |  | 2 |  |  |" in shown
     assert "Skipped or failed: 2 measurements" in shown
     assert "2026-01-01, NVIDIA X" in shown
 
