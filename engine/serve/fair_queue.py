@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.batching import cut_batches
 
-LOOK_AHEAD = 4
+LOOK_AHEAD = 16
 """Budgets' worth of tokens among which texts of like length are looked for."""
 
 Owner = TypeVar("Owner")
