@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,8 +20,12 @@ from conftest import ADMIN_KEY, ServerProcess
 from random_heads import random_head
 from safetensors.numpy import load, save
 
-from engine import Engine
+from engine import Engine, FeatureSpec
+from engine.errors import HeadError, InputError
 from engine.head_file import METADATA_KEY, _hash, write_head
+from engine.heads import load_head
+from engine.serve.messages import PredictFeaturesRequest, parse, read_features
+from engine.types import Calibration, Quantization
 
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 
@@ -158,3 +165,30 @@ def test_killed_amid_uploads_it_keeps_whole_heads(
         labels = {task["name"]: task["labels"] for task in found["tasks"]}
         assert len(labels["new"]) in (2, 300)
         assert server.end(signal.SIGTERM) == 0
+
+
+class TestFloat16:
+    """Codes that are numbers of any size: sums over them must stay finite."""
+
+    @pytest.fixture
+    def spec(self, offline: Engine) -> FeatureSpec:
+        return replace(offline.spec, quantization=Quantization.FLOAT16)
+
+    @pytest.mark.parametrize("name", ["query", "dense", "output_bias"])
+    def test_weights_that_are_too_large(self, spec: FeatureSpec, name: str) -> None:
+        head = random_head(spec, "new")
+        assert load_head(head) is head
+        huge = replace(head, **{name: np.full_like(getattr(head, name), 1e20)})
+        with pytest.raises(HeadError, match=f"a row of {name} is more than 1e"):
+            load_head(huge)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_codes_that_are_not_finite(self, spec: FeatureSpec, value: float) -> None:
+        code = np.zeros(spec.dim, np.float16)
+        code[-1] = value
+        codes = base64.b64encode(code.tobytes()).decode()
+        body = {"spec_id": spec.id, "features": [{"codes": codes, "num_tokens": 1}]}
+        asked = parse(PredictFeaturesRequest, json.dumps(body).encode())
+        engine: Any = SimpleNamespace(spec=spec, calibration=Calibration())
+        with pytest.raises(InputError, match="codes that are not finite"):
+            read_features(asked, engine)
