@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,14 @@ class FoldedHead:
             raise HeadError(
                 f"head {self.task!r}: form is {self.form!r}, expected one of {list(FORMS)}."
             )
+        for label in self.labels:
+            if not _is_text(label):
+                raise HeadError(f"head {self.task!r}: got the label {label!r}, expected a text.")
+        for name, value in self.metrics.items():
+            if not _is_text(name) or type(value) not in (int, float) or not abs(value) < math.inf:
+                raise HeadError(
+                    f"head {self.task!r}: got the metric {name!r}: {value!r}, expected a number."
+                )
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise HeadError(
                 f"head {self.task!r}: got labels {self.labels!r}, expected two or more, all "
@@ -124,6 +133,11 @@ class FoldedHead:
     def nbytes(self) -> int:
         """Bytes of the weights in memory."""
         return sum(array.nbytes for array in self.tensors.values())
+
+
+def _is_text(text: Any) -> bool:
+    """Whether it is a string that can be written: without lone surrogates."""
+    return isinstance(text, str) and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def check_task_name(task: str) -> None:

@@ -70,13 +70,25 @@ class LaidOutHead:
         return self.block.nbytes
 
 
+MAX_FLOAT16_ROW = 1e15
+"""Up to that no sum over float16 codes, however large, leaves float32."""
+
 CpuHead: TypeAlias = LaidOutHead | FoldedHead
 """For signs and uint8, and for float16."""
 
 
 def load_head(head: FoldedHead) -> CpuHead:
-    """The head as a processor runs it. Raises as `lay_out`."""
-    return head if head.spec.quantization is Quantization.FLOAT16 else lay_out(head)
+    """The head as a processor runs it. Raises as `lay_out`, for float16 from MAX_FLOAT16_ROW on."""
+    if head.spec.quantization is not Quantization.FLOAT16:
+        return lay_out(head)
+    for name, array in head.tensors.items():
+        rows = np.abs(array, dtype=np.float64).reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
+        if rows.size and rows.sum(axis=1).max() > MAX_FLOAT16_ROW:
+            raise HeadError(
+                f"head {head.task!r}: a row of {name} is more than {MAX_FLOAT16_ROW:g} in all. "
+                "Train it again."
+            )
+    return head
 
 
 def lay_out(head: FoldedHead) -> LaidOutHead:

@@ -121,7 +121,9 @@ class FeatureSpec:
             )
             if not spec.layers or spec.dim < 1:
                 raise ValueError("expected at least one layer and one feature")
-        except (KeyError, ValueError, TypeError) as error:
+            if not isinstance(spec.calibration_sha256, str | None):
+                raise TypeError("expected a hash of the calibration, or none")
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise BundleError(
                 f"feature spec: cannot read {dict(data)!r} ({error!r}). Export the bundle again."
             ) from error

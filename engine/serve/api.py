@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from engine.errors import BitheadsError
 from engine.serve import messages
+from engine.serve.described import json_body
 from engine.serve.errors import of_engine
 from engine.serve.head_store import HeadStore
 from engine.serve.messages import ErrorResponse
@@ -64,7 +65,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         "/predict",
         response_model=None,
         responses={200: {"model": messages.PredictResponse}, **ERRORS},
-        openapi_extra=_body(messages.PredictRequest),
+        openapi_extra=json_body(messages.PredictRequest),
     )
     async def predict(request: Request) -> Response:
         """Every task's answer for every text, from one encoder pass."""
@@ -77,7 +78,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         "/features",
         response_model=None,
         responses={200: {"model": messages.FeaturesResponse}, **ERRORS},
-        openapi_extra=_body(messages.FeaturesRequest),
+        openapi_extra=json_body(messages.FeaturesRequest),
     )
     async def features(request: Request) -> Response:
         """The codes of every text: what to store for tasks that are yet to come."""
@@ -92,7 +93,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         "/predict_features",
         response_model=None,
         responses={200: {"model": messages.PredictResponse}, **ERRORS, **MISMATCH},
-        openapi_extra=_body(messages.PredictFeaturesRequest),
+        openapi_extra=json_body(messages.PredictFeaturesRequest),
     )
     async def predict_features(request: Request) -> Response:
         """Every task's answer from stored codes: no encoder runs."""
@@ -158,26 +159,3 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
 def _json(body: bytes, timing: str | None = None) -> Response:
     headers = None if timing is None else {"server-timing": timing}
     return Response(body, 200, headers, "application/json")
-
-
-def _body(kind: type[messages.Message]) -> dict[str, Any]:
-    schema = kind.model_json_schema()
-    # What it refers to must be in the place itself: FastAPI collects only what it reads.
-    definitions = schema.pop("$defs", {})
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": _inline(schema, definitions)}},
-        }
-    }
-
-
-def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(schema, dict):
-        reference = schema.get("$ref")
-        if reference is not None:
-            return _inline(definitions[reference.rsplit("/", 1)[-1]], definitions)
-        return {key: _inline(value, definitions) for key, value in schema.items()}
-    if isinstance(schema, list):
-        return [_inline(item, definitions) for item in schema]
-    return schema

@@ -10,7 +10,7 @@ from importlib.resources import files
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from engine import __version__
@@ -92,6 +92,7 @@ class Server:
             summary="One encoder pass a text, every task's answer.",
             lifespan=lifespan,
             redoc_url=None,
+            redirect_slashes=False,
         )
         app.include_router(api.routes(self._work, heads), tags=["bitheads"])
         model = settings.bundle.resolve().name
@@ -104,17 +105,23 @@ class Server:
         async def show_page() -> Response:
             return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
 
-        @app.get("/health/live", tags=["health"], response_model=None)
+        @app.get("/health/live", tags=["health"], response_model=None, response_class=Response)
         async def live() -> Response:
             """200 as long as the process answers at all."""
             return Response(status_code=200)
 
-        @app.get("/health/ready", tags=["health"], response_model=None)
+        @app.get(
+            "/health/ready",
+            tags=["health"],
+            response_model=None,
+            response_class=Response,
+            responses={503: {"description": "No: the server shuts down"}},
+        )
         async def ready() -> Response:
             """200 if requests are taken, 503 while the server shuts down."""
             return Response(status_code=200 if self._is_ready() else 503)
 
-        @app.get("/metrics", tags=["health"], response_model=None)
+        @app.get("/metrics", tags=["health"], response_model=None, response_class=PlainTextResponse)
         async def metrics() -> Response:
             """Counts and times, for Prometheus."""
             body = self._metrics.show(self._scheduler, len(self.engine.tasks))

@@ -44,11 +44,14 @@ class HttpError(Exception):
         if retry_after_s is not None:
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
 
-    def response(self, path: str) -> Response:
+    def body(self, path: str) -> bytes:
         """For a request of this path: the Open Inference Protocol's errors are one string."""
         content = {"code": self.code, "message": self.message}
-        body = to_json({"error": self.message if path.startswith("/v2") else content})
-        return Response(body, self.status, self.headers, "application/json")
+        return to_json({"error": self.message if path.startswith("/v2") else content})
+
+    def response(self, path: str) -> Response:
+        """See `body`."""
+        return Response(self.body(path), self.status, self.headers, "application/json")
 
 
 def too_large(what: str, got: str, limit: str, option: str) -> HttpError:

@@ -199,7 +199,7 @@ class Guard:
     def _check_key(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         if path in OPEN_PATHS or path.startswith(("/health/", "/v2/health/")):
             return
-        is_admin = path.startswith("/v1/tasks/") and method in ("PUT", "DELETE")
+        is_admin = _is_change(method, path)
         if is_admin and not self._admin_keys:
             raise HttpError(
                 403,
@@ -225,10 +225,10 @@ class Guard:
     async def _read(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body. Raises HttpError if it is too large or too slow, _Left."""
         settings = self._settings
-        is_head = scope["method"] == "PUT"
+        is_head = _is_change(scope["method"], scope["path"])
         limit = settings.max_head_bytes if is_head else settings.max_body_bytes
         option = "--max-head-bytes" if is_head else "--max-body-bytes"
-        declared = headers.get(b"content-length", b"0")
+        declared = headers.get(b"content-length", b"").lstrip(b"0") or b"0"
         if declared.isdigit() and int(declared) > limit:
             raise too_large("body", f"{int(declared)} bytes", f"{limit}", option)
         parts: list[bytes] = []
@@ -276,6 +276,11 @@ class _Left(Exception):
 async def _until_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _is_change(method: str, path: str) -> bool:
+    """Whether it needs an admin key."""
+    return path.startswith("/v1/tasks/") and method in ("PUT", "DELETE")
 
 
 def _is_batched(path: str) -> bool:

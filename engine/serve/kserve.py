@@ -8,18 +8,21 @@ uses unless told otherwise.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
 from engine import __version__
 from engine.errors import InputError
+from engine.serve import kserve_messages as described
+from engine.serve.described import json_body
 from engine.serve.errors import HttpError, of_engine
 from engine.serve.messages import to_json
 from engine.serve.work import Answered, Work
@@ -33,6 +36,22 @@ PROBABILITIES = "_probabilities"
 CODES, NUM_TOKENS = "codes", "num_tokens"
 PLATFORM = "bitheads"
 VERSION = "1"
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": described.Error, "description": "Not a request of HTTP that can be read"},
+    401: {"model": described.Error, "description": "A key is needed"},
+    404: {"model": described.Error, "description": "No such model, version or output"},
+    408: {"model": described.Error, "description": "The body came too slowly"},
+    413: {"model": described.Error, "description": "Too large"},
+    422: {"model": described.Error, "description": "Not what is expected"},
+    429: {"model": described.Error, "description": "The queue is full; see Retry-After"},
+    503: {"model": described.Error, "description": "Shutting down, or not in time"},
+}
+FOUND: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 404)}
+READY: dict[int | str, dict[str, Any]] = {503: {"description": "No: the server shuts down"}}
+ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"model": described.InferResponse, "content": {"application/octet-stream": {}}}
+}
 
 
 @dataclass(frozen=True)
@@ -60,36 +79,57 @@ def routes(work: Work, model: str, is_ready: Any) -> APIRouter:
         is_ready: callable, whether requests are taken.
     """
     router = APIRouter(prefix="/v2", default_response_class=Response)
+    named = Path(description="The model's name.", examples=[model])
+    described_model: dict[int | str, dict[str, Any]] = {
+        200: {"model": described.ModelMetadata},
+        **FOUND,
+    }
+    described_infer: dict[str, Any] = {
+        "response_model": None,
+        "responses": {**ANSWER, **ERRORS},
+        "openapi_extra": json_body(described.InferRequest),
+    }
 
-    @router.get("", response_model=None)
+    @router.get(
+        "",
+        response_model=None,
+        responses={200: {"model": described.ServerMetadata}, 401: ERRORS[401]},
+    )
     async def server() -> Response:
+        """The server's name and version."""
         return _json(
             {"name": PLATFORM, "version": __version__, "extensions": ["binary_tensor_data"]}
         )
 
     @router.get("/health/live", response_model=None)
     async def live() -> Response:
+        """200 as long as the process answers at all."""
         return Response(status_code=200)
 
-    @router.get("/health/ready", response_model=None)
+    @router.get("/health/ready", response_model=None, responses=READY)
     async def ready() -> Response:
+        """200 if requests are taken, 503 while the server shuts down."""
         return Response(status_code=200 if is_ready() else 503)
 
-    @router.get("/models/{name}", response_model=None)
-    @router.get("/models/{name}/versions/{version}", response_model=None)
-    async def metadata(name: str, version: str = VERSION) -> Response:
+    @router.get("/models/{name}", response_model=None, responses=described_model)
+    @router.get("/models/{name}/versions/{version}", response_model=None, responses=described_model)
+    async def metadata(name: str = named, version: str = VERSION) -> Response:
+        """The model's inputs and outputs."""
         _check_name(name, version, model)
         return _json(_metadata(work, model))
 
-    @router.get("/models/{name}/ready", response_model=None)
-    @router.get("/models/{name}/versions/{version}/ready", response_model=None)
-    async def model_ready(name: str, version: str = VERSION) -> Response:
+    @router.get("/models/{name}/ready", response_model=None, responses={**FOUND, **READY})
+    @router.get(
+        "/models/{name}/versions/{version}/ready", response_model=None, responses={**FOUND, **READY}
+    )
+    async def model_ready(name: str = named, version: str = VERSION) -> Response:
+        """200 if requests are taken, 503 while the server shuts down."""
         _check_name(name, version, model)
         return Response(status_code=200 if is_ready() else 503)
 
-    @router.post("/models/{name}/infer", response_model=None)
-    @router.post("/models/{name}/versions/{version}/infer", response_model=None)
-    async def infer(request: Request, name: str, version: str = VERSION) -> Response:
+    @router.post("/models/{name}/infer", **described_infer)
+    @router.post("/models/{name}/versions/{version}/infer", **described_infer)
+    async def infer(request: Request, name: str = named, version: str = VERSION) -> Response:
         """Texts in, labels and probabilities of every task out."""
         _check_name(name, version, model)
         body = await request.body()
@@ -148,7 +188,7 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
     """The JSON part and the texts. Raises InputError."""
     if header_length is None:
         length = len(body)
-    elif header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body):
+    elif re.fullmatch("[0-9]{1,18}", header_length) and int(header_length) <= len(body):
         length = int(header_length)
     else:
         raise InputError(

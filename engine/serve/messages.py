@@ -13,9 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.engine import Engine, TaskInfo
 from engine.errors import InputError, SpecMismatchError
-from engine.types import PackedFeatures, Prediction, Stats, Text
+from engine.types import PackedFeatures, Prediction, Quantization, Stats, Text
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+# An error takes a thousand times the memory of the byte that made it: of a list's, one is enough.
+Inputs = Annotated[list[str | Pair], Field(fail_fast=True)]
+TaskNames = Annotated[list[str], Field(fail_fast=True)]
+
+MAX_ERRORS = 100
+"""Of more it is only said how many there are."""
 
 
 class Message(BaseModel):
@@ -25,7 +31,7 @@ class Message(BaseModel):
 
 
 class Texts(Message):
-    inputs: str | list[str | Pair] = Field(
+    inputs: str | Inputs = Field(
         description="One text, or a list of texts and of pairs of texts.",
         examples=["The plot is thin, but what a cast!"],
     )
@@ -38,7 +44,7 @@ class Texts(Message):
 
 
 class Tasks(Message):
-    tasks: list[str] | None = Field(
+    tasks: TaskNames | None = Field(
         None,
         description="Which heads answer. Without it all of a text's form do: those for single "
         "texts or those for pairs.",
@@ -65,7 +71,7 @@ class PredictFeaturesRequest(Tasks):
     """Stored codes in, every task's answer out: no encoder runs."""
 
     spec_id: str = Field(description="Of the feature spec that the codes were made under.")
-    features: list[Codes]
+    features: Annotated[list[Codes], Field(fail_fast=True)]
 
 
 class Usage(Message):
@@ -129,6 +135,10 @@ def parse(kind: type[AnyMessage], body: bytes) -> AnyMessage:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
+        if error.error_count() > MAX_ERRORS:
+            raise InputError(
+                f"body: got {error.error_count()} fields that are not expected. See /docs."
+            ) from None
         found = error.errors(include_url=False, include_context=False, include_input=False)
         # Of a union every member complains; the last one is about the richest form.
         place = ".".join(str(part) for part in found[-1]["loc"] if not _is_type(part))
@@ -164,6 +174,8 @@ def read_features(request: PredictFeaturesRequest, engine: Engine) -> PackedFeat
             )
         parts.append(part)
     codes = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, spec.code_bytes)
+    if spec.quantization is Quantization.FLOAT16 and not np.isfinite(codes.view(np.float16)).all():
+        raise InputError("features: got codes that are not finite. Encode the texts again.")
     offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([item.num_tokens for item in request.features], out=offsets[1:])
     return PackedFeatures(codes, offsets, spec, engine.calibration)
@@ -239,7 +251,9 @@ def write_tasks(engine: Engine, tasks: Mapping[str, TaskInfo]) -> bytes:
 
 
 def to_json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    """Lone surrogates, which a client may have sent, become question marks."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
 
 
 def server_timing(tokenize_s: float, queue_s: float, stats: Stats) -> str:

@@ -1,8 +1,7 @@
-"""uvicorn with what it leaves out: limits on headers, in bytes and in time, and draining."""
+"""uvicorn with what it leaves out: draining, and the limits of `connection`."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import resource
@@ -11,13 +10,12 @@ import socket
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine.errors import InputError
 from engine.serve.app import Server
+from engine.serve.connection import Connection
 from engine.serve.settings import Settings
 
-MAX_HEADER_BYTES = 64 << 10
 BACKLOG = 2048
 OTHER_FILES = 1024
 """Beside the connections that are served: those that are told that there are too many, and what
@@ -27,56 +25,6 @@ KEEP_ALIVE_S = 60
 """Longer than most proxies keep theirs, so that it is they who close."""
 
 logger = logging.getLogger("bitheads.serve")
-
-
-class Protocol(HttpToolsProtocol):
-    """A connection whose headers must come in time and be no larger than they may be."""
-
-    read_timeout_s: float
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._header_bytes = 0
-        self._is_late: asyncio.TimerHandle | None = None
-        super().connection_made(transport)
-        self._start_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._is_late is not None:  # still amid the headers
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-                self.send_400_response("Headers too large.")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._start_timer()
-
-    def on_headers_complete(self) -> None:
-        self._stop_timer()
-        self._header_bytes = 0
-        super().on_headers_complete()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """A client that does not read keeps a closing connection open: not for long."""
-        super().timeout_keep_alive_handler()
-        self.loop.call_later(self.read_timeout_s, self.transport.abort)
-
-    def _start_timer(self) -> None:
-        if self._is_late is None:
-            self._is_late = self.loop.call_later(self.read_timeout_s, self._late)
-
-    def _stop_timer(self) -> None:
-        if self._is_late is not None:
-            self._is_late.cancel()
-            self._is_late = None
-
-    def _late(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
 
 
 class Uvicorn(uvicorn.Server):
@@ -130,7 +78,7 @@ def url(listening: socket.socket) -> str:
 def make(server: Server, settings: Settings) -> Uvicorn:
     """Its `run`, given sockets, serves until a signal, and then until all is answered."""
 
-    class Limited(Protocol):
+    class Limited(Connection):
         read_timeout_s = settings.read_timeout_s
 
     config = uvicorn.Config(
