@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -17,12 +17,13 @@ from engine import __version__
 from engine.engine import Engine
 from engine.serve import api, kserve
 from engine.serve.errors import HttpError, internal
-from engine.serve.guard import Guard
+from engine.serve.guard import BATCHED_PATHS, Guard
 from engine.serve.head_store import HeadStore
 from engine.serve.logs import RequestLog
 from engine.serve.metrics import Metrics
 from engine.serve.scheduler import Scheduler
 from engine.serve.settings import Settings
+from engine.serve.shortcut import Shortcut
 from engine.serve.work import Work
 
 PAGE_POLICY = (
@@ -53,7 +54,8 @@ class Server:
             self._metrics.batch,
         )
         self._work = Work(engine, self._scheduler, settings, self._metrics)
-        app = self._routes(heads, settings)
+        routes = api.routes(self._work, heads)
+        app = Shortcut(self._app(routes, settings), routes.routes, BATCHED_PATHS)
         self._guard = Guard(
             app, settings, self._scheduler, self._metrics, log or RequestLog(settings.log)
         )
@@ -80,7 +82,7 @@ class Server:
     def _is_ready(self) -> bool:
         return not self._guard.is_draining
 
-    def _routes(self, heads: HeadStore, settings: Settings) -> FastAPI:
+    def _app(self, routes: APIRouter, settings: Settings) -> FastAPI:
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
@@ -94,7 +96,7 @@ class Server:
             redoc_url=None,
             redirect_slashes=False,
         )
-        app.include_router(api.routes(self._work, heads), tags=["bitheads"])
+        app.include_router(routes, tags=["bitheads"])
         model = settings.bundle.resolve().name
         app.include_router(
             kserve.routes(self._work, model, self._is_ready), tags=["Open Inference Protocol"]
