@@ -76,13 +76,15 @@ class Stepper:
         for task, value in losses.items():
             if not math.isfinite(value):
                 raise TrainingError(f"step {number}, task {task}: the loss is {value}. {ADVICE}")
-        trained = [p for p in self._parameters.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in trained])
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
             raise TrainingError(
                 f"step {number}, {self._culprit()}: a gradient is not finite. {ADVICE}"
             )
-        nn.utils.clip_grads_with_norm_(trained, self._config.max_gradient_norm, norm)
+        nn.utils.clip_grads_with_norm_(
+            self._parameters.values(), self._config.max_gradient_norm, norm
+        )
         factor = learning_rate_factor(number, self._config)
         for group in self.optimizer.param_groups:
             group["lr"] = factor * group["peak"]

@@ -162,6 +162,8 @@ class _Run:
 
     def _train(self, first: int, log: RunLog) -> None:
         config = self._config
+        if first == 1:
+            self._evaluate(0, log)
         progress = Progress(config.steps, first - 1, self._say)
         for number in range(first, config.steps + 1):
             losses = self._stepper.step(number)

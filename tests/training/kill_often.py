@@ -1,7 +1,7 @@
-"""Runs `training.multitask` again and again and kills it with -9 at random moments, then lets it end.
+"""Runs `training.multitask`, kills it with -9 at random moments, then lets it end.
 
 The first argument is a seed, the second the steps of a whole run, the rest are those of the
-command. Each run is a process forked from this one, which has imported torch and started no thread.
+command. Each run is a process forked from this one, which has imported all and started no thread.
 A run dies a few milliseconds after it has logged a step drawn at random; every other one when it
 next writes a checkpoint, and so do two that were past the last step. The last line on standard
 output is the number of killed runs.
@@ -17,10 +17,23 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 import training.train_multitask  # noqa: F401
+from export.encoder import load_encoder
+from training.config_file import read_config
 from training.multitask import main
+from training.multitask_config import MultitaskConfig
 
 KILLS = 6
+
+
+def import_all(config: Path) -> None:
+    """What torch and transformers import when they are first used takes seconds."""
+    load_encoder(read_config(config, MultitaskConfig).encoder)
+    weight = torch.ones(1, requires_grad=True)
+    weight.sum().backward()
+    torch.optim.AdamW([weight], fused=True).step()
 
 
 def last_step(output: Path) -> int:
@@ -45,6 +58,7 @@ def is_killed(child: int, output: Path, step: int, is_writing: bool, delay_s: fl
 
 def kill_often(seed: int, steps: int, arguments: list[str]) -> int:
     """The exit code of the last run."""
+    import_all(Path(arguments[arguments.index("--config") + 1]))
     chance = random.Random(seed)
     output = Path(arguments[arguments.index("--output") + 1])
     moments = [
