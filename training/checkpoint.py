@@ -197,6 +197,8 @@ def _fill(
             },
             folder / OPTIMIZER,
         )
+    for path in folder.iterdir():  # safetensors lets nobody else read its files
+        shutil.copymode(folder / "config.json", path)
     files = {path.name: Artifact.of(path).sha256 for path in sorted(folder.iterdir())}
     record = {"format_version": FORMAT_VERSION, **record, "files": files}
     (folder / RECORD).write_text(

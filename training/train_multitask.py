@@ -66,7 +66,7 @@ def train_multitask(
     CheckpointError for the checkpoints of another run, and where none can be written.
     """
     chosen_device = _device(device)
-    _check_output(output, resume, force)
+    _check_output(output, config.encoder, resume, force)
     tasks = _read_tasks(config, data)
     for task in tasks.values():
         say(
@@ -75,21 +75,23 @@ def train_multitask(
             f"{task.dev.file_rows}"
         )
     identity = _identity(config, tasks)
+    checkpoint = None
     with _locked(output):
-        if force:
-            (output / RECORD).unlink(missing_ok=True)
-            shutil.rmtree(output / RUN, ignore_errors=True)
-        if (output / RECORD).exists():
+        if not force and (output / RECORD).exists():
             record = read_record(output)
             _check_same(identity, record, output)
             say(f"{output} is finished: nothing is left to do")
             return record
-        (output / RUN).mkdir(exist_ok=True)
-        checkpoint = last_checkpoint(output / RUN, say)
+        if not force:
+            checkpoint = last_checkpoint(output / RUN, say)
         if checkpoint is not None:
             _check_same(identity, checkpoint.record, checkpoint.folder)
             say(f"resuming from step {checkpoint.step}, {checkpoint.folder}")
         run = _Run(config, tasks, identity, output, chosen_device, checkpoint, say)
+        if force:  # now that everything has loaded
+            (output / RECORD).unlink(missing_ok=True)
+            shutil.rmtree(output / RUN, ignore_errors=True)
+        (output / RUN).mkdir(exist_ok=True)
         return run.run()
 
 
@@ -227,7 +229,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _check_output(output: Path, resume: bool, force: bool) -> None:
+def _check_output(output: Path, encoder: str, resume: bool, force: bool) -> None:
+    if Path(encoder).is_dir() and Path(encoder).resolve().is_relative_to(output.resolve()):
+        raise TrainingError(
+            f"--output {output} holds {encoder}, the encoder training starts from, and would "
+            "replace it. Choose another."
+        )
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / RUN).is_dir() and not (output / RECORD).is_file():

@@ -51,6 +51,8 @@ def test_round_trip(model: MultitaskModel, tmp_path: Path) -> None:
     assert found is not None
     assert (found.step, found.record) == (1, written.record)
 
+    assert len({path.stat().st_mode for path in found.folder.iterdir()}) == 1
+
     encoder = load_encoder(str(found.folder))
     again = MultitaskModel(encoder, {"a.task-2_b": 3}, MultitaskConfig(seed=1), CPU)
     other = torch.optim.AdamW(again.parameters().values(), lr=1e-3, fused=True)

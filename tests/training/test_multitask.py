@@ -329,6 +329,24 @@ def test_outputs_that_are_refused(
     assert (mine / "notes.txt").read_text() == "mine"
 
 
+def test_an_encoder_is_not_replaced_by_what_comes_of_it(
+    finished: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint may be the encoder of another run, but that run needs another folder."""
+    before = record_of(finished)
+    assert main(arguments(finished, "--force", encoder=str(finished))) == 1
+    assert "the encoder training starts from, and would replace it" in capsys.readouterr().err
+    assert record_of(finished) == before
+
+
+def test_force_removes_nothing_before_the_new_run_can_start(
+    finished: Path, arguments: Arguments
+) -> None:
+    before = record_of(finished)
+    assert main(arguments(finished, "--force", encoder="absent/encoder")) == 1
+    assert record_of(finished) == before
+
+
 def test_one_process_at_a_time(
     arguments: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
