@@ -12,6 +12,8 @@ from export.errors import ExportError
 from export.plan_config import NO_PLAN, PlanConfig
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+MIN_LENGTH = 5
+"""A pair takes up to four tokens of the tokenizer's own; below them it is not cut at all."""
 PRECISIONS = ("fp16", "fp32", "int8")
 MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997, "int8": 0.965}
 """Share of a session's signs that must equal torch's in fp32, by the session's precision."""

@@ -24,7 +24,7 @@ from engine.heads import check_spec
 from engine.tokenize import TextTokenizer
 from engine.types import Calibration, FeatureSpec, TokenBatch
 from export.calibrate import calibrate
-from export.config import BuildConfig, choose_layers
+from export.config import MIN_LENGTH, BuildConfig, choose_layers
 from export.encoder import HiddenStates, load_encoder
 from export.errors import ExportError
 from export.int8 import quantize_graph, require_nncf
@@ -34,8 +34,6 @@ from export.plan import build_plan, resolve_plan
 from export.texts import read_texts, token_batches, torch_hidden_states
 
 Say = Callable[[str], None]
-MIN_LENGTH = 5
-"""A pair takes up to four tokens of the tokenizer's own; below them it is not cut at all."""
 VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "tokenizers")
 VERSIONED_INT8 = ("nncf", "openvino")
 

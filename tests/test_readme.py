@@ -15,7 +15,14 @@ from engine import Engine
 from engine.head_file import write_head
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/cpp.md", "docs/gpu.md", "docs/serving.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/cpp.md",
+    "docs/gpu.md",
+    "docs/serving.md",
+    "docs/training.md",
+)
 PARSERS = {"benchmarks": "benchmarks.__main__", "engine.serve": "engine.serve.settings"}
 """Where a command's parser is, if not in the module of its name."""
 

@@ -43,7 +43,8 @@ class LabelledTexts:
             if label not in index:
                 raise InputError(
                     f"{self.path}, line {row + 2}: label {label!r} is not among the training "
-                    f"labels {_shorten(classes)}. Correct it, or add examples of it to --train."
+                    f"labels {_shorten(classes)}. Correct it, or add examples of it to the "
+                    "training file."
                 )
         return np.array([index[label] for label in self.labels], np.int64)
 

@@ -15,18 +15,12 @@ from torch import nn
 from tqdm import tqdm
 
 from engine import pack
-from engine.errors import BitheadsError
 from engine.types import PackedFeatures, code_affine
+from training.batches import shuffled_batches
 from training.config import FitConfig
+from training.errors import TrainingError
 from training.metrics import summarize
 from training.task_head import TaskHead
-
-BUCKET_BATCHES = 32
-"""Texts are shuffled, then sorted by length within this many batches, so little is padded."""
-
-
-class TrainingError(BitheadsError):
-    """Training cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ def fit(
         started_s = time.perf_counter()
         head.train()
         losses = []
-        batches = list(_shuffled_batches(train.num_tokens, config.batch_size, random))
+        batches = shuffled_batches(train.num_tokens, config.batch_size, random)
         bar = tqdm(batches, desc=f"epoch {number}", leave=False, disable=not progress, unit="batch")
         for rows in bar:
             features, mask = padded(train, rows)
@@ -153,16 +147,3 @@ def padded(features: PackedFeatures, rows: NDArray[np.int64]) -> tuple[torch.Ten
         offset,
     )
     return torch.from_numpy(values.reshape(*tokens.shape, -1)), torch.from_numpy(mask)
-
-
-def _shuffled_batches(
-    lengths: NDArray[np.int64], batch_size: int, random: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    order = random.permutation(len(lengths))
-    bucket = batch_size * BUCKET_BATCHES
-    batches = []
-    for start in range(0, len(order), bucket):
-        rows = order[start : start + bucket]
-        rows = rows[np.argsort(lengths[rows], kind="stable")]
-        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    return (batches[i] for i in random.permutation(len(batches)))

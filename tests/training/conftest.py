@@ -1,0 +1,34 @@
+"""A folder of tasks made of the shipped texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture(scope="session")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`topics` (DOC, 4 classes), `sport` (DOC, 2 classes) and `paraphrase` (PP); not to be written
+    to."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "index.tsv").write_text(
+        "name\trows\ttype\ntopics\t200\tDOC\nsport\t100\tDOC\nparaphrase\t40\tPP\n"
+    )
+    header, *topics = (DATA / "topics.tsv").read_text(encoding="utf-8").splitlines()
+    pairs_header, *pairs = (DATA / "paraphrase.tsv").read_text(encoding="utf-8").splitlines()
+    sport = [
+        row if row.startswith("sport\t") else f"other\t{row.split(chr(9))[1]}" for row in topics
+    ]
+    write_task(folder / "topics", header, topics[:200], topics[200:])
+    write_task(folder / "sport", header, sport[:100], sport[200:])
+    write_task(folder / "paraphrase", pairs_header, pairs[:40], pairs[40:])
+    return folder
+
+
+def write_task(folder: Path, header: str, train: list[str], dev: list[str]) -> None:
+    folder.mkdir()
+    for name, rows in (("train", train), ("dev", dev)):
+        (folder / f"{name}.tsv").write_text("\n".join([header, *rows]), encoding="utf-8")

@@ -1,0 +1,183 @@
+"""A folder of tasks: `<task>/train.tsv` and `dev.tsv` each, and `index.tsv` with their types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import InputError
+from engine.head_file import check_task_name
+from engine.types import Text
+from training.batches import seed_of
+from training.data import classes_of, read_tsv
+
+INDEX = "index.tsv"
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The rows of one file that are used.
+
+    Attributes:
+        label_ids: int64 [texts], indices of the task's classes.
+        file_rows: how many the file has.
+        sha256: of the file's bytes.
+    """
+
+    texts: list[Text]
+    label_ids: NDArray[np.int64]
+    file_rows: int
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"sha256": self.sha256, "file_rows": self.file_rows, "rows": len(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One task.
+
+    Attributes:
+        type: such as "NLI", from the index; None without an index.
+        form: "single" or "pair".
+        classes: the labels of the whole training file, sorted.
+    """
+
+    name: str
+    type: str | None
+    form: str
+    classes: tuple[str, ...]
+    train: Examples
+    dev: Examples
+
+    def to_json(self) -> dict[str, Any]:
+        """What tells whether two runs were trained on the same data."""
+        return {
+            "type": self.type,
+            "form": self.form,
+            "classes": list(self.classes),
+            "train": self.train.to_json(),
+            "dev": self.dev.to_json(),
+        }
+
+
+def read_task(
+    folder: Path,
+    kind: str | None = None,
+    max_train_rows: int | None = None,
+    max_dev_rows: int | None = None,
+    seed: int = 0,
+) -> Task:
+    """Reads `train.tsv` and `dev.tsv` of one task; its name is the folder's.
+
+    Args:
+        kind: the task's type.
+        max_train_rows, max_dev_rows: rows that are used, drawn at random; a larger limit adds rows
+            to those of a smaller one.
+
+    Raises InputError, with file and line, for what is malformed, for a training file of one class,
+    and for dev labels the training file has not.
+    """
+    check_task_name(folder.name)
+    train, dev = (read_tsv(folder / f"{part}.tsv") for part in ("train", "dev"))
+    if train.form != dev.form:
+        raise InputError(
+            f"{dev.path}: got texts of the form {dev.form!r}, expected {train.form!r} as in "
+            f"{train.path}. Give both files the same columns."
+        )
+    classes = classes_of(train)
+    examples = []
+    for data, limit in ((train, max_train_rows), (dev, max_dev_rows)):
+        label_ids = data.label_ids(classes)  # of the whole file, so that no sample hides a fault
+        random = np.random.default_rng(seed_of(seed, f"{folder.name} {data.path.name}"))
+        rows = np.sort(random.permutation(len(data))[:limit])
+        texts = [data.texts[row] for row in rows]
+        examples.append(Examples(texts, label_ids[rows], len(data), data.sha256))
+    return Task(folder.name, kind, train.form, classes, *examples)
+
+
+def task_names(folder: Path) -> set[str]:
+    """The folders with a `train.tsv`. Raises InputError if the folder cannot be read."""
+    try:
+        return {path.name for path in folder.iterdir() if (path / "train.tsv").is_file()}
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be read ({error.strerror}). Name a folder with a folder a task, "
+            "each with train.tsv and dev.tsv."
+        ) from error
+
+
+def choose_tasks(
+    folder: Path,
+    tasks: Iterable[str] = (),
+    exclude_tasks: Iterable[str] = (),
+    exclude_types: Iterable[str] = (),
+) -> dict[str, str | None]:
+    """Name of each task to train on, sorted -> its type, or None if there is no index.
+
+    Args:
+        tasks: names; none for all in the folder.
+
+    Raises InputError for names and types that are not there, and if nothing is left.
+    """
+    found = task_names(folder)
+    types = _read_index(folder / INDEX)
+    tasks, exclude_tasks, exclude_types = map(set, (tasks, exclude_tasks, exclude_types))
+    if unknown := sorted((tasks | exclude_tasks) - found):
+        raise InputError(
+            f"{folder}: has no task {', '.join(map(repr, unknown))}, expected some of "
+            f"{sorted(found)}. Correct the name, or add the folder with train.tsv and dev.tsv."
+        )
+    if unknown := sorted(exclude_types - set(types.values())):
+        raise InputError(
+            f"{folder / INDEX}: has no type {', '.join(map(repr, unknown))}, expected some of "
+            f"{sorted(set(types.values()))}. Correct the type, or add it to the index."
+        )
+    chosen = {
+        name: types.get(name)
+        for name in sorted((tasks or found) - exclude_tasks)
+        if types.get(name) not in exclude_types
+    }
+    if not chosen:
+        raise InputError(
+            f"{folder}: no task is left of {sorted(tasks or found)}. Exclude fewer tasks or types, "
+            "or name another folder."
+        )
+    return chosen
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Task -> type, from the columns `name` and `type`; empty if there is no such file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}). Expected UTF-8 text with the columns name and type."
+        ) from error
+    header = lines[0].split("\t") if lines else []
+    if not {"name", "type"} <= set(header):
+        raise InputError(
+            f"{path}, line 1: got the columns {header}, expected name and type among them, tabs "
+            "between them. Add them as the first line."
+        )
+    types = {}
+    for number, line in enumerate(lines[1:], start=2):
+        columns = line.split("\t")
+        if len(columns) != len(header):
+            raise InputError(
+                f"{path}, line {number}: got {len(columns)} columns, expected {len(header)}. "
+                "Separate them by one tab each."
+            )
+        row = dict(zip(header, columns, strict=True))
+        types[row["name"]] = row["type"]
+    return types
