@@ -76,6 +76,8 @@ def _sentences(encoder: dict[str, Any]) -> Iterator[str]:
         yield f"{ours} is {'; '.join(found)}."
     peaks = ", ".join(f"{rate:,.0f} in {p}" for p, rate in encoder["peak_gflops"].items())
     yield f"Peak of a matrix product, GFLOP/s: {peaks}."
+    if any((row["percent_of_peak"] or 0) > 100 for row in rows.values()):
+        yield "More than 100% of it: the machine was slower while the peak was measured."
     stages = rows[ours].get("stages_s")
     if stages is not None:
         others = {stage: s for stage, s in stages.items() if stage != "encode_s"}
