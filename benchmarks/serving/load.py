@@ -50,6 +50,8 @@ class Connection:
 
     async def ask(self, request: bytes) -> str:
         """Sends a whole request, reads a whole answer; returns its status."""
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()  # the server had closed it, as it does with idle ones: no request is lost
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(*self._address)
