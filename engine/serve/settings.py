@@ -71,7 +71,7 @@ class Settings:
         "longer bursts, lower it to answer or refuse sooner",
     )
     max_connections: int = _option(
-        1024, "connections at a time; past that they are closed with 503"
+        2048, "connections at a time; past that they are closed with 503"
     )
     max_body_bytes: int = _option(8 << 20, "of a request; larger ones are refused with 413")
     max_head_bytes: int = _option(256 << 20, "of an uploaded head")
