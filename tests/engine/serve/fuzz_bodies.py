@@ -174,7 +174,8 @@ def _change(rng: random.Random, content: Any) -> Any:
     elif kind == 1:
         holder[rng.choice(["x", "", "inputs", "tasks", "data", "\x00", "parameters", "id"])] = 1
     elif kind == 2:
-        holder[key] = [holder[key]] * rng.choice([1, 2, 1100])
+        many = 1100 if len(places) < 500 else 2  # not thousands of thousands
+        holder[key] = [holder[key]] * rng.choice([1, 2, many])
     else:
         holder[key] = deepcopy(rng.choice(VALUES))
     return content
