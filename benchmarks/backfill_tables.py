@@ -1,0 +1,41 @@
+"""The README's table of what new tasks over a store cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.markdown import size, source
+
+
+def measured(stored: dict[str, Any]) -> str:
+    """A row for each shape and number of tasks; below, what a text takes."""
+    result = stored["result"]
+    rows = [
+        "| store of | new tasks | texts/s and core | of the kernel alone | on all cores, texts/s "
+        "| times re-encoding |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    notes = []
+    for name, shape in result["shapes"].items():
+        for tasks, found in shape["tasks"].items():
+            rows.append(
+                f"| {name} | {tasks} | {found['texts_a_second_and_core']:,.0f} "
+                f"| {found['share_of_kernel']:.0%} | {found['all_cores_texts_a_second']:,.0f} "
+                f"| {found['times_encoding']:,.0f} |"
+            )
+        bytes_of = shape["of_50_tokens"]
+        notes.append(
+            f"{name}: {shape['texts']:,} texts of {shape['tokens_a_text']:.0f} tokens on average, "
+            f"{size(shape['bytes_a_text'])} a text in the store's files; encoding takes "
+            f"{shape['encoding_us_a_text'] / 1000:.3g} ms a text on one core "
+            f"({shape['encoder']['backend']}). A text of 50 tokens takes {size(bytes_of['sign'])}, "
+            f"in uint8 {size(bytes_of['uint8'])}, in fp16 {size(bytes_of['float16'])}, with all "
+            f"layers in fp16 {size(bytes_of['all layers float16'])}."
+        )
+    rows += [
+        "",
+        f"{' '.join(notes)} Seeded codes, lengths of real texts ({result['data']}); a backfill "
+        "reads, checks, answers and writes, from opening the store to answers that are on disk. "
+        f"The kernel is `predict_heads` at `{result['level']}` on codes in memory.",
+    ]
+    return "\n".join([*rows, source(stored)])
