@@ -13,7 +13,7 @@ from typing import Any
 
 from engine import bundle
 from engine.answers import AnswerFile, TaskAnswers, TaskHead
-from engine.command_line import exit_code
+from engine.command_line import RUNNERS, exit_code
 from engine.errors import InputError, UnknownTaskError
 from engine.head_file import SUFFIX, read_head
 from engine.heads import HeadThreads, check_spec, load_head
@@ -209,7 +209,12 @@ def _run(options: argparse.Namespace) -> None:
     with job.lock():
         parts = job.prepare()
         with progress_bar(sum(p.rows for p in parts), options.progress, "backfill") as bar:
-            texts = job.run(parts, options.threads, bar)
+            if options.runner == "ray":
+                from engine.ray_jobs import backfill_on_ray
+
+                texts = backfill_on_ray(options, job, parts, bar)
+            else:
+                texts = job.run(parts, options.threads, bar)
     seconds = time.monotonic() - started_s
     print(
         f"{texts:,} texts, {len(heads)} tasks in {seconds:,.1f} s; {len(store) - texts:,} texts "
@@ -232,6 +237,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tasks", nargs="+", metavar="TASK", help="(default: all heads of the bundle)")
     add("--probabilities", action="store_true", help="those of all labels, not the likeliest alone")
     add("--threads", type=int, help="that run heads (default: all cores)")
+    add("--runner", choices=RUNNERS, default="local", help="ray: on all machines of a Ray cluster")
+    add("--workers", type=int, default=1, help="with --runner ray (default: %(default)s)")
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from engine.command_line import exit_code
+from engine.command_line import RUNNERS, exit_code
 from engine.engine import LONG_TEXTS, Engine
 from engine.errors import InputError
 from engine.progress import progress_bar
@@ -28,6 +28,7 @@ from engine.types import Stats, Text
 
 CHUNK_TEXTS = 1024
 LOOK_UP_TEXTS = 4096
+BLOCK_TEXTS = 8192
 EPILOG = """\
 examples:
   python -m engine.encode --bundle B --input reviews.txt --store features
@@ -153,6 +154,17 @@ def _run(options: argparse.Namespace) -> None:
     )
     total = texts.count()
     started_s = time.monotonic()
+    if options.runner == "ray":
+        from engine.ray_jobs import encode_on_ray
+
+        with progress_bar(total, options.progress) as bar:
+            stored, skipped, rows = encode_on_ray(options, texts, bar)
+        seconds = time.monotonic() - started_s
+        print(
+            f"stored {stored:,} texts in {seconds:,.1f} s; {skipped:,} were stored before; "
+            f"{rows:,} in all"
+        )
+        return
     with Engine.load(options.bundle, options.backend, options.threads, options.precision) as engine:
         store = FeatureStore(options.store, engine.spec)
         with (
@@ -230,6 +242,15 @@ def _parser() -> argparse.ArgumentParser:
         help="a part is on disk for good at the latest this long after its first texts; lower it "
         "to lose less when killed, and merge with `python -m engine.store compact` (default: "
         "%(default).0f)",
+    )
+    add("--runner", choices=RUNNERS, default="local", help="ray: on all machines of a Ray cluster")
+    add("--workers", type=int, default=1, help="with --runner ray: engines (default: %(default)s)")
+    add(
+        "--block-texts",
+        type=int,
+        default=BLOCK_TEXTS,
+        help="with --runner ray: of a part, which is what a lost worker's place takes again "
+        "(default: %(default)s)",
     )
     add(
         "--progress",

@@ -6,7 +6,6 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,10 @@ class Part:
         self._folder = folder
         with folder.open(name) as file:
             self._footer = sealed.read_footer(file, self._shown)
-        self.schema: pa.Schema = self._footer.metadata.schema.to_arrow_schema()
+        found = self._footer.metadata.schema.to_arrow_schema()
+        # Without the footer's own entries, which some versions of pyarrow add.
+        kept = {k: v for k, v in (found.metadata or {}).items() if k == schema.METADATA}
+        self.schema: pa.Schema = found.with_metadata(kept)
 
     @property
     def _shown(self) -> str:
@@ -188,7 +190,6 @@ class FeatureStore:
         if spec is not None:
             check_spec(f"store {self.folder}", first, spec)
         self.spec = first
-        self.__dict__.pop("schema", None)
 
     def _named(self, index: int) -> str:
         return f"{self.folder}/{self.parts[index].name}"
@@ -197,7 +198,7 @@ class FeatureStore:
         """Sees what was written since it was opened. Raises as opening it."""
         self._read_parts(self.spec)
 
-    @cached_property
+    @property
     def schema(self) -> pa.Schema | None:
         """Of the parts; None before the first one, which decides on the user's columns."""
         return self.parts[0].schema if self.parts else None
