@@ -17,7 +17,7 @@ CPP := $(shell find host kernels tests/cuda tests/device tests/host -name '*.cpp
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-gpu check sanitize host device device-code plans software-device bench format clean help
+.PHONY: demo test test-gpu check sanitize host ray device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,7 +26,7 @@ demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
 	$(RUN) -m engine.predict --bundle $(BUNDLE) --demo
 
 test: $(VENV)/.dev ## all tests
-	$(RUN) -m pytest --ignore=tests/host
+	$(RUN) -m pytest --ignore=tests/host --ignore=tests/ray
 
 check: $(VENV)/.dev ## formatting, lint, types
 	$(RUN) -m ruff format --check .
@@ -46,6 +46,10 @@ sanitize: $(VENV)/.dev ## kernel tests under the address, undefined-behaviour an
 # apt-get install libssl-dev nlohmann-json3-dev pkg-config
 host: $(VENV)/.dev ## build the C++ library and its examples, and test them
 	$(RUN) -m pytest tests/host
+
+# Apart from `make test`, because a cluster takes long to start.
+ray: $(VENV)/.dev ## both jobs over a store on a Ray cluster of this machine, workers killed
+	$(RUN) -m pytest tests/ray
 
 # `make -j2 device` builds pycuda while the compiler's and TensorRT's tests run.
 device: device-code plans software-device ## all of CUDA and TensorRT that needs no GPU

@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     storage = routines.add_parser("storage", help="bytes that the features of 50 tokens take")
     cpu_options.add_storage(storage)
 
+    backfill = routines.add_parser(
+        "backfill", help="new tasks over a feature store, beside the kernel and re-encoding"
+    )
+    cpu_options.add_backfill(backfill)
+
     tasks = routines.add_parser(
         "tasks", help="cost by number of tasks, from what `heads` stored, and a picture of it"
     )

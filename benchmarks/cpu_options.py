@@ -10,6 +10,8 @@ ENCODER = "all-MiniLM-L6-v2"
 PLOT = Path("docs/tasks.png")
 THREADS = 2
 MEMORY_TEXTS = 20_000
+BACKFILL_TEXTS = 200_000
+BACKFILL_ENCODED_TEXTS = 60
 LATENCY_CALLS = 500
 ENCODER_TEXTS = 700
 SEEDED_TEXTS = 60
@@ -70,6 +72,26 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=MEMORY_TEXTS,
         help="that are compared with 1,000 (default: %(default)s)",
+    )
+    _add_quick(parser)
+
+
+def add_backfill(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--bundle", type=Path, default=BUNDLE, metavar="DIR", help="whose tokenizer is used")
+    _add_data(parser)
+    add("--texts", type=int, default=BACKFILL_TEXTS, help="of each store (default: %(default)s)")
+    add(
+        "--encoded-texts",
+        type=int,
+        default=BACKFILL_ENCODED_TEXTS,
+        help="that the encoders read (default: %(default)s)",
+    )
+    add(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where the stores are made, 3 GB (default: the system's for temporary files)",
     )
     _add_quick(parser)
 
@@ -161,14 +183,18 @@ def _add_engine(parser: argparse.ArgumentParser, data: bool = True) -> None:
     add = parser.add_argument
     add("--bundle", type=Path, default=BUNDLE, metavar="DIR")
     if data:
-        add(
-            "--data",
-            type=Path,
-            metavar="DIR",
-            help="folder of */test.tsv to draw texts from (default: the shipped sentences, one to "
-            "twelve joined)",
-        )
+        _add_data(parser)
     add("--threads", type=int, default=THREADS, help="of each (default: %(default)s)")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of */test.tsv to draw texts from (default: the shipped sentences, one to "
+        "twelve joined)",
+    )
 
 
 def _add_quick(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ PACKAGES = (
     "torch",
     "transformers",
     "tokenizers",
+    "pyarrow",
     "tensorrt-rtx-cu13",
 )
 

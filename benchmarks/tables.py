@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    backfill_tables,
     cpu_tables,
     encoder_tables,
     gpu_tables,
@@ -172,6 +173,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "overload": ("overload", serve_tables.overload),
     "tasks": ("tasks", tasks_tables.measured),
     "storage": ("storage", storage_tables.measured),
+    "backfill": ("backfill", backfill_tables.measured),
     "plan": ("plan", _plan),
     "roofline": ("roofline", gpu_tables.roofline),
     "device_code": ("device_code", gpu_tables.device_code),
@@ -193,6 +195,7 @@ NOT_RUN = {
             "serve",
             "tasks",
             "storage",
+            "backfill",
         )
     },
 }

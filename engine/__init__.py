@@ -17,6 +17,7 @@ from engine.errors import (
     InputError,
     PlanError,
     SpecMismatchError,
+    StoreError,
     UnknownTaskError,
 )
 from engine.pack import KernelsInfo, kernels_info
@@ -56,6 +57,7 @@ __all__ = [
     "Quantization",
     "SpecMismatchError",
     "Stats",
+    "StoreError",
     "TaskInfo",
     "UnknownTaskError",
     "kernels_info",

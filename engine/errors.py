@@ -13,6 +13,10 @@ class HeadError(BitheadsError):
     """A head file is missing, malformed, tampered with, or its task name is taken."""
 
 
+class StoreError(BitheadsError):
+    """A feature store, or answers made of one, are missing, damaged, or cannot be written."""
+
+
 class SpecMismatchError(BitheadsError):
     """Features, a head or a store belong to another feature spec than the one at hand."""
 

@@ -20,6 +20,8 @@ class _NoBar:
         """Shows nothing."""
 
 
-def progress_bar(total: int | None, is_shown: bool) -> Any:
-    """On standard error, for `total` texts; None: for an unknown number of them."""
-    return tqdm(total=total, unit="text", desc="encode") if is_shown else _NoBar()
+def progress_bar(
+    total: int | None, is_shown: bool, what: str = "encode", unit: str = "text"
+) -> Any:
+    """On standard error, for `total` texts or other units; None: for an unknown number of them."""
+    return tqdm(total=total, unit=unit, desc=what) if is_shown else _NoBar()

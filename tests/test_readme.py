@@ -21,9 +21,14 @@ DOCUMENTS = (
     "docs/cpp.md",
     "docs/gpu.md",
     "docs/serving.md",
+    "docs/store.md",
     "docs/training.md",
 )
-PARSERS = {"benchmarks": "benchmarks.__main__", "engine.serve": "engine.serve.settings"}
+PARSERS = {
+    "benchmarks": "benchmarks.__main__",
+    "engine.serve": "engine.serve.settings",
+    "engine.store": "engine.store.__main__",
+}
 """Where a command's parser is, if not in the module of its name."""
 
 

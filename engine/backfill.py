@@ -1,0 +1,252 @@
+"""`python -m engine.backfill`: answers of new tasks for every text of a store; no encoder runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from engine import bundle
+from engine.answers import AnswerFile, TaskAnswers, TaskHead
+from engine.command_line import RUNNERS, exit_code
+from engine.errors import InputError, UnknownTaskError
+from engine.head_file import SUFFIX, read_head
+from engine.heads import HeadThreads, check_spec, load_head
+from engine.progress import progress_bar
+from engine.store import FeatureStore, Part, Rows
+from engine.store.folder import Folder
+from engine.types import Prediction
+
+EPILOG = """\
+examples:
+  python -m engine.backfill --bundle B --store features --tasks sentiment topic --output answers
+"""
+
+
+def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
+    """Heads of a bundle, without its encoder.
+
+    Args:
+        tasks: None for all.
+
+    Raises BundleError, HeadError, SpecMismatchError, or UnknownTaskError for a task without a head.
+    """
+    spec = bundle.read_manifest(folder).spec
+    there = sorted(path.stem for path in (folder / bundle.HEADS).glob(f"*{SUFFIX}"))
+    unknown = [task for task in tasks or () if task not in there]
+    if unknown or not there:
+        raise UnknownTaskError(
+            f"task {(unknown or ['(any)'])[0]!r}: bundle {folder} has no such head, expected one "
+            f"of {there}. Copy it into the bundle's folder heads."
+        )
+    heads = []
+    for task in dict.fromkeys(tasks or there):
+        path = folder / bundle.HEADS / f"{task}{SUFFIX}"
+        folded = read_head(path)
+        check_spec(f"head {path}", folded.spec, spec)
+        heads.append(TaskHead(load_head(folded), bundle.Artifact.of(path).sha256))
+    return heads
+
+
+class Backfill:
+    """The same tasks for all parts of a store, and what is left of that to do."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        heads: Sequence[TaskHead],
+        output: str | Path,
+        probabilities: bool = False,
+        filesystem: Any = None,
+    ) -> None:
+        """
+        Args:
+            output: a folder or a URI, to which `filesystem` belongs.
+            probabilities: write those of all labels, too.
+
+        Raises SpecMismatchError for heads of another spec than the store's, InputError for none.
+        """
+        if not heads:
+            raise InputError("tasks: got none, expected at least one.")
+        for head in heads:
+            check_spec(f"head {head.head.task!r}", head.head.spec, store.spec)
+        self._store = store
+        self._heads = {head.head.task: head.head for head in heads}
+        self._answers = [TaskAnswers(output, head, probabilities, filesystem) for head in heads]
+        self._output = Folder(output, filesystem)
+
+    def prepare(self) -> list[Part]:
+        """Removes what killed runs left; the parts of which an answer is still missing.
+
+        Hold `lock`. Raises StoreError for answers of other heads.
+        """
+        for answers in self._answers:
+            answers.remove_stale(self._store.parts)
+        missing = {
+            part.name for answers in self._answers for part in answers.remaining(self._store.parts)
+        }
+        return [part for part in self._store.parts if part.name in missing]
+
+    def lock(self) -> Any:
+        """See Folder.lock, of the output."""
+        return self._output.lock()
+
+    def run(self, parts: Sequence[Part], threads: int | None = None, bar: Any = None) -> int:
+        """Writes the missing answers of these parts, in one scan; returns how many texts it read.
+
+        One thread reads and checks, `threads` run the heads, one writes, all at the same time. In
+        memory are at most four row groups, whatever the store holds.
+
+        Raises StoreError for damaged parts or answers that cannot be written, and InputError for
+        texts without tokens.
+        """
+        left = {
+            answers.task: {part.name for part in answers.remaining(parts)}
+            for answers in self._answers
+        }
+        todo = [part for part in parts if any(part.name in names for names in left.values())]
+        texts = answered = 0
+        with (
+            HeadThreads(threads) as head_threads,
+            _Writer() as writer,
+            closing(self._store.scan(parts=todo)) as scanned,
+        ):
+            for rows in scanned:
+                part = rows.part
+                if answered == 0:
+                    wanted = [one for one in self._answers if part.name in left[one.task]]
+                    heads = [self._heads[one.task] for one in wanted]
+                    writer.begin(wanted, part)
+                writer.append(rows, head_threads.predict(rows.features, heads))
+                texts, answered = texts + len(rows), answered + len(rows)
+                if bar is not None:
+                    bar.update(len(rows))
+                if answered == part.rows:
+                    writer.publish()
+                    answered = 0
+                del rows  # or its codes would be kept while the next are waited for
+        return texts
+
+
+class _Writer:
+    """Writes the answers of one part after another on a thread of its own, one step behind."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "bitheads-write-answers")
+        self._last: Future[None] | None = None
+        self._files: dict[str, AnswerFile] = {}
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: Any, *exception: object) -> None:
+        try:
+            if kind is None:
+                self._wait()
+        finally:
+            self._pool.shutdown()  # waits: what was answered is kept, whatever came after it
+            for file in self._files.values():
+                file.discard()
+
+    def begin(self, answers: Sequence[TaskAnswers], part: Part) -> None:
+        self._wait()
+        with ExitStack() as undo:
+            for one in answers:
+                self._files[one.task] = one.open_file(part)
+                undo.callback(self._files[one.task].discard)
+            undo.pop_all()
+
+    def append(self, rows: Rows, predictions: Mapping[str, Prediction]) -> None:
+        ids, files = rows.ids, self._files
+
+        def write() -> None:
+            for task, prediction in predictions.items():
+                files[task].append(ids, prediction)
+
+        self._wait()
+        self._last = self._pool.submit(write)
+
+    def publish(self) -> None:
+        files, self._files = self._files, {}
+
+        def write() -> None:
+            try:
+                for file in files.values():
+                    file.publish()
+            finally:
+                for file in files.values():
+                    file.discard()
+
+        self._wait()
+        self._last = self._pool.submit(write)
+
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = _parser().parse_args(argv)
+    return exit_code(
+        lambda: _run(options), "interrupted: parts that were answered are; run it again to go on"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.threads is not None and options.threads < 1:
+        raise InputError(f"--threads: got {options.threads}, expected at least 1.")
+    started_s = time.monotonic()
+    heads = read_heads(options.bundle, options.tasks)
+    store = FeatureStore(options.store)
+    job = Backfill(store, heads, options.output, options.probabilities)
+    with job.lock():
+        parts = job.prepare()
+        with progress_bar(sum(p.rows for p in parts), options.progress, "backfill") as bar:
+            if options.runner == "ray":
+                from engine.ray_jobs import backfill_on_ray
+
+                texts = backfill_on_ray(options, job, parts, bar)
+            else:
+                texts = job.run(parts, options.threads, bar)
+    seconds = time.monotonic() - started_s
+    print(
+        f"{texts:,} texts, {len(heads)} tasks in {seconds:,.1f} s; {len(store) - texts:,} texts "
+        f"were answered before"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.backfill",
+        description="Answers tasks for every text of a feature store, a row a text and task. Run "
+        "again, it goes on where it ended.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--bundle", type=Path, required=True, metavar="DIR", help="with the heads")
+    add("--store", required=True, metavar="DIR", help="a folder or a URI")
+    add("--output", required=True, metavar="DIR", help="a folder or a URI; a folder a task in it")
+    add("--tasks", nargs="+", metavar="TASK", help="(default: all heads of the bundle)")
+    add("--probabilities", action="store_true", help="those of all labels, not the likeliest alone")
+    add("--threads", type=int, help="that run heads (default: all cores)")
+    add("--runner", choices=RUNNERS, default="local", help="ray: on all machines of a Ray cluster")
+    add("--workers", type=int, default=1, help="with --runner ray (default: %(default)s)")
+    add(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=sys.stderr.isatty(),
+        help="(default: on a terminal)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""The feature store: codes of texts as Parquet files in a folder, on a disk or in a cloud.
+
+from engine.store import FeatureStore
+
+store = FeatureStore("features")
+for rows in store.scan():
+    rows.ids, rows.features
+
+docs/store.md has the format, and how other programs read it.
+"""
+
+try:
+    import pyarrow as _pyarrow  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"engine.store needs pyarrow, which cannot be loaded ({error}). Type: "
+        "pip install 'bitheads[store]'"
+    ) from error
+
+from engine.store.compact import compact
+from engine.store.store import FeatureStore, Part, Rows, StoreInfo
+from engine.store.verify import verify
+from engine.store.writer import StoreWriter
+
+__all__ = ["FeatureStore", "Part", "Rows", "StoreInfo", "StoreWriter", "compact", "verify"]

@@ -1,0 +1,80 @@
+"""`python -m engine.store`: looks at a feature store, checks it, merges its parts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from engine.command_line import exit_code
+from engine.errors import InputError, StoreError
+from engine.progress import progress_bar
+from engine.store import FeatureStore, compact, verify
+from engine.store.folder import Folder
+from engine.store.part_writer import PART_BYTES
+from engine.store.store import SUFFIX
+from engine.types import FeatureSpec
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = _parser().parse_args(argv)
+    run = {"info": _info, "verify": _verify, "compact": _compact}[options.command]
+    return exit_code(lambda: run(options), "interrupted: every part there is whole")
+
+
+def _info(options: argparse.Namespace) -> None:
+    info = FeatureStore(options.store).info()
+    if options.json:
+        print(json.dumps(info.to_json()))
+        return
+    print(f"{info.rows:,} texts, {info.tokens:,} tokens, {info.parts} parts")
+    print(
+        f"{info.bytes:,} bytes, {info.bytes_a_text:,.1f} a text, of which "
+        f"{info.code_bytes_a_text:,.1f} are codes"
+    )
+    print(f"feature spec {FeatureSpec.from_json(info.spec)}")
+    for name, kind in info.columns.items():
+        print(f"column {name}: {kind}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    parts = len(Folder(options.store).names(SUFFIX))
+    with progress_bar(parts, sys.stderr.isatty(), "verify", "part") as bar:
+        wrong = verify(options.store, is_checked=lambda name: bar.update(1))
+    for sentence in wrong:
+        print(sentence, file=sys.stderr)
+    if wrong:
+        raise StoreError(f"{options.store}: {len(wrong)} of its parts are not sound, see above.")
+    print(f"{parts} parts are sound, every byte")
+
+
+def _compact(options: argparse.Namespace) -> None:
+    if options.part_mb <= 0:
+        raise InputError(f"--part-mb: got {options.part_mb}, expected more than 0.")
+    store = FeatureStore(options.store)
+    before = len(store.parts)
+    compact(store, int(options.part_mb * 1e6))
+    print(f"{before} parts before, {len(store.parts)} now")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m engine.store", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    info = commands.add_parser("info", help="rows, tokens, bytes a text, feature spec, parts")
+    info.add_argument("--json", action="store_true", help="one JSON object")
+    check = commands.add_parser("verify", help="read every byte of every part and check it")
+    merge = commands.add_parser("compact", help="merge small parts; safe to kill at any moment")
+    merge.add_argument(
+        "--part-mb",
+        type=float,
+        default=PART_BYTES / 1e6,
+        help="size of a part at most; raise it for fewer files (default: %(default).0f)",
+    )
+    for command in (info, check, merge):
+        command.add_argument("store", metavar="STORE", help="a folder, or a URI")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""A folder of whole files, on a disk or on any filesystem that pyarrow or fsspec reaches."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from engine.errors import StoreError
+
+ASIDE = ".partial"
+LOCK = ".lock"
+
+
+class Folder:
+    """Files are written aside and appear under their names all at once, or not at all.
+
+    Names that begin with a dot are the folder's own: other readers of Parquet pass them over.
+    """
+
+    def __init__(self, path: str | Path, filesystem: Any = None) -> None:
+        """
+        Args:
+            path: a folder, or a URI such as s3://bucket/folder. It need not exist.
+            filesystem: of pyarrow or fsspec, to which `path` belongs. None: `path` says it.
+
+        Raises StoreError for a URI that nobody knows.
+        """
+        self.shown = str(path)
+        self.filesystem, self.path = _resolve(str(path), filesystem)
+        self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def __str__(self) -> str:
+        return self.shown
+
+    def names(self, suffix: str) -> list[str]:
+        """Of the files that end so, sorted; none where the folder does not exist."""
+        return [n for n in self._names() if n.endswith(suffix) and n[0] not in "._"]
+
+    def _names(self) -> list[str]:
+        with self._store_errors("cannot be listed"):
+            found = self.filesystem.get_file_info(
+                pafs.FileSelector(self.path, allow_not_found=True)
+            )
+            return sorted(file.base_name for file in found if file.type == pafs.FileType.File)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Raises StoreError if it cannot be read."""
+        with self._store_errors(f"{name} cannot be read"):
+            return self.filesystem.open_input_file(self._at(name))
+
+    def remove(self, name: str) -> None:
+        """Raises StoreError if it is there and cannot be removed."""
+        with self._store_errors(f"{name} cannot be removed"), suppress(FileNotFoundError):
+            self.filesystem.delete_file(self._at(name))
+
+    def write_aside(self, name: str) -> Aside:
+        """A new file; it is `name` once it is published. Raises StoreError."""
+        with self._store_errors("cannot be written to"):
+            self.filesystem.create_dir(self.path, recursive=True)
+        return Aside(self, name)
+
+    def remove_leftovers(self) -> None:
+        """What killed writers left aside. Nobody may be writing: hold `lock`."""
+        if self.is_local:  # elsewhere nobody can say that nobody is writing
+            for name in self._names():
+                if name.endswith(ASIDE):
+                    self.remove(name)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by whoever writes, and let go by a process that dies. Only on local filesystems.
+
+        Raises StoreError if another process holds it.
+        """
+        if not self.is_local:
+            yield
+            return
+        with self._store_errors("cannot be written to"):
+            Path(self.path).mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._at(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"{self}: another process is writing there, expected one at a time. Wait for "
+                    "it to end, or write to another folder."
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    @contextmanager
+    def _store_errors(self, what: str) -> Iterator[None]:
+        """What a filesystem raises, as StoreError."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{self}: {what} ({error}). {_advice(error)}") from error
+
+
+class Aside:
+    """A file that is being written under a name of its own.
+
+    Attributes:
+        file: to write to, within `writing`.
+        name: which it gets.
+    """
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self.name = name
+        self._folder = folder
+        self._aside = f".{name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}"
+        self._is_open = True
+        path = folder._at(self._aside)
+        with folder._store_errors("cannot be written to"):
+            self.file: BinaryIO = (
+                Path(path).open("wb")  # noqa: SIM115 (closed by publish or discard)
+                if folder.is_local
+                else folder.filesystem.open_output_stream(path)
+            )
+
+    def publish(self) -> None:
+        """Flushes the file to disk and gives it its name, in the place of another of that name.
+
+        Raises StoreError, and then there is nothing of it.
+        """
+        folder = self._folder
+        try:
+            with folder._store_errors(f"{self.name} cannot be written"):
+                self.file.flush()
+                if folder.is_local:
+                    os.fsync(self.file.fileno())
+                self.file.close()
+                if folder.is_local:
+                    Path(folder._at(self._aside)).replace(folder._at(self.name))
+                    _sync_folder(folder.path)
+                else:
+                    folder.filesystem.move(folder._at(self._aside), folder._at(self.name))
+            self._is_open = False
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leaves nothing of a file that was not published."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        with suppress(OSError):
+            self.file.close()
+        with suppress(OSError):
+            self._folder.filesystem.delete_file(self._folder._at(self._aside))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what writes to `file`: whatever goes wrong, the file is discarded.
+
+        Raises StoreError for what `file` raised.
+        """
+        try:
+            with self._folder._store_errors(f"{self.name} cannot be written"):
+                yield
+        except BaseException:
+            self.discard()
+            raise
+
+
+def _resolve(path: str, filesystem: Any) -> tuple[pafs.FileSystem, str]:
+    if filesystem is not None:
+        if not isinstance(filesystem, pafs.FileSystem):
+            filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
+        return filesystem, path.rstrip("/")
+    if "://" not in path:
+        return pafs.LocalFileSystem(), os.path.abspath(path)  # noqa: PTH100 (follows no links)
+    try:
+        found, inside = pafs.FileSystem.from_uri(path)
+        return found, inside.rstrip("/")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        reason: Exception = error
+    try:
+        from fsspec.core import url_to_fs
+
+        opened, inside = url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise StoreError(
+            f"{path}: cannot be reached, by pyarrow ({reason}) or fsspec ({error}). Expected a "
+            "folder, or a URI such as s3://bucket/folder."
+        ) from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(opened)), inside.rstrip("/")
+
+
+def _sync_folder(path: str) -> None:
+    """A rename is on disk once its folder is."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Every part there is whole: make room, and run the same command again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Expected a folder that may be written to: change its rights, or choose another."
+    return "Every part there is whole: mend the cause, and run the same command again."

@@ -1,0 +1,122 @@
+"""Writing parts: rows in, row groups of a good size out, a whole file at the end."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.store import schema
+from engine.store.folder import Folder
+from engine.store.sealed import SealedWriter
+
+ROW_GROUP_BYTES = 8 << 20
+"""Of codes: 1,300 texts of 50 tokens at dim 1024. A scan keeps a few of them, so they stay in the
+processor's cache from the check to the heads; with 32 MiB it took half as much time again. It is
+also what is asked of an object store at a time."""
+
+PART_BYTES = 256 << 20
+
+
+def new_name(number: int, key: str | None = None) -> str:
+    """A part's name; no name is ever given twice.
+
+    Args:
+        number: its place among the others.
+        key: what makes the name, for who must find the same name again.
+    """
+    return f"part-{number:08d}-{key or secrets.token_hex(4)}.parquet"
+
+
+class PartWriter:
+    """One part of a store in the making; see `publish`."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        part_schema: pa.Schema,
+        row_group_bytes: int = ROW_GROUP_BYTES,
+    ) -> None:
+        """Raises StoreError if nothing can be written there."""
+        self.rows, self.tokens, self.nbytes = 0, 0, 0
+        self._row_group_bytes = row_group_bytes
+        self._schema = part_schema
+        self._pending: list[pa.Table] = []
+        self._pending_bytes = 0
+        self._aside = folder.write_aside(name)
+        plain = [schema.ID, *(f.name for f in part_schema if f.name not in schema.COLUMNS)]
+        with self._aside.writing():
+            self._sealed = SealedWriter(
+                self._aside.file,
+                part_schema,
+                # Bits of signs do not compress, and their least and greatest say nothing.
+                compression={
+                    f.name: "none" if f.name == schema.CODES else "zstd" for f in part_schema
+                },
+                use_dictionary=[name for name in plain if name != schema.ID],
+                write_statistics=[schema.ID, schema.NUM_TOKENS, *plain[1:]],
+            )
+
+    def append(self, table: pa.Table) -> None:
+        """Rows of the schema. They are in memory until there are enough for a row group.
+
+        Raises StoreError if they cannot be written; the part is then gone.
+        """
+        self.rows += len(table)
+        self.tokens += pc.sum(table[schema.NUM_TOKENS], min_count=0).as_py()
+        size = codes_bytes(table)
+        self.nbytes += size
+        self._pending.append(table)
+        self._pending_bytes += size
+        if self._pending_bytes >= self._row_group_bytes:
+            self._write()
+
+    def _write(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        with self._aside.writing():
+            whole = pa.concat_tables(pending).combine_chunks()
+            for group in cut_by_bytes(whole, self._row_group_bytes):
+                self._sealed.write(group)
+
+    def publish(self, replaces: Sequence[str] = (), **facts: Any) -> str:
+        """The part is there, whole and on disk, from now on; returns its seal.
+
+        Args:
+            replaces: names of parts that are void once it is there.
+            facts: JSON for its footer.
+
+        Raises StoreError if it cannot be written; there is then nothing of it.
+        """
+        if self._pending:
+            self._write()
+        with self._aside.writing():
+            seal = self._sealed.close({"tokens": self.tokens, "replaces": list(replaces), **facts})
+        self._aside.publish()
+        return seal
+
+    def discard(self) -> None:
+        """Leaves nothing of it, unless it was published."""
+        self._aside.discard()
+
+
+def codes_bytes(table: pa.Table) -> int:
+    """Of the codes in it."""
+    return int(pc.sum(pc.binary_length(table[schema.CODES]), min_count=0).as_py())
+
+
+def cut_by_bytes(table: pa.Table, row_group_bytes: int) -> Iterable[pa.Table]:
+    """Slices of about as many bytes of codes, at least a row each."""
+    if not len(table):
+        return
+    ends = np.cumsum(pc.binary_length(table[schema.CODES]).to_numpy())
+    count = max(1, int(ends[-1] // row_group_bytes))
+    bounds = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count)
+    bounds = np.unique([0, *bounds, len(table)])
+    for start, stop in pairwise(bounds):
+        yield table.slice(start, stop - start)

@@ -1,0 +1,145 @@
+"""The store's columns: what a row is, and how it becomes PackedFeatures without a copy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.errors import InputError, StoreError
+from engine.types import Calibration, FeatureSpec, PackedFeatures
+
+FORMAT_VERSION = 1
+METADATA = b"bitheads"
+"""Key of the schema's metadata: JSON with the format's version and the feature spec."""
+
+ID, NUM_TOKENS, CODES = "id", "num_tokens", "codes"
+COLUMNS = (ID, NUM_TOKENS, CODES)
+
+
+def make_schema(spec: FeatureSpec, columns: Sequence[pa.Field] = ()) -> pa.Schema:
+    """The schema of a store's parts.
+
+    Args:
+        columns: the user's own.
+
+    Raises InputError if one has the name of the store's.
+    """
+    for column in columns:
+        if column.name in COLUMNS:
+            raise InputError(
+                f"columns: got {column.name!r}, which is the store's own. Give it another name."
+            )
+    content = {"format_version": FORMAT_VERSION, "spec_id": spec.id, "spec": spec.to_json()}
+    return pa.schema(
+        [
+            pa.field(ID, pa.string(), nullable=False),
+            pa.field(NUM_TOKENS, pa.int32(), nullable=False),
+            pa.field(CODES, pa.large_binary(), nullable=False),
+            *columns,
+        ],
+        metadata={METADATA: json.dumps(content)},
+    )
+
+
+def read_spec(schema: pa.Schema, shown: str) -> FeatureSpec:
+    """The feature spec in a schema's metadata.
+
+    Raises StoreError if there is none, or of another format version.
+    """
+    try:
+        content = json.loads((schema.metadata or {})[METADATA])
+        version = content["format_version"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreError(
+            f"{shown}: no feature spec in its schema, expected a part of a feature store."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"{shown}: got format version {version}, expected {FORMAT_VERSION}. Read it with the "
+            "version of bitheads that wrote it."
+        )
+    return FeatureSpec.from_json(content["spec"])
+
+
+def make_table(
+    ids: pa.Array, features: PackedFeatures, columns: Mapping[str, Any], schema: pa.Schema
+) -> pa.Table:
+    """Rows of a store; the codes are not copied.
+
+    Raises InputError for columns that the schema does not have, or cannot hold.
+    """
+    rows = len(features)
+    code_offsets = features.offsets * features.spec.code_bytes
+    codes = pa.Array.from_buffers(
+        pa.large_binary(),
+        rows,
+        [None, pa.py_buffer(code_offsets), pa.py_buffer(np.ascontiguousarray(features.codes))],
+    )
+    own = [field.name for field in schema if field.name not in COLUMNS]
+    if sorted(columns) != sorted(own):
+        raise InputError(
+            f"columns: got {sorted(columns)}, expected {sorted(own)} as in the store's other rows."
+        )
+    arrays = [ids, pa.array(features.num_tokens.astype(np.int32)), codes]
+    for name in own:
+        kind = schema.field(name).type
+        try:
+            values = columns[name]
+            column = values.cast(kind) if isinstance(values, pa.Array | pa.ChunkedArray) else None
+            column = pa.array(values, kind) if column is None else column
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise InputError(
+                f"column {name!r}: cannot be stored as {kind} ({error}), which it is in the store."
+            ) from error
+        if len(column) != rows:
+            raise InputError(f"column {name!r}: got {len(column)} values, expected {rows}.")
+        arrays.append(column)
+    return pa.table(arrays, schema=schema)
+
+
+def read_features(
+    table: pa.Table, spec: FeatureSpec, calibration: Calibration | None = None
+) -> PackedFeatures:
+    """The codes of a store's rows: the column's buffer itself, if it is in one piece."""
+    column = table[CODES]
+    codes = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    if not len(codes):
+        return PackedFeatures(
+            np.empty((0, spec.code_bytes), np.uint8), np.zeros(1, np.int64), spec, calibration
+        )
+    _, offsets_buffer, data = codes.buffers()
+    code_offsets = np.frombuffer(offsets_buffer, np.int64)
+    code_offsets = code_offsets[codes.offset : codes.offset + len(codes) + 1]
+    first, last = code_offsets[0], code_offsets[-1]
+    found = np.frombuffer(data, np.uint8)[first:last].reshape(-1, spec.code_bytes)
+    return PackedFeatures(found, (code_offsets - first) // spec.code_bytes, spec, calibration)
+
+
+def check_ids(ids: Any, rows: int) -> pa.Array:
+    """The ids as a string array. Raises InputError for other things, too few, or one twice."""
+    try:
+        array = ids if isinstance(ids, pa.Array) else pa.array(ids)
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks()
+        if len(array) and not (
+            pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        ):
+            raise TypeError(f"got {array.type}")
+        array = array.cast(pa.string())
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"ids: {error}, expected one string a text.") from error
+    if len(array) != rows or array.null_count:
+        raise InputError(
+            f"ids: got {len(array)} of which {array.null_count} are null, expected one for each of "
+            f"{rows} texts."
+        )
+    if len(pc.unique(array)) != len(array):
+        counts = pc.value_counts(array)
+        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
+        raise InputError(f"ids: got {twice!r} twice in one call, expected each id once.")
+    return array

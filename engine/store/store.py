@@ -1,0 +1,272 @@
+"""FeatureStore: a folder of sealed Parquet files, each a part of the rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from engine.errors import StoreError
+from engine.heads import check_spec
+from engine.read_ahead import read_ahead
+from engine.store import schema, sealed
+from engine.store.folder import Folder
+from engine.store.ids import IdIndex
+from engine.types import Calibration, FeatureSpec, PackedFeatures
+
+SUFFIX = ".parquet"
+PART_NAME = re.compile(r"part-(\d{8})-[\w.-]+\.parquet")
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A row group of a store.
+
+    Attributes:
+        part: the part it is of.
+        ids: string [rows].
+        features: of the texts; the codes are the memory that was read.
+        columns: the user's columns that were asked for.
+    """
+
+    part: Part
+    ids: pa.Array
+    features: PackedFeatures
+    columns: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Part:
+    """One sealed file. What it says was checked when it was opened; its rows are when read."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        """Reads the footer. Raises StoreError if it is none of a store's, or damaged."""
+        self.name = name
+        self._folder = folder
+        with folder.open(name) as file:
+            self._footer = sealed.read_footer(file, self._shown)
+        found = self._footer.metadata.schema.to_arrow_schema()
+        # Without the footer's own entries, which some versions of pyarrow add.
+        kept = {k: v for k, v in (found.metadata or {}).items() if k == schema.METADATA}
+        self.schema: pa.Schema = found.with_metadata(kept)
+
+    @property
+    def _shown(self) -> str:
+        return f"{self._folder}/{self.name}"
+
+    @property
+    def number(self) -> int:
+        """Of its name: parts are read in that order."""
+        match = PART_NAME.fullmatch(self.name)
+        return int(match[1]) if match else 0
+
+    @property
+    def seal(self) -> str:
+        """64 hexadecimal digits that stand for every byte of it."""
+        return self._footer.seal
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What its writer said of it."""
+        return self._footer.part
+
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        """Names of parts whose rows are in this one: where they are still there, they are void."""
+        return tuple(self.facts.get("replaces", ()))
+
+    @property
+    def rows(self) -> int:
+        return int(self._footer.metadata.num_rows)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.facts["tokens"])
+
+    @property
+    def nbytes(self) -> int:
+        return self._footer.file_bytes
+
+    @property
+    def num_row_groups(self) -> int:
+        return int(self._footer.metadata.num_row_groups)
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """A table a row group, of these columns or all. Raises StoreError for damaged bytes."""
+        with self._folder.open(self.name) as file:
+            parquet = sealed.open_parquet(file, self._footer, self._shown)
+            for group in range(self.num_row_groups):
+                try:
+                    yield parquet.read_row_group(
+                        group, None if columns is None else list(columns), use_threads=False
+                    )
+                except pa.ArrowException as error:
+                    raise StoreError(f"{self._shown}: cannot be decoded ({error}).") from error
+
+    def check(self) -> None:
+        """Reads every byte. Raises StoreError for damaged ones."""
+        with self._folder.open(self.name) as file:
+            sealed.CheckedFile(file, self._footer, self._shown).check()
+
+
+def open_parts(folder: Folder) -> list[Part]:
+    """A folder's parts without those that others replace, in the order of their names."""
+    parts = [Part(folder, name) for name in folder.names(SUFFIX)]
+    void = {name for part in parts for name in part.replaces}
+    return [part for part in parts if part.name not in void]
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What a store holds.
+
+    Attributes:
+        bytes: of its files.
+        bytes_a_text: of its files; code_bytes_a_text: of its codes alone.
+        columns: the user's, by name, and their types.
+    """
+
+    path: str
+    rows: int
+    tokens: int
+    bytes: int
+    bytes_a_text: float
+    code_bytes_a_text: float
+    parts: int
+    row_groups: int
+    spec_id: str
+    spec: dict[str, Any]
+    columns: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class FeatureStore:
+    """Codes of texts by id, under one feature spec.
+
+    What it holds is what it held when it was opened: later writing is seen by opening it again.
+    Any number of programs may read while one writes.
+
+    Attributes:
+        spec: what the codes mean.
+        parts: its files.
+    """
+
+    def __init__(
+        self, path: str | Path, spec: FeatureSpec | None = None, filesystem: Any = None
+    ) -> None:
+        """Opens a store.
+
+        Args:
+            path: its folder, or a URI such as s3://bucket/folder.
+            spec: of a store that may not be there yet; one that is must have the same.
+            filesystem: of pyarrow or fsspec, to which `path` belongs. None: `path` says it.
+
+        Raises StoreError if there is no store and no `spec`, or a part is damaged;
+        SpecMismatchError if there is one of another spec.
+        """
+        self.folder = Folder(path, filesystem)
+        self._read_parts(spec)
+
+    def _read_parts(self, spec: FeatureSpec | None) -> None:
+        self.parts: Sequence[Part] = open_parts(self.folder)
+        if not self.parts and spec is None:
+            raise StoreError(
+                f"{self.folder}: no parts of a feature store there. Make one with "
+                f"`python -m engine.encode --store {self.folder}`, or name the right folder."
+            )
+        first = schema.read_spec(self.parts[0].schema, self._named(0)) if self.parts else spec
+        assert first is not None
+        for index, part in enumerate(self.parts):
+            check_spec(self._named(index), schema.read_spec(part.schema, self._named(index)), first)
+        if spec is not None:
+            check_spec(f"store {self.folder}", first, spec)
+        self.spec = first
+
+    def _named(self, index: int) -> str:
+        return f"{self.folder}/{self.parts[index].name}"
+
+    def refresh(self) -> None:
+        """Sees what was written since it was opened. Raises as opening it."""
+        self._read_parts(self.spec)
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """Of the parts; None before the first one, which decides on the user's columns."""
+        return self.parts[0].schema if self.parts else None
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return sum(part.rows for part in self.parts)
+
+    def scan(
+        self,
+        columns: Sequence[str] = (),
+        calibration: Calibration | None = None,
+        parts: Sequence[Part] | None = None,
+        ahead: int = 1,
+    ) -> Generator[Rows, None, None]:
+        """All rows, a row group at a time, in the order of the parts.
+
+        The next row groups are read by another thread meanwhile; no more than `ahead` + 2 are in
+        memory, as long as the caller keeps none.
+
+        Args:
+            columns: of the user's, which to read.
+            calibration: handed to the features, see PackedFeatures.
+            parts: None for all.
+
+        Raises StoreError for damaged bytes: no row of them is handed out.
+        """
+        wanted = [*schema.COLUMNS, *columns]
+        chosen = self.parts if parts is None else parts
+
+        def tables() -> Iterator[Rows]:
+            for part in chosen:
+                for table in part.tables(wanted):
+                    yield Rows(
+                        part,
+                        table[schema.ID].combine_chunks(),
+                        schema.read_features(table, self.spec, calibration),
+                        table.select(list(columns)),
+                    )
+
+        with closing(read_ahead(tables(), ahead)) as rows:
+            yield from rows
+
+    def read_ids(self) -> IdIndex:
+        """All ids; reads nothing else. Raises StoreError for damaged bytes."""
+        index = IdIndex()
+        for part in self.parts:
+            for table in part.tables([schema.ID]):
+                index.add(table[schema.ID].to_pylist())
+        return index
+
+    def info(self) -> StoreInfo:
+        """From the footers alone."""
+        rows, size = len(self), sum(part.nbytes for part in self.parts)
+        tokens = sum(part.tokens for part in self.parts)
+        own = (
+            [] if self.schema is None else [f for f in self.schema if f.name not in schema.COLUMNS]
+        )
+        return StoreInfo(
+            path=str(self.folder),
+            rows=rows,
+            tokens=tokens,
+            bytes=size,
+            bytes_a_text=size / max(1, rows),
+            code_bytes_a_text=tokens * self.spec.code_bytes / max(1, rows),
+            parts=len(self.parts),
+            row_groups=sum(part.num_row_groups for part in self.parts),
+            spec_id=self.spec.id,
+            spec=self.spec.to_json(),
+            columns={field.name: str(field.type) for field in own},
+        )

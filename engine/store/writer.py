@@ -1,0 +1,230 @@
+"""Appending to a store: whole parts or nothing, and no id twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from engine.errors import InputError
+from engine.heads import check_spec
+from engine.store import schema
+from engine.store.ids import IdIndex
+from engine.store.part_writer import PART_BYTES, ROW_GROUP_BYTES, PartWriter, new_name
+from engine.store.store import SUFFIX, FeatureStore
+from engine.types import PackedFeatures
+
+EXISTING = ("refuse", "skip", "replace")
+"""What can become of texts whose id is stored already."""
+
+PART_SECONDS = 60.0
+
+
+class StoreWriter:
+    """Appends to a store. One process at a time may; it holds the folder's lock until it closes.
+
+    Rows are on disk for good once their part is published: when it is full, some time after its
+    first row, and when the writer is closed, by an error or Ctrl-C, too. Of a writer that was
+    killed only whole parts are left.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        existing: str = "refuse",
+        part_bytes: int = PART_BYTES,
+        part_seconds: float = PART_SECONDS,
+        row_group_bytes: int = ROW_GROUP_BYTES,
+    ) -> None:
+        """
+        Args:
+            existing: for ids that are stored already: "refuse" them with an InputError, "skip"
+                their rows, or "replace" what is stored.
+            part_bytes: of codes, of a part at most, but for its last rows.
+            part_seconds: after a part's first row it is published.
+            row_group_bytes: of codes, about.
+
+        Raises InputError for other options; StoreError if another process writes, or nobody can.
+        """
+        if existing not in EXISTING:
+            raise InputError(f"existing: got {existing!r}, expected one of {list(EXISTING)}.")
+        if part_bytes < 1 or part_seconds < 0 or row_group_bytes < 1:
+            raise InputError(
+                f"part_bytes {part_bytes}, part_seconds {part_seconds}, row_group_bytes "
+                f"{row_group_bytes}: expected more than 0."
+            )
+        self._store, self._existing = store, existing
+        self._part_bytes, self._part_seconds = part_bytes, part_seconds
+        self._row_group_bytes = row_group_bytes
+        self._kinds: pa.Schema | None = None
+        self._part: PartWriter | None = None
+        self._part_since_s = 0.0
+        self._replacing: list[pa.Table] = []
+        self._unpublished = IdIndex()
+        self._undo = ExitStack()
+        with ExitStack() as undo:
+            undo.enter_context(store.folder.lock())
+            clean_up(store)
+            self.stored: IdIndex = store.read_ids()
+            self._undo = undo.pop_all()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def append(
+        self, ids: Any, features: PackedFeatures, columns: Mapping[str, Any] | None = None
+    ) -> int:
+        """Adds texts; returns how many rows that added or replaced.
+
+        Args:
+            ids: a string a text, as a sequence or an Arrow array.
+            features: of the store's spec.
+            columns: the user's own, by name: sequences or Arrow arrays. A store's first rows decide
+                which there are, and of which types.
+
+        Raises SpecMismatchError, InputError for ids or columns that do not fit, and StoreError if
+        they cannot be written.
+        """
+        check_spec("features", features.spec, self._store.spec)
+        array = schema.check_ids(ids, len(features))
+        columns = columns or {}
+        kinds = self._schema_for(columns)
+        names = array.to_pylist()
+        known = self.stored.contains(names)
+        table = schema.make_table(array, features, columns, kinds)
+        if known.any():
+            if self._existing == "refuse":
+                raise InputError(
+                    f"id {names[int(known.argmax())]!r} is in store {self._store.folder} already "
+                    f"({int(known.sum())} of {len(names)} are). Leave them out, or say what to do: "
+                    "existing='skip' or 'replace'."
+                )
+            if self._existing == "replace":
+                if self._unpublished.contains(names).any():
+                    self.flush()
+                self._replacing.append(_chosen(table, known))
+            table = _chosen(table, ~known)
+            names = [name for name, is_known in zip(names, known, strict=True) if not is_known]
+        if len(table):
+            self._add(table, kinds)
+            self.stored.add(names)
+            self._unpublished.add(names)
+        if self._is_due():
+            self.flush()
+        return len(table) + (int(known.sum()) if self._existing == "replace" else 0)
+
+    def _add(self, table: pa.Table, kinds: pa.Schema) -> None:
+        if self._part is None:
+            name = new_name(self.next_number())
+            self._part = PartWriter(self._store.folder, name, kinds, self._row_group_bytes)
+            self._part_since_s = time.monotonic()
+        try:
+            self._part.append(table)
+        except BaseException:
+            self._part.discard()
+            self._part = None
+            raise
+
+    def next_number(self) -> int:
+        """Of a new part's name, after all others."""
+        return max((part.number for part in self._store.parts), default=-1) + 1
+
+    def _is_due(self) -> bool:
+        waiting = sum(table.nbytes for table in self._replacing)
+        if waiting >= self._part_bytes:
+            return True
+        if self._part is None:
+            return False
+        age_s = time.monotonic() - self._part_since_s
+        return self._part.nbytes >= self._part_bytes or age_s >= self._part_seconds
+
+    def _schema_for(self, columns: Mapping[str, Any]) -> pa.Schema:
+        kinds = self._store.schema or self._kinds
+        if kinds is not None:
+            return kinds
+        fields = []
+        for name, values in columns.items():
+            try:
+                kind = values.type if isinstance(values, pa.Array) else pa.array(values).type
+            except (pa.ArrowException, TypeError, ValueError) as error:
+                raise InputError(f"column {name!r}: cannot be stored ({error}).") from error
+            fields.append(pa.field(name, kind))
+        self._kinds = schema.make_schema(self._store.spec, fields)
+        return self._kinds
+
+    def flush(self) -> None:
+        """Publishes what was appended. Raises StoreError."""
+        part, self._part = self._part, None
+        if part is not None:
+            part.publish()
+        if self._replacing:
+            tables, self._replacing = self._replacing, []
+            self._store.refresh()
+            _replace_rows(self._store, pa.concat_tables(tables), self._row_group_bytes)
+        self._unpublished = IdIndex()
+        self._store.refresh()
+
+    def close(self) -> None:
+        """Publishes what was appended and lets go of the store. Raises StoreError."""
+        try:
+            self.flush()
+        finally:
+            self._undo.close()
+
+
+def clean_up(store: FeatureStore) -> None:
+    """Removes what killed writers left, and parts that others replace. Hold the lock."""
+    store.folder.remove_leftovers()
+    store.refresh()
+    live = {part.name for part in store.parts}
+    for name in store.folder.names(SUFFIX):
+        if name not in live:
+            store.folder.remove(name)
+
+
+def _replace_rows(store: FeatureStore, new: pa.Table, row_group_bytes: int) -> None:
+    """Writes each part that holds one of the ids again, under its name, in one step a part.
+
+    Each id is there once at any time, with its old codes or its new ones.
+    """
+    # Of an id that came twice, the last.
+    last = {name: row for row, name in enumerate(new[schema.ID].to_pylist())}
+    new = new.take(list(last.values())).combine_chunks()
+    new_ids = new[schema.ID].combine_chunks()
+    for part in store.parts:
+        held = (pc.is_in(table[schema.ID], new_ids) for table in part.tables([schema.ID]))
+        if not any(pc.any(mask, min_count=0).as_py() for mask in held):
+            continue
+        writer = PartWriter(store.folder, part.name, part.schema, row_group_bytes)
+        try:
+            for table in _with_new_rows(part.tables(), new, new_ids):
+                writer.append(table)
+            writer.publish(part.replaces)
+        finally:
+            writer.discard()
+
+
+def _with_new_rows(tables: Iterator[pa.Table], new: pa.Table, new_ids: pa.Array) -> Iterator[Any]:
+    for table in tables:
+        at = pc.index_in(table[schema.ID], new_ids).combine_chunks()
+        if at.null_count == len(at):
+            yield table
+            continue
+        both = pa.concat_tables([table, new])
+        chosen = np.arange(len(table))
+        is_new = at.is_valid().to_numpy(zero_copy_only=False)
+        chosen[is_new] = len(table) + at.drop_null().to_numpy()
+        yield both.take(chosen)
+
+
+def _chosen(table: pa.Table, mask: NDArray[np.bool_]) -> pa.Table:
+    return table if mask.all() else table.filter(pa.array(mask))

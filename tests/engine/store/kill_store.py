@@ -1,0 +1,142 @@
+"""Runs a command on a store, kills it with -9 at random moments, then lets it end.
+
+    kill_store.py encode|backfill|compact BUNDLE FOLDER SEED KILLS
+
+What there is at the end is compared, row for row, with that of a run that was left alone; after
+each kill, that no row is there twice or with other codes. Each run is a process forked from this
+one, which has imported all and started no thread. The last line on standard output is the number of
+killed runs, and "same".
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+from store_cases import contents, make_features, make_ids
+
+import engine.backfill
+import engine.encode
+import engine.sessions.onnxruntime
+from engine import Engine
+from engine.store import FeatureStore, StoreWriter, compact
+
+TEXTS = 1200
+PARTS, PART_TEXTS = 30, 40
+
+
+class Case:
+    """A command, where it works, and what there is when it has ended."""
+
+    def __init__(self, command: str, bundle: Path, folder: Path) -> None:
+        self.command, self.bundle, self.folder = command, bundle, folder
+        self.store, self.answers = folder / "store", folder / "answers"
+
+    def prepare(self) -> None:
+        """What there is before the first run."""
+        if self.command == "encode":
+            sentences = files("export") / "data" / "sentences.txt"
+            lines = (sentences.read_text(encoding="utf-8").splitlines() * 9)[:TEXTS]
+            (self.folder / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
+            return
+        spec = engine.bundle.read_manifest(self.bundle).spec
+        with StoreWriter(FeatureStore(self.store, spec), row_group_bytes=1000) as writer:
+            for part in range(PARTS):
+                ids = make_ids(PART_TEXTS, part * PART_TEXTS)
+                writer.append(ids, make_features(spec, PART_TEXTS, seed=part))
+                writer.flush()
+
+    def run(self) -> int:
+        common = ["--bundle", str(self.bundle), "--store", str(self.store)]
+        if self.command == "encode":
+            more = ["--input", str(self.folder / "texts.txt"), "--backend", "onnxruntime"]
+            more += ["--threads", "1", "--chunk-texts", "32", "--part-seconds", "0.02"]
+            return engine.encode.main([*common, *more])
+        if self.command == "backfill":
+            more = ["--output", str(self.answers), "--threads", "2"]
+            return engine.backfill.main([*common, *more])
+        store = FeatureStore(self.store)
+        compact(store, part_bytes=4 * store.parts[-1].nbytes)
+        return 0
+
+    def found(self) -> dict[str, Any]:
+        """All rows; none of them may be there twice."""
+        if self.command != "backfill":
+            try:
+                return dict(contents(FeatureStore(self.store)))
+            except engine.StoreError:  # nothing was written yet
+                return {}
+        rows: dict[str, Any] = {}
+        for folder in self.answers.glob("task=*"):
+            for row in ds.dataset(folder, format="parquet").to_table().to_pylist():
+                key = f"{folder.name} {row['id']}"
+                assert key not in rows, f"{key} is there twice"
+                rows[key] = (row["label"], row["probability"])
+        return rows
+
+    def forget(self) -> None:
+        """Undoes all runs."""
+        for path in (self.store, self.answers):
+            shutil.rmtree(path, ignore_errors=True)
+        self.prepare()
+
+
+def in_child(run: Callable[[], int], kill_after_s: float | None = None) -> bool:
+    """Whether it was killed before it ended; it must end well otherwise."""
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os._exit(run())
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL), code
+    return code != 0
+
+
+def kill_often(case: Case, seed: int, kills: int) -> int:
+    """How many runs were killed."""
+    chance = random.Random(seed)
+    case.prepare()
+    started_s = time.monotonic()
+    in_child(case.run)
+    whole_s = time.monotonic() - started_s
+    whole = case.found()
+    assert whole, "a run wrote nothing"
+    case.forget()
+    killed = runs = 0
+    while killed < kills:
+        runs += 1
+        assert runs < 20 * kills, "it ends before it can be killed"
+        killed += in_child(case.run, chance.uniform(0, whole_s))
+        found = case.found()
+        assert found.items() <= whole.items(), "a row was altered"
+        if case.command == "compact":
+            assert found == whole, "a row was lost"
+            if chance.random() < 0.5:
+                case.forget()
+        elif len(found) == len(whole):  # it had ended
+            case.forget()
+    in_child(case.run)
+    assert case.found() == whole, "a row is missing"
+    return killed
+
+
+def main(command: str, bundle: str, folder: str, seed: str, kills: str) -> None:
+    case = Case(command, Path(bundle), Path(folder))
+    Engine  # noqa: B018 (imported before the first fork)
+    print(kill_often(case, int(seed), int(kills)), "same")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,223 @@
+"""`python -m engine.backfill`: a row a text and task, whatever happened before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from random_heads import random_head
+from store_cases import contents, make_features, make_ids
+
+from engine import Engine, FeatureSpec, PackedFeatures, StoreError
+from engine.backfill import Backfill, main, read_heads
+from engine.head_file import write_head
+from engine.store import FeatureStore, StoreWriter, compact
+
+TASKS = {"tone": 3, "topic": 7, "spam": 2}
+
+
+@pytest.fixture
+def bundle(own_bundle: Path) -> Path:
+    """A bundle with heads of several numbers of labels."""
+    spec = Engine.load(own_bundle, "onnxruntime").spec
+    for seed, (task, classes) in enumerate(TASKS.items()):
+        head = random_head(spec, task=task, classes=classes, seed=seed)
+        write_head(head, own_bundle / "heads" / f"{task}.safetensors")
+    return own_bundle
+
+
+@pytest.fixture
+def store(bundle: Path, tmp_path: Path) -> FeatureStore:
+    """Three parts of several row groups, and one that is empty."""
+    spec = Engine.load(bundle, "onnxruntime").spec
+    store = FeatureStore(tmp_path / "store", spec)
+    with StoreWriter(store, row_group_bytes=900) as writer:
+        for part in range(3):
+            writer.append(make_ids(50, 50 * part), make_features(spec, 50, seed=part))
+            writer.flush()
+    return store
+
+
+@pytest.fixture
+def run(bundle: Path, store: FeatureStore, tmp_path: Path) -> Callable[..., int]:
+    def call(*options: object) -> int:
+        fixed = ["--bundle", bundle, "--store", store.folder, "--output", tmp_path / "answers"]
+        return main([str(option) for option in (*fixed, *options)])
+
+    return call
+
+
+def read(folder: Path, task: str) -> pa.Table:
+    return ds.dataset(folder / "answers" / f"task={task}").to_table().sort_by("id")
+
+
+def check(tmp_path: Path, bundle: Path, store: FeatureStore, tasks: list[str]) -> None:
+    """Each answer is what the engine says of the text's codes, and there is one a text."""
+    store.refresh()
+    engine = Engine.load(bundle, "onnxruntime")
+    scanned = list(store.scan())
+    features = PackedFeatures.concat([rows.features for rows in scanned])
+    names = [name for rows in scanned for name in rows.ids.to_pylist()]
+    order = np.argsort(names)
+    for task in tasks:
+        table = read(tmp_path, task)
+        expected = engine.predict_features(features, [task])[task]
+        assert table["id"].to_pylist() == sorted(names)
+        assert table["label"].to_pylist() == [expected.top[i] for i in order]
+        likeliest = expected.probabilities.max(axis=1)[order]
+        assert table["probability"].to_numpy().tolist() == likeliest.tolist()
+
+
+def test_several_tasks_in_one_scan(
+    run: Callable[..., int], bundle: Path, store: FeatureStore, tmp_path: Path, capsys: object
+) -> None:
+    assert run("--threads", 2) == 0
+    check(tmp_path, bundle, store, list(TASKS))
+    assert sorted(path.name for path in (tmp_path / "answers").glob("[!.]*")) == [
+        f"task={task}" for task in sorted(TASKS)
+    ]
+
+
+def test_all_probabilities(
+    run: Callable[..., int], bundle: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    assert run("--tasks", "topic", "--probabilities") == 0
+    check(tmp_path, bundle, store, ["topic"])
+    rows = read(tmp_path, "topic")["probabilities"].to_pylist()
+    assert np.allclose([sum(row) for row in rows], 1, atol=1e-6)
+    likeliest = read(tmp_path, "topic")["probability"].to_pylist()
+    assert [max(row) for row in rows] == likeliest
+
+
+def test_others_read_the_answers(run: Callable[..., int], tmp_path: Path) -> None:
+    import duckdb
+    import polars
+
+    assert run() == 0
+    answers = tmp_path / "answers"
+    query = f"SELECT task, count(*), count(DISTINCT id) FROM '{answers}/*/*.parquet' GROUP BY task"
+    assert sorted(duckdb.sql(query).fetchall()) == [(task, 150, 150) for task in sorted(TASKS)]
+    frame = polars.scan_parquet(answers / "*/*.parquet", hive_partitioning=True).collect()
+    assert frame.height == 450
+    assert set(frame["task"]) == set(TASKS)
+
+
+def test_a_rerun_does_what_is_left(
+    run: Callable[..., int],
+    bundle: Path,
+    store: FeatureStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("--tasks", "tone") == 0
+    assert "150 texts, 1 tasks" in capsys.readouterr().out
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("answers/*/*")}
+    assert run("--tasks", "tone") == 0
+    assert "0 texts, 1 tasks" in capsys.readouterr().out
+    with StoreWriter(store) as writer:
+        writer.append(make_ids(9, 500), make_features(store.spec, 9))
+    next(iter(sorted(files))).unlink()
+    assert run("--tasks", "tone", "spam", "--progress") == 0
+    assert "159 texts, 2 tasks" in capsys.readouterr().out
+    unchanged = [path for path, time in files.items() if path.stat().st_mtime_ns == time]
+    assert len(unchanged) == 2
+    check(tmp_path, bundle, store, ["tone", "spam"])
+
+
+def test_parts_that_changed_or_are_gone(
+    run: Callable[..., int], bundle: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    assert run("--tasks", "tone") == 0
+    with StoreWriter(store, "replace") as writer:
+        writer.append(make_ids(2, 60), make_features(store.spec, 2, seed=77))
+    assert run("--tasks", "tone") == 0
+    check(tmp_path, bundle, store, ["tone"])
+    compact(store)
+    assert len(store.parts) == 1
+    assert run("--tasks", "tone") == 0
+    check(tmp_path, bundle, store, ["tone"])
+    left = tmp_path / "answers" / "task=tone" / ".a.partial"
+    left.touch()
+    assert run("--tasks", "tone") == 0
+    assert not left.exists()
+
+
+def test_answers_of_another_head_or_kind(
+    run: Callable[..., int],
+    bundle: Path,
+    store: FeatureStore,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("--tasks", "tone", "spam") == 0
+    capsys.readouterr()
+    assert run("--tasks", "tone", "--probabilities") == 1
+    assert "with all probabilities. Choose another output" in capsys.readouterr().err
+    head = random_head(store.spec, task="tone", seed=50)
+    write_head(head, bundle / "heads" / "tone.safetensors", force=True)
+    assert run("--tasks", "tone") == 1
+    assert "task=tone/part-" in capsys.readouterr().err
+    assert run("--tasks", "spam") == 0
+
+
+def test_errors(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, message in (
+        (["--tasks", "tnoe"], "task 'tnoe': bundle"),
+        (["--threads", 0], "--threads: got 0"),
+        (["--store", tmp_path / "absent"], "no parts of a feature store"),
+        (["--bundle", tmp_path], "no bundle.json"),
+    ):
+        assert run(*options) == 1
+        shown = capsys.readouterr().err
+        assert shown.startswith("error: ")
+        assert message in shown
+
+
+def test_a_damaged_part_gives_no_answers_of_it(
+    run: Callable[..., int], store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = sorted(Path(str(store.folder)).glob("*.parquet"))[1]
+    content = part.read_bytes()
+    part.write_bytes(content[:2000] + b"x" + content[2001:])
+    assert run("--tasks", "tone") == 1
+    assert f"{part.name}: was changed after it was written" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("answers/task=tone/*"))) == 1
+    part.write_bytes(content)
+    assert run("--tasks", "tone") == 0
+    assert len(read(tmp_path, "tone")) == 150
+
+
+def test_float16_codes(tmp_path: Path) -> None:
+    spec = FeatureSpec.from_json({**_json(), "quantization": "float16"})
+    store = FeatureStore(tmp_path / "store", spec)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(40, spec.dim)).astype(np.float16)
+    features = PackedFeatures(values.view(np.uint8), np.arange(0, 41, 2), spec)
+    with StoreWriter(store) as writer:
+        writer.append(make_ids(20), features)
+    from engine.answers import TaskHead
+    from engine.heads import load_head, predict_heads
+
+    head = load_head(random_head(spec, task="tone"))
+    job = Backfill(store, [TaskHead(head, "0")], tmp_path / "answers")
+    assert job.run(job.prepare()) == 20
+    labels = ds.dataset(tmp_path / "answers").to_table()["label"].to_pylist()
+    assert labels == list(predict_heads(features, [head])["tone"].top)
+
+
+def _json() -> dict[str, object]:
+    from store_cases import make_spec
+
+    return make_spec().to_json()
+
+
+def test_one_run_at_a_time(bundle: Path, store: FeatureStore, tmp_path: Path) -> None:
+    job = Backfill(store, read_heads(bundle, ["tone"]), tmp_path / "answers")
+    with job.lock(), pytest.raises(StoreError, match="another process is writing"), job.lock():
+        raise AssertionError
+    assert len(contents(store)) == 150

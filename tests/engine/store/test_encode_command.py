@@ -1,0 +1,193 @@
+"""`python -m engine.encode`: files of texts into a store, to be gone on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from store_cases import contents
+from tiny_encoders import corpus
+
+from engine import Engine, InputError, PackedFeatures
+from engine.encode import encode_texts, main
+from engine.store import FeatureStore, StoreWriter
+from engine.text_files import TextFile
+from engine.types import Text
+
+TEXTS = corpus()[:40]
+
+
+@pytest.fixture
+def run(tiny_bundle: Path, tmp_path: Path) -> Callable[..., int]:
+    def call(*options: object) -> int:
+        fixed = ["--bundle", tiny_bundle, "--backend", "onnxruntime", "--store", tmp_path / "store"]
+        return main([str(option) for option in (*fixed, *options)])
+
+    return call
+
+
+def codes(engine: Engine, texts: list[Text]) -> list[bytes]:
+    return [features.codes.tobytes() for features in engine.encode(texts)]
+
+
+def write(path: Path, texts: list[str], ids: list[str]) -> Path:
+    """The same texts in the format that the suffix says."""
+    rows = list(zip(ids, texts, strict=True))
+    if path.suffix == ".tsv":
+        lines = ["id\ttext", *("\t".join(row) for row in rows)]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        lines = [json.dumps({"text": text, "id": name, "more": 1}) for name, text in rows]
+        path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": texts, "id": ids}), path)
+    else:
+        path.write_text("\r\n".join(texts), encoding="utf-8", newline="")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".tsv", ".jsonl", ".parquet"])
+def test_formats(
+    run: Callable[..., int], tmp_path: Path, tiny_engine: Engine, suffix: str, capsys: object
+) -> None:
+    names = [str(i) if suffix == ".txt" else f"id {i}" for i in range(len(TEXTS))]
+    path = write(tmp_path / f"texts{suffix}", TEXTS, names)
+    assert run("--input", path, "--chunk-texts", 16) == 0
+    store = FeatureStore(tmp_path / "store")
+    assert contents(store) == dict(zip(names, codes(tiny_engine, list(TEXTS)), strict=True))
+
+
+def test_a_rerun_encodes_what_is_missing(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = write(tmp_path / "few.txt", TEXTS[:25], [""] * 25)
+    all_of_it = write(tmp_path / "all.txt", TEXTS, [""] * 40)
+    assert run("--input", few) == 0
+    assert "stored 25 texts" in capsys.readouterr().out
+    assert run("--input", all_of_it) == 0
+    assert "stored 15 texts" in (shown := capsys.readouterr().out)
+    assert "25 were stored before; 40 in all" in shown
+    before = contents(FeatureStore(tmp_path / "store"))
+    assert run("--input", all_of_it, "--progress") == 0
+    printed = capsys.readouterr()
+    assert "stored 0 texts" in printed.out
+    assert "encode: " in printed.err
+    assert contents(FeatureStore(tmp_path / "store")) == before
+    assert run("--input", all_of_it, "--existing", "refuse") == 1
+    assert "id '0' is in store" in capsys.readouterr().err
+
+
+def test_replacing(run: Callable[..., int], tmp_path: Path, tiny_engine: Engine) -> None:
+    path = tmp_path / "texts.txt"
+    assert run("--input", write(path, TEXTS[:10], [""] * 10)) == 0
+    changed = [*TEXTS[:4], *TEXTS[20:30]]
+    assert run("--input", write(path, changed, [""] * 14), "--existing", "replace") == 0
+    found = contents(FeatureStore(tmp_path / "store"))
+    assert [found[str(i)] for i in range(14)] == codes(tiny_engine, list(changed))
+
+
+def test_pairs_and_named_columns(
+    run: Callable[..., int], tmp_path: Path, tiny_engine: Engine
+) -> None:
+    pairs: list[Text] = [(TEXTS[i], TEXTS[i + 1]) for i in range(5)]
+    named = tmp_path / "pairs.tsv"
+    named.write_text("\n".join(["text_a\ttext_b", *("\t".join(pair) for pair in pairs)]))
+    chosen = tmp_path / "chosen.data"
+    lines = [json.dumps({"q": a, "a": b, "key": i + 5}) for i, (a, b) in enumerate(pairs)]
+    chosen.write_text("\n".join(lines))
+    assert run("--input", named) == 0
+    options = ["--text-column", "q", "--pair-column", "a", "--id-column", "key"]
+    assert run("--input", chosen, "--format", "jsonl", *options) == 0
+    found = contents(FeatureStore(tmp_path / "store"))
+    assert list(found) == [str(i) for i in range(10)]
+    assert list(found.values()) == 2 * codes(tiny_engine, pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.txt", None, [], "cannot be read"),
+        ("a.csv", "x", [], "its suffix says no format"),
+        ("a.txt", "x", ["--id-column", "id"], "plain lines have no columns"),
+        ("a.tsv", "body\nx", [], "no column 'text', got ['body']"),
+        ("a.tsv", "text\tn\nx", [], "line 2 has 1 columns, expected 2"),
+        ("a.jsonl", '{"text": 3}', [], "row 0 has 3 in column 'text', expected a text"),
+        ("a.jsonl", "[1]", [], "line 1 is no JSON object"),
+        ("a.jsonl", '{"text": "x", "k": null}', ["--id-column", "k"], "row 0 has no id"),
+        ("a.tsv", "id\ttext\n1\tx\n1\ty", [], "id '1' comes twice"),
+        ("a.txt", b"\xff", [], "cannot be read"),
+        ("a.parquet", "no", [], "cannot be read"),
+        ("a.tsv", "a\tb\nx\ty", ["--pair-column", "b"], "--pair-column: expected --text-column"),
+    ],
+)
+def test_errors(
+    run: Callable[..., int],
+    tmp_path: Path,
+    name: str,
+    content: str | bytes | None,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert run("--input", tmp_path / name, *options) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert message in shown
+
+
+def test_what_was_encoded_before_an_error_is_stored(tiny_engine: Engine, tmp_path: Path) -> None:
+    def rows() -> Iterator[tuple[str, Text]]:
+        for i, text in enumerate(TEXTS):
+            yield str(i), text
+        raise InputError("the file is gone")
+
+    store = FeatureStore(tmp_path, tiny_engine.spec)
+    many = (row for _ in range(1) for row in rows())
+    with pytest.raises(InputError, match="is gone"), StoreWriter(store) as writer:
+        encode_texts(tiny_engine, many, writer, chunk_texts=8)
+    assert len(FeatureStore(tmp_path, tiny_engine.spec)) == 0  # less than one look-up was read
+
+    class Failing:
+        def update(self, count: int) -> None:
+            if len(writer.stored) == 24:
+                raise KeyboardInterrupt
+
+    pairs = list(zip(map(str, range(40)), TEXTS, strict=True))
+    with pytest.raises(KeyboardInterrupt), StoreWriter(store) as writer:
+        encode_texts(tiny_engine, pairs, writer, chunk_texts=8, bar=Failing())
+    assert len(FeatureStore(tmp_path)) == 24
+
+
+def test_the_count_is_that_of_the_rows(tmp_path: Path) -> None:
+    for suffix in (".txt", ".tsv", ".jsonl", ".parquet"):
+        file = TextFile(write(tmp_path / f"t{suffix}", TEXTS, [str(i) for i in range(40)]))
+        assert abs(file.count() - len(list(file.rows()))) <= 1
+
+
+def test_ctrl_c_loses_nothing_that_was_encoded(tiny_bundle: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "texts.txt", [*TEXTS] * 500, [""] * 20000)
+    command = [sys.executable, "-m", "engine.encode", "--bundle", tiny_bundle, "--input", path]
+    command += ["--store", tmp_path / "store", "--chunk-texts", 64, "--part-seconds", 0.3]
+    words = [str(word) for word in [*command, "--backend", "onnxruntime"]]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list((tmp_path / "store").glob("*.parquet")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr is not None
+        assert "run it again to go on" in process.stderr.read()
+    assert not list((tmp_path / "store").glob(".*.partial"))
+    store = FeatureStore(tmp_path / "store")
+    found = PackedFeatures.concat([rows.features for rows in store.scan()])
+    assert len(found) % 64 == 0
+    assert 0 < len(found) < 20000

@@ -1,0 +1,109 @@
+"""Encodes and backfills on a Ray cluster of this machine, killing a worker in the middle of each.
+
+    kill_ray.py BUNDLE FOLDER
+
+The same is done without Ray, and both must be the same, row for row. The last line on standard
+output is how many workers were killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import ray
+from store_cases import contents
+
+import engine.backfill
+import engine.encode
+from engine.store import FeatureStore, verify
+
+TEXTS = 700
+
+
+def workers() -> list[int]:
+    """Process ids of the actors of this driver's cluster."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text()
+            names[int(folder.name)] = (folder / "cmdline").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        parents[int(folder.name)] = int(status.rpartition(")")[2].split()[1])
+
+    def is_ours(process: int) -> bool:
+        while process > 1 and process != os.getpid():
+            process = parents.get(process, 0)
+        return process == os.getpid()
+
+    return [p for p, name in names.items() if name.startswith(b"ray::") and is_ours(p)]
+
+
+def kill_one_when(folder: Path, killed: list[int]) -> None:
+    """Once a first file is there, ends a worker that is still at work."""
+    while not any(folder.rglob("part-*.parquet")):
+        time.sleep(0.002)
+    for process in workers():
+        if b"Worker" in Path(f"/proc/{process}/cmdline").read_bytes():
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
+            return
+
+
+def run_killed(main: object, words: list[str], folder: Path) -> int:
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one_when, args=(folder, killed), daemon=True)
+    killer.start()
+    assert main(words) == 0  # type: ignore[operator]
+    killer.join()
+    return len(killed)
+
+
+def rows(folder: Path) -> dict[str, list[dict[str, object]]]:
+    return {
+        task.name: sorted(ds.dataset(task).to_table().to_pylist(), key=lambda row: row["id"])
+        for task in folder.glob("task=*")
+    }
+
+
+def main(bundle: Path, folder: Path) -> None:
+    lines = (files("export") / "data" / "sentences.txt").read_text(encoding="utf-8").splitlines()
+    texts = folder / "texts.txt"
+    texts.write_text("\n".join((lines * 5)[:TEXTS]), encoding="utf-8")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    killed = 0
+
+    encode = ["--bundle", str(bundle), "--input", str(texts), "--backend", "onnxruntime"]
+    encode += ["--threads", "1", "--chunk-texts", "16"]
+    on_ray = ["--runner", "ray", "--workers", "2", "--block-texts", "32"]
+    assert engine.encode.main([*encode, "--store", str(folder / "one")]) == 0
+    killed += run_killed(
+        engine.encode.main, [*encode, *on_ray, "--store", str(folder / "many")], folder / "many"
+    )
+    expected = contents(FeatureStore(folder / "one"))
+    assert contents(FeatureStore(folder / "many")) == expected
+    assert verify(folder / "many") == []
+    assert engine.encode.main([*encode, *on_ray, "--store", str(folder / "many")]) == 0
+    assert contents(FeatureStore(folder / "many")) == expected
+
+    backfill = ["--bundle", str(bundle), "--store", str(folder / "many"), "--threads", "1"]
+    assert engine.backfill.main([*backfill, "--output", str(folder / "answers-one")]) == 0
+    output = folder / "answers-many"
+    words = [*backfill, "--output", str(output), "--runner", "ray", "--workers", "2"]
+    killed += run_killed(engine.backfill.main, words, output)
+    assert rows(output) == rows(folder / "answers-one")
+    assert len(rows(output)) == 2
+    assert not list(folder.rglob(".*.partial"))
+    ray.shutdown()
+    print(killed)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

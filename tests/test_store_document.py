@@ -1,0 +1,46 @@
+"""What docs/store.md shows runs, one example after the other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from random_heads import random_head
+from store_cases import fill, make_spec
+
+from engine import pack
+from engine.answers import TaskHead
+from engine.backfill import Backfill
+from engine.heads import load_head
+from engine.store import FeatureStore
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "store.md"
+
+
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "features")
+    head = TaskHead(load_head(random_head(make_spec(), task="topic")), "0")
+    job = Backfill(FeatureStore("features"), [head], "answers")
+    job.run(job.prepare())
+    examples = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example, DOCUMENT.name, "exec"), names)
+    assert names["bits"].shape == (names["frame"]["num_tokens"][0], 64)
+
+    # As sentence-transformers and Vespa pack: numpy.packbits of what is above zero.
+    vectors = np.random.default_rng(0).normal(size=(1, 3, 64)).astype(np.float32)
+    codes = np.empty((3, 8), np.uint8)
+    offsets = np.zeros(1, np.int64)
+    pack.pool_and_pack([vectors], np.array([3]), offsets, codes, quantization="sign")
+    assert np.array_equal(codes, np.packbits(vectors[0] > 0, axis=1))
+    assert names["ubinary"](codes[:1]).tolist() == codes[0].tolist()
+    assert names["binary"](codes[:1]).tolist() == (codes[0].astype(int) - 128).tolist()
+    majority = (vectors[0] > 0).sum(axis=0) > 1.5
+    assert names["ubinary"](codes).tolist() == np.packbits(majority).tolist()
+    blocks = names["vespa_field"](codes)["blocks"]
+    assert bytes.fromhex(blocks["2"]) == codes[2].tobytes()
