@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
+
+from training.grid.patterns import patterns
+from training.grid.patterns import to_markdown as patterns_table
 
 Result = Mapping[str, Any]
 
@@ -90,6 +93,10 @@ class Table:
                 }
                 for row in self.rows
             ],
+            "patterns": [
+                {**asdict(pattern), "verdict": pattern.verdict}
+                for pattern in patterns(self.rows, self.chosen_layers)
+            ],
             "word_senses": dict(self.senses),
         }
 
@@ -98,6 +105,8 @@ class Table:
         parts = [self._accuracies()]
         if others := self._others():
             parts.append(others)
+        if found := patterns(self.rows, self.chosen_layers):
+            parts.append(patterns_table(found))
         if self.senses:
             parts.append(self._senses())
         return "\n\n".join(parts)
