@@ -58,7 +58,9 @@ class Clock:
         seconds = sum(self._left[kind] * each_s[kind] for kind in timed)
         shown = ", ".join(f"{self._left[kind]} {kind}" for kind in kinds)
         unknown = [kind for kind in kinds if kind not in timed]
-        more = f" and the {', '.join(unknown)}, of which none is timed yet" if unknown else ""
+        if not timed:
+            return f"{shown} to go"
+        more = f" and the {', '.join(unknown)}" if unknown else ""
         return f"{shown} to go, {duration(seconds)}{more} left"
 
     def seconds_each(self) -> dict[str, float]:
