@@ -85,8 +85,9 @@ class Table3Config:
         flops_tokens: length of the text whose cost is counted.
         scratch_gb: features that are kept on disk for further cells.
         keep_encoders: whether trained encoders stay when all cells that read them are done.
-        head, multitask, finetune, distil, wsd: how each part is trained. What the grid decides,
-            such as encoder, tasks, rows and seed, is not read from there.
+        head, multitask, signed, finetune, distil, wsd: how each part is trained: `signed` the
+            encoders of `leave_one_task_out_signs`, `multitask` the other shared ones. What the
+            grid decides, such as encoder, tasks, rows and seed, is not read from there.
     """
 
     tasks: tuple[str, ...] = ()
@@ -113,6 +114,7 @@ class Table3Config:
     keep_encoders: bool = True
     head: FitConfig = field(default_factory=FitConfig)
     multitask: MultitaskConfig = field(default_factory=MultitaskConfig)
+    signed: MultitaskConfig = field(default_factory=MultitaskConfig)
     finetune: MultitaskConfig = field(default_factory=MultitaskConfig)
     distil: StudentConfig = field(default_factory=StudentConfig)
     wsd: WsdConfig = field(default_factory=WsdConfig)

@@ -33,9 +33,14 @@ class EncoderPlan:
 def shared_encoder(
     work: Work, name: str, without: Sequence[str] = (), signs: bool = False
 ) -> EncoderPlan:
-    """One encoder for many tasks: all but some."""
+    """One encoder for many tasks: all but some.
+
+    Args:
+        signs: whether it learns with the sign in the forward pass.
+    """
     tasks = tuple(task for task in work.tasks if task not in without)
-    return EncoderPlan(name, _decided(work, replace(work.config.multitask, signs=signs), tasks))
+    config = work.config.signed if signs else work.config.multitask
+    return EncoderPlan(name, _decided(work, replace(config, signs=signs), tasks))
 
 
 def own_encoder(work: Work, task: str) -> EncoderPlan:

@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "learning_rates": [1e-3],
     "head": {"epochs": 2},
     "multitask": {"steps": 3, "batch_size": 4, "evaluate_every": 3, "checkpoint_every": 2},
+    "signed": {"steps": 2, "batch_size": 4, "layer_pooling": "mean"},
     "finetune": {"steps": 3, "batch_size": 4, "evaluate_every": 3, "checkpoint_every": 3},
     "distil": {"layers": 1, "steps": 3, "batch_size": 4},
 }
