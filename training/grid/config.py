@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from typing import Any
 
 from engine.types import PositionPooling
@@ -155,9 +154,7 @@ FEATURE_METHODS = (
 
 def as_json(config: Any) -> dict[str, Any]:
     """A dataclass's values as JSON has them."""
-    values: dict[str, Any] = json.loads(
-        json.dumps(asdict(config), default=lambda word: word.value if isinstance(word, Enum) else 0)
-    )
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return values
 
 
