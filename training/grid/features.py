@@ -125,14 +125,14 @@ class _Transform:
             self.calibration = Calibration(thresholds=cuts.ravel())
             return
         self._center = pooled.mean(axis=0)
-        if codes is Codes.WIDE_RAW:
+        if codes in (Codes.WIDE_RAW, Codes.WIDE_FLOAT):
             self._center = np.zeros_like(self._center)
         self._rotation = rotation(texts.dim, codes.width, seed)
 
     def __call__(self, layers: list[Floats]) -> list[Floats]:
         if self._codes is Codes.TWO_BIT:
             return [np.tile(_mean(layers), 2)]
-        if self._codes in (Codes.ROTATED, Codes.WIDE, Codes.WIDE_RAW):
+        if self._codes in (Codes.ROTATED, Codes.WIDE, Codes.WIDE_RAW, Codes.WIDE_FLOAT):
             return [(_mean(layers) - self._center) @ self._rotation]
         return layers
 

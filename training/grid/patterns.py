@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from training.grid.recipe import Codes
+
 if TYPE_CHECKING:
     from training.grid.report import Row
 
-QUANTIZED = ("uint8", "sign", "vote", "centred", "median", "rotated", "wide", "wide-raw", "two-bit")
+QUANTIZED = tuple(codes.value for codes in Codes if codes is not Codes.FLOAT)
 LOSS = {"uint8": 0.0, "sign": 0.5, "vote": 0.5}
 """Points that codes may cost: the paper found 0 and 0.4."""
 

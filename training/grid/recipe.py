@@ -16,7 +16,8 @@ class Codes(str, Enum):
     `float`, `uint8`, `sign` and `vote` (signs before layer pooling) are the paper's, and `centred`
     and `median` those of `export.build --thresholds`. The rest are experiments: `rotated` takes
     signs behind a random rotation, `wide` behind two, which is twice the bits, `wide-raw` does so
-    without centring first, and `two-bit` has two thresholds a feature.
+    without centring first, and `two-bit` has two thresholds a feature. `wide-float` is no code: its
+    heads are as large as those of `wide`, so it tells what of a gain is the head's.
     """
 
     FLOAT = "float"
@@ -28,11 +29,12 @@ class Codes(str, Enum):
     ROTATED = "rotated"
     WIDE = "wide"
     WIDE_RAW = "wide-raw"
+    WIDE_FLOAT = "wide-float"
     TWO_BIT = "two-bit"
 
     @property
     def quantization(self) -> Quantization:
-        if self is Codes.FLOAT:
+        if self in (Codes.FLOAT, Codes.WIDE_FLOAT):
             return Quantization.FLOAT16
         return Quantization.UINT8 if self is Codes.UINT8 else Quantization.SIGN
 
@@ -43,7 +45,8 @@ class Codes(str, Enum):
     @property
     def width(self) -> int:
         """Stored features for each of the encoder's."""
-        return 2 if self in (Codes.WIDE, Codes.WIDE_RAW, Codes.TWO_BIT) else 1
+        is_wide = self in (Codes.WIDE, Codes.WIDE_RAW, Codes.WIDE_FLOAT, Codes.TWO_BIT)
+        return 2 if is_wide else 1
 
 
 @dataclass(frozen=True)

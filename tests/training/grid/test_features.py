@@ -85,6 +85,12 @@ def test_rotations(codes: str, width: int) -> None:
     assert (got == signs((MEAN - center) @ matrix)).mean() > 0.999
 
 
+def test_rotated_floats_keep_all_there_is() -> None:
+    got = values("mean-2/attention/wide-float")
+    matrix = rotation(DIM, 2, grid_features.ROTATION_SEED)
+    np.testing.assert_allclose(got @ matrix.T / 2, MEAN, atol=5e-3)
+
+
 def test_learned_weights_read_every_layer() -> None:
     made = make_features(TASK, Recipe.parse("learned/attention/float"), OTHER)
     assert isinstance(made, LayerFeatures)

@@ -59,4 +59,5 @@ def test_too_many_layers() -> None:
 
 
 def test_widths() -> None:
-    assert {codes.value for codes in Codes if codes.width == 2} == {"wide", "wide-raw", "two-bit"}
+    wide = {"wide", "wide-raw", "wide-float", "two-bit"}
+    assert {codes.value for codes in Codes if codes.width == 2} == wide
