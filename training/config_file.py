@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,7 +24,7 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     """Reads the file as a `kind`, a dataclass whose every field has a default.
 
     A field may be a bool, int, float, string or enum, or None where the key is left out, a tuple
-    of them (an array in the file), or a mapping of names to them (a table).
+    of them (an array in the file), a mapping of names to them, or another dataclass (tables).
 
     Raises ConfigError for a file that is no TOML, for keys the dataclass has not, and for values
     of another type; whatever the dataclass raises for values out of range gets the file's name.
@@ -38,19 +38,29 @@ def read_config(path: Path, kind: type[Config]) -> Config:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML ({error}). Correct that line.") from error
-    hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(names)):
-        raise ConfigError(
-            f"{path}: got the unknown keys {', '.join(unknown)}, expected some of "
-            f"{', '.join(names)}. Correct or remove them."
-        )
     try:
-        return kind(
-            **{name: _converted(value, hints[name], name) for name, value in values.items()}
-        )
+        return _made(kind, values, "")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _made(kind: type[Config], values: Mapping[str, Any], table: str) -> Config:
+    """A `kind` of the values of a table, "" for the file itself."""
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    prefix = f"{table}." if table else ""
+    if unknown := sorted(set(values) - set(names)):
+        raise ConfigError(
+            f"got the unknown keys {', '.join(prefix + name for name in unknown)}, expected some "
+            f"of {', '.join(names)}. Correct or remove them."
+        )
+    converted = {
+        name: _converted(value, hints[name], prefix + name) for name, value in values.items()
+    }
+    try:
+        return kind(**converted)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from error
 
 
 def _converted(value: Any, hint: Any, name: str) -> Any:
@@ -62,6 +72,8 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         return tuple(_converted(item, arguments[0], name) for item in value)
     if origin is Mapping and isinstance(value, dict):
         return {key: _converted(item, arguments[1], f"{name}.{key}") for key, item in value.items()}
+    if is_dataclass(hint) and isinstance(value, dict):
+        return _made(hint, value, name)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, Enum):
         words = [word.value for word in hint]
         if value not in words:

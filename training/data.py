@@ -77,8 +77,8 @@ def read_tsv(path: Path) -> LabelledTexts:
         )
     texts: list[Text] = []
     labels = []
-    for number, line in enumerate(lines[1:], start=2):
-        columns = line.rstrip("\r").split("\t")
+    for number, row in enumerate(lines[1:], start=2):
+        columns = row.rstrip("\r").split("\t")
         if len(columns) != len(header):
             raise InputError(
                 f"{path}, line {number}: got {len(columns)} columns, expected {len(header)} "

@@ -19,8 +19,14 @@ from engine.types import PackedFeatures, code_affine
 from training.batches import shuffled_batches
 from training.config import FitConfig
 from training.errors import TrainingError
+from training.layer_features import LayerFeatures, WeighingHead
 from training.metrics import summarize
 from training.task_head import TaskHead
+
+CPU = torch.device("cpu")
+
+Features = PackedFeatures | LayerFeatures
+"""What a head can be trained on."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +54,15 @@ def _one_thread() -> Iterator[None]:
 
 @_one_thread()
 def fit(
-    train: PackedFeatures,
+    train: Features,
     train_labels: NDArray[np.int64],
-    dev: PackedFeatures,
+    dev: Features,
     dev_labels: NDArray[np.int64],
     classes: int,
     config: FitConfig,
     report: Callable[[Epoch], None] = lambda epoch: None,
     progress: bool = False,
+    device: torch.device = CPU,
 ) -> tuple[TaskHead, float]:
     """The head of the epoch with the best dev accuracy, and that accuracy.
 
@@ -67,11 +74,7 @@ def fit(
     """
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
-    dim = train.spec.dim
-    heads = config.attention_heads
-    if heads is None or heads < 1 or dim % heads:
-        raise TrainingError(f"attention heads: got {heads}, expected a divisor of dim {dim}.")
-    head = TaskHead(dim, classes, heads, config.position_pooling, config.dropout)
+    head = _new_head(train, classes, config).to(device)
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
@@ -87,17 +90,16 @@ def fit(
         batches = shuffled_batches(train.num_tokens, config.batch_size, random)
         bar = tqdm(batches, desc=f"epoch {number}", leave=False, disable=not progress, unit="batch")
         for rows in bar:
-            features, mask = padded(train, rows)
-            loss = nn.functional.cross_entropy(
-                head(features, mask), torch.from_numpy(train_labels[rows])
-            )
+            features, mask = padded(train, rows, device)
+            labels = torch.from_numpy(train_labels[rows]).to(device)
+            loss = nn.functional.cross_entropy(head(features, mask), labels)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"epoch {number}: the loss is {loss.item()}. Lower --learning-rate (got "
                     f"{config.learning_rate})."
                 )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -119,25 +121,46 @@ def fit(
     return head.eval(), best_accuracy
 
 
-def evaluate(head: TaskHead, features: PackedFeatures) -> NDArray[np.float32]:
+def _new_head(train: Features, classes: int, config: FitConfig) -> TaskHead:
+    dim = train.dim if isinstance(train, LayerFeatures) else train.spec.dim
+    heads = config.attention_heads
+    if heads is None or heads < 1 or dim % heads:
+        raise TrainingError(f"attention heads: got {heads}, expected a divisor of dim {dim}.")
+    pooling, dropout = config.position_pooling, config.dropout
+    if isinstance(train, LayerFeatures):
+        layers = train.values.shape[1]
+        return WeighingHead(layers, dim, classes, heads, pooling, dropout)
+    return TaskHead(dim, classes, heads, pooling, dropout)
+
+
+def evaluate(head: TaskHead, features: Features) -> NDArray[np.float32]:
     """The torch head's logits, float32 [texts, classes]."""
     head.eval()
+    device = head.output.weight.device
     order = np.argsort(features.num_tokens, kind="stable")
     logits = np.empty((len(features), head.output.out_features), np.float32)
     with torch.inference_mode():
         for start in range(0, len(order), 64):
             rows = order[start : start + 64]
-            logits[rows] = head(*padded(features, rows)).numpy()
+            logits[rows] = head(*padded(features, rows, device)).cpu().numpy()
     return logits
 
 
-def padded(features: PackedFeatures, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Some texts' features, float32 [rows, tokens, dim], and the mask of the real tokens."""
+def padded(
+    features: Features, rows: NDArray[np.int64], device: torch.device = CPU
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some texts' features, float32 [rows, tokens, dim], and the mask of the real tokens.
+
+    LayerFeatures are float32 [rows, tokens, layers, dim].
+    """
     counts = features.num_tokens[rows]
     positions = np.arange(counts.max())
     mask = positions < counts[:, None]
     # Padding repeats the first token's code; the mask keeps it out of everything.
     tokens = features.offsets[rows][:, None] + np.where(mask, positions, 0)
+    if isinstance(features, LayerFeatures):
+        layers = torch.from_numpy(features.values[tokens.ravel()]).to(device).float()
+        return layers.reshape(*tokens.shape, *layers.shape[1:]), torch.from_numpy(mask).to(device)
     scale, offset = code_affine(features.spec, features.calibration)
     values = pack.unpack(
         features.codes[tokens.ravel()],
@@ -146,4 +169,5 @@ def padded(features: PackedFeatures, rows: NDArray[np.int64]) -> tuple[torch.Ten
         scale,
         offset,
     )
-    return torch.from_numpy(values.reshape(*tokens.shape, -1)), torch.from_numpy(mask)
+    unpacked = torch.from_numpy(values.reshape(*tokens.shape, -1))
+    return unpacked.to(device), torch.from_numpy(mask).to(device)

@@ -19,7 +19,8 @@ def f1_by_class(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """F1 of each class, 0 where it neither occurs nor is predicted; float64 [classes]."""
     hits = np.diag(counts)
     found = counts.sum(axis=0) + counts.sum(axis=1)
-    return np.divide(2 * hits, found, out=np.zeros(len(hits)), where=found > 0)
+    f1: NDArray[np.float64] = np.divide(2 * hits, found, out=np.zeros(len(hits)), where=found > 0)
+    return f1
 
 
 def summarize(

@@ -39,6 +39,8 @@ class MultitaskConfig:
             default.
         position_pooling: `cls`, `mean` or `attention` with a learned query a task.
         attention_heads: of `attention`; None for as many as the encoder has.
+        signs: whether heads read the signs of the features, with the gradient of the features
+            themselves (a straight-through estimator), so that the encoder learns to be stored so.
         dropout: of the heads; the encoder has its own.
         max_length: tokens that are read of a text; None for the encoder's limit.
         steps: updates of the weights.
@@ -62,6 +64,7 @@ class MultitaskConfig:
     layers: str | None = None
     position_pooling: PositionPooling = PositionPooling.CLS
     attention_heads: int | None = None
+    signs: bool = False
     dropout: float = 0.1
     max_length: int | None = None
     steps: int = 10000

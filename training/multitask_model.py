@@ -44,6 +44,7 @@ class MultitaskModel:
         encoder.model.set_attn_implementation("sdpa")
         self.encoder = encoder
         self.device = device
+        self._signs = config.signs
         self._hidden_states = HiddenStates(encoder, self.layers).to(device)
         self.heads: dict[str, TaskHead] = {}
         for task, count in classes.items():
@@ -60,6 +61,8 @@ class MultitaskModel:
         ]
         hidden = self._hidden_states(*inputs)
         features = hidden[0] if len(hidden) == 1 else torch.stack(hidden).mean(dim=0)
+        if self._signs:
+            features = straight_through_signs(features)
         logits: torch.Tensor = self.heads[task](features, inputs[1].bool())
         return logits
 
@@ -84,3 +87,9 @@ class MultitaskModel:
     def parameters(self) -> dict[str, nn.Parameter]:
         """All of them by name."""
         return {**self.encoder_parameters(), **self.head_parameters()}
+
+
+def straight_through_signs(features: torch.Tensor) -> torch.Tensor:
+    """+1 where a feature is above 0, else -1, with the gradient of the features themselves."""
+    signs = torch.where(features > 0, 1.0, -1.0).to(features.dtype)
+    return features + (signs - features).detach()

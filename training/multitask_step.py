@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from training.batches import seed_of
@@ -68,7 +69,7 @@ class Stepper:
             total = torch.zeros((), device=self._model.device)
             for part in range(parts):
                 # A task at a time, so that one batch's activations are in memory, not all tasks'.
-                loss = self._loss(task, self._batches[task][(number - 1) * parts + part])
+                loss = self.loss(task, self._batches[task][(number - 1) * parts + part])
                 (loss * (weight / parts)).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() / parts
             sums.append(total)
@@ -92,7 +93,8 @@ class Stepper:
         self.optimizer.zero_grad()
         return losses
 
-    def _loss(self, task: str, batch: LabelledBatch) -> torch.Tensor:
+    def loss(self, task: str, batch: LabelledBatch) -> torch.Tensor:
+        """The mean over a batch of what is made smaller."""
         with computing(self._model, self._config):
             logits = self._model.logits(task, batch.tokens)
         labels = torch.from_numpy(batch.label_ids).to(logits.device)
@@ -126,14 +128,28 @@ def evaluate(
     model: MultitaskModel, dev: Mapping[str, Sequence[LabelledBatch]], config: MultitaskConfig
 ) -> dict[str, dict[str, float]]:
     """Task -> accuracy, macro_f1 and matthews on its dev rows."""
-    model.train(False)
     results = {}
     for task, batches in dev.items():
-        predicted = []
+        logits = logits_of(model, task, batches, config)
+        truth = np.empty(len(logits), np.int64)
         for batch in batches:
-            with torch.inference_mode(), computing(model, config):
-                predicted.append(model.logits(task, batch.tokens).argmax(dim=1).cpu().numpy())
-        truth = np.concatenate([batch.label_ids for batch in batches])
-        classes = model.heads[task].output.out_features
-        results[task] = summarize(truth, np.concatenate(predicted), classes)
+            truth[batch.examples] = batch.label_ids
+        results[task] = summarize(truth, logits.argmax(axis=1), logits.shape[1])
     return results
+
+
+def logits_of(
+    model: MultitaskModel, task: str, batches: Sequence[LabelledBatch], config: MultitaskConfig
+) -> NDArray[np.float32]:
+    """One task's logits, float32 [examples, classes], in the examples' order.
+
+    Args:
+        batches: every example once.
+    """
+    model.train(False)
+    num_examples = sum(len(batch.examples) for batch in batches)
+    logits = np.empty((num_examples, model.heads[task].output.out_features), np.float32)
+    for batch in batches:
+        with torch.inference_mode(), computing(model, config):
+            logits[batch.examples] = model.logits(task, batch.tokens).float().cpu().numpy()
+    return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,12 @@ class LabelledBatch:
 
     Attributes:
         label_ids: int64 [rows], indices of the task's classes.
+        examples: int64 [rows], which of the task's examples they are.
     """
 
     tokens: TokenBatch
     label_ids: NDArray[np.int64]
+    examples: NDArray[np.int64]
 
 
 def text_tokenizer(encoder: Encoder, max_length: int | None) -> TextTokenizer:
@@ -67,16 +70,26 @@ class TrainBatches:
     def __getitem__(self, number: int) -> LabelledBatch:
         rows = self._rows[number]
         tokens = self._tokenizer([self._examples.texts[row] for row in rows])
-        return LabelledBatch(pad_batch(tokens, self._pad_id), self._examples.label_ids[rows])
+        return LabelledBatch(pad_batch(tokens, self._pad_id), self._examples.label_ids[rows], rows)
+
+
+def text_batches(
+    texts: Sequence[Text], tokenizer: TextTokenizer, pad_id: int
+) -> list[tuple[TokenBatch, NDArray[np.int64]]]:
+    """Every text once, in the batches that cost least: each, and int64 [rows] of its texts."""
+    tokens = tokenizer(texts)
+    lengths = np.array([text.ids.size for text in tokens], np.int64)
+    return [
+        (pad_batch([tokens[row] for row in rows], pad_id), rows)
+        for rows in cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS)
+    ]
 
 
 def all_batches(examples: Examples, tokenizer: TextTokenizer, pad_id: int) -> list[LabelledBatch]:
     """Every row once, in the batches that cost least; for evaluation."""
-    tokens = tokenizer(examples.texts)
-    lengths = np.array([text.ids.size for text in tokens], np.int64)
     return [
-        LabelledBatch(pad_batch([tokens[row] for row in rows], pad_id), examples.label_ids[rows])
-        for rows in cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS)
+        LabelledBatch(tokens, examples.label_ids[rows], rows)
+        for tokens, rows in text_batches(examples.texts, tokenizer, pad_id)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from engine.errors import InputError
 from engine.head_file import check_task_name
 from engine.types import Text
 from training.batches import seed_of
-from training.data import classes_of, read_tsv
+from training.data import LabelledTexts, classes_of, read_tsv
 
 INDEX = "index.tsv"
 
@@ -94,14 +94,36 @@ def read_task(
             f"{train.path}. Give both files the same columns."
         )
     classes = classes_of(train)
-    examples = []
-    for data, limit in ((train, max_train_rows), (dev, max_dev_rows)):
-        label_ids = data.label_ids(classes)  # of the whole file, so that no sample hides a fault
-        random = np.random.default_rng(seed_of(seed, f"{folder.name} {data.path.name}"))
-        rows = np.sort(random.permutation(len(data))[:limit])
-        texts = [data.texts[row] for row in rows]
-        examples.append(Examples(texts, label_ids[rows], len(data), data.sha256))
+    examples = [
+        _some(data, folder.name, classes, limit, seed)
+        for data, limit in ((train, max_train_rows), (dev, max_dev_rows))
+    ]
     return Task(folder.name, kind, train.form, classes, *examples)
+
+
+def read_test(folder: Path, task: Task, max_rows: int | None = None, seed: int = 0) -> Examples:
+    """The rows of `test.tsv`, with the task's classes.
+
+    Raises InputError, with file and line, for anything malformed, and for labels and columns that
+    the training file has not.
+    """
+    data = read_tsv(folder / "test.tsv")
+    if data.form != task.form:
+        raise InputError(
+            f"{data.path}: got texts of the form {data.form!r}, expected {task.form!r} as in "
+            "train.tsv. Give both files the same columns."
+        )
+    return _some(data, task.name, task.classes, max_rows, seed)
+
+
+def _some(
+    data: LabelledTexts, task: str, classes: tuple[str, ...], limit: int | None, seed: int
+) -> Examples:
+    label_ids = data.label_ids(classes)  # of the whole file, so that no sample hides a fault
+    random = np.random.default_rng(seed_of(seed, f"{task} {data.path.name}"))
+    rows = np.sort(random.permutation(len(data))[:limit])
+    texts = [data.texts[row] for row in rows]
+    return Examples(texts, label_ids[rows], len(data), data.sha256)
 
 
 def task_names(folder: Path) -> set[str]:
@@ -152,6 +174,13 @@ def choose_tasks(
             "or name another folder."
         )
     return chosen
+
+
+def read_index_order(folder: Path) -> Callable[[str], tuple[int, str]]:
+    """A key to sort tasks by: as the index has them, those it has not behind them by name."""
+    order = list(_read_index(folder / INDEX))
+    places = {name: place for place, name in enumerate(order)}
+    return lambda name: (places.get(name, len(order)), name)
 
 
 def _read_index(path: Path) -> dict[str, str]:

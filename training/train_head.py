@@ -129,7 +129,9 @@ def train_head(
 
 def rounded(head: FoldedHead, dtype: str) -> FoldedHead:
     """The head as it will be read back once written as `dtype`, so that metrics are its own."""
-    weights = {name: array.astype(dtype).astype(np.float32) for name, array in head.tensors.items()}
+    weights: dict[str, Any] = {
+        name: array.astype(dtype).astype(np.float32) for name, array in head.tensors.items()
+    }
     return replace(head, **weights)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,10 +25,12 @@ from training.checkpoint import (
     restore,
     write_checkpoint,
 )
+from training.device import choose_device
 from training.errors import CheckpointError, TrainingError
 from training.multitask_config import MultitaskConfig
 from training.multitask_model import MultitaskModel
 from training.multitask_step import Stepper, evaluate
+from training.output_folder import locked
 from training.progress import Progress
 from training.run_log import RunLog
 from training.task_batches import TrainBatches, all_batches, text_tokenizer
@@ -65,7 +64,7 @@ def train_multitask(
     Raises InputError for unsound data, ConfigError and TrainingError for what cannot be trained,
     CheckpointError for the checkpoints of another run, and where none can be written.
     """
-    chosen_device = _device(device)
+    chosen_device = choose_device(device)
     _check_output(output, config.encoder, resume, force)
     tasks = _read_tasks(config, data)
     for task in tasks.values():
@@ -76,7 +75,7 @@ def train_multitask(
         )
     identity = _identity(config, tasks)
     checkpoint = None
-    with _locked(output):
+    with locked(output):
         if not force and (output / RECORD).exists():
             record = read_record(output)
             _check_same(identity, record, output)
@@ -216,19 +215,6 @@ class _Run:
         )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
-        raise TrainingError(
-            f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]}). Take cpu."
-        ) from error
-    return device
-
-
 def _check_output(output: Path, encoder: str, resume: bool, force: bool) -> None:
     if Path(encoder).is_dir() and Path(encoder).resolve().is_relative_to(output.resolve()):
         raise TrainingError(
@@ -285,24 +271,3 @@ def _made_with(device: torch.device) -> Record:
         "threads": torch.get_num_threads(),
         "versions": {"bitheads": engine.__version__, **{name: version(name) for name in names}},
     }
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Held by one process at a time; the system lets go of it however the process ends."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        folder = os.open(output, os.O_RDONLY)
-    except OSError as error:
-        raise TrainingError(
-            f"--output {output}: cannot be written ({error.strerror}). Choose another."
-        ) from error
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise TrainingError(
-            f"--output {output}: another process trains there. Wait for it, or choose another."
-        ) from error
-    finally:
-        os.close(folder)

@@ -15,7 +15,7 @@ from export.encoder import HiddenStates, load_encoder
 from export.errors import ExportError
 from training.errors import TrainingError
 from training.multitask_config import MultitaskConfig, Precision
-from training.multitask_model import MultitaskModel
+from training.multitask_model import MultitaskModel, straight_through_signs
 from training.multitask_step import Stepper, evaluate, learning_rate_factor
 from training.task_batches import TrainBatches, all_batches, text_tokenizer
 from training.tasks import read_task
@@ -150,6 +150,31 @@ def test_means_of_layers_and_every_position_pooling(
     assert not changed & untouched
     if pooling is not PositionPooling.ATTENTION:
         assert changed >= {name for name in before if name.startswith("head/")}
+
+
+def test_heads_read_signs_and_the_encoder_learns_through_them(
+    tiny_encoder: TinyEncoder, task_folder: Path
+) -> None:
+    features = torch.tensor([-2.0, 0.0, 0.5], requires_grad=True)
+    signs = straight_through_signs(features)
+    assert signs.tolist() == [-1, -1, 1]
+    (signs * torch.tensor([3.0, 4.0, 5.0])).sum().backward()
+    assert features.grad is not None
+    assert features.grad.tolist() == [3, 4, 5]
+
+    parts = Parts(tiny_encoder("bert"), task_folder, replace(CONFIG, signs=True))
+    before = parts.weights()
+    batch = parts.batches["topics"][0].tokens
+    module = HiddenStates(parts.model.encoder, parts.model.layers)
+    parts.model.train(False)
+    with torch.inference_mode():
+        inputs = [torch.from_numpy(getattr(batch, name)) for name in module.input_names]
+        hidden = torch.where(module(*inputs)[0] > 0, 1.0, -1.0)
+        expected = parts.model.heads["topics"](hidden, inputs[1].bool())
+        torch.testing.assert_close(parts.model.logits("topics", batch), expected)
+    parts.stepper.step(1)
+    name = "encoder/embeddings.word_embeddings.weight"
+    assert not torch.equal(parts.weights()[name], before[name])
 
 
 def test_bf16_learns_nearly_the_same(tiny_encoder: TinyEncoder, task_folder: Path) -> None:

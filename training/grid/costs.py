@@ -1,0 +1,61 @@
+"""What inference costs for all tasks together, in multiply-adds (Section 6.5 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.types import LayerPooling, PositionPooling
+from training import flops
+from training.grid.recipe import Recipe
+from training.grid.work import Work
+
+
+class Costs:
+    """Of one text of `flops_tokens` tokens, as the paper counts: heads are not folded."""
+
+    def __init__(self, work: Work) -> None:
+        config = work.loaded.model.config
+        self._config = work.config
+        self._layers, self._dim = work.loaded.num_layers, work.loaded.dim
+        self._ffn_dim = ffn_dim(config)
+        self._classes = [len(task.task.classes) for task in work.tasks.values()]
+
+    def shared(self, recipe: Recipe) -> int:
+        """One encoder, and a head a task on features of a recipe."""
+        dim, tokens = self._dim * recipe.codes.width, self._config.flops_tokens
+        total = self._encoder(self._layers) + self._heads(dim, recipe.position_pooling)
+        if recipe.layer_pooling is LayerPooling.LEARNED:  # the sum is each task's own
+            total += len(self._classes) * tokens * (self._layers + 1) * self._dim
+        return total
+
+    def shared_as_is(self, pooling: PositionPooling) -> int:
+        """One encoder, and the heads it was trained with."""
+        return self._encoder(self._layers) + self._heads(self._dim, pooling)
+
+    def own(self, pooling: PositionPooling) -> int:
+        """An encoder a task."""
+        return len(self._classes) * self._encoder(self._layers) + self._heads(self._dim, pooling)
+
+    def student(self) -> int:
+        """A student a task, of the encoder's shape but for its layers.
+
+        A student that starts from another encoder is counted when it is loaded, not here.
+        """
+        distil = self._config.distil
+        layers = self._layers if distil.layers is None else distil.layers
+        encoders = len(self._classes) * self._encoder(layers)
+        return encoders + self._heads(self._dim, distil.position_pooling)
+
+    def _encoder(self, layers: int) -> int:
+        return flops.encoder(layers, self._dim, self._ffn_dim, self._config.flops_tokens)
+
+    def _heads(self, dim: int, pooling: PositionPooling) -> int:
+        tokens = self._config.flops_tokens
+        if pooling is PositionPooling.ATTENTION:
+            return sum(flops.usual_head(dim, tokens, classes) for classes in self._classes)
+        return sum(flops.first_token_head(dim, classes) for classes in self._classes)
+
+
+def ffn_dim(config: Any) -> int:
+    """The inner size of a transformers configuration's dense stages."""
+    return int(config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size)

@@ -1,0 +1,169 @@
+"""Hidden states of a task's texts, computed once an encoder and kept on disk while there is room.
+
+    scratch/<key>/<part>.npy           float16 [tokens, layers, dim]
+    scratch/<key>/<part>.offsets.npy   int64 [texts + 1]
+
+A key is a hash of all that the values follow from. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.types import Text
+from export.encoder import Encoder, HiddenStates
+from training.errors import TrainingError
+from training.grid.features import StoredLayers
+from training.multitask_config import Precision
+from training.task_batches import text_batches, text_tokenizer
+
+Say = Callable[[str], None]
+
+
+class FeatureCache:
+    """Stored layers by key; those not used for longest make room for others.
+
+    Args:
+        max_bytes: of all features on disk. The ones at hand stay even if they are larger.
+    """
+
+    def __init__(self, folder: Path, max_bytes: float) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+
+    def get(
+        self,
+        identity: Mapping[str, Any],
+        texts: Mapping[str, Sequence[Text]],
+        encode: Callable[[Sequence[Text], Path], StoredLayers],
+    ) -> dict[str, StoredLayers]:
+        """Part -> its layers, from disk or encoded now.
+
+        Args:
+            identity: all that the values follow from, as JSON has it.
+            texts: part -> its texts.
+            encode: computes a part's layers and writes them to a file.
+
+        Raises TrainingError if they cannot be written.
+        """
+        text = json.dumps(identity, sort_keys=True)
+        folder = self._folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        try:
+            if not folder.is_dir():
+                self._fill(folder, texts, encode)
+                self._make_room(folder)
+            os.utime(folder)
+            layers, encoder_layers = json.loads((folder / "layers.json").read_text())
+            return {
+                part: StoredLayers(
+                    np.load(folder / f"{part}.npy", mmap_mode="r"),
+                    np.load(folder / f"{part}.offsets.npy"),
+                    tuple(layers),
+                    encoder_layers,
+                )
+                for part in texts
+            }
+        except (OSError, ValueError) as error:
+            raise TrainingError(
+                f"{folder}: cannot be written or read ({error}). Make room there, or delete it: "
+                "features are computed again."
+            ) from error
+
+    def _fill(
+        self,
+        folder: Path,
+        texts: Mapping[str, Sequence[Text]],
+        encode: Callable[[Sequence[Text], Path], StoredLayers],
+    ) -> None:
+        aside = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            for part, some in texts.items():
+                stored = encode(some, aside / f"{part}.npy")
+                np.save(aside / f"{part}.offsets.npy", stored.offsets)
+            (aside / "layers.json").write_text(json.dumps([stored.layers, stored.encoder_layers]))
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _make_room(self, kept: Path) -> None:
+        sizes = {
+            folder: sum(path.stat().st_size for path in folder.iterdir())
+            for folder in self._folder.iterdir()
+            if folder.is_dir()
+        }
+        total = sum(sizes.values())
+        for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
+            if total > self._max_bytes and folder != kept:
+                shutil.rmtree(folder)
+                total -= sizes[folder]
+
+
+class LayerEncoder:
+    """Computes hidden states of texts.
+
+    Args:
+        layers: hidden-state indices that are kept, ascending.
+        max_length: tokens that are read of a text; None for the encoder's limit.
+
+    Raises TrainingError for a length the encoder cannot read.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        layers: tuple[int, ...],
+        max_length: int | None,
+        precision: Precision,
+        device: torch.device,
+        say: Say = lambda message: None,
+    ) -> None:
+        encoder.model.set_attn_implementation("sdpa")  # loaded in its plain form, which is slower
+        self._encoder, self._device, self._say = encoder, device, say
+        self._is_bf16 = precision is Precision.BF16
+        self._module = HiddenStates(encoder, layers).to(device).eval()
+        self._tokenizer = text_tokenizer(encoder, max_length)
+
+    def __call__(self, texts: Sequence[Text], path: Path) -> StoredLayers:
+        """The layers of every text's real tokens, also written to the file.
+
+        Raises TrainingError for values that are not finite, as float16 has them.
+        """
+        batches = text_batches(texts, self._tokenizer, self._encoder.pad_id)
+        counts = np.zeros(len(texts), np.int64)
+        for tokens, rows in batches:
+            counts[rows] = tokens.lengths
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        layers = self._module.layers
+        shape = (int(offsets[-1]), len(layers), self._encoder.dim)
+        values = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        for tokens, rows in batches:
+            inputs = [
+                torch.from_numpy(getattr(tokens, name)).to(self._device)
+                for name in self._module.input_names
+            ]
+            with (
+                torch.inference_mode(),
+                torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bf16),
+            ):
+                hidden = torch.stack(self._module(*inputs), dim=2).half()
+            if not torch.isfinite(hidden[inputs[1].bool()]).all():
+                raise TrainingError(
+                    f"encoder {self._encoder.name}: hidden states leave float16. Its weights are "
+                    "damaged, or its training diverged."
+                )
+            array = hidden.cpu().numpy()
+            for row, text in enumerate(rows):
+                values[offsets[text] : offsets[text + 1]] = array[row, : tokens.lengths[row]]
+        values.flush()
+        return StoredLayers(values, offsets, layers, self._encoder.num_layers)
