@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from engine.errors import BitheadsError
 
@@ -26,3 +28,16 @@ def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
         print(interrupted, file=sys.stderr)
         return 130
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process; after Ctrl-C at once.
+
+    Threads of a library that was stopped in its work, such as TensorRT's, may outlive that by a
+    little, and crash when it is taken down around them.
+    """
+    if code == 130:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

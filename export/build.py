@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.command_line import exit_code
+from engine.command_line import exit_code, leave
 from engine.types import LayerPooling, Order, Quantization
 from export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
 from export.int8 import require_nncf
@@ -139,4 +139,4 @@ def _floats(text: str) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.bundle import GRAPH, Manifest, read_manifest, verify
-from engine.command_line import exit_code
+from engine.command_line import exit_code, leave
 from engine.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
 from engine.whole_file import write_whole
 from export import tensorrt_module
@@ -290,4 +290,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
