@@ -50,7 +50,7 @@ def _billion(shapes: dict[str, Any]) -> list[str]:
     counts = list(next(iter(shapes.values()))["tasks"])
     rows = [
         "| a billion texts of | stored | a month | encoding, core-hours | "
-        + " | ".join(f"{count} new tasks, core-hours" for count in counts)
+        + " | ".join(f"{count} new task{'s' * (count != '1')}, core-hours" for count in counts)
         + " |",
         "|---|---:|---:|---:|" + "---:|" * len(counts),
     ]

@@ -2,8 +2,8 @@
 
 A sealed file is a Parquet file as any reader reads it. Its footer has two entries more:
 
-    bitheads.part  JSON: what its writer says of it, and `checksums`, the CRC-32 of each MiB of all
-                   that stands before the footer
+    bitheads.part  JSON: what its writer says of it, and `checksums`, the CRC-32 of each 256 KiB of
+                   all that stands before the footer
     bitheads.seal  the SHA-256 of the footer and what follows it, computed with 64 zeros in its
                    own place
 
@@ -25,7 +25,10 @@ import pyarrow.parquet as pq
 
 from engine.errors import StoreError
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
+"""Columns begin anywhere, so the blocks at their ends are checked twice: with 1 MiB a scan took a
+quarter more."""
+
 SEAL = b"bitheads-seal-"
 BLANK = b"0" * 64
 MAGIC = b"PAR1"
@@ -227,7 +230,7 @@ class CheckedFile:
         """Reads all of it. Raises StoreError for the first block that differs."""
         self._position = 0
         while self._position < self._body_bytes:
-            self.read(16 * self._block_bytes)
+            self.read(64 * self._block_bytes)
 
     def close(self) -> None:
         """pyarrow asks for it; the file is its owner's."""
