@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,7 +259,8 @@ def one_core() -> Iterator[None]:
         yield
     finally:
         for path in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(path.name), before)
+            with suppress(ProcessLookupError):  # a thread that has ended
+                os.sched_setaffinity(int(path.name), before)
 
 
 def _say(message: str) -> None:
