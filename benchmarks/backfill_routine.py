@@ -254,7 +254,8 @@ def one_core() -> Iterator[None]:
     before = os.sched_getaffinity(0)
     tasks = [int(path.name) for path in Path("/proc/self/task").iterdir()]
     for task in tasks:
-        os.sched_setaffinity(task, {max(before)})
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(task, {max(before)})
     try:
         yield
     finally:
