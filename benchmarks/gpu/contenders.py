@@ -60,19 +60,26 @@ def add_heads(engine: Engine, bench: Bench) -> None:
         engine.add_head(path)
 
 
-def require(backend: str) -> None:
-    """Raises Skip if what a backend needs is not installed; what is there must work."""
+def missing(backend: str) -> str | None:
+    """What a backend needs and is not installed, or None; what is there must work."""
     if backend == "tensorrt" and not any(find_spec(module) for module in MODULES.values()):
-        raise Skip("TensorRT is not installed. Type: pip install 'bitheads[gpu]'")
+        return "TensorRT is not installed. Type: pip install 'bitheads[gpu]'"
     if backend == "onnxruntime-cuda":
         import onnxruntime
 
         found = onnxruntime.get_available_providers()
         if "CUDAExecutionProvider" not in found:
-            raise Skip(
+            return (
                 f"onnxruntime {onnxruntime.__version__} has the providers {found}. Type: "
                 "pip uninstall onnxruntime; pip install --force-reinstall onnxruntime-gpu"
             )
+    return None
+
+
+def require(backend: str) -> None:
+    """Raises Skip with what is `missing`."""
+    if reason := missing(backend):
+        raise Skip(reason)
 
 
 @contextmanager

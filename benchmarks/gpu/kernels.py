@@ -126,14 +126,10 @@ def share_of_encoder(bench: Bench, budget: int = 16384) -> dict[str, Any]:
 
     On TensorRT; on ONNX Runtime where there is none.
     """
-    from benchmarks.gpu.contenders import open_uncaptured, require
+    from benchmarks.gpu.contenders import missing, open_uncaptured, require
 
-    backend = "tensorrt"
-    try:
-        require(backend)
-    except Skip:
-        backend = "onnxruntime-cuda"
-        require(backend)
+    backend = "onnxruntime-cuda" if missing("tensorrt") else "tensorrt"
+    require(backend)
     texts = bench.maker.random_texts(bench.repeats.texts)
     with open_uncaptured(bench, backend) as (engine, _):
         engine.encode(texts, max_batch_tokens=budget)

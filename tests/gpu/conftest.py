@@ -75,27 +75,16 @@ def gpu() -> Iterator[Gpu]:
         yield opened
 
 
-def is_installed(backend: str) -> bool:
-    if backend == "tensorrt":
-        return any(find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-
-
-def needs(backend: str) -> str:
-    """The backend, if it is installed; else the test is skipped, which `make test-gpu` is not."""
-    if not is_installed(backend):
-        reason = f"there is a GPU, but nothing for backend {backend!r}. Type: make test-gpu"
-        if os.environ.get("BITHEADS_REQUIRE_GPU") == "1":
-            raise pytest.UsageError(reason)
-        pytest.skip(reason)
-    return backend
-
-
 @pytest.fixture(scope="module", params=["tensorrt", "onnxruntime-cuda"])
 def backend(request: pytest.FixtureRequest) -> str:
-    return needs(request.param)
+    """Skipped where it is not installed, which with `make test-gpu` is an error."""
+    from benchmarks.gpu.contenders import missing
+
+    if reason := missing(request.param):
+        if os.environ.get("BITHEADS_REQUIRE_GPU") == "1":
+            raise pytest.UsageError(reason)
+        pytest.skip(f"there is a GPU, but {reason}")
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +93,7 @@ def plan_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
     Without a plan if there is no TensorRT to build one.
     """
+    from benchmarks.gpu.contenders import missing
     from engine.bundle import read_manifest
     from engine.plan import Profile
     from export.plan import build_plan
@@ -113,7 +103,7 @@ def plan_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     bundle = Path(ready) if ready else request.getfixturevalue("minilm_bundle")
     folder = tmp_path_factory.mktemp("plans") / "all-MiniLM-L6-v2"
     shutil.copytree(bundle, folder)
-    if not is_installed("tensorrt"):
+    if missing("tensorrt"):
         return folder
     manifest = read_manifest(folder)
     longest = manifest.encoder.max_length
