@@ -75,9 +75,9 @@ class TaskAnswers:
     def remaining(self, parts: Sequence[Part]) -> list[Part]:
         """The parts whose answers are not there yet; changes nothing.
 
-        Raises StoreError for answers of another head or of other columns, and for damaged ones.
+        Raises StoreError for their answers of another head or of other columns, and damaged ones.
         """
-        done = self._done()
+        done = self._done({part.name for part in parts})
         return [part for part in parts if done.get(part.name) != part.seal and part.rows]
 
     def remove_stale(self, parts: Sequence[Part]) -> None:
@@ -87,14 +87,14 @@ class TaskAnswers:
         """
         self.folder.remove_leftovers()
         seals = {part.name: part.seal for part in parts}
-        for name, seal in self._done().items():
+        for name, seal in self._done(set(self.folder.names(SUFFIX))).items():
             if seals.get(name) != seal:
                 self.folder.remove(name)
 
-    def _done(self) -> dict[str, str]:
-        """File name -> seal of the part it was made of."""
+    def _done(self, names: set[str]) -> dict[str, str]:
+        """Of these files, as far as they are there: name -> seal of the part it was made of."""
         done = {}
-        for name in self.folder.names(SUFFIX):
+        for name in sorted(names.intersection(self.folder.names(SUFFIX))):
             shown = f"{self.folder}/{name}"
             with self.folder.open(name) as file:
                 facts = read_footer(file, shown).part

@@ -34,6 +34,8 @@ class EncodeWorker:
         self._engine = Engine.load(
             options.bundle, options.backend, options.threads, options.precision
         )
+        # Once a worker: opening reads the end of every part there is.
+        self._store = FeatureStore(options.store, self._engine.spec)
 
     def __call__(self, blocks: dict[str, Any]) -> dict[str, Any]:
         names, counts = [], []
@@ -46,11 +48,10 @@ class EncodeWorker:
         return {"name": np.array(names), "texts": np.array(counts)}
 
     def _encode(self, name: str, within: Range, is_stored: bytes) -> int:
-        options, spec = self._options, self._engine.spec
-        store = FeatureStore(options.store, spec)
+        options, store = self._options, self._store
         rows = list(self._texts.rows(within))
         rows = [row for row, stored in zip(rows, is_stored, strict=True) if not stored]
-        part_schema = store.schema or schema.make_schema(spec)
+        part_schema = store.schema or schema.make_schema(store.spec)
         writer = PartWriter(store.folder, name, part_schema)
         try:
             done = 0
@@ -75,17 +76,16 @@ class BackfillWorker:
     """Heads that answer for parts of the store."""
 
     def __init__(self, options: Namespace) -> None:
-        self._options = options
-        self._heads = read_heads(options.bundle, options.tasks)
+        self._threads = options.threads
+        heads = read_heads(options.bundle, options.tasks)
+        store = FeatureStore(options.store)  # once: opening reads the end of every part
+        self._job = Backfill(store, heads, options.output, options.probabilities)
+        self._parts = {part.name: part for part in store.parts}
 
     def __call__(self, blocks: dict[str, Any]) -> dict[str, Any]:
-        options = self._options
-        store = FeatureStore(options.store)
-        job = Backfill(store, self._heads, options.output, options.probabilities)
-        by_name = {part.name: part for part in store.parts}
-        parts = [by_name[str(name)] for name in blocks["name"]]
+        parts = [self._parts[str(name)] for name in blocks["name"]]
         for part in parts:  # run again, it may be there already
-            job.run([part], options.threads)
+            self._job.run([part], self._threads)
         return {"name": blocks["name"], "texts": np.array([part.rows for part in parts])}
 
 
