@@ -1,4 +1,4 @@
-"""Writing a file so that no reader ever sees half of it."""
+"""Writing files so that no reader ever sees half of one, and that they outlast a crash."""
 
 from __future__ import annotations
 
@@ -25,3 +25,12 @@ def write_whole(path: Path, data: Any) -> None:
     finally:
         with suppress(OSError):
             aside.unlink()
+
+
+def sync(path: str | Path) -> None:
+    """Brings a file, or which files a folder has, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

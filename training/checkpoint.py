@@ -12,7 +12,6 @@ aside, flushed to disk and renamed, so that whatever happens the last one is who
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.bundle import Artifact
+from engine.whole_file import sync
 from training.errors import CheckpointError
 from training.multitask_model import MultitaskModel
 
@@ -76,7 +76,7 @@ def write_checkpoint(
             record = _fill(aside, record, model, optimizer)
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or a killed run's last act
             aside.rename(folder)
-            _flush(folder.parent)
+            sync(folder.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return Checkpoint(folder, record)
@@ -90,7 +90,7 @@ def publish(source: Path, output: Path) -> None:
     with _writing(output):
         for path in sorted(source.iterdir(), key=lambda path: path.name == RECORD):
             path.replace(output / path.name)
-        _flush(output)
+        sync(output)
         source.rmdir()
 
 
@@ -205,22 +205,14 @@ def _fill(
         json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     for path in folder.iterdir():
-        _flush(path)
-    _flush(folder)
+        sync(path)
+    sync(folder)
     return record
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The last one first."""
     return sorted(folder.glob("step-*"), reverse=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

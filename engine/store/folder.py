@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.errors import StoreError
+from engine.whole_file import sync
 
 ASIDE = ".partial"
 LOCK = ".lock"
@@ -146,7 +147,7 @@ class Aside:
                 self.file.close()
                 if folder.is_local:
                     Path(folder._at(self._aside)).replace(folder._at(self.name))
-                    _sync_folder(folder.path)
+                    sync(folder.path)  # a rename is on disk once its folder is
                 else:
                     folder.filesystem.move(folder._at(self._aside), folder._at(self.name))
             self._is_open = False
@@ -199,15 +200,6 @@ def _resolve(path: str, filesystem: Any) -> tuple[pafs.FileSystem, str]:
             "folder, or a URI such as s3://bucket/folder."
         ) from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(opened)), inside.rstrip("/")
-
-
-def _sync_folder(path: str) -> None:
-    """A rename is on disk once its folder is."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _advice(error: OSError) -> str:

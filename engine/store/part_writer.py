@@ -46,7 +46,6 @@ class PartWriter:
         """Raises StoreError if nothing can be written there."""
         self.rows, self.tokens, self.nbytes = 0, 0, 0
         self._row_group_bytes = row_group_bytes
-        self._schema = part_schema
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._aside = folder.write_aside(name)
