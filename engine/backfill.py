@@ -13,10 +13,11 @@ from typing import Any
 
 from engine import bundle
 from engine.answers import AnswerFile, TaskAnswers, TaskHead
-from engine.command_line import RUNNERS, exit_code
+from engine.command_line import exit_code
 from engine.errors import InputError, UnknownTaskError
 from engine.head_file import SUFFIX, read_head
 from engine.heads import HeadThreads, check_spec, load_head
+from engine.job_options import add_progress_option, add_runner_options
 from engine.progress import progress_bar
 from engine.store import FeatureStore, Part, Rows
 from engine.store.folder import Folder
@@ -237,14 +238,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tasks", nargs="+", metavar="TASK", help="(default: all heads of the bundle)")
     add("--probabilities", action="store_true", help="those of all labels, not the likeliest alone")
     add("--threads", type=int, help="that run heads (default: all cores)")
-    add("--runner", choices=RUNNERS, default="local", help="ray: on all machines of a Ray cluster")
-    add("--workers", type=int, default=1, help="with --runner ray (default: %(default)s)")
-    add(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=sys.stderr.isatty(),
-        help="(default: on a terminal)",
-    )
+    add_runner_options(parser)
+    add_progress_option(parser)
     return parser
 
 

@@ -9,9 +9,6 @@ from typing import NoReturn
 
 from engine.errors import BitheadsError
 
-RUNNERS = ("local", "ray")
-"""What runs a job over a store: this process, or a Ray cluster."""
-
 
 def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
     """Runs a command: 0 if it ends well, 1 for an error of ours, 130 for Ctrl-C.

@@ -15,9 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from engine.command_line import RUNNERS, exit_code
+from engine.command_line import exit_code
 from engine.engine import LONG_TEXTS, Engine
 from engine.errors import InputError
+from engine.job_options import add_progress_option, add_runner_options
 from engine.progress import progress_bar
 from engine.store import FeatureStore, StoreWriter
 from engine.store.ids import IdIndex
@@ -243,8 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         "to lose less when killed, and merge with `python -m engine.store compact` (default: "
         "%(default).0f)",
     )
-    add("--runner", choices=RUNNERS, default="local", help="ray: on all machines of a Ray cluster")
-    add("--workers", type=int, default=1, help="with --runner ray: engines (default: %(default)s)")
+    add_runner_options(parser)
     add(
         "--block-texts",
         type=int,
@@ -252,12 +252,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --runner ray: of a part, which is what a lost worker's place takes again "
         "(default: %(default)s)",
     )
-    add(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=sys.stderr.isatty(),
-        help="(default: on a terminal)",
-    )
+    add_progress_option(parser)
     return parser
 
 
