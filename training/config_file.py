@@ -39,13 +39,13 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML ({error}). Correct that line.") from error
     try:
-        return _made(kind, values, "")
+        return make_config(kind, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _made(kind: type[Config], values: Mapping[str, Any], table: str) -> Config:
-    """A `kind` of the values of a table, "" for the file itself."""
+def make_config(kind: type[Config], values: Mapping[str, Any], table: str = "") -> Config:
+    """A `kind` of the values of a table, "" for the file itself. Raises ConfigError, see above."""
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     prefix = f"{table}." if table else ""
@@ -73,7 +73,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     if origin is Mapping and isinstance(value, dict):
         return {key: _converted(item, arguments[1], f"{name}.{key}") for key, item in value.items()}
     if is_dataclass(hint) and isinstance(value, dict):
-        return _made(hint, value, name)  # type: ignore[arg-type]
+        return make_config(hint, value, name)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, Enum):
         words = [word.value for word in hint]
         if value not in words:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from engine.types import LayerPooling, PositionPooling
 from export.encoder import load_encoder
 from training.checkpoint import HEADS, read_record
-from training.multitask_config import MultitaskConfig, Precision
+from training.config_file import make_config
+from training.multitask_config import MultitaskConfig
 from training.multitask_model import MultitaskModel
 
 
@@ -40,15 +40,9 @@ def load_trained(folder: Path, device: torch.device) -> TrainedModel:
 
 
 def _config(values: dict[str, Any]) -> MultitaskConfig:
-    words = {
-        "layer_pooling": LayerPooling,
-        "position_pooling": PositionPooling,
-        "precision": Precision,
-    }
+    """Of a record, whose JSON has null where a file of the same configuration has no key."""
     known = {field.name for field in fields(MultitaskConfig)}
-    arguments: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else words.get(name, lambda x: x)(value)
-        for name, value in values.items()
-        if name in known
-    }
-    return MultitaskConfig(**arguments)
+    return make_config(
+        MultitaskConfig,
+        {name: value for name, value in values.items() if name in known and value is not None},
+    )

@@ -89,7 +89,7 @@ def train_encoder(work: Work, plan: EncoderPlan, replace_others: bool = False) -
     an encoder of another configuration, and where nothing can be written.
     """
     folder = encoder_folder(work, plan)
-    if (folder / RECORD).exists() is False:
+    if not (folder / RECORD).exists():
         work.say(f"encoder {plan.name}: training on {len(plan.config.tasks)} tasks")
 
     def say(message: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import pack
+from engine.encoder import pack_layers
 from engine.types import Calibration, FeatureSpec, LayerPooling, PackedFeatures, Quantization
 from export.calibrate import calibrate
 from export.config import BuildConfig
@@ -80,17 +80,13 @@ def make_features(
     for start in range(0, num_tokens, CHUNK_TOKENS):
         stop = min(start + CHUNK_TOKENS, num_tokens)
         layers = transform(stored.chosen(start, stop, wanted))
-        packing = transform.calibration or Calibration()
-        pack.pool_and_pack(
+        pack_layers(
             [layer[None] for layer in layers],
             np.array([stop - start], np.int64),
             np.array([0], np.int64),
             codes[start:stop],
-            quantization=spec.quantization.value,
-            order=spec.order.value,
-            thresholds=packing.thresholds,
-            inverse_scale=packing.inverse_scale,
-            zero_point=packing.zero_point,
+            spec,
+            transform.calibration or Calibration(),
         )
     return PackedFeatures(codes, stored.offsets, spec, transform.calibration)
 
