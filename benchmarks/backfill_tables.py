@@ -60,7 +60,7 @@ def _billion(shapes: dict[str, Any]) -> list[str]:
         hours += [
             1e9 / found["texts_a_second_and_core"] / 3600 for found in shape["tasks"].values()
         ]
-        cells = [f"{hour:,.3g} (${DOLLARS_A_CORE_HOUR * hour:,.2f})" for hour in hours]
+        cells = [f"{_rounded(hour)} (${_rounded(DOLLARS_A_CORE_HOUR * hour)})" for hour in hours]
         rows.append(
             f"| {name}, {shape['tokens_a_text']:.0f} tokens | {stored / 1e12:.3g} TB "
             f"| ${stored / 1e9 * DOLLARS_A_GB_MONTH:,.0f} | {' | '.join(cells)} |"
@@ -70,3 +70,8 @@ def _billion(shapes: dict[str, Any]) -> list[str]:
         f"At ${DOLLARS_A_CORE_HOUR:g} a core-hour and ${DOLLARS_A_GB_MONTH:g} a GB and month.",
     ]
     return rows
+
+
+def _rounded(value: float) -> str:
+    """Three digits, and never an exponent: 0.258, 66.5, 31,100."""
+    return f"{float(f'{value:.3g}'):,.10g}"
