@@ -44,6 +44,8 @@ class Stepper:
         self._weights = weights
         self._config = config
         self._parameters = model.parameters()
+        # A dense gradient has a row for each word there is, and every task's batch makes a new one.
+        model.encoder.model.get_input_embeddings().sparse = True
         groups = []
         for named, peak in (
             (model.encoder_parameters(), config.learning_rate),
@@ -77,6 +79,9 @@ class Stepper:
         for task, value in losses.items():
             if not math.isfinite(value):
                 raise TrainingError(f"step {number}, task {task}: the loss is {value}. {ADVICE}")
+        for parameter in self._parameters.values():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
