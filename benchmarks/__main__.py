@@ -70,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     accuracy.add_argument("--write-heads", type=Path, help="where the sign heads go")
 
+    table3 = routines.add_parser(
+        "table3", help="the paper's Table 3, and the encoder for all tasks as an engine serves it"
+    )
+    cpu_options.add_table3(table3)
+
     heads = routines.add_parser(
         "heads", help="task heads at every level, beside torch, NumPy and the encoder"
     )

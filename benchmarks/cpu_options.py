@@ -8,6 +8,7 @@ from pathlib import Path
 BUNDLE = Path("bundles/all-MiniLM-L6-v2")
 ENCODER = "all-MiniLM-L6-v2"
 PLOT = Path("docs/tasks.png")
+TABLE3 = Path("training/configs/table3_minilm.toml")
 THREADS = 2
 MEMORY_TEXTS = 20_000
 BACKFILL_TEXTS = 200_000
@@ -94,6 +95,17 @@ def add_backfill(parser: argparse.ArgumentParser) -> None:
         help="where the stores are made, 3 GB (default: the system's for temporary files)",
     )
     _add_quick(parser)
+
+
+def add_table3(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="DIR", help="a folder of tasks")
+    add("--output", type=Path, required=True, metavar="DIR", help="of training.table3: it goes on")
+    add("--encoder", default=ENCODER, help="the source model (default: %(default)s)")
+    add("--config", type=Path, default=TABLE3, metavar="TOML", help="(default: %(default)s)")
+    add("--device", default="auto", help="see training.table3 (default: %(default)s)")
+    add("--name", default="minilm", help="of the stored result, table3_NAME (default: %(default)s)")
+    add("--report-only", action="store_true", help="train nothing that is not done")
 
 
 def add_latency(parser: argparse.ArgumentParser) -> None:

@@ -70,7 +70,7 @@ class TaskHead(nn.Module):
 
     def trained(self) -> TrainedHead:
         """The parameters as arrays, for export.fold."""
-        arrays = {name: value.detach().numpy() for name, value in self.state_dict().items()}
+        arrays = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
         mlp = {
             "dense_weight": arrays["dense.weight"],
             "dense_bias": arrays["dense.bias"],

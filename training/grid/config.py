@@ -77,13 +77,15 @@ class Table3Config:
         leave_one_task_out_signs: the same, trained with the sign in the forward pass.
         leave_one_type_out: on encoders trained on all tasks of other types.
         all_tasks: whether to train one encoder on all tasks, and use it as is.
+        all_tasks_heads: on that encoder, as an engine serves it: new heads on stored features.
         single_task: whether to fine-tune the encoder on each task.
         student: whether to distil a student from each of those.
         types: tasks' types whose encoders are trained; none for all.
         matthews, f1: tasks whose Matthews correlation is shown, and task -> the class whose F1 is.
         flops_tokens: length of the text whose cost is counted.
         scratch_gb: features that are kept on disk for further cells.
-        keep_encoders: whether trained encoders stay when all cells that read them are done.
+        keep_encoders: whether trained encoders stay when all cells that read them are done; the
+            one for all tasks does.
         head, multitask, signed, finetune, distil, wsd: how each part is trained: `signed` the
             encoders of `leave_one_task_out_signs`, `multitask` the other shared ones. What the
             grid decides, such as encoder, tasks, rows and seed, is not read from there.
@@ -103,6 +105,7 @@ class Table3Config:
     leave_one_task_out_signs: tuple[str, ...] = ()
     leave_one_type_out: tuple[str, ...] = ()
     all_tasks: bool = False
+    all_tasks_heads: tuple[str, ...] = ()
     single_task: bool = False
     student: bool = False
     types: tuple[str, ...] = ()
@@ -145,11 +148,17 @@ class Table3Config:
 
 FEATURE_METHODS = (
     "frozen",
+    "all_tasks_heads",
     "leave_one_task_out",
     "leave_one_task_out_signs",
     "leave_one_type_out",
 )
 """The methods that train a head on an encoder's features, in the order they run in."""
+
+
+def section_of(method: str) -> str:
+    """What a table calls it."""
+    return "all tasks, new heads" if method == "all_tasks_heads" else method.replace("_", " ")
 
 
 def as_json(config: Any) -> dict[str, Any]:

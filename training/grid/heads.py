@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from engine.types import PositionPooling, Text
 from export.encoder import Encoder, load_encoder
 from export.texts import read_texts
 from training.errors import TrainingError
-from training.fit import Features, evaluate, fit
+from training.fit import Epoch, Features, evaluate, fit
 from training.grid.cell_metrics import cell_metrics
 from training.grid.config import as_json
 from training.grid.encoders import EncoderPlan, encoder_identity
@@ -21,6 +21,7 @@ from training.grid.features import StoredLayers, make_features
 from training.grid.recipe import Recipe
 from training.grid.results import Json
 from training.grid.work import GridTask, Work
+from training.task_head import TaskHead
 
 CALIBRATION_TEXTS = 500
 """Shipped sentences that constants of codes are made of, as `export.build` makes them."""
@@ -119,16 +120,33 @@ def needed_layers(recipes: Iterable[Recipe], encoder_layers: int) -> tuple[int, 
     return tuple(sorted({i for recipe in recipes for i in recipe.layers(encoder_layers)}))
 
 
+@dataclass(frozen=True, eq=False)
+class BestHead:
+    """The one of a cell's learning rates with the best dev accuracy."""
+
+    head: TaskHead
+    learning_rate: float
+    epochs: int
+
+
 def train_cell(
     work: Work, features: Parts, task: GridTask, recipe: Recipe, seed: int
 ) -> dict[str, Any]:
-    """Trains a head at each learning rate, and takes the one with the best dev accuracy.
+    """A cell's result. Raises TrainingError, naming the cell, for a loss that is not finite."""
+    best = best_head(work, features, task, recipe, seed)
+    metrics = {
+        part: cell_metrics(
+            task.parts()[part].label_ids, evaluate(best.head, features[part]), task.task.classes
+        )
+        for part in ("dev", "test")
+    }
+    return {**metrics, "learning_rate": best.learning_rate, "epochs": best.epochs}
 
-    Raises TrainingError, naming the cell, for a loss that is not finite.
-    """
+
+def best_head(work: Work, features: Parts, task: GridTask, recipe: Recipe, seed: int) -> BestHead:
+    """Trains a head at each learning rate; see `train_cell`."""
     labels = {part: examples.label_ids for part, examples in task.parts().items()}
-    classes = task.task.classes
-    best = None
+    best, best_accuracy = None, -1.0
     for rate in work.config.learning_rates:
         config = replace(
             work.config.head,
@@ -137,34 +155,24 @@ def train_cell(
             learning_rate=rate,
             seed=seed,
         )
-        epochs = 0
-
-        def count(_: object) -> None:
-            nonlocal epochs
-            epochs += 1
-
+        epochs: list[Epoch] = []
         try:
             head, accuracy = fit(
                 features["train"],
                 labels["train"],
                 features["dev"],
                 labels["dev"],
-                len(classes),
+                len(task.task.classes),
                 config,
-                count,
+                epochs.append,
                 device=work.device,
             )
         except TrainingError as error:
             raise TrainingError(f"task {task.name}, {recipe}, seed {seed}: {error}") from error
-        if best is None or accuracy > best[1]:
-            best = head, accuracy, rate, epochs
+        if accuracy > best_accuracy:
+            best, best_accuracy = BestHead(head, rate, len(epochs)), accuracy
     assert best is not None, "there is at least one learning rate"
-    head, _, rate, epochs = best
-    metrics = {
-        part: cell_metrics(labels[part], evaluate(head, features[part]), classes)
-        for part in ("dev", "test")
-    }
-    return {**metrics, "learning_rate": rate, "epochs": epochs}
+    return best
 
 
 def tuned_recipe(num_layers: int) -> Recipe:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from training.grid.config import section_of
 from training.grid.recipe import Codes
 
 if TYPE_CHECKING:
@@ -54,15 +55,15 @@ class Pattern:
 def patterns(rows: Iterable[Row], chosen_layers: Mapping[str, int]) -> list[Pattern]:
     """Every comparison both of whose rows are there."""
     found = {(row.section, row.name): row for row in rows}
+    counts = {section_of(method): count for method, count in chosen_layers.items()}
     asked: list[tuple[str, tuple[str, str], tuple[str, str], bool, float]] = []
 
     def mean_of(section: str, codes: str) -> tuple[str, str]:
-        count = chosen_layers.get(section.replace(" ", "_"))
-        if count is None:
-            names = [name for at, name in found if at == section]
-            counts = {name.split("/")[0] for name in names if name.startswith("mean-")}
-            return section, f"{counts.pop() if len(counts) == 1 else ''}/attention/{codes}"
-        return section, f"mean-{count}/attention/{codes}"
+        if section in counts:
+            return section, f"mean-{counts[section]}/attention/{codes}"
+        names = [name for at, name in found if at == section]
+        means = {name.split("/")[0] for name in names if name.startswith("mean-")}
+        return section, f"{means.pop() if len(means) == 1 else ''}/attention/{codes}"
 
     sections = list(dict.fromkeys(section for section, _ in found))
     for at in sections:
@@ -85,6 +86,13 @@ def patterns(rows: Iterable[Row], chosen_layers: Mapping[str, int]) -> list[Patt
         ("leave one task out over frozen", shared, frozen, True, 0),
         ("leave one task out over one type out", shared, types, True, 0),
         ("all tasks over leave one task out", as_is, shared, True, 0),
+        (
+            "all tasks, new heads over leave one task out",
+            mean_of("all tasks, new heads", "float"),
+            shared,
+            True,
+            0,
+        ),
         ("single task over all tasks", own, as_is, True, 0),
         ("leave one task out over student", shared, student, True, 0),
         (
@@ -110,20 +118,3 @@ def _compared(question: str, one: Row, other: Row, is_more: bool, least: float) 
         return []
     error = stdev(differences) / math.sqrt(len(differences))
     return [Pattern(question, mean(differences), error, len(differences), is_more, least)]
-
-
-def to_markdown(found: Sequence[Pattern]) -> str:
-    """A table of comparisons."""
-    lines = [
-        "Differences in points of accuracy, mean and standard error over tasks, and what the paper "
-        "leads to expect.",
-        "",
-        "| comparison | tasks | difference | expected | |",
-        "|---|---:|---:|---:|---|",
-    ]
-    for pattern in found:
-        lines.append(
-            f"| {pattern.question} | {pattern.tasks} | {pattern.points:+.2f} ± "
-            f"{pattern.error:.2f} | {pattern.expected} | {pattern.verdict} |"
-        )
-    return "\n".join(lines)

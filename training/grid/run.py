@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,8 @@ from training.trained_model import load_trained
 
 CELLS, SCRATCH = "cells", "scratch"
 AS_IS = "as-is"
+ALL = "all"
+"""The folder of the encoder that is trained on all tasks."""
 
 
 class Grid:
@@ -78,6 +81,8 @@ class Grid:
     def plan(self, method: str, task: GridTask) -> EncoderPlan | None:
         """The encoder whose features a method reads; None for the one as it is."""
         work, name, kind = self.work, task.name, task.task.type
+        if method == "all_tasks_heads":
+            return shared_encoder(work, ALL)
         if method == "leave_one_task_out":
             return shared_encoder(work, f"without-{name}", [name])
         if method == "leave_one_task_out_signs":
@@ -154,18 +159,25 @@ class Grid:
 
     def _count(self) -> Counter[str]:
         config, total = self.work.config, Counter[str]()
-        encoders = {"all"} if config.all_tasks else set()
+        encoders = {ALL} if config.all_tasks else set()
         for method in FEATURE_METHODS:
             if getattr(config, method):
-                tasks = self.method_tasks(method)
-                total["heads"] += (
-                    sum(map(len, self._phases(method))) * len(tasks) * len(config.seeds)
-                )
-                encoders |= {plan.name for task in tasks if (plan := self.plan(method, task))}
-        total["encoders"] = len(encoders)
+                recipes = sum(map(len, self._phases(method)))
+                total["heads"] += recipes * len(self.method_tasks(method)) * len(config.seeds)
+        total["encoders"] = len(encoders | self._encoders(FEATURE_METHODS))
         total["fine-tuned encoders"] = len(self.work.tasks) * config.single_task
         total["students"] = len(self.work.tasks) * config.student
         return total
+
+    def _encoders(self, methods: Sequence[str]) -> set[str]:
+        """Names of those that are trained for some methods."""
+        return {
+            plan.name
+            for method in methods
+            if getattr(self.work.config, method)
+            for task in self.method_tasks(method)
+            if (plan := self.plan(method, task))
+        }
 
     def _feature_method(self, method: str) -> None:
         first, after = self._phases(method)
@@ -180,8 +192,9 @@ class Grid:
             for task in tasks:
                 self._task_cells(method, task, tuned, layers)
         if not self.work.config.keep_encoders:
+            kept = {ALL} | self._encoders(FEATURE_METHODS[FEATURE_METHODS.index(method) + 1 :])
             for task in tasks:
-                if plan := self.plan(method, task):
+                if (plan := self.plan(method, task)) and plan.name not in kept:
                     remove_encoder(self.work, plan)
 
     def _choose_layers(self, method: str, tasks: list[GridTask]) -> int:
@@ -216,9 +229,8 @@ class Grid:
         ]
         self._clock.skip("heads", len(wanted) - len(missing))
         if not missing:
-            if plan is not None and plan.name not in self._counted:
-                self._counted.add(plan.name)
-                self._clock.skip("encoders")
+            if plan is not None:
+                self._skip(plan)
             return
 
         def prepare() -> Path | None:
@@ -240,8 +252,13 @@ class Grid:
         with self._clock.timing("encoders"):
             return train_encoder(self.work, plan, self._force)
 
+    def _skip(self, plan: EncoderPlan) -> None:
+        if plan.name not in self._counted:
+            self._counted.add(plan.name)
+            self._clock.skip("encoders")
+
     def _all_tasks(self) -> None:
-        plan = shared_encoder(self.work, "all")
+        plan = shared_encoder(self.work, ALL)
         tasks = self.work.tasks.values()
         identities = {task.name: self.own_identity(task, plan) for task in tasks}
         missing = [
@@ -250,7 +267,7 @@ class Grid:
             if self.results.read(Cell("all_tasks", task.name, AS_IS), identities[task.name]) is None
         ]
         if not missing:
-            self._clock.skip("encoders")
+            self._skip(plan)
             return
         folder = self._encoder(plan)
         for task in missing:

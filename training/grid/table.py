@@ -11,13 +11,13 @@ from typing import Any
 from export.encoder import load_encoder
 from training.device import choose_device
 from training.errors import TrainingError
-from training.grid.config import FEATURE_METHODS, Table3Config, as_json
+from training.grid.config import FEATURE_METHODS, Table3Config, as_json, section_of
 from training.grid.costs import Costs
 from training.grid.encoders import encoder_identity, own_encoder, shared_encoder, train_encoder
 from training.grid.recipe import Recipe
 from training.grid.report import Row, Table
 from training.grid.results import Cell, write_json
-from training.grid.run import AS_IS, Grid
+from training.grid.run import ALL, AS_IS, Grid
 from training.grid.word_sense_cells import probe
 from training.grid.work import GridTask, open_work
 from training.output_folder import locked
@@ -93,7 +93,7 @@ def word_senses(grid: Grid) -> None:
         work.say(f"word senses: {name}")
         encoder = work.loaded
         if name == "all_tasks":
-            encoder = load_encoder(str(train_encoder(work, shared_encoder(work, "all"))))
+            encoder = load_encoder(str(train_encoder(work, shared_encoder(work, ALL))))
         result = probe(work, encoder)
         grid.results.write(cell, identity, result, work.made_with())
         shown = ", ".join(f"{form} {100 * f1:.1f}" for form, f1 in result["test"].items())
@@ -150,17 +150,20 @@ def _rows_with_costs(grid: Grid, costs: Costs) -> list[tuple[str, str, Cells, in
     if config.student:
         cells = own("student", {"distil": as_json(config.distil)})
         rows.append(("single task", "distilled student", cells, costs.student()))
-    for method in FEATURE_METHODS:
-        if not getattr(config, method):
-            continue
-        for recipe in grid.all_recipes(method):
-            cells = {
+
+    def heads(method: str) -> None:
+        for recipe in grid.all_recipes(method) if getattr(config, method) else ():
+            cells: Cells = {
                 task.name: partial(_read_heads, grid, method, task, recipe)
                 for task in grid.method_tasks(method)
             }
-            rows.append((method.replace("_", " "), str(recipe), cells, costs.shared(recipe)))
+            rows.append((section_of(method), str(recipe), cells, costs.shared(recipe)))
+
+    for method in FEATURE_METHODS:
+        if method != "all_tasks_heads":
+            heads(method)
     if config.all_tasks:
-        plan = shared_encoder(work, "all")
+        plan = shared_encoder(work, ALL)
 
         def as_is(task: GridTask) -> Read:
             identity = grid.own_identity(task, plan)
@@ -169,6 +172,7 @@ def _rows_with_costs(grid: Grid, costs: Costs) -> list[tuple[str, str, Cells, in
         cells = {task.name: as_is(task) for task in work.tasks.values()}
         cost = costs.shared_as_is(config.multitask.position_pooling)
         rows.append(("all tasks", "used as is", cells, cost))
+    heads("all_tasks_heads")
     return rows
 
 
@@ -190,6 +194,6 @@ def _sense_cells(grid: Grid) -> dict[str, dict[str, Any]]:
     }
     named = {"frozen": {**settings, "encoder": encoder_identity(work, None)}}
     if work.config.all_tasks:
-        encoder = encoder_identity(work, shared_encoder(work, "all"))
+        encoder = encoder_identity(work, shared_encoder(work, ALL))
         named["all_tasks"] = {**settings, "encoder": encoder}
     return named

@@ -64,6 +64,7 @@ def test_json() -> None:
     assert first["gflops"] == 0.01
     assert first["matthews"] == {"b": pytest.approx([35, 35])}
     assert first["f1"] == {"a": pytest.approx([12.5, 15])}
+    assert first["dev_accuracy"] == first["accuracy"]
     assert last["accuracy"] == {"a": [90]}
     assert last["average"] is None
 

@@ -27,6 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "leave_one_task_out_signs": ["mean-2/attention/sign"],
     "leave_one_type_out": ["mean-2/attention/sign", "last/mean/uint8"],
     "all_tasks": True,
+    "all_tasks_heads": ["mean-2/attention/sign"],
     "single_task": True,
     "student": True,
     "seeds": [0, 1],
@@ -94,6 +95,7 @@ def test_all_methods(
         "leave one task out signs",
         "leave one type out",
         "all tasks",
+        "all tasks, new heads",
     ]
     for row in table["rows"]:
         assert list(row["accuracy"]) == ["topics", "sport", "paraphrase"]
@@ -131,10 +133,28 @@ def test_all_methods(
     assert "| encoder | layer | most frequent sense |" in markdown
 
 
-def test_encoders_can_make_room(arguments: Arguments, tmp_path: Path) -> None:
-    settings = {"frozen": [], "leave_one_task_out": ["last/cls/float"], "keep_encoders": False}
+def test_encoders_can_make_room(
+    arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once nothing reads them; two methods share the encoder without paraphrase."""
+    settings = {
+        "frozen": [],
+        "all_tasks_heads": ["last/cls/float"],
+        "leave_one_task_out": ["last/cls/float"],
+        "leave_one_type_out": ["last/cls/float"],
+        "keep_encoders": False,
+    }
+    trained = []
+
+    def say(message: str) -> None:
+        if ": training on " in message:
+            trained.append(message.split(":")[0].removeprefix("encoder "))
+
+    monkeypatch.setattr(table3, "_say", say)
     assert main(arguments(tmp_path / "out", **settings)) == 0
-    assert not list((tmp_path / "out" / "encoders").iterdir())
+    assert [path.name for path in (tmp_path / "out" / "encoders").iterdir()] == ["all"]
+    others = {"without-topics", "without-sport", "without-paraphrase"}
+    assert sorted(trained) == sorted({"all", *others, "without-type-DOC"})
 
 
 def test_results_do_not_depend_on_what_else_there_is(
