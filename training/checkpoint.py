@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.bundle import Artifact
 from engine.whole_file import sync
-from training.errors import CheckpointError
+from training.errors import CheckpointError, OtherRunError
 from training.multitask_model import MultitaskModel
 
 FORMAT_VERSION = 1
@@ -103,7 +103,7 @@ def remove_old(folder: Path) -> None:
 def last_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """The last whole one; damaged ones are passed over and named. None if there never was one.
 
-    Raises CheckpointError if all are damaged, or of another format version.
+    Raises OtherRunError if all are damaged, or of another format version.
     """
     errors = []
     for path in _checkpoints(folder):
@@ -113,29 +113,29 @@ def last_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | No
             errors.append(str(error))
             say(f"passed over: {error}")
     if errors:
-        raise CheckpointError(f"{folder}: no checkpoint is whole. Start over with --force.")
+        raise OtherRunError(f"{folder}: no checkpoint is whole. Start over with --force.")
     return None
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """`multitask.json`, once all files have the hashes it names. Raises CheckpointError."""
+    """`multitask.json`, once all files have the hashes it names. Raises OtherRunError."""
     path = folder / RECORD
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = record["format_version"]
         if version != FORMAT_VERSION:
-            raise CheckpointError(
+            raise OtherRunError(
                 f"{path}: got format version {version}, expected {FORMAT_VERSION}. Install the "
                 "version of bitheads that wrote it, or start over with --force."
             )
         for name, sha256 in record["files"].items():
             if Artifact.of(folder / name).sha256 != sha256:
-                raise CheckpointError(
+                raise OtherRunError(
                     f"{folder / name}: is not what was written. Remove the folder, or copy it "
                     "again."
                 )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
+        raise OtherRunError(
             f"{path}: cannot be read ({error!r}). Remove the folder, or copy it again."
         ) from error
     return record

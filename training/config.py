@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.types import PositionPooling
+from training.errors import require
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class FitConfig:
     """How a head is trained.
 
     Attributes:
-        learning_rate: its peak; it rises for a twentieth of the steps, then falls linearly.
+        learning_rate: its peak; it rises for a twentieth of the steps, then falls linearly. Adam's
+            first beta goes the other way, from 0.95 to 0.85 and back (torch's one-cycle schedule).
         patience: epochs without a better dev accuracy before training stops.
         attention_heads: None for as many as the encoder has; `fit` needs a number.
     """
@@ -27,6 +29,14 @@ class FitConfig:
     epochs: int = 20
     patience: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "patience"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("weight_decay", "seed"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        require("learning_rate", self.learning_rate, self.learning_rate > 0, "a number above 0")
+        require("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
 
 
 @dataclass(frozen=True)

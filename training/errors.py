@@ -1,5 +1,7 @@
 """What can go wrong while something is trained."""
 
+from typing import Any
+
 from engine.errors import BitheadsError
 
 
@@ -13,3 +15,13 @@ class ConfigError(BitheadsError):
 
 class CheckpointError(BitheadsError):
     """A checkpoint is missing, damaged, of another configuration, or cannot be written."""
+
+
+class OtherRunError(CheckpointError):
+    """What is there is damaged or of another run: nothing can go on from it, only start over."""
+
+
+def require(name: str, value: Any, holds: bool, expected: str) -> None:
+    """Raises ConfigError, naming the setting and its value, unless that holds."""
+    if not holds:
+        raise ConfigError(f"{name}: got {value!r}, expected {expected}.")

@@ -79,8 +79,13 @@ def fit(
         head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     steps = config.epochs * -(-len(train) // config.batch_size)
+    # Of 20 steps the rise would be the first alone, from and to one point: it divides by 0.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps, pct_start=0.05, anneal_strategy="linear"
+        optimizer,
+        config.learning_rate,
+        total_steps=steps + (steps == 20),
+        pct_start=0.05,
+        anneal_strategy="linear",
     )
     best_accuracy, best_epoch, best_state = -1.0, 0, head.state_dict()
     for number in range(1, config.epochs + 1):

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.types import LayerPooling, PositionPooling
 from export.config import DEFAULT_ENCODER
-from training.errors import ConfigError
+from training.errors import ConfigError, require
 
 
 class Precision(str, Enum):
@@ -84,16 +84,16 @@ class MultitaskConfig:
         counts = ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every")
         limits = ("max_train_rows", "max_dev_rows", "attention_heads", "max_length")
         for name in [*counts, *(name for name in limits if getattr(self, name) is not None)]:
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for task, size in self.sizes.items():
-            _check(f"sizes.{task}", size, size >= 1, "at least 1")
+            require(f"sizes.{task}", size, size >= 1, "at least 1")
         for name in ("learning_rate", "head_learning_rate", "max_gradient_norm"):
-            _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
+            require(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         for name in ("seed", "weight_decay"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        _check("temperature", self.temperature, 0 <= self.temperature <= 1, "0 to 1")
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        require("temperature", self.temperature, 0 <= self.temperature <= 1, "0 to 1")
         for name in ("dropout", "warmup"):
-            _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 to below 1")
+            require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 to below 1")
         if self.layer_pooling is LayerPooling.LEARNED:
             raise ConfigError("layer_pooling: got 'learned', expected 'last' or 'mean'.")
 
@@ -116,8 +116,3 @@ class MultitaskConfig:
         largest = max(given.values())
         powers = {name: (size / largest) ** self.temperature for name, size in given.items()}
         return {name: power / sum(powers.values()) for name, power in powers.items()}
-
-
-def _check(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name}: got {value!r}, expected {expected}.")

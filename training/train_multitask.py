@@ -26,7 +26,7 @@ from training.checkpoint import (
     write_checkpoint,
 )
 from training.device import choose_device
-from training.errors import CheckpointError, TrainingError
+from training.errors import CheckpointError, OtherRunError, TrainingError
 from training.multitask_config import MultitaskConfig
 from training.multitask_model import MultitaskModel
 from training.multitask_step import Stepper, evaluate
@@ -51,6 +51,7 @@ def train_multitask(
     resume: bool = False,
     force: bool = False,
     say: Say = lambda message: None,
+    weights_sha256: str | None = None,
 ) -> Record:
     """Trains the encoder and writes it to `output`; the content of its `multitask.json`.
 
@@ -60,9 +61,11 @@ def train_multitask(
         resume: go on from the last checkpoint in `output`, or start if there is none yet.
         force: start over, whatever run is in `output`.
         say: called with one line at a time.
+        weights_sha256: of the encoder that a run which is gone on with must have started from;
+            None not to look.
 
     Raises InputError for unsound data, ConfigError and TrainingError for what cannot be trained,
-    CheckpointError for the checkpoints of another run, and where none can be written.
+    OtherRunError for the checkpoints of another run, CheckpointError where none can be written.
     """
     chosen_device = choose_device(device)
     _check_output(output, config.encoder, resume, force)
@@ -79,12 +82,14 @@ def train_multitask(
         if not force and (output / RECORD).exists():
             record = read_record(output)
             _check_same(identity, record, output)
+            _check_base(weights_sha256, record, output)
             say(f"{output} is finished: nothing is left to do")
             return record
         if not force:
             checkpoint = last_checkpoint(output / RUN, say)
         if checkpoint is not None:
             _check_same(identity, checkpoint.record, checkpoint.folder)
+            _check_base(weights_sha256, checkpoint.record, checkpoint.folder)
             say(f"resuming from step {checkpoint.step}, {checkpoint.folder}")
         run = _Run(config, tasks, identity, output, chosen_device, checkpoint, say)
         if force:  # now that everything has loaded
@@ -258,9 +263,18 @@ def _identity(config: MultitaskConfig, tasks: Mapping[str, Task]) -> Record:
 def _check_same(identity: Record, record: Record, folder: Path) -> None:
     stored = {key: record.get(key) for key in identity}
     if lines := differences(json.loads(json.dumps(identity)), stored):
-        raise CheckpointError(
+        raise OtherRunError(
             f"{folder}: is of another configuration or other data: {'; '.join(lines)}. Make them "
             "the same to resume, pass --force to start over, or choose another --output."
+        )
+
+
+def _check_base(weights_sha256: str | None, record: Record, folder: Path) -> None:
+    found = record["base"]["weights_sha256"]
+    if weights_sha256 not in (None, found):
+        raise OtherRunError(
+            f"{folder}: started from an encoder with the weights {found}, expected "
+            f"{weights_sha256}. Pass --force to start over, or choose another --output."
         )
 
 

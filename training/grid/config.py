@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.types import PositionPooling
 from training.config import FitConfig
-from training.errors import ConfigError
+from training.errors import ConfigError, require
 from training.grid.recipe import Recipe
 from training.multitask_config import MultitaskConfig, Precision
 
@@ -36,10 +36,14 @@ class StudentConfig:
     position_pooling: PositionPooling = PositionPooling.CLS
 
     def __post_init__(self) -> None:
-        _check("temperature", self.temperature, self.temperature > 0, "a number above 0")
-        _check("soft", self.soft, 0 <= self.soft <= 1, "0 to 1")
+        require("temperature", self.temperature, self.temperature > 0, "a number above 0")
+        require("soft", self.soft, 0 <= self.soft <= 1, "0 to 1")
         if self.layers is not None:
-            _check("layers", self.layers, self.layers >= 1, "at least 1")
+            require("layers", self.layers, self.layers >= 1, "at least 1")
+        for name in ("steps", "batch_size"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "head_learning_rate"):
+            require(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Table3Config:
     """A grid, or a part of one. Lists that are empty leave out their methods.
 
     Attributes:
-        tasks: names of folders, the table's columns; none for all in the index's order.
+        tasks: names of folders, the table's columns; none for all in the index's order, but for
+            `wsd.task`.
         max_train_rows, max_dev_rows, max_test_rows: rows a task, drawn at random; None for all.
         max_length: tokens that are read of a text; None for the encoder's limit.
         seeds: of the heads that are trained on frozen encoders, one cell each. Encoders are
@@ -124,15 +129,15 @@ class Table3Config:
     def __post_init__(self) -> None:
         for name in ("max_train_rows", "max_dev_rows", "max_test_rows", "max_length"):
             value = getattr(self, name)
-            _check(name, value, value is None or value >= 1, "at least 1")
+            require(name, value, value is None or value >= 1, "at least 1")
         for rate in self.learning_rates:
-            _check("learning_rates", rate, rate > 0, "numbers above 0")
-        _check("learning_rates", self.learning_rates, len(self.learning_rates) > 0, "at least one")
+            require("learning_rates", rate, rate > 0, "numbers above 0")
+        require("learning_rates", self.learning_rates, len(self.learning_rates) > 0, "at least one")
         for count in self.mean_layers:
-            _check("mean_layers", count, count >= 1, "numbers from 1 on")
-        _check("seeds", self.seeds, 0 < len(self.seeds) == len(set(self.seeds)), "different ones")
+            require("mean_layers", count, count >= 1, "numbers from 1 on")
+        require("seeds", self.seeds, 0 < len(self.seeds) == len(set(self.seeds)), "different ones")
         for name in ("flops_tokens", "scratch_gb"):
-            _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
+            require(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         if self.student and not self.single_task:
             raise ConfigError("student: got true, expected single_task = true, too: its teachers.")
         for name in FEATURE_METHODS:
@@ -165,8 +170,3 @@ def as_json(config: Any) -> dict[str, Any]:
     """A dataclass's values as JSON has them."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return values
-
-
-def _check(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name}: got {value!r}, expected {expected}.")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import AutoConfig
+
 from engine.types import LayerPooling, PositionPooling
+from export.encoder import find_encoder
 from training import flops
 from training.grid.recipe import Recipe
 from training.grid.work import Work
@@ -24,6 +27,8 @@ class Costs:
         """One encoder, and a head a task on features of a recipe."""
         dim, tokens = self._dim * recipe.codes.width, self._config.flops_tokens
         total = self._encoder(self._layers) + self._heads(dim, recipe.position_pooling)
+        if recipe.codes.is_rotated:
+            total += tokens * self._dim * dim
         if recipe.layer_pooling is LayerPooling.LEARNED:  # the sum is each task's own
             total += len(self._classes) * tokens * (self._layers + 1) * self._dim
         return total
@@ -37,14 +42,15 @@ class Costs:
         return len(self._classes) * self._encoder(self._layers) + self._heads(self._dim, pooling)
 
     def student(self) -> int:
-        """A student a task, of the encoder's shape but for its layers.
-
-        A student that starts from another encoder is counted when it is loaded, not here.
-        """
-        distil = self._config.distil
-        layers = self._layers if distil.layers is None else distil.layers
-        encoders = len(self._classes) * self._encoder(layers)
-        return encoders + self._heads(self._dim, distil.position_pooling)
+        """A student a task, of the shape of the encoder it starts from, but for its layers."""
+        distil, tokens = self._config.distil, self._config.flops_tokens
+        all_layers, dim, inner = self._layers, self._dim, self._ffn_dim
+        if distil.encoder is not None:
+            config = AutoConfig.from_pretrained(find_encoder(distil.encoder))
+            all_layers, dim, inner = config.num_hidden_layers, config.hidden_size, ffn_dim(config)
+        layers = all_layers if distil.layers is None else distil.layers
+        encoders = len(self._classes) * flops.encoder(layers, dim, inner, tokens)
+        return encoders + self._heads(dim, distil.position_pooling)
 
     def _encoder(self, layers: int) -> int:
         return flops.encoder(layers, self._dim, self._ffn_dim, self._config.flops_tokens)

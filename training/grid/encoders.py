@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoint import RECORD
-from training.errors import CheckpointError
+from training.errors import OtherRunError
 from training.grid.work import Work
 from training.multitask_config import MultitaskConfig
 from training.train_multitask import train_multitask
@@ -85,8 +85,8 @@ def train_encoder(work: Work, plan: EncoderPlan, replace_others: bool = False) -
     Args:
         replace_others: whether an encoder of another configuration is trained again.
 
-    Raises TrainingError, naming step and task, for a loss that is not finite; CheckpointError for
-    an encoder of another configuration, and where nothing can be written.
+    Raises TrainingError, naming step and task, for a loss that is not finite; OtherRunError for an
+    encoder of another configuration or start, CheckpointError where nothing can be written.
     """
     folder = encoder_folder(work, plan)
     if not (folder / RECORD).exists():
@@ -95,13 +95,24 @@ def train_encoder(work: Work, plan: EncoderPlan, replace_others: bool = False) -
     def say(message: str) -> None:
         work.say(f"encoder {plan.name}: {message}")
 
-    options = {"device": str(work.device), "say": say}
+    def train(resume: bool) -> None:
+        train_multitask(
+            plan.config,
+            work.data,
+            folder,
+            str(work.device),
+            resume=resume,
+            force=not resume,
+            say=say,
+            weights_sha256=work.base["weights_sha256"],
+        )
+
     try:
-        train_multitask(plan.config, work.data, folder, resume=True, **options)  # type: ignore[arg-type]
-    except CheckpointError:
+        train(resume=True)
+    except OtherRunError:
         if not replace_others:
             raise
-        train_multitask(plan.config, work.data, folder, force=True, **options)  # type: ignore[arg-type]
+        train(resume=False)
     return folder
 
 

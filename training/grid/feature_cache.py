@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,11 @@ from training.multitask_config import Precision
 from training.task_batches import text_batches, text_tokenizer
 
 Say = Callable[[str], None]
+Encode = Callable[[Sequence[Text], Path, Callable[[int], None]], StoredLayers]
+"""Computes some texts' layers into a file; calls the function with its bytes before it is made."""
+
+AT_HAND = 2
+"""Keys that are in use at a time: a task, and the texts that constants of codes are made of."""
 
 
 class FeatureCache:
@@ -39,28 +46,30 @@ class FeatureCache:
     def __init__(self, folder: Path, max_bytes: float) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._at_hand: deque[Path] = deque(maxlen=AT_HAND)
 
     def get(
         self,
         identity: Mapping[str, Any],
         texts: Mapping[str, Sequence[Text]],
-        encode: Callable[[Sequence[Text], Path], StoredLayers],
+        encode: Encode,
     ) -> dict[str, StoredLayers]:
         """Part -> its layers, from disk or encoded now.
 
         Args:
             identity: all that the values follow from, as JSON has it.
             texts: part -> its texts.
-            encode: computes a part's layers and writes them to a file.
 
         Raises TrainingError if they cannot be written.
         """
         text = json.dumps(identity, sort_keys=True)
         folder = self._folder / hashlib.sha256(text.encode()).hexdigest()[:16]
         try:
+            if folder in self._at_hand:
+                self._at_hand.remove(folder)
+            self._at_hand.append(folder)
             if not folder.is_dir():
                 self._fill(folder, texts, encode)
-                self._make_room(folder)
             os.utime(folder)
             layers, encoder_layers = json.loads((folder / "layers.json").read_text())
             return {
@@ -82,29 +91,31 @@ class FeatureCache:
         self,
         folder: Path,
         texts: Mapping[str, Sequence[Text]],
-        encode: Callable[[Sequence[Text], Path], StoredLayers],
+        encode: Encode,
     ) -> None:
         aside = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         try:
             for part, some in texts.items():
-                stored = encode(some, aside / f"{part}.npy")
+                stored = encode(some, aside / f"{part}.npy", self._make_room)
                 np.save(aside / f"{part}.offsets.npy", stored.offsets)
             (aside / "layers.json").write_text(json.dumps([stored.layers, stored.encoder_layers]))
             aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def _make_room(self, kept: Path) -> None:
+    def _make_room(self, num_bytes: int) -> None:
+        """Removes what was not used for longest, until so much fits."""
         sizes = {
             folder: sum(path.stat().st_size for path in folder.iterdir())
             for folder in self._folder.iterdir()
             if folder.is_dir()
         }
-        total = sum(sizes.values())
+        total = sum(sizes.values()) + num_bytes
         for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
-            if total > self._max_bytes and folder != kept:
+            is_partial = folder.name.startswith(".")
+            if total > self._max_bytes and folder not in self._at_hand and not is_partial:
                 shutil.rmtree(folder)
                 total -= sizes[folder]
 
@@ -134,8 +145,13 @@ class LayerEncoder:
         self._module = HiddenStates(encoder, layers).to(device).eval()
         self._tokenizer = text_tokenizer(encoder, max_length)
 
-    def __call__(self, texts: Sequence[Text], path: Path) -> StoredLayers:
+    def __call__(
+        self, texts: Sequence[Text], path: Path, make_room: Callable[[int], None]
+    ) -> StoredLayers:
         """The layers of every text's real tokens, also written to the file.
+
+        Args:
+            make_room: called with the bytes that the file will have.
 
         Raises TrainingError for values that are not finite, as float16 has them.
         """
@@ -146,7 +162,10 @@ class LayerEncoder:
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         layers = self._module.layers
         shape = (int(offsets[-1]), len(layers), self._encoder.dim)
+        make_room(2 * math.prod(shape))
         values = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        with path.open("rb+") as file:  # or a full disk would be a bus error later on
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         for tokens, rows in batches:
             inputs = [
                 torch.from_numpy(getattr(tokens, name)).to(self._device)

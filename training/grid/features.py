@@ -128,7 +128,7 @@ class _Transform:
     def __call__(self, layers: list[Floats]) -> list[Floats]:
         if self._codes is Codes.TWO_BIT:
             return [np.tile(_mean(layers), 2)]
-        if self._codes in (Codes.ROTATED, Codes.WIDE, Codes.WIDE_RAW, Codes.WIDE_FLOAT):
+        if self._codes.is_rotated:
             return [(_mean(layers) - self._center) @ self._rotation]
         return layers
 

@@ -99,7 +99,9 @@ class EncoderFeatures:
         }
         return self._cache.get(identity, texts, self._encode)
 
-    def _encode(self, texts: Sequence[Text], path: Path) -> StoredLayers:
+    def _encode(
+        self, texts: Sequence[Text], path: Path, make_room: Callable[[int], None]
+    ) -> StoredLayers:
         if self._layer_encoder is None:
             self._layer_encoder = LayerEncoder(
                 self._load(),
@@ -108,7 +110,7 @@ class EncoderFeatures:
                 self._work.config.precision,
                 self._work.device,
             )
-        return self._layer_encoder(texts, path)
+        return self._layer_encoder(texts, path, make_room)
 
     def _load(self) -> Encoder:
         folder = self._prepare()

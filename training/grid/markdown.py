@@ -66,7 +66,8 @@ def _patterns(table: Json) -> str:
         return ""
     lines = [
         "Differences in points of accuracy, mean and standard error over tasks, and what the paper "
-        "leads to expect.",
+        "leads to expect (of codes that are not the paper's, what it found of signs). *Shown* and "
+        "*refuted* are by two standard errors.",
         "",
         "| comparison | tasks | difference | expected | |",
         "|---|---:|---:|---:|---|",

@@ -43,6 +43,11 @@ class Codes(str, Enum):
         return Order.SIGN_THEN_VOTE if self is Codes.VOTE else Order.POOL_THEN_SIGN
 
     @property
+    def is_rotated(self) -> bool:
+        """Whether features are multiplied by random rotations."""
+        return self in (Codes.ROTATED, Codes.WIDE, Codes.WIDE_RAW, Codes.WIDE_FLOAT)
+
+    @property
     def width(self) -> int:
         """Stored features for each of the encoder's."""
         is_wide = self in (Codes.WIDE, Codes.WIDE_RAW, Codes.WIDE_FLOAT, Codes.TWO_BIT)

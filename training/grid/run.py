@@ -202,10 +202,15 @@ class Grid:
         if len(candidates) == 1:
             return candidates[0]
         seed = self.work.config.seeds[0]
-        accuracies = {}
-        for count in candidates:
-            cells = [self.read_head(method, task, tuned_recipe(count), seed) for task in tasks]
-            accuracies[count] = mean(cell["dev"]["accuracy"] for cell in cells if cell)
+        columns = [
+            [self.read_head(method, task, tuned_recipe(count), seed) for count in candidates]
+            for task in tasks
+        ]
+        whole = [[cell["dev"]["accuracy"] for cell in column if cell] for column in columns]
+        whole = [column for column in whole if len(column) == len(candidates)]  # in a part of a run
+        accuracies = {
+            count: mean(column[i] for column in whole) for i, count in enumerate(candidates)
+        }
         best = max(candidates, key=lambda count: accuracies[count])
         shown = ", ".join(f"{count}: {100 * x:.2f}" for count, x in accuracies.items())
         if self.chosen_layers.get(method) != best:

@@ -18,7 +18,7 @@ from training.grid.recipe import Recipe
 from training.grid.report import Row, Table
 from training.grid.results import Cell, write_json
 from training.grid.run import ALL, AS_IS, Grid
-from training.grid.word_sense_cells import probe
+from training.grid.word_sense_cells import chosen_layers, probe, read_all
 from training.grid.work import GridTask, open_work
 from training.output_folder import locked
 
@@ -49,7 +49,7 @@ def make_table(
     CheckpointError for results of another configuration, and where nothing can be written.
     """
     chosen_device = choose_device(device)
-    if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - OURS):
+    if output.exists() and (not output.is_dir() or any(map(_is_other, output.iterdir()))):
         raise TrainingError(
             f"--output {output} holds something else than results of this command. Choose another."
         )
@@ -71,11 +71,21 @@ def make_table(
     return table
 
 
-def check_all(grid: Grid) -> None:
-    """Reads every cell there is, so that a mixture is found before hours are spent.
+def _is_other(path: Path) -> bool:
+    """Whether it is none of ours, nor what a run that was killed left of a table."""
+    is_left = path.name.startswith((f".{TABLE}.", f".{MARKDOWN}."))
+    return path.name not in OURS and not is_left
 
-    Raises CheckpointError for cells of another configuration.
+
+def check_all(grid: Grid) -> None:
+    """Reads every cell and every sense there is, so that nothing is found after hours.
+
+    Raises CheckpointError for cells of another configuration, InputError for unsound words, and
+    ConfigError for layers that the encoder has not.
     """
+    if grid.work.config.wsd.task is not None:
+        read_all(grid.work)
+        chosen_layers(grid.work)
     for row_cells in _rows(grid):
         for cells in row_cells[2].values():
             list(cells())
@@ -188,7 +198,6 @@ def _sense_cells(grid: Grid) -> dict[str, dict[str, Any]]:
     settings = {
         "wsd": as_json(work.config.wsd),
         "rows": [work.config.max_dev_rows, work.config.max_test_rows],
-        "max_length": work.config.max_length,
         "precision": work.config.precision.value,
         "seed": work.config.seeds[0],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from engine.batching import cut_batches, pad_batch
 from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from engine.tokenize import Tokens
 from export.encoder import Encoder, HiddenStates
+from export.texts import read_texts
 from training.batches import seed_of
+from training.errors import ConfigError
+from training.grid.heads import CALIBRATION_TEXTS
 from training.grid.work import Work
 from training.multitask_config import Precision
 from training.word_senses import SensedWord, baseline, nearest_sense, read_words
@@ -30,20 +33,15 @@ def probe(work: Work, encoder: Encoder) -> dict[str, Any]:
     config = work.config.wsd
     assert config.task is not None, "there is a task to probe"
     words = read_all(work)
-    layers = config.layers or tuple(range(encoder.num_layers + 1))
-    features = {part: word_features(work, encoder, some, layers) for part, some in words.items()}
-    center = features["train"].mean(axis=0)
-    forms = {
-        "float": features,
-        "sign": {part: _signs(array) for part, array in features.items()},
-        "centred": {part: _signs(array - center) for part, array in features.items()},
+    layers = chosen_layers(work)
+    centers = _centers(work, encoder, layers)
+    features = {
+        part: word_features(work, encoder, some, layers, centers) for part, some in words.items()
     }
 
     def f1(form: str, part: str, layer: int) -> float:
-        chosen = forms[form]
-        return nearest_sense(
-            words["train"], chosen["train"][:, layer], words[part], chosen[part][:, layer]
-        )
+        train, some = (features[name][form][:, layer] for name in ("train", part))
+        return nearest_sense(words["train"], train, words[part], some)
 
     dev = {layer: f1("float", "dev", i) for i, layer in enumerate(layers)}
     best = max(layers, key=lambda layer: dev[layer])
@@ -56,6 +54,14 @@ def probe(work: Work, encoder: Encoder) -> dict[str, Any]:
             for part in ("dev", "test")
         },
     }
+
+
+def chosen_layers(work: Work) -> tuple[int, ...]:
+    """Hidden states that are probed. Raises ConfigError for those that the encoder has not."""
+    count, wanted = work.loaded.num_layers, work.config.wsd.layers
+    if any(not 0 <= layer <= count for layer in wanted):
+        raise ConfigError(f"wsd.layers: got {list(wanted)}, expected numbers from 0 to {count}.")
+    return wanted or tuple(range(count + 1))
 
 
 def read_all(work: Work) -> dict[str, list[SensedWord]]:
@@ -76,46 +82,79 @@ def read_all(work: Work) -> dict[str, list[SensedWord]]:
 
 
 def word_features(
-    work: Work, encoder: Encoder, words: Sequence[SensedWord], layers: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """The mean over each word's tokens, float32 [words, layers, dim].
+    work: Work,
+    encoder: Encoder,
+    words: Sequence[SensedWord],
+    layers: tuple[int, ...],
+    centers: torch.Tensor,
+) -> dict[str, NDArray[np.float32]]:
+    """Form -> the mean over each word's tokens of what is stored of them.
 
-    A word that is cut off has the features of its sentence's first token.
+    float32 [words, layers, dim]. Sentences are read up to the encoder's limit. A word beyond it has
+    the features of its sentence's first token.
+
+    Args:
+        centers: float32 [layers, dim], thresholds of the centred signs.
     """
-    device = work.device
-    encoder.model.set_attn_implementation("sdpa")
-    module = HiddenStates(encoder, layers).to(device).eval()
     encoded = encoder.tokenizer(
         [word.text for word in words],
         truncation=True,
-        max_length=work.config.max_length or encoder.max_length,
+        max_length=encoder.max_length,
         return_offsets_mapping=True,
     )
-    tokens = [
-        Tokens(np.array(ids, np.int32), len(ids), truncated=False) for ids in encoded["input_ids"]
-    ]
     masks = [
         _tokens_of(word, offsets)
         for word, offsets in zip(words, encoded["offset_mapping"], strict=True)
     ]
+    features = {form: np.empty((len(words), *centers.shape), np.float32) for form in FORMS}
+    for rows, hidden in _hidden_states(work, encoder, encoded["input_ids"], layers):
+        weights = torch.zeros(hidden.shape[:2])
+        for place, row in enumerate(rows):
+            weights[place, : len(masks[row])] = torch.from_numpy(masks[row])
+        weights /= weights.sum(dim=1, keepdim=True)
+        stored = {
+            "float": hidden,
+            "sign": torch.where(hidden > 0, 1.0, -1.0),
+            "centred": torch.where(hidden > centers.to(hidden.device), 1.0, -1.0),
+        }
+        for form, values in stored.items():
+            pooled = torch.einsum("ns,nslk->nlk", weights.to(hidden.device), values)
+            features[form][rows] = pooled.cpu().numpy()
+    return features
+
+
+def _centers(work: Work, encoder: Encoder, layers: tuple[int, ...]) -> torch.Tensor:
+    """Means of the features of texts that are none of the probe's, float32 [layers, dim]."""
+    encoded = encoder.tokenizer(
+        read_texts(None)[:CALIBRATION_TEXTS], truncation=True, max_length=encoder.max_length
+    )
+    ids = encoded["input_ids"]
+    total = torch.zeros((len(layers), encoder.dim), dtype=torch.float64)
+    for rows, hidden in _hidden_states(work, encoder, ids, layers):
+        for place, row in enumerate(rows):
+            total += hidden[place, : len(ids[row])].double().sum(dim=0).cpu()
+    return (total / sum(map(len, ids))).float()
+
+
+def _hidden_states(
+    work: Work, encoder: Encoder, ids: Sequence[Sequence[int]], layers: tuple[int, ...]
+) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+    """Rows of some texts, and float32 [rows, tokens, layers, dim]; padding is at the end."""
+    device = work.device
+    encoder.model.set_attn_implementation("sdpa")
+    module = HiddenStates(encoder, layers).to(device).eval()
+    tokens = [Tokens(np.array(text, np.int32), len(text), truncated=False) for text in ids]
     lengths = np.array([text.ids.size for text in tokens], np.int64)
-    features = np.empty((len(words), len(layers), encoder.dim), np.float32)
     for rows in cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS):
         batch = pad_batch([tokens[row] for row in rows], encoder.pad_id)
         inputs = [torch.from_numpy(getattr(batch, name)).to(device) for name in module.input_names]
-        weights = torch.zeros(batch.input_ids.shape)
-        for place, row in enumerate(rows):
-            weights[place, : lengths[row]] = torch.from_numpy(masks[row])
-        weights /= weights.sum(dim=1, keepdim=True)
         is_bf16 = work.config.precision is Precision.BF16
         with (
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, enabled=is_bf16),
         ):
             hidden = torch.stack(module(*inputs), dim=2).float()
-        pooled = torch.einsum("ns,nslk->nlk", weights.to(device), hidden)
-        features[rows] = pooled.cpu().numpy()
-    return features
+        yield rows, hidden
 
 
 def _tokens_of(word: SensedWord, offsets: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
@@ -127,7 +166,3 @@ def _tokens_of(word: SensedWord, offsets: Sequence[tuple[int, int]]) -> NDArray[
     if not mask.any():
         mask[0] = 1
     return mask
-
-
-def _signs(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.where(features > 0, np.float32(1), np.float32(-1))

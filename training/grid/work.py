@@ -77,7 +77,8 @@ def open_work(
     Raises InputError for unsound data, ExportError for an encoder that cannot be had.
     """
     types = choose_tasks(data, config.tasks)
-    names = config.tasks or tuple(sorted(types, key=read_index_order(data)))
+    senses = config.wsd.task  # its rows have other columns
+    names = config.tasks or tuple(sorted(set(types) - {senses}, key=read_index_order(data)))
     tasks = {}
     for name in names:
         seed = config.seeds[0]

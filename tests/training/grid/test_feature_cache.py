@@ -13,11 +13,17 @@ import torch
 from engine.types import Text
 from export.encoder import HiddenStates, load_encoder
 from training.errors import TrainingError
-from training.grid.feature_cache import FeatureCache, LayerEncoder
+from training.grid.feature_cache import Encode, FeatureCache, LayerEncoder
 from training.grid.features import StoredLayers
 from training.multitask_config import Precision
 
+MakeRoom = Callable[[int], None]
+
 TEXTS = ["One.", "A longer text, of several words.", ("A pair,", "of two texts.")]
+
+
+def any_size(num_bytes: int) -> None:
+    """There is room."""
 
 
 def layer_encoder(folder: Path, precision: Precision = Precision.FP32) -> LayerEncoder:
@@ -25,7 +31,9 @@ def layer_encoder(folder: Path, precision: Precision = Precision.FP32) -> LayerE
 
 
 def test_layers_are_the_encoders(tiny_encoder: Callable[[str], Path], tmp_path: Path) -> None:
-    stored = layer_encoder(tiny_encoder("bert"))(TEXTS, tmp_path / "layers.npy")
+    sizes: list[int] = []
+    stored = layer_encoder(tiny_encoder("bert"))(TEXTS, tmp_path / "layers.npy", sizes.append)
+    assert sizes == [stored.values.nbytes]
     encoder = load_encoder(str(tiny_encoder("bert")))
     module = HiddenStates(encoder, (1, 3))
     for i, text in enumerate(TEXTS):
@@ -41,8 +49,9 @@ def test_layers_are_the_encoders(tiny_encoder: Callable[[str], Path], tmp_path: 
 
 
 def test_bf16(tiny_encoder: Callable[[str], Path], tmp_path: Path) -> None:
-    exact = layer_encoder(tiny_encoder("bert"))(TEXTS, tmp_path / "exact.npy")
-    near = layer_encoder(tiny_encoder("bert"), Precision.BF16)(TEXTS, tmp_path / "near.npy")
+    exact = layer_encoder(tiny_encoder("bert"))(TEXTS, tmp_path / "exact.npy", any_size)
+    encode = layer_encoder(tiny_encoder("bert"), Precision.BF16)
+    near = encode(TEXTS, tmp_path / "near.npy", any_size)
     difference = np.abs(exact.values.astype(np.float32) - near.values)
     assert 0 < difference.max() < 0.3
 
@@ -53,15 +62,16 @@ def test_weights_that_are_not_finite(tiny_encoder: Callable[[str], Path], tmp_pa
         encoder.model.encoder.layer[1].output.dense.weight[0, 0] = torch.nan
     encode = LayerEncoder(encoder, (3,), None, Precision.FP32, torch.device("cpu"))
     with pytest.raises(TrainingError, match=r"hidden states leave float16"):
-        encode(TEXTS, tmp_path / "layers.npy")
+        encode(TEXTS, tmp_path / "layers.npy", any_size)
 
 
-def fake(calls: list[Sequence[Text]]) -> Callable[[Sequence[Text], Path], StoredLayers]:
+def fake(calls: list[Sequence[Text]]) -> Encode:
     """Ten float16 of its number of calls, 148 bytes on disk, for each text."""
 
-    def encode(texts: Sequence[Text], path: Path) -> StoredLayers:
+    def encode(texts: Sequence[Text], path: Path, make_room: MakeRoom) -> StoredLayers:
         calls.append(texts)
         values = np.full((len(texts), 1, 10), len(calls), np.float16)
+        make_room(values.nbytes + 300)  # headers, and the small files beside it
         np.save(path, values)
         return StoredLayers(values, np.arange(len(texts) + 1), (3,), 3)
 
@@ -106,7 +116,7 @@ def test_what_is_larger_than_the_bound_is_kept_while_needed(tmp_path: Path) -> N
 
 
 def test_nothing_half_written_stays(tmp_path: Path) -> None:
-    def stopped(texts: Sequence[Text], path: Path) -> StoredLayers:
+    def stopped(texts: Sequence[Text], path: Path, make_room: MakeRoom) -> StoredLayers:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -115,10 +125,41 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_full_disk(tmp_path: Path) -> None:
-    def full(texts: Sequence[Text], path: Path) -> StoredLayers:
+def test_full_disk(
+    tiny_encoder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found when the file is made: later on, writing to the mapped memory would be a bus error."""
+
+    def full(file: int, start: int, size: int) -> None:
+        assert size > 4 * 64 * 2
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    encoder = load_encoder(str(tiny_encoder("bert")))
+    encode = LayerEncoder(encoder, (3,), None, Precision.FP32, torch.device("cpu"))
     with pytest.raises(TrainingError, match=r"No space left on device\). Make room there"):
-        FeatureCache(tmp_path, 1e6).get({}, {"train": ["x"]}, full)
+        FeatureCache(tmp_path, 1e6).get({}, {"train": TEXTS}, encode)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_task_and_the_calibration_are_both_at_hand(tmp_path: Path) -> None:
+    calls: list[Sequence[Text]] = []
+    cache = FeatureCache(tmp_path, 1)
+    for _ in range(3):
+        cache.get({"task": "a"}, {"train": ["x"]}, fake(calls))
+        cache.get({"calibration": "c"}, {"texts": ["y"]}, fake(calls))
+    assert len(calls) == 2
+
+
+def test_room_is_made_first(tmp_path: Path) -> None:
+    calls: list[Sequence[Text]] = []
+    cache = FeatureCache(tmp_path, 1000)
+    for task in "ab":
+        cache.get({"task": task}, {"train": ["x"]}, fake(calls))
+
+    def encode(texts: Sequence[Text], path: Path, make_room: MakeRoom) -> StoredLayers:
+        make_room(700)
+        assert len([p for p in tmp_path.iterdir() if not p.name.startswith(".")]) == 1
+        return fake(calls)(texts, path, make_room)
+
+    cache.get({"task": "c"}, {"train": ["x"]}, encode)

@@ -93,3 +93,9 @@ def test_patterns() -> None:
 )
 def test_verdicts(points: float, error: float, verdict: str) -> None:
     assert Pattern("", points, error, 14, is_more=True, least=0).verdict == verdict
+    assert Pattern("", points - 0.5, error, 14, is_more=False, least=-0.5).verdict == verdict
+
+
+def test_what_is_equal() -> None:
+    assert Pattern("", 0, 0, 14, is_more=False, least=0).verdict == "shown"
+    assert Pattern("", 0, 0, 14, is_more=True, least=0).verdict == "refuted"

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from training import table3
+from training import table3, train_multitask
 from training.config_file import read_config
+from training.errors import CheckpointError
 from training.grid import run
 from training.grid.config import FEATURE_METHODS, Table3Config
 from training.grid.heads import needed_layers
@@ -118,6 +119,11 @@ def test_all_methods(
     # A type's encoder is shared by its tasks, and was trained on none of them.
     record = json.loads((output / "encoders" / "without-type-DOC" / "multitask.json").read_text())
     assert list(record["tasks"]) == ["paraphrase"]
+    for left_out in ("topics", "sport", "paraphrase"):
+        for kind in ("without", "signs-without"):
+            path = output / "encoders" / f"{kind}-{left_out}" / "multitask.json"
+            trained_on = {"topics", "sport", "paraphrase"} - {left_out}
+            assert set(json.loads(path.read_text())["tasks"]) == trained_on
     signed = output / "encoders" / "signs-without-sport" / "multitask.json"
     assert json.loads(signed.read_text())["config"]["signs"] is True
 
@@ -201,7 +207,7 @@ def test_another_configuration(
     assert cells_of(output) == before
     assert main(arguments(output, "--force", head={"epochs": 1})) == 0
     assert set(cells_of(output)) >= set(before)
-    assert {result["epochs"] for result in results_of(output).values()} <= {1, 2}
+    assert {results_of(output)[name]["epochs"] for name in before} == {1}
     assert main(arguments(output, head={"epochs": 1})) == 0
 
 
@@ -217,6 +223,91 @@ def test_another_configuration_of_encoders(
     assert main(arguments(output, "--force", **changed)) == 0
     record = json.loads((output / "encoders" / "all" / "multitask.json").read_text())
     assert record["step"] == 2
+
+
+def test_force_trains_again_what_came_of_other_weights(
+    arguments: Arguments, tiny_encoder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    output, encoder = tmp_path / "out", tmp_path / "encoder"
+    settings = {"frozen": [], "all_tasks": True}
+
+    def run_with(weights: Path, *options: str) -> int:
+        shutil.rmtree(encoder, ignore_errors=True)
+        shutil.copytree(weights, encoder)
+        return main([*arguments(output, *options, **settings), "--encoder", str(encoder)])
+
+    def base() -> str:
+        record = json.loads((output / "encoders" / "all" / "multitask.json").read_text())
+        return str(record["base"]["weights_sha256"])
+
+    assert run_with(tiny_encoder("bert")) == 0
+    before = base()
+    other = tmp_path / "other"
+    shutil.copytree(output / "encoders" / "all", other)
+    assert run_with(other) == 1
+    assert run_with(other, "--force") == 0
+    assert base() != before
+    cell = json.loads((output / "cells" / "all_tasks" / "sport" / "as-is.json").read_text())
+    assert cell["identity"]["encoder"]["weights_sha256"] == base()
+
+
+def test_force_keeps_a_checkpoint_when_the_disk_is_full(
+    arguments: Arguments,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "out"
+    settings = {"frozen": [], "all_tasks": True, "multitask": {"steps": 3, "checkpoint_every": 1}}
+    write = train_multitask.write_checkpoint
+
+    def write_two(folder: Path, *rest: Any) -> Any:
+        if folder.name == "step-00000003":
+            raise CheckpointError("No space left on device. Make room there.")
+        return write(folder, *rest)
+
+    monkeypatch.setattr(train_multitask, "write_checkpoint", write_two)
+    assert main(arguments(output, "--force", **settings)) == 1
+    assert "The checkpoint of step 2 is whole" in capsys.readouterr().err
+    assert (output / "encoders" / "all" / "run" / "step-00000002").is_dir()
+
+
+def test_what_is_chosen_is_chosen_on_dev(arguments: Arguments, tmp_path: Path) -> None:
+    """The test rows have other labels: what is best on them is worst on dev."""
+    output = tmp_path / "out"
+    settings = {"learning_rates": [1e-2, 1e-5], "head": {"epochs": 6}, "mean_layers": [1, 2, 4]}
+    recipe = "mean/attention/float"
+    assert main(arguments(output, frozen=[recipe, "last/mean/float"], **settings)) == 0
+    for rate in settings["learning_rates"]:
+        alone = tmp_path / f"{rate}"
+        changed = {**settings, "learning_rates": [rate]}
+        assert main(arguments(alone, frozen=[recipe, "last/mean/float"], **changed)) == 0
+        for name, result in results_of(alone).items():
+            assert result["dev"]["accuracy"] <= results_of(output)[name]["dev"]["accuracy"]
+    table = json.loads((output / "table.json").read_text(encoding="utf-8"))
+    on_dev = {
+        row["name"]: row["dev_average"][0] for row in table["rows"] if row["name"][:4] == "mean"
+    }
+    assert set(on_dev) == {f"mean-{count}/attention/float" for count in (1, 2, 4)}
+    chosen = f"mean-{table['chosen_layers']['frozen']}/attention/float"
+    assert on_dev[chosen] == max(on_dev.values())
+    assert len(set(on_dev.values())) > 1, "or there was nothing to choose"
+
+
+def test_layers_are_chosen_by_tasks_that_all_candidates_have(
+    frozen: Path, arguments: Arguments, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(frozen, tmp_path / "out"))
+    for path in (output / "cells" / "frozen").rglob("mean-3.attention.float.*.json"):
+        if path.parent.name != "sport":
+            path.unlink()
+    assert main(arguments(output, "--report-only")) == 0
+    accuracies = {}
+    for count in (2, 3):
+        path = output / "cells" / "frozen" / "sport" / f"mean-{count}.attention.float.seed-0.json"
+        accuracies[count] = json.loads(path.read_text())["result"]["dev"]["accuracy"]
+    table = json.loads((output / "table.json").read_text(encoding="utf-8"))
+    assert accuracies[table["chosen_layers"]["frozen"]] == max(accuracies.values())
 
 
 def test_a_damaged_cell(
@@ -287,6 +378,8 @@ def test_full_disk(
         ({"frozen": ["mean/attention/sgn"]}, "recipe 'mean/attention/sgn'"),
         ({"frozen": ["mean-9/attention/sign"]}, "encoder of 3 layers, expected at least 8"),
         ({"frozen": ["last/cls/sign"] * 2}, "twice. Remove one"),
+        ({"head": {"epochs": 0}}, "head.epochs: got 0, expected at least 1"),
+        ({"wsd": {"task": "senses", "layers": [9]}}, "wsd.layers: got [9], expected numbers from"),
         ({"head": {"epoch": 3}}, "got the unknown keys head.epoch, expected some of"),
         ({"multitask": {"steps": 0}}, "multitask.steps: got 0, expected at least 1"),
         ({"seeds": []}, "seeds: got (), expected different ones"),
@@ -345,6 +438,18 @@ def test_outputs_that_are_refused(
     for output in (tmp_path, tmp_path / "notes.txt"):
         assert main(arguments(output)) == 1
         assert "holds something else than results" in capsys.readouterr().err
+    (tmp_path / "notes.txt").rename(tmp_path / ".table.json.77.partial")  # of a run that was killed
+    assert main(arguments(tmp_path, "--report-only")) == 0
+
+
+def test_all_tasks_are_those_of_the_folder_but_the_senses(
+    arguments: Arguments, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    settings = {"frozen": ["last/cls/float"], "wsd": {"task": "senses"}}
+    assert main(arguments(output, tasks=[], **settings)) == 0
+    table = json.loads((output / "table.json").read_text(encoding="utf-8"))
+    assert table["tasks"] == ["topics", "sport", "paraphrase"]
 
 
 @pytest.mark.parametrize(
