@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 from engine.command_line import exit_code
 from engine.engine import LONG_TEXTS, Engine
 from engine.errors import InputError
+from engine.interrupts import interrupts_held_back
 from engine.job_options import add_progress_option, add_runner_options
 from engine.progress import progress_bar
 from engine.store import FeatureStore, StoreWriter
@@ -105,22 +103,6 @@ def encode_texts(
         if bar is not None:
             bar.update(len(features))
     return Encoded(stored, skipped, stats)
-
-
-@contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits for the end of what is inside, which half done would be lost."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Ctrl-C interrupts the main thread alone
-        return
-    held_back: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held_back.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held_back:
-        raise KeyboardInterrupt
 
 
 def refuse_twice(names: list[str], seen: IdIndex) -> None:

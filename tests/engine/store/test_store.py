@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,11 @@ import pytest
 from store_cases import contents, expected, fill, make_features, make_ids, make_spec
 
 from engine import InputError, PackedFeatures, SpecMismatchError, StoreError
+from engine.interrupts import interrupts_held_back
 from engine.store import FeatureStore, StoreWriter, compact, verify
+from engine.store.part_writer import PartWriter
+from engine.store.schema import make_schema, make_table
+from engine.store.writer import _with_new_rows
 
 
 @pytest.mark.parametrize("quantization", ["sign", "uint8", "float16"])
@@ -174,6 +179,33 @@ def test_a_full_part_is_published_and_an_old_one(tmp_path: Path) -> None:
     with StoreWriter(store, part_seconds=0) as writer:
         writer.append(make_ids(1, 500), make_features(spec, 1))
         assert "text-500" in contents(FeatureStore(tmp_path))
+    with StoreWriter(store, "replace", part_seconds=0) as writer:
+        new = make_features(spec, 1, seed=5)
+        writer.append(["text-500"], new)
+        assert contents(FeatureStore(tmp_path))["text-500"] == new.codes.tobytes()
+
+
+def test_replacing_copies_the_rows_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all new rows again for each row group that holds one of them."""
+    store = fill(tmp_path, parts=1, row_group_bytes=200)
+    new = make_table(
+        pa.array(make_ids(500)), make_features(store.spec, 500), {}, make_schema(store.spec)
+    )
+    join, rows = pa.concat_tables, []
+
+    def counted(tables: list[pa.Table]) -> pa.Table:
+        rows.append(sum(map(len, tables)))
+        return join(tables)
+
+    monkeypatch.setattr(pa, "concat_tables", counted)
+    replaced = list(_with_new_rows(store.parts[0].tables(), new, new["id"].chunk(0)))
+    assert len(rows) == len(replaced) > 3
+    assert sum(rows) == 2 * 20
+    assert [codes for table in replaced for codes in table["codes"].to_pylist()] == (
+        new["codes"].to_pylist()[:20]
+    )
 
 
 def test_an_error_keeps_what_was_appended(tmp_path: Path) -> None:
@@ -186,6 +218,90 @@ def test_an_error_keeps_what_was_appended(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+    assert len(FeatureStore(tmp_path)) == 5
+
+
+def test_ctrl_c_while_closing_waits_for_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = PartWriter.publish
+
+    def interrupted(part: PartWriter, *arguments: Any, **facts: Any) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return publish(part, *arguments, **facts)
+
+    monkeypatch.setattr(PartWriter, "publish", interrupted)
+    writer = StoreWriter(FeatureStore(tmp_path, make_spec()))
+    writer.append(make_ids(5), make_features(make_spec(), 5))
+    with pytest.raises(KeyboardInterrupt):
+        writer.close()
+    assert len(FeatureStore(tmp_path)) == 5
+    StoreWriter(FeatureStore(tmp_path)).close()  # it let go of the lock
+
+
+def test_interrupts_that_are_ignored_or_held_back_outside_stay_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_held_back():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    done = []
+
+    def step() -> None:
+        with interrupts_held_back():
+            with interrupts_held_back():
+                signal.raise_signal(signal.SIGINT)
+            done.append("the rest of the outer step")
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert done
+
+
+def test_memory_that_the_caller_uses_again(tmp_path: Path) -> None:
+    spec = make_spec()
+    first, second = make_features(spec, 5), make_features(spec, 5, seed=1)
+    right = [one.codes.tobytes() for one in (*first, *second)]
+    days = np.arange(5)
+    with StoreWriter(FeatureStore(tmp_path, spec), "replace") as writer:
+        writer.append(make_ids(5), first, {"day": days})
+        writer.append(make_ids(5, 5), first, {"day": days})
+        writer.flush()
+        writer.append(make_ids(5, 5), second, {"day": days})
+        writer.append(make_ids(5, 10), second, {"day": days})
+        for array in (first.codes, second.codes, days):
+            array.flags.writeable = True
+            array[:] = 77
+    found = contents(FeatureStore(tmp_path))
+    assert list(found.values()) == right + right[5:]
+    rows = FeatureStore(tmp_path).scan(["day"])
+    assert [day for one in rows for day in one.columns["day"].to_pylist()] == [*range(5)] * 3
+
+
+def test_a_writer_that_could_not_write_takes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would skip ids that are not on disk."""
+    spec = make_spec()
+
+    def fail(*arguments: Any, **facts: Any) -> str:
+        raise StoreError("the disk is full")
+
+    store = FeatureStore(tmp_path, spec)
+    writer = StoreWriter(store, "skip")
+    writer.append(make_ids(5), make_features(spec, 5))
+    with monkeypatch.context() as broken:
+        broken.setattr(PartWriter, "publish", fail)
+        with pytest.raises(StoreError, match="is full"):
+            writer.flush()
+    for again in (writer.flush, lambda: writer.append(make_ids(5), make_features(spec, 5))):
+        with pytest.raises(StoreError, match="open a new StoreWriter"):
+            again()
+    writer.close()
+    assert not list(tmp_path.glob("*part-*"))
+    with StoreWriter(store, "skip") as writer:
+        assert writer.append(make_ids(5), make_features(spec, 5)) == 5
     assert len(FeatureStore(tmp_path)) == 5
 
 
