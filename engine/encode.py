@@ -16,7 +16,7 @@ from engine.command_line import exit_code
 from engine.engine import LONG_TEXTS, Engine
 from engine.errors import InputError
 from engine.interrupts import interrupts_held_back
-from engine.job_options import add_progress_option, add_runner_options
+from engine.job_options import add_progress_option, add_runner_options, check_above_zero
 from engine.progress import progress_bar
 from engine.store import FeatureStore, StoreWriter
 from engine.store.ids import IdIndex
@@ -128,6 +128,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_above_zero("--part-mb", options.part_mb)
+    check_above_zero("--part-seconds", options.part_seconds)
+    check_above_zero("--block-texts", options.block_texts)
+    check_above_zero("--threads", options.threads)
     texts = TextFile(
         options.input,
         options.format,
@@ -202,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--backend", default="auto", help="see engine.predict (default: %(default)s)")
     add("--precision", default="auto", help="see engine.predict (default: %(default)s)")
-    add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
+    add("--threads", type=int, help="of the encoder (default: all cores; with --runner ray 1)")
     add("--max-batch-tokens", type=int, help="bound on an encoder call's tokens")
     add("--long-texts", choices=LONG_TEXTS, default="cut", help="(default: %(default)s)")
     add(

@@ -17,7 +17,13 @@ from engine.heads import check_spec
 from engine.interrupts import interrupts_held_back
 from engine.store import schema
 from engine.store.ids import IdIndex
-from engine.store.part_writer import PART_BYTES, ROW_GROUP_BYTES, PartWriter, new_name
+from engine.store.part_writer import (
+    PART_BYTES,
+    ROW_GROUP_BYTES,
+    PartWriter,
+    new_name,
+    new_store_id,
+)
 from engine.store.store import SUFFIX, FeatureStore
 from engine.types import PackedFeatures
 
@@ -75,6 +81,7 @@ class StoreWriter:
             undo.enter_context(store.folder.lock())
             clean_up(store)
             self.stored: IdIndex = store.read_ids()
+            self.store_id = store.id or new_store_id()
             self._undo = undo.pop_all()
 
     def __enter__(self) -> StoreWriter:
@@ -130,7 +137,9 @@ class StoreWriter:
         with self._failing():
             if self._part is None:
                 name = new_name(self.next_number())
-                self._part = PartWriter(self._store.folder, name, kinds, self._row_group_bytes)
+                self._part = PartWriter(
+                    self._store.folder, name, kinds, self.store_id, self._row_group_bytes
+                )
             self._part.append(table)
         self._begin_waiting()
 
@@ -177,10 +186,34 @@ class StoreWriter:
             if self._replacing:
                 tables, self._replacing = self._replacing, []
                 self._store.refresh()
-                _replace_rows(self._store, pa.concat_tables(tables), self._row_group_bytes)
+                self._replace_rows(pa.concat_tables(tables))
             self._unpublished = IdIndex()
             self._waiting_since_s = None
             self._store.refresh()
+
+    def _replace_rows(self, new: pa.Table) -> None:
+        """Writes each part that holds one of the ids again, under its name, in one step a part.
+
+        Each id is there once at any time, with its old codes or its new ones.
+        """
+        # Of an id that came twice, the last.
+        last = {name: row for row, name in enumerate(new[schema.ID].to_pylist())}
+        new = new.take(list(last.values())).combine_chunks()
+        new_ids = new[schema.ID].combine_chunks()
+        folder = self._store.folder
+        for part in self._store.parts:
+            held = (pc.is_in(table[schema.ID], new_ids) for table in part.tables([schema.ID]))
+            if not any(pc.any(mask, min_count=0).as_py() for mask in held):
+                continue
+            writer = PartWriter(
+                folder, part.name, part.schema, self.store_id, self._row_group_bytes
+            )
+            try:
+                for table in _with_new_rows(part.tables(), new, new_ids):
+                    writer.append(table)
+                writer.publish(part.replaces)
+            finally:
+                writer.discard()
 
     def close(self) -> None:
         """Publishes what was appended and lets go of the store. Raises StoreError."""
@@ -218,28 +251,6 @@ def clean_up(store: FeatureStore) -> None:
     for name in store.folder.names(SUFFIX):
         if name not in live:
             store.folder.remove(name)
-
-
-def _replace_rows(store: FeatureStore, new: pa.Table, row_group_bytes: int) -> None:
-    """Writes each part that holds one of the ids again, under its name, in one step a part.
-
-    Each id is there once at any time, with its old codes or its new ones.
-    """
-    # Of an id that came twice, the last.
-    last = {name: row for row, name in enumerate(new[schema.ID].to_pylist())}
-    new = new.take(list(last.values())).combine_chunks()
-    new_ids = new[schema.ID].combine_chunks()
-    for part in store.parts:
-        held = (pc.is_in(table[schema.ID], new_ids) for table in part.tables([schema.ID]))
-        if not any(pc.any(mask, min_count=0).as_py() for mask in held):
-            continue
-        writer = PartWriter(store.folder, part.name, part.schema, row_group_bytes)
-        try:
-            for table in _with_new_rows(part.tables(), new, new_ids):
-                writer.append(table)
-            writer.publish(part.replaces)
-        finally:
-            writer.discard()
 
 
 def _with_new_rows(tables: Iterator[pa.Table], new: pa.Table, new_ids: pa.Array) -> Iterator[Any]:

@@ -145,6 +145,17 @@ def test_errors(
     assert message in shown
 
 
+@pytest.mark.parametrize("option", ["--part-mb", "--part-seconds", "--block-texts", "--threads"])
+def test_numbers_that_are_none(
+    run: Callable[..., int], tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "texts.txt", TEXTS[:1], [""])
+    is_whole = option in ("--block-texts", "--threads")
+    for value in ("0", "-1") if is_whole else ("0.0", "-1.0", "nan", "inf"):
+        assert run("--input", path, option, value) == 1
+        assert f"{option}: got {value}, expected" in capsys.readouterr().err
+
+
 def test_what_was_encoded_before_an_error_is_stored(tiny_engine: Engine, tmp_path: Path) -> None:
     def rows() -> Iterator[tuple[str, Text]]:
         for i, text in enumerate(TEXTS):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from store_cases import contents, expected, fill, make_features, make_ids, make_
 from engine import InputError, PackedFeatures, SpecMismatchError, StoreError
 from engine.interrupts import interrupts_held_back
 from engine.store import FeatureStore, StoreWriter, compact, verify
+from engine.store.folder import Folder
 from engine.store.part_writer import PartWriter
 from engine.store.schema import make_schema, make_table
 from engine.store.writer import _with_new_rows
@@ -403,10 +406,13 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     store = fill(tmp_path)
     left = tmp_path / ".part-00000003-0.parquet.1-2.partial"
     left.write_bytes(b"half")
+    others = tmp_path / ".download.partial"
+    others.touch()
     assert contents(FeatureStore(tmp_path)) == expected()
     assert ds.dataset(tmp_path).count_rows() == 60
     StoreWriter(store).close()
     assert not left.exists()
+    assert others.exists()
 
 
 def test_scan_reads_ahead_and_ends_its_thread(tmp_path: Path) -> None:
@@ -416,6 +422,51 @@ def test_scan_reads_ahead_and_ends_its_thread(tmp_path: Path) -> None:
     next(rows)
     rows.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("change", ["replace", "compact"])
+def test_parts_that_change_while_others_read(tmp_path: Path, change: str) -> None:
+    """No damage, and nothing to restore."""
+    opened = fill(tmp_path)
+    scan = opened.scan()
+    next(scan)
+    if change == "compact":
+        compact(FeatureStore(tmp_path))
+    else:
+        with StoreWriter(FeatureStore(tmp_path), "replace") as writer:
+            writer.append(["text-50"], make_features(make_spec(), 1, seed=9))
+    for read in (lambda: list(opened.scan()), opened.parts[2].check):
+        with pytest.raises(StoreError, match="merged or removed since the store was opened"):
+            read()
+    opened.refresh()
+    assert len(contents(opened)) == 60
+
+
+def test_opening_while_parts_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts that were listed are gone by the time they are opened."""
+    store = fill(tmp_path)
+    stale = store.folder.names(".parquet")
+    compact(store)
+    names, listings = Folder.names, iter([stale])
+    monkeypatch.setattr(
+        Folder, "names", lambda folder, suffix: next(listings, None) or names(folder, suffix)
+    )
+    assert contents(FeatureStore(tmp_path)) == expected()
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    store = fill(tmp_path, parts=1)
+    with pytest.raises(InputError, match=r"has no column 'nope', expected some of \[\]"):
+        list(store.scan(["nope"]))
+
+
+def test_a_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StoreError, match="cannot be locked"):
+        StoreWriter(FeatureStore(tmp_path, make_spec()))
 
 
 def test_without_pyarrow_the_engine_loads_and_the_store_says_what_to_type() -> None:
