@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from engine.text_files import FORMATS, TextFile
 from engine.types import Stats, Text
 
 CHUNK_TEXTS = 1024
-LOOK_UP_TEXTS = 4096
+LOOK_UP_TEXTS, LOOK_UP_CHARACTERS = 4096, 8 << 20
 BLOCK_TEXTS = 8192
 EPILOG = """\
 examples:
@@ -78,8 +77,7 @@ def encode_texts(
     def texts() -> Iterator[Text]:
         nonlocal skipped
         seen = IdIndex()
-        unread = iter(rows)
-        while chunk := list(islice(unread, LOOK_UP_TEXTS)):
+        for chunk in _look_ups(rows):
             names = [name for name, _ in chunk]
             refuse_twice(names, seen)
             stored = before.contains(names) if existing == "skip" else [False] * len(chunk)
@@ -103,6 +101,20 @@ def encode_texts(
         if bar is not None:
             bar.update(len(features))
     return Encoded(stored, skipped, stats)
+
+
+def _look_ups(rows: Iterable[tuple[str, Text]]) -> Iterator[list[tuple[str, Text]]]:
+    """The rows in lists, of so many texts and, for they are in memory, characters."""
+    chunk: list[tuple[str, Text]] = []
+    characters = 0
+    for name, text in rows:
+        chunk.append((name, text))
+        characters += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(chunk) >= LOOK_UP_TEXTS or characters >= LOOK_UP_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def refuse_twice(names: list[str], seen: IdIndex) -> None:
@@ -149,7 +161,7 @@ def _run(options: argparse.Namespace) -> None:
         seconds = time.monotonic() - started_s
         print(
             f"stored {stored:,} texts in {seconds:,.1f} s; {skipped:,} were stored before; "
-            f"{rows:,} in all"
+            f"{rows:,} in all{_note(texts, skipped)}"
         )
         return
     with Engine.load(options.bundle, options.backend, options.threads, options.precision) as engine:
@@ -174,7 +186,17 @@ def _run(options: argparse.Namespace) -> None:
     cut = f", {done.stats.num_truncated:,} cut" if done.stats.num_truncated else ""
     print(
         f"stored {done.stored:,} texts, {done.stats.num_tokens:,} tokens{cut} in {seconds:,.1f} s; "
-        f"{done.skipped:,} were stored before; {len(store):,} in all"
+        f"{done.skipped:,} were stored before; {len(store):,} in all{_note(texts, done.skipped)}"
+    )
+
+
+def _note(texts: TextFile, skipped: int) -> str:
+    """What to say of texts that may be others than those stored under their rows' numbers."""
+    if not skipped or texts.columns()[2] is not None:
+        return ""
+    return (
+        "\nnote: the input has no ids, so a text was stored before if a row of its number was. If "
+        "that row was of another input, say --id-column, or encode into another store."
     )
 
 
@@ -194,8 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--pair-column", help="of the second texts of pairs")
     add(
         "--id-column",
-        help="(default: id, or where there is none the number of the row, which fits no input "
-        "whose rows move)",
+        help="texts or whole numbers (default: id, or where there is none the number of the row, "
+        "which fits no input whose rows move, and one input a store)",
     )
     add(
         "--existing",
