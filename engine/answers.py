@@ -3,8 +3,8 @@
     OUTPUT/task=sentiment/part-00000000-1a2b3c4d.parquet
 
 Such a file has a row a text: `id`, `label`, `probability`, and `probabilities` if they are asked
-for. It is sealed like the store's parts, and its footer names the part it was made of, by seal, and
-the head: that is how a run knows what is left to do.
+for. It is sealed like the store's parts, and its footer names the part it was made of, by seal, the
+store and the head: that is how a run knows what is left to do, and what is not its own.
 """
 
 from __future__ import annotations
@@ -78,21 +78,33 @@ class TaskAnswers:
         Raises StoreError for their answers of another head or of other columns, and damaged ones.
         """
         done = self._done({part.name for part in parts})
-        return [part for part in parts if done.get(part.name) != part.seal and part.rows]
+        seals = {name: facts["source_seal"] for name, facts in done.items()}
+        return [part for part in parts if seals.get(part.name) != part.seal and part.rows]
 
     def remove_stale(self, parts: Sequence[Part]) -> None:
         """Removes what killed runs left, and answers of parts that the store no longer has.
 
-        Raises as `remaining`.
+        Raises as `remaining`, and StoreError for answers of another store: all of them would seem
+        stale.
         """
         self.folder.remove_leftovers()
         seals = {part.name: part.seal for part in parts}
-        for name, seal in self._done(set(self.folder.names(SUFFIX))).items():
-            if seals.get(name) != seal:
+        stores = {part.store_id for part in parts}
+        done = self._done(set(self.folder.names(SUFFIX)))
+        for name, facts in done.items():
+            # Parts of older versions do not say of which store they are, nor do their answers.
+            if facts.get("store") is not None and facts["store"] not in stores:
+                raise StoreError(
+                    f"{self.folder}/{name}: has the answers of another store, expected those of "
+                    "the one that is named, and an output a store. Name the right store, or "
+                    "choose another output. If the store was made anew, remove that folder."
+                )
+        for name, facts in done.items():
+            if seals.get(name) != facts["source_seal"]:
                 self.folder.remove(name)
 
-    def _done(self, names: set[str]) -> dict[str, str]:
-        """Of these files, as far as they are there: name -> seal of the part it was made of."""
+    def _done(self, names: set[str]) -> dict[str, Mapping[str, Any]]:
+        """Of these files, as far as they are there: name -> what its footer says."""
         done = {}
         for name in sorted(names.intersection(self.folder.names(SUFFIX))):
             shown = f"{self.folder}/{name}"
@@ -104,7 +116,7 @@ class TaskAnswers:
                     f"{shown}: has the answers of {_named(found)}, expected {_named(self._facts)}. "
                     "Choose another output, or remove that folder."
                 )
-            done[name] = facts["source_seal"]
+            done[name] = facts
         return done
 
     def open_file(self, part: Part) -> AnswerFile:
@@ -157,7 +169,8 @@ class AnswerFile:
         if self._pending:
             self._write()
         with self._aside.writing():
-            self._sealed.close({**self._answers.facts, "source_seal": self._part.seal})
+            source = {"source_seal": self._part.seal, "store": self._part.store_id}
+            self._sealed.close({**self._answers.facts, **source})
         self._aside.publish()
 
     def discard(self) -> None:

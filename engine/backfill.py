@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,17 @@ from typing import Any
 from engine import bundle
 from engine.answers import AnswerFile, TaskAnswers, TaskHead
 from engine.command_line import exit_code
-from engine.errors import InputError, UnknownTaskError
+from engine.errors import HeadError, InputError, UnknownTaskError
 from engine.head_file import SUFFIX, read_head
 from engine.heads import HeadThreads, check_spec, load_head
-from engine.job_options import add_progress_option, add_runner_options
+from engine.job_options import add_progress_option, add_runner_options, check_above_zero
 from engine.progress import progress_bar
 from engine.store import FeatureStore, Part, Rows
 from engine.store.folder import Folder
 from engine.types import Prediction
+
+OTHER_FILES = 64
+"""That a process may have open beside its answers."""
 
 EPILOG = """\
 examples:
@@ -45,13 +49,18 @@ def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
             f"task {(unknown or ['(any)'])[0]!r}: bundle {folder} has no such head, expected one "
             f"of {there}. Copy it into the bundle's folder heads."
         )
-    heads = []
-    for task in dict.fromkeys(tasks or there):
-        path = folder / bundle.HEADS / f"{task}{SUFFIX}"
+    heads: dict[str, TaskHead] = {}
+    for name in dict.fromkeys(tasks or there):
+        path = folder / bundle.HEADS / f"{name}{SUFFIX}"
         folded = read_head(path)
         check_spec(f"head {path}", folded.spec, spec)
-        heads.append(TaskHead(load_head(folded), bundle.Artifact.of(path).sha256))
-    return heads
+        if folded.task in heads:
+            raise HeadError(
+                f"{path}: is a head for task {folded.task!r}, as another of the heads is, expected "
+                "one a task. Remove one of the files, or name others: --tasks."
+            )
+        heads[folded.task] = TaskHead(load_head(folded), bundle.Artifact.of(path).sha256)
+    return list(heads.values())
 
 
 class Backfill:
@@ -70,10 +79,18 @@ class Backfill:
             output: a folder or a URI, to which `filesystem` belongs.
             probabilities: write those of all labels, too.
 
-        Raises SpecMismatchError for heads of another spec than the store's, InputError for none.
+        Raises SpecMismatchError for heads of another spec than the store's, InputError for none, or
+        for more than this process may have files open.
         """
         if not heads:
             raise InputError("tasks: got none, expected at least one.")
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY and len(heads) + OTHER_FILES > limit:
+            raise InputError(
+                f"tasks: got {len(heads)}, each of which writes a file at the same time, expected "
+                f"at most {limit - OTHER_FILES} where a process may have {limit} files open. Raise "
+                "that (ulimit -n), or do some at a time: --tasks."
+            )
         for head in heads:
             check_spec(f"head {head.head.task!r}", head.head.spec, store.spec)
         self._store = store
@@ -84,7 +101,7 @@ class Backfill:
     def prepare(self) -> list[Part]:
         """Removes what killed runs left; the parts of which an answer is still missing.
 
-        Hold `lock`. Raises StoreError for answers of other heads.
+        Hold `lock`. Raises StoreError for answers of other heads, or of another store.
         """
         for answers in self._answers:
             answers.remove_stale(self._store.parts)
@@ -201,8 +218,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.threads is not None and options.threads < 1:
-        raise InputError(f"--threads: got {options.threads}, expected at least 1.")
+    check_above_zero("--threads", options.threads)
     started_s = time.monotonic()
     heads = read_heads(options.bundle, options.tasks)
     store = FeatureStore(options.store)
@@ -234,10 +250,15 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--bundle", type=Path, required=True, metavar="DIR", help="with the heads")
     add("--store", required=True, metavar="DIR", help="a folder or a URI")
-    add("--output", required=True, metavar="DIR", help="a folder or a URI; a folder a task in it")
+    add(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="a folder or a URI, of this store alone; a folder a task in it",
+    )
     add("--tasks", nargs="+", metavar="TASK", help="(default: all heads of the bundle)")
     add("--probabilities", action="store_true", help="those of all labels, not the likeliest alone")
-    add("--threads", type=int, help="that run heads (default: all cores)")
+    add("--threads", type=int, help="that run heads (default: all cores; with --runner ray 1)")
     add_runner_options(parser)
     add_progress_option(parser)
     return parser

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from engine.command_line import exit_code
 from engine.engine import LONG_TEXTS, Engine
 from engine.errors import InputError
-from engine.job_options import add_progress_option, add_runner_options
+from engine.interrupts import interrupts_held_back
+from engine.job_options import add_progress_option, add_runner_options, check_above_zero
 from engine.progress import progress_bar
 from engine.store import FeatureStore, StoreWriter
 from engine.store.ids import IdIndex
@@ -28,7 +25,7 @@ from engine.text_files import FORMATS, TextFile
 from engine.types import Stats, Text
 
 CHUNK_TEXTS = 1024
-LOOK_UP_TEXTS = 4096
+LOOK_UP_TEXTS, LOOK_UP_CHARACTERS = 4096, 8 << 20
 BLOCK_TEXTS = 8192
 EPILOG = """\
 examples:
@@ -80,8 +77,7 @@ def encode_texts(
     def texts() -> Iterator[Text]:
         nonlocal skipped
         seen = IdIndex()
-        unread = iter(rows)
-        while chunk := list(islice(unread, LOOK_UP_TEXTS)):
+        for chunk in _look_ups(rows):
             names = [name for name, _ in chunk]
             refuse_twice(names, seen)
             stored = before.contains(names) if existing == "skip" else [False] * len(chunk)
@@ -107,20 +103,18 @@ def encode_texts(
     return Encoded(stored, skipped, stats)
 
 
-@contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits for the end of what is inside, which half done would be lost."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Ctrl-C interrupts the main thread alone
-        return
-    held_back: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held_back.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held_back:
-        raise KeyboardInterrupt
+def _look_ups(rows: Iterable[tuple[str, Text]]) -> Iterator[list[tuple[str, Text]]]:
+    """The rows in lists, of so many texts and, for they are in memory, characters."""
+    chunk: list[tuple[str, Text]] = []
+    characters = 0
+    for name, text in rows:
+        chunk.append((name, text))
+        characters += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(chunk) >= LOOK_UP_TEXTS or characters >= LOOK_UP_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def refuse_twice(names: list[str], seen: IdIndex) -> None:
@@ -146,6 +140,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_above_zero("--part-mb", options.part_mb)
+    check_above_zero("--part-seconds", options.part_seconds)
+    check_above_zero("--block-texts", options.block_texts)
+    check_above_zero("--threads", options.threads)
     texts = TextFile(
         options.input,
         options.format,
@@ -163,7 +161,7 @@ def _run(options: argparse.Namespace) -> None:
         seconds = time.monotonic() - started_s
         print(
             f"stored {stored:,} texts in {seconds:,.1f} s; {skipped:,} were stored before; "
-            f"{rows:,} in all"
+            f"{rows:,} in all{_note(texts, skipped)}"
         )
         return
     with Engine.load(options.bundle, options.backend, options.threads, options.precision) as engine:
@@ -188,7 +186,17 @@ def _run(options: argparse.Namespace) -> None:
     cut = f", {done.stats.num_truncated:,} cut" if done.stats.num_truncated else ""
     print(
         f"stored {done.stored:,} texts, {done.stats.num_tokens:,} tokens{cut} in {seconds:,.1f} s; "
-        f"{done.skipped:,} were stored before; {len(store):,} in all"
+        f"{done.skipped:,} were stored before; {len(store):,} in all{_note(texts, done.skipped)}"
+    )
+
+
+def _note(texts: TextFile, skipped: int) -> str:
+    """What to say of texts that may be others than those stored under their rows' numbers."""
+    if not skipped or texts.columns()[2] is not None:
+        return ""
+    return (
+        "\nnote: the input has no ids, so a text was stored before if a row of its number was. If "
+        "that row was of another input, say --id-column, or encode into another store."
     )
 
 
@@ -208,8 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--pair-column", help="of the second texts of pairs")
     add(
         "--id-column",
-        help="(default: id, or where there is none the number of the row, which fits no input "
-        "whose rows move)",
+        help="texts or whole numbers (default: id, or where there is none the number of the row, "
+        "which fits no input whose rows move, and one input a store)",
     )
     add(
         "--existing",
@@ -220,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--backend", default="auto", help="see engine.predict (default: %(default)s)")
     add("--precision", default="auto", help="see engine.predict (default: %(default)s)")
-    add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
+    add("--threads", type=int, help="of the encoder (default: all cores; with --runner ray 1)")
     add("--max-batch-tokens", type=int, help="bound on an encoder call's tokens")
     add("--long-texts", choices=LONG_TEXTS, default="cut", help="(default: %(default)s)")
     add(

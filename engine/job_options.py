@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+
+from engine.errors import InputError
 
 RUNNERS = ("local", "ray")
 """What runs a job: this process, or a Ray cluster."""
@@ -27,3 +30,9 @@ def add_progress_option(parser: argparse.ArgumentParser) -> None:
         default=sys.stderr.isatty(),
         help="(default: on a terminal)",
     )
+
+
+def check_above_zero(option: str, value: float | None) -> None:
+    """Raises InputError for 0, less, infinity and what is no number; None is an option left out."""
+    if value is not None and not 0 < value < math.inf:
+        raise InputError(f"{option}: got {value}, expected a number above 0.")

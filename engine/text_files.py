@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +24,9 @@ SUFFIXES = {
     ".pq": "parquet",
 }
 ID, TEXT, PAIR = "id", "text", ("text_a", "text_b")
+Columns = tuple[str, str | None, str | None]
+"""Names of the columns of first texts, second texts and ids."""
+
 COUNT_BYTES = 1 << 20
 BATCH_ROWS = 1024
 
@@ -51,8 +56,8 @@ class TextFile:
         text_column: which column has the texts. None: "text", or "text_a" and "text_b" for pairs.
             Plain lines have no columns.
         pair_column: which column has the second texts of pairs.
-        id_column: which column has the ids. None: "id" if there is such a column, else an id is
-            the number of the row, from 0, or of the line, empty ones counted.
+        id_column: which column has the ids, texts or whole numbers. None: "id" if there is such a
+            column, else an id is the number of the row, from 0, or of the line, empty ones counted.
     """
 
     path: Path
@@ -62,6 +67,7 @@ class TextFile:
     id_column: str | None = None
 
     def __post_init__(self) -> None:
+        self._refuse_pipes()
         if self.format is None and self.path.suffix.lower() not in SUFFIXES:
             raise InputError(
                 f"--input {self.path}: its suffix says no format, expected one of "
@@ -77,6 +83,18 @@ class TextFile:
             )
         if self.pair_column is not None and self.text_column is None:
             raise InputError("--pair-column: expected --text-column, too: the first texts' column.")
+
+    def _refuse_pipes(self) -> None:
+        """A file is read more than once, which waits forever for what a pipe had."""
+        try:
+            mode = self.path.stat().st_mode
+        except OSError:  # reading it says why
+            return
+        if not stat.S_ISREG(mode):
+            raise InputError(
+                f"--input {self.path}: is no regular file. Write the texts to a file first, and "
+                "name that."
+            )
 
     @property
     def _format(self) -> str:
@@ -126,7 +144,7 @@ class TextFile:
         Args:
             within: None for the whole file.
 
-        Raises InputError for rows that hold no text, with their number.
+        Raises InputError for rows without a text or an id, with their number.
         """
         read = {
             "lines": self._lines,
@@ -134,30 +152,69 @@ class TextFile:
             "jsonl": self._jsonl,
             "parquet": self._parquet,
         }[self._format]
+        columns = self.columns()
         try:
-            yield from read(within)
+            yield from read(columns, within)
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
+
+    def columns(self) -> Columns:
+        """What the file's first row, header or schema decides for all of it.
+
+        No column of ids: an id is the number of its row. Raises InputError if a column is not
+        there, or there twice.
+        """
+        names = self._names()
+        first, second, own_id = self.text_column or TEXT, self.pair_column, self.id_column
+        if names is None:
+            return first, second, own_id
+        if self.text_column is None and TEXT not in names and set(PAIR) <= set(names):
+            first, second = PAIR
+        if own_id is None and ID in names:
+            own_id = ID
+        for name in (first, second, own_id):
+            if name is not None and names.count(name) != 1:
+                found = "more than one column" if name in names else "no column"
+                raise InputError(
+                    f"--input {self.path}: {found} {name!r}, got {names}. Say which: "
+                    "--text-column, --pair-column, --id-column."
+                )
+        return first, second, own_id
+
+    def _names(self) -> list[str] | None:
+        """Of the columns that there are; None for plain lines, and where no row says it."""
+        try:
+            if self._format == "parquet":
+                return self._parquet_names()
+            if self._format == "tsv":
+                return self._header()
+            if self._format == "jsonl":
+                return next((list(found) for _, found in self._objects(None)), None)
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+        return None
 
     def _numbered_lines(self, within: Range | None) -> Iterator[tuple[int, str]]:
         with self.path.open("rb") as file:
             file.seek(0 if within is None else within.start)
             lines = enumerate(file, 0 if within is None else within.row)
             for number, line in islice(lines, None if within is None else within.count):
-                yield number, line.decode("utf-8").rstrip("\n").rstrip("\r")
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+                yield number, text.decode("utf-8").rstrip("\n").rstrip("\r")
 
-    def _lines(self, within: Range | None) -> Iterator[tuple[str, Text]]:
+    def _lines(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
         for number, line in self._numbered_lines(within):
             if line.strip():
                 yield str(number), line
 
-    def _tsv(self, within: Range | None) -> Iterator[tuple[str, Text]]:
-        lines = self._numbered_lines(None)
-        header = next(lines, (0, ""))[1].split("\t")
-        names = self._columns(header)
-        places = [None if name is None else header.index(name) for name in names]
-        for number, line in lines if within is None else self._numbered_lines(within):
-            if not line.strip():
+    def _header(self) -> list[str]:
+        return next(self._numbered_lines(None), (0, ""))[1].split("\t")
+
+    def _tsv(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+        header = self._header()
+        places = [None if name is None else header.index(name) for name in columns]
+        for number, line in self._numbered_lines(within):
+            if number == 0 or not line.strip():
                 continue
             cells = line.split("\t")
             if len(cells) != len(header):
@@ -165,10 +222,20 @@ class TextFile:
                     f"--input {self.path}: line {number + 1} has {len(cells)} columns, expected "
                     f"{len(header)} as in the first line."
                 )
-            yield self._as_row(number - 1, *(None if at is None else cells[at] for at in places))
+            values = [None if at is None else cells[at] for at in places]
+            yield self._as_row(number - 1, columns, values)
 
-    def _jsonl(self, within: Range | None) -> Iterator[tuple[str, Text]]:
-        names: tuple[str, str | None, str | None] | None = None
+    def _jsonl(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+        for number, found in self._objects(within):
+            if columns[2] is None and ID in found:
+                raise InputError(
+                    f"--input {self.path}: row {number} has an {ID!r}, which the first row has "
+                    "not, expected one in all rows or in none."
+                )
+            values = [None if name is None else found.get(name) for name in columns]
+            yield self._as_row(number, columns, values)
+
+    def _objects(self, within: Range | None) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in self._numbered_lines(within):
             if not line.strip():
                 continue
@@ -180,19 +247,24 @@ class TextFile:
                 raise InputError(
                     f"--input {self.path}: line {number + 1} is no JSON object ({error})."
                 ) from error
-            names = names or self._columns(list(found))
-            yield self._as_row(
-                number, *(None if name is None else found.get(name) for name in names)
-            )
+            yield number, found
 
-    def _parquet(self, within: Range | None) -> Iterator[tuple[str, Text]]:
+    def _parquet_names(self) -> list[str]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return list(pq.read_schema(self.path).names)
+        except pa.ArrowException as error:
+            raise self._unreadable(error) from error
+
+    def _parquet(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             file = pq.ParquetFile(self.path)
-            names = self._columns(file.schema_arrow.names)
-            wanted = [name for name in names if name is not None]
+            wanted = [name for name in columns if name is not None]
             first = 0 if within is None else within.row
             last = file.metadata.num_rows if within is None else within.row + within.count
             row = 0
@@ -204,47 +276,39 @@ class TextFile:
                 at = row - rows
                 for batch in file.iter_batches(BATCH_ROWS, [group], wanted):
                     nothing = [None] * len(batch)
-                    lists = [nothing if n is None else batch.column(n).to_pylist() for n in names]
+                    lists = [nothing if n is None else batch.column(n).to_pylist() for n in columns]
                     for number, values in enumerate(zip(*lists, strict=True), at):
                         if first <= number < last:
-                            yield self._as_row(number, *values)
+                            yield self._as_row(number, columns, values)
                     at += len(batch)
         except pa.ArrowException as error:
             raise self._unreadable(error) from error
 
-    def _columns(self, names: list[str]) -> tuple[str, str | None, str | None]:
-        """Names of the columns of first texts, second texts and ids."""
-        first, second, own_id = self.text_column, self.pair_column, self.id_column
-        if first is None:
-            first = TEXT
-            if TEXT not in names and set(PAIR) <= set(names):
-                first, second = PAIR
-        if own_id is None and ID in names:
-            own_id = ID
-        for name in (first, second, own_id):
-            if name is not None and name not in names:
+    def _as_row(self, row: int, columns: Columns, values: Sequence[Any]) -> tuple[str, Text]:
+        for name, value, is_id in zip(columns, values, (False, False, True), strict=True):
+            is_number = is_id and isinstance(value, int) and not isinstance(value, bool)
+            if name is not None and not is_number and not _is_text(value):
+                expected = "an id: a text or a whole number" if is_id else "a text"
                 raise InputError(
-                    f"--input {self.path}: no column {name!r}, got {names}. Say which: "
-                    "--text-column, --pair-column, --id-column."
+                    f"--input {self.path}: row {row} has {value!r:.60} in column {name!r}, "
+                    f"expected {expected}."
                 )
-        return first, second, own_id
-
-    def _as_row(
-        self, row: int, first: Any, second: Any = None, own_id: Any = None
-    ) -> tuple[str, Text]:
-        names = self.pair_column or PAIR[1], self.text_column or TEXT
-        for name, value in zip(names, (second, first), strict=True):
-            if not isinstance(value, str) and not (value is None and value is second):
-                raise InputError(
-                    f"--input {self.path}: row {row} has {value!r} in column {name!r}, expected a "
-                    "text."
-                )
-        if self.id_column is not None and own_id is None:
-            raise InputError(f"--input {self.path}: row {row} has no id. Give it one.")
-        shown_id = str(row) if own_id is None else str(own_id)
-        return shown_id, first if second is None else (first, second)
+        first, second, own_id = values
+        text = first if columns[1] is None else (first, second)
+        return str(row if columns[2] is None else own_id), text
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(
             f"--input {self.path}: cannot be read ({error}). Expected {self._format} in UTF-8."
         )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a string of whole characters: JSON can have halves of some, lone surrogates."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

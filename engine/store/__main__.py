@@ -7,7 +7,8 @@ import json
 import sys
 
 from engine.command_line import exit_code
-from engine.errors import InputError, StoreError
+from engine.errors import StoreError
+from engine.job_options import check_above_zero
 from engine.progress import progress_bar
 from engine.store import FeatureStore, compact, verify
 from engine.store.folder import Folder
@@ -50,8 +51,7 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _compact(options: argparse.Namespace) -> None:
-    if options.part_mb <= 0:
-        raise InputError(f"--part-mb: got {options.part_mb}, expected more than 0.")
+    check_above_zero("--part-mb", options.part_mb)
     store = FeatureStore(options.store)
     before = len(store.parts)
     compact(store, int(options.part_mb * 1e6))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.store.part_writer import PART_BYTES, ROW_GROUP_BYTES, PartWriter, new_name
+from engine.store.part_writer import (
+    PART_BYTES,
+    ROW_GROUP_BYTES,
+    PartWriter,
+    new_name,
+    new_store_id,
+)
 from engine.store.store import FeatureStore, Part
 from engine.store.writer import clean_up
 
@@ -23,10 +29,12 @@ def compact(
     """
     with store.folder.lock():
         clean_up(store)
-        gone = 0
+        gone, store_id = 0, store.id or new_store_id()
         for group in neighbours(store.parts, part_bytes):
             first = group[0]
-            writer = PartWriter(store.folder, new_name(first.number), first.schema, row_group_bytes)
+            writer = PartWriter(
+                store.folder, new_name(first.number), first.schema, store_id, row_group_bytes
+            )
             try:
                 for part in group:
                     for table in part.tables():

@@ -73,14 +73,15 @@ class Folder:
         """What killed writers left aside. Nobody may be writing: hold `lock`."""
         if self.is_local:  # elsewhere nobody can say that nobody is writing
             for name in self._names():
-                if name.endswith(ASIDE):
+                if name.startswith(".part-") and name.endswith(ASIDE):  # not of other programs
                     self.remove(name)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held by whoever writes, and let go by a process that dies. Only on local filesystems.
 
-        Raises StoreError if another process holds it.
+        Raises StoreError if another process holds it, or the filesystem has no locks: without one
+        two writers could each store an id.
         """
         if not self.is_local:
             yield
@@ -96,6 +97,11 @@ class Folder:
                     f"{self}: another process is writing there, expected one at a time. Wait for "
                     "it to end, or write to another folder."
                 ) from None
+            except OSError as error:
+                raise StoreError(
+                    f"{self}: cannot be locked ({error}), expected a filesystem with locks. Mount "
+                    "it with them, or write to another folder and copy the files there."
+                ) from error
             yield
         finally:
             os.close(descriptor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +32,11 @@ def new_name(number: int, key: str | None = None) -> str:
     return f"part-{number:08d}-{key or secrets.token_hex(4)}.parquet"
 
 
+def new_store_id() -> str:
+    """For the parts of a store that is made: answers name the store that they are of by it."""
+    return secrets.token_hex(8)
+
+
 class PartWriter:
     """One part of a store in the making; see `publish`."""
 
@@ -41,9 +45,16 @@ class PartWriter:
         folder: Folder,
         name: str,
         part_schema: pa.Schema,
+        store_id: str,
         row_group_bytes: int = ROW_GROUP_BYTES,
     ) -> None:
-        """Raises StoreError if nothing can be written there."""
+        """
+        Args:
+            store_id: of the store, see `new_store_id`.
+
+        Raises StoreError if nothing can be written there.
+        """
+        self._store_id = store_id
         self.rows, self.tokens, self.nbytes = 0, 0, 0
         self._row_group_bytes = row_group_bytes
         self._pending: list[pa.Table] = []
@@ -83,19 +94,19 @@ class PartWriter:
             for group in cut_by_bytes(whole, self._row_group_bytes):
                 self._sealed.write(group)
 
-    def publish(self, replaces: Sequence[str] = (), **facts: Any) -> str:
+    def publish(self, replaces: Sequence[str] = ()) -> str:
         """The part is there, whole and on disk, from now on; returns its seal.
 
         Args:
             replaces: names of parts that are void once it is there.
-            facts: JSON for its footer.
 
         Raises StoreError if it cannot be written; there is then nothing of it.
         """
         if self._pending:
             self._write()
         with self._aside.writing():
-            seal = self._sealed.close({"tokens": self.tokens, "replaces": list(replaces), **facts})
+            facts = {"tokens": self.tokens, "replaces": list(replaces), "store": self._store_id}
+            seal = self._sealed.close(facts)
         self._aside.publish()
         return seal
 

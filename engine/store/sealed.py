@@ -67,9 +67,9 @@ class SealedWriter:
         if len(footer) != _footer_bytes(footer[-TAIL_BYTES:]) + TAIL_BYTES:
             raise RuntimeError("pyarrow wrote more than a footer when it closed the file")
         seal = hashlib.sha256(footer).hexdigest()
-        if footer.count(SEAL + BLANK) != 1:
-            raise RuntimeError("the footer has not one place for its seal")
-        self._sink.file.write(footer.replace(SEAL + BLANK, SEAL + seal.encode()))
+        # The last one: a name or an id before it, of which the footer has some, may read the same.
+        before, _, after = footer.rpartition(SEAL + BLANK)
+        self._sink.file.write(before + SEAL + seal.encode() + after)
         return seal
 
 
@@ -155,7 +155,7 @@ def read_footer(file: pa.NativeFile, shown: str) -> Footer:
         footer = file.read_at(footer_bytes + TAIL_BYTES, body_bytes)
     except OSError as error:
         raise StoreError(f"{shown}: cannot be read ({error}).") from error
-    before, mark, after = footer.partition(SEAL)
+    before, mark, after = footer.rpartition(SEAL)
     if not mark:
         raise StoreError(
             f"{shown}: has no seal, so its bytes cannot be checked. Expected a file written by "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from engine.errors import StoreError
+from engine.errors import InputError, StoreError
 from engine.heads import check_spec
 from engine.read_ahead import read_ahead
 from engine.store import schema, sealed
@@ -20,6 +20,9 @@ from engine.store.ids import IdIndex
 from engine.types import Calibration, FeatureSpec, PackedFeatures
 
 SUFFIX = ".parquet"
+LISTINGS = 5
+"""How often a folder that changes is listed again, when a store is opened beside a writer."""
+
 PART_NAME = re.compile(r"part-(\d{8})-[\w.-]+\.parquet")
 
 
@@ -78,6 +81,11 @@ class Part:
         return self._footer.part
 
     @property
+    def store_id(self) -> str | None:
+        """Of the store that it was written for; None in parts of older versions."""
+        return self.facts.get("store")
+
+    @property
     def replaces(self) -> tuple[str, ...]:
         """Names of parts whose rows are in this one: where they are still there, they are void."""
         return tuple(self.facts.get("replaces", ()))
@@ -100,25 +108,66 @@ class Part:
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """A table a row group, of these columns or all. Raises StoreError for damaged bytes."""
-        with self._folder.open(self.name) as file:
+        wanted = None if columns is None else list(columns)
+        with self._opened() as file:
             parquet = sealed.open_parquet(file, self._footer, self._shown)
             for group in range(self.num_row_groups):
-                try:
-                    yield parquet.read_row_group(
-                        group, None if columns is None else list(columns), use_threads=False
-                    )
-                except pa.ArrowException as error:
-                    raise StoreError(f"{self._shown}: cannot be decoded ({error}).") from error
+                with self._changes_told():
+                    table = parquet.read_row_group(group, wanted, use_threads=False)
+                yield table
+                del table  # or one more would be kept while the next is read
 
     def check(self) -> None:
         """Reads every byte. Raises StoreError for damaged ones."""
-        with self._folder.open(self.name) as file:
+        with self._opened() as file, self._changes_told():
             sealed.CheckedFile(file, self._footer, self._shown).check()
+
+    def _opened(self) -> pa.NativeFile:
+        with self._changes_told():
+            return self._folder.open(self.name)
+
+    @contextmanager
+    def _changes_told(self) -> Iterator[None]:
+        """Around what reads: a part that a writer has put in its place, or removed, is no damage.
+
+        Raises StoreError.
+        """
+        try:
+            yield
+        except pa.ArrowException as error:
+            raise StoreError(f"{self._shown}: cannot be decoded ({error}).") from error
+        except StoreError as error:
+            if self._is_as_it_was():
+                raise
+            raise StoreError(
+                f"{self._shown}: was replaced, merged or removed since the store was opened. "
+                "Open the store again, or run the same command again."
+            ) from error
+
+    def _is_as_it_was(self) -> bool:
+        try:
+            with self._folder.open(self.name) as file:
+                return sealed.read_footer(file, self._shown).seal == self.seal
+        except StoreError:  # damaged, unless it has gone
+            return self.name in self._folder.names(SUFFIX)
 
 
 def open_parts(folder: Folder) -> list[Part]:
-    """A folder's parts without those that others replace, in the order of their names."""
-    parts = [Part(folder, name) for name in folder.names(SUFFIX)]
+    """A folder's parts without those that others replace, in the order of their names.
+
+    Raises StoreError for damaged ones.
+    """
+    parts: list[Part] = []
+    for _ in range(LISTINGS):
+        names, failed = folder.names(SUFFIX), None
+        try:
+            parts = [Part(folder, name) for name in names]
+        except StoreError as error:
+            failed = error
+        if names == folder.names(SUFFIX):  # else a writer has merged some, or added one meanwhile
+            break
+    if failed is not None:
+        raise failed
     void = {name for part in parts for name in part.replaces}
     return [part for part in parts if part.name not in void]
 
@@ -153,7 +202,8 @@ class FeatureStore:
     """Codes of texts by id, under one feature spec.
 
     What it holds is what it held when it was opened: later writing is seen by opening it again.
-    Any number of programs may read while one writes.
+    Any number of programs may read while one writes: to the end, or until a part that they have not
+    begun has been replaced or merged, which is a StoreError.
 
     Attributes:
         spec: what the codes mean.
@@ -203,6 +253,11 @@ class FeatureStore:
         """Of the parts; None before the first one, which decides on the user's columns."""
         return self.parts[0].schema if self.parts else None
 
+    @property
+    def id(self) -> str | None:
+        """Made with the store and kept by all that is done to it; None before there is a part."""
+        return next((part.store_id for part in self.parts if part.store_id), None)
+
     def __len__(self) -> int:
         """Number of texts."""
         return sum(part.rows for part in self.parts)
@@ -224,8 +279,15 @@ class FeatureStore:
             calibration: handed to the features, see PackedFeatures.
             parts: None for all.
 
-        Raises StoreError for damaged bytes: no row of them is handed out.
+        Raises StoreError for damaged bytes, of which no row is handed out, and for parts that were
+        replaced since the store was opened; InputError for columns that are not there.
         """
+        own = [field.name for field in self._own_columns()]
+        if self.parts and (unknown := [name for name in columns if name not in own]):
+            raise InputError(
+                f"columns: store {self.folder} has no column {unknown[0]!r}, expected some of "
+                f"{own}, its own columns."
+            )
         wanted = [*schema.COLUMNS, *columns]
         chosen = self.parts if parts is None else parts
 
@@ -254,9 +316,6 @@ class FeatureStore:
         """From the footers alone."""
         rows, size = len(self), sum(part.nbytes for part in self.parts)
         tokens = sum(part.tokens for part in self.parts)
-        own = (
-            [] if self.schema is None else [f for f in self.schema if f.name not in schema.COLUMNS]
-        )
         return StoreInfo(
             path=str(self.folder),
             rows=rows,
@@ -268,5 +327,9 @@ class FeatureStore:
             row_groups=sum(part.num_row_groups for part in self.parts),
             spec_id=self.spec.id,
             spec=self.spec.to_json(),
-            columns={field.name: str(field.type) for field in own},
+            columns={field.name: str(field.type) for field in self._own_columns()},
         )
+
+    def _own_columns(self) -> list[pa.Field]:
+        """The user's."""
+        return [field for field in self.schema or () if field.name not in schema.COLUMNS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.errors import InputError
+from engine.errors import InputError, StoreError
 from engine.heads import check_spec
+from engine.interrupts import interrupts_held_back
 from engine.store import schema
 from engine.store.ids import IdIndex
-from engine.store.part_writer import PART_BYTES, ROW_GROUP_BYTES, PartWriter, new_name
+from engine.store.part_writer import (
+    PART_BYTES,
+    ROW_GROUP_BYTES,
+    PartWriter,
+    new_name,
+    new_store_id,
+)
 from engine.store.store import SUFFIX, FeatureStore
 from engine.types import PackedFeatures
 
@@ -31,7 +38,8 @@ class StoreWriter:
 
     Rows are on disk for good once their part is published: when it is full, some time after its
     first row, and when the writer is closed, by an error or Ctrl-C, too. Of a writer that was
-    killed only whole parts are left.
+    killed only whole parts are left. A writer that could not write takes no more: which of its rows
+    are stored is for a new one to find out.
     """
 
     def __init__(
@@ -54,7 +62,7 @@ class StoreWriter:
         """
         if existing not in EXISTING:
             raise InputError(f"existing: got {existing!r}, expected one of {list(EXISTING)}.")
-        if part_bytes < 1 or part_seconds < 0 or row_group_bytes < 1:
+        if part_bytes < 1 or not part_seconds >= 0 or row_group_bytes < 1:
             raise InputError(
                 f"part_bytes {part_bytes}, part_seconds {part_seconds}, row_group_bytes "
                 f"{row_group_bytes}: expected more than 0."
@@ -64,7 +72,8 @@ class StoreWriter:
         self._row_group_bytes = row_group_bytes
         self._kinds: pa.Schema | None = None
         self._part: PartWriter | None = None
-        self._part_since_s = 0.0
+        self._waiting_since_s: float | None = None
+        self._has_failed = False
         self._replacing: list[pa.Table] = []
         self._unpublished = IdIndex()
         self._undo = ExitStack()
@@ -72,6 +81,7 @@ class StoreWriter:
             undo.enter_context(store.folder.lock())
             clean_up(store)
             self.stored: IdIndex = store.read_ids()
+            self.store_id = store.id or new_store_id()
             self._undo = undo.pop_all()
 
     def __enter__(self) -> StoreWriter:
@@ -87,13 +97,14 @@ class StoreWriter:
 
         Args:
             ids: a string a text, as a sequence or an Arrow array.
-            features: of the store's spec.
+            features: of the store's spec. They are copied: the caller may use their memory again.
             columns: the user's own, by name: sequences or Arrow arrays. A store's first rows decide
                 which there are, and of which types.
 
         Raises SpecMismatchError, InputError for ids or columns that do not fit, and StoreError if
-        they cannot be written.
+        they cannot be written, or something before them could not.
         """
+        self._refuse_if_failed()
         check_spec("features", features.spec, self._store.spec)
         array = schema.check_ids(ids, len(features))
         columns = columns or {}
@@ -111,41 +122,42 @@ class StoreWriter:
             if self._existing == "replace":
                 if self._unpublished.contains(names).any():
                     self.flush()
-                self._replacing.append(_chosen(table, known))
-            table = _chosen(table, ~known)
+                self._replacing.append(_rows_of_its_own(table, known))
+                self._begin_waiting()
             names = [name for name, is_known in zip(names, known, strict=True) if not is_known]
-        if len(table):
-            self._add(table, kinds)
+        if names:
+            self._add(_rows_of_its_own(table, ~known), kinds)
             self.stored.add(names)
             self._unpublished.add(names)
         if self._is_due():
             self.flush()
-        return len(table) + (int(known.sum()) if self._existing == "replace" else 0)
+        return len(names) + (int(known.sum()) if self._existing == "replace" else 0)
 
     def _add(self, table: pa.Table, kinds: pa.Schema) -> None:
-        if self._part is None:
-            name = new_name(self.next_number())
-            self._part = PartWriter(self._store.folder, name, kinds, self._row_group_bytes)
-            self._part_since_s = time.monotonic()
-        try:
+        with self._failing():
+            if self._part is None:
+                name = new_name(self.next_number())
+                self._part = PartWriter(
+                    self._store.folder, name, kinds, self.store_id, self._row_group_bytes
+                )
             self._part.append(table)
-        except BaseException:
-            self._part.discard()
-            self._part = None
-            raise
+        self._begin_waiting()
 
     def next_number(self) -> int:
         """Of a new part's name, after all others."""
         return max((part.number for part in self._store.parts), default=-1) + 1
 
+    def _begin_waiting(self) -> None:
+        if self._waiting_since_s is None:
+            self._waiting_since_s = time.monotonic()
+
     def _is_due(self) -> bool:
-        waiting = sum(table.nbytes for table in self._replacing)
-        if waiting >= self._part_bytes:
-            return True
-        if self._part is None:
+        if self._waiting_since_s is None:
             return False
-        age_s = time.monotonic() - self._part_since_s
-        return self._part.nbytes >= self._part_bytes or age_s >= self._part_seconds
+        replacing = sum(table.nbytes for table in self._replacing)
+        appended = 0 if self._part is None else self._part.nbytes
+        age_s = time.monotonic() - self._waiting_since_s
+        return max(replacing, appended) >= self._part_bytes or age_s >= self._part_seconds
 
     def _schema_for(self, columns: Mapping[str, Any]) -> pa.Schema:
         kinds = self._store.schema or self._kinds
@@ -162,23 +174,73 @@ class StoreWriter:
         return self._kinds
 
     def flush(self) -> None:
-        """Publishes what was appended. Raises StoreError."""
-        part, self._part = self._part, None
-        if part is not None:
-            part.publish()
-        if self._replacing:
-            tables, self._replacing = self._replacing, []
+        """Publishes what was appended; Ctrl-C waits for it.
+
+        Raises StoreError if it cannot be written, or something before it could not.
+        """
+        self._refuse_if_failed()
+        with interrupts_held_back(), self._failing():
+            if self._part is not None:
+                self._part.publish()
+                self._part = None
+            if self._replacing:
+                tables, self._replacing = self._replacing, []
+                self._store.refresh()
+                self._replace_rows(pa.concat_tables(tables))
+            self._unpublished = IdIndex()
+            self._waiting_since_s = None
             self._store.refresh()
-            _replace_rows(self._store, pa.concat_tables(tables), self._row_group_bytes)
-        self._unpublished = IdIndex()
-        self._store.refresh()
+
+    def _replace_rows(self, new: pa.Table) -> None:
+        """Writes each part that holds one of the ids again, under its name, in one step a part.
+
+        Each id is there once at any time, with its old codes or its new ones.
+        """
+        # Of an id that came twice, the last.
+        last = {name: row for row, name in enumerate(new[schema.ID].to_pylist())}
+        new = new.take(list(last.values())).combine_chunks()
+        new_ids = new[schema.ID].combine_chunks()
+        folder = self._store.folder
+        for part in self._store.parts:
+            held = (pc.is_in(table[schema.ID], new_ids) for table in part.tables([schema.ID]))
+            if not any(pc.any(mask, min_count=0).as_py() for mask in held):
+                continue
+            writer = PartWriter(
+                folder, part.name, part.schema, self.store_id, self._row_group_bytes
+            )
+            try:
+                for table in _with_new_rows(part.tables(), new, new_ids):
+                    writer.append(table)
+                writer.publish(part.replaces)
+            finally:
+                writer.discard()
 
     def close(self) -> None:
         """Publishes what was appended and lets go of the store. Raises StoreError."""
         try:
-            self.flush()
+            if not self._has_failed:  # that was said
+                self.flush()
         finally:
             self._undo.close()
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Around what writes: `stored` has ids of rows that are lost if it ends too early."""
+        try:
+            yield
+        except BaseException:
+            self._has_failed = True
+            if self._part is not None:
+                self._part.discard()
+            raise
+
+    def _refuse_if_failed(self) -> None:
+        if self._has_failed:
+            raise StoreError(
+                f"{self._store.folder}: this writer could not write something before, and what it "
+                "had not published by then is lost. Close it, open a new StoreWriter, and append "
+                "what that one does not have."
+            )
 
 
 def clean_up(store: FeatureStore) -> None:
@@ -191,40 +253,23 @@ def clean_up(store: FeatureStore) -> None:
             store.folder.remove(name)
 
 
-def _replace_rows(store: FeatureStore, new: pa.Table, row_group_bytes: int) -> None:
-    """Writes each part that holds one of the ids again, under its name, in one step a part.
-
-    Each id is there once at any time, with its old codes or its new ones.
-    """
-    # Of an id that came twice, the last.
-    last = {name: row for row, name in enumerate(new[schema.ID].to_pylist())}
-    new = new.take(list(last.values())).combine_chunks()
-    new_ids = new[schema.ID].combine_chunks()
-    for part in store.parts:
-        held = (pc.is_in(table[schema.ID], new_ids) for table in part.tables([schema.ID]))
-        if not any(pc.any(mask, min_count=0).as_py() for mask in held):
-            continue
-        writer = PartWriter(store.folder, part.name, part.schema, row_group_bytes)
-        try:
-            for table in _with_new_rows(part.tables(), new, new_ids):
-                writer.append(table)
-            writer.publish(part.replaces)
-        finally:
-            writer.discard()
-
-
 def _with_new_rows(tables: Iterator[pa.Table], new: pa.Table, new_ids: pa.Array) -> Iterator[Any]:
     for table in tables:
         at = pc.index_in(table[schema.ID], new_ids).combine_chunks()
         if at.null_count == len(at):
             yield table
             continue
-        both = pa.concat_tables([table, new])
+        # Only the rows that are needed: `take` copies both tables.
+        both = pa.concat_tables([table, new.take(at.drop_null())])
         chosen = np.arange(len(table))
         is_new = at.is_valid().to_numpy(zero_copy_only=False)
-        chosen[is_new] = len(table) + at.drop_null().to_numpy()
+        chosen[is_new] = np.arange(len(table), len(both))
         yield both.take(chosen)
 
 
-def _chosen(table: pa.Table, mask: NDArray[np.bool_]) -> pa.Table:
-    return table if mask.all() else table.filter(pa.array(mask))
+def _rows_of_its_own(table: pa.Table, mask: NDArray[np.bool_]) -> pa.Table:
+    """The rows that the mask has, copied: they wait for their part, and callers reuse arrays."""
+    if not mask.all():
+        return table.filter(pa.array(mask))
+    columns = [pa.concat_arrays(column.chunks) for column in table.columns]
+    return pa.table(columns, schema=table.schema)

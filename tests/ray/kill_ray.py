@@ -93,6 +93,10 @@ def main(bundle: Path, folder: Path) -> None:
     assert engine.encode.main([*encode, *on_ray, "--store", str(folder / "many")]) == 0
     assert contents(FeatureStore(folder / "many")) == expected
 
+    # What a worker cannot do is an error of ours here, too, not a traceback of Ray's.
+    words = [*encode, *on_ray, "--backend", "none", "--store", str(folder / "none")]
+    assert engine.encode.main(words) == 1
+
     backfill = ["--bundle", str(bundle), "--store", str(folder / "many"), "--threads", "1"]
     assert engine.backfill.main([*backfill, "--output", str(folder / "answers-one")]) == 0
     output = folder / "answers-many"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 from random_heads import random_head
 from store_cases import contents, make_features, make_ids
 
-from engine import Engine, FeatureSpec, PackedFeatures, StoreError
+from engine import Engine, FeatureSpec, HeadError, InputError, PackedFeatures, StoreError
 from engine.backfill import Backfill, main, read_heads
 from engine.head_file import write_head
-from engine.store import FeatureStore, StoreWriter, compact
+from engine.store import FeatureStore, Part, StoreWriter, compact
+from engine.store.part_writer import PartWriter, new_name
 
 TASKS = {"tone": 3, "topic": 7, "spam": 2}
 
@@ -39,6 +41,10 @@ def store(bundle: Path, tmp_path: Path) -> FeatureStore:
         for part in range(3):
             writer.append(make_ids(50, 50 * part), make_features(spec, 50, seed=part))
             writer.flush()
+    assert store.schema is not None
+    assert store.id is not None
+    PartWriter(store.folder, new_name(3), store.schema, store.id).publish()
+    store.refresh()
     return store
 
 
@@ -140,10 +146,66 @@ def test_parts_that_changed_or_are_gone(
     assert len(store.parts) == 1
     assert run("--tasks", "tone") == 0
     check(tmp_path, bundle, store, ["tone"])
-    left = tmp_path / "answers" / "task=tone" / ".a.partial"
+    left = tmp_path / "answers" / "task=tone" / ".part-00000000-a.parquet.1-2.partial"
+    others = left.with_name(".a.partial")
     left.touch()
+    others.touch()
     assert run("--tasks", "tone") == 0
     assert not left.exists()
+    assert others.exists()
+
+
+def test_answers_of_another_store_are_kept(
+    run: Callable[..., int],
+    bundle: Path,
+    store: FeatureStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = FeatureStore(tmp_path / "other", store.spec)
+    with StoreWriter(other) as writer:
+        writer.append(make_ids(5), make_features(store.spec, 5))
+    assert run("--tasks", "tone") == 0
+    assert run("--tasks", "tone", "--store", other.folder) == 1
+    assert "has the answers of another store" in capsys.readouterr().err
+    # Whatever is done to a store, it is the same one.
+    with StoreWriter(store, "replace") as writer:
+        writer.append(make_ids(3, 149), make_features(store.spec, 3))
+    compact(store)
+    with StoreWriter(store) as writer:
+        writer.append(["more"], make_features(store.spec, 1))
+    assert run("--tasks", "tone") == 0
+    check(tmp_path, bundle, store, ["tone"])
+
+
+def test_a_store_of_before_there_were_store_ids(
+    bundle: Path, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Part, "store_id", None)
+    job = Backfill(store, read_heads(bundle, ["tone"]), tmp_path / "answers")
+    assert job.run(job.prepare()) == 150
+    monkeypatch.undo()
+    compact(store)
+    assert job.run(job.prepare()) == 150
+    check(tmp_path, bundle, store, ["tone"])
+
+
+def test_two_heads_for_one_task(bundle: Path) -> None:
+    heads = bundle / "heads"
+    (heads / "copy.safetensors").write_bytes((heads / "tone.safetensors").read_bytes())
+    with pytest.raises(HeadError, match="is a head for task 'tone', as another"):
+        read_heads(bundle, None)
+    assert [head.head.task for head in read_heads(bundle, ["tone", "spam"])] == ["tone", "spam"]
+
+
+def test_more_tasks_than_files_may_be_open(
+    bundle: Path, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = read_heads(bundle, None)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (66, 66))
+    with pytest.raises(InputError, match=r"got 3, .* at most 2 .*ulimit -n"):
+        Backfill(store, heads, tmp_path / "answers")
+    Backfill(store, heads[:2], tmp_path / "answers")
 
 
 def test_answers_of_another_head_or_kind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from store_cases import contents
 from tiny_encoders import corpus
 
-from engine import Engine, InputError, PackedFeatures
+from engine import Engine, InputError, PackedFeatures, encode
 from engine.encode import encode_texts, main
 from engine.store import FeatureStore, StoreWriter
 from engine.text_files import TextFile
@@ -121,7 +122,27 @@ def test_pairs_and_named_columns(
         ("a.tsv", "text\tn\nx", [], "line 2 has 1 columns, expected 2"),
         ("a.jsonl", '{"text": 3}', [], "row 0 has 3 in column 'text', expected a text"),
         ("a.jsonl", "[1]", [], "line 1 is no JSON object"),
-        ("a.jsonl", '{"text": "x", "k": null}', ["--id-column", "k"], "row 0 has no id"),
+        (
+            "a.jsonl",
+            '{"text": "x", "k": null}',
+            ["--id-column", "k"],
+            "row 0 has None in column 'k', expected an id",
+        ),
+        ("a.jsonl", '{"id": "a", "text": "x"}\n{"text": "y"}', [], "row 1 has None in column 'id'"),
+        ("a.jsonl", '{"text": "x"}\n{"id": "a", "text": "y"}', [], "row 1 has an 'id', which the"),
+        ("a.jsonl", '{"text": "x"}\n{"text": null}', [], "row 1 has None in column 'text'"),
+        (
+            "a.jsonl",
+            '{"text_a": "x", "text_b": "y"}\n{"text_a": "x"}',
+            [],
+            "row 1 has None in column 'text_b', expected a text",
+        ),
+        ("a.jsonl", '{"text": "x", "id": true}', [], "row 0 has True in column 'id'"),
+        ("a.jsonl", '{"text": "x", "id": {"a": 1}}', [], "row 0 has {'a': 1} in column 'id'"),
+        ("a.jsonl", '{"text": "x", "id": 1.0}', [], "row 0 has 1.0 in column 'id'"),
+        ("a.jsonl", '{"text": "x", "id": "\\ud800"}', [], r"row 0 has '\ud800' in column 'id'"),
+        ("a.jsonl", '{"text": "\\ud800", "id": 1}', [], r"row 0 has '\ud800' in column 'text'"),
+        ("a.tsv", "id\ttext\tid\n1\tx\t2", [], "more than one column 'id', got"),
         ("a.tsv", "id\ttext\n1\tx\n1\ty", [], "id '1' comes twice"),
         ("a.txt", b"\xff", [], "cannot be read"),
         ("a.parquet", "no", [], "cannot be read"),
@@ -143,6 +164,103 @@ def test_errors(
     shown = capsys.readouterr().err
     assert shown.startswith("error: ")
     assert message in shown
+
+
+def rows_of(path: Path) -> list[tuple[str, Text]]:
+    """Read whole; in ranges, as many workers do, they must be the same."""
+    file = TextFile(path)
+    rows = list(file.rows())
+    for count in (1, 2):
+        assert [row for within in file.ranges(count) for row in file.rows(within)] == rows
+    return rows
+
+
+@pytest.mark.parametrize("ids", [["1", None], [b"1", b"2"], [1.0, 2.0], [True, False]])
+def test_parquet_ids_that_are_none(tmp_path: Path, ids: list[object]) -> None:
+    """The number of a row without an id may be the id of another."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ids, "text": ["x", "y"]}), path)
+    with pytest.raises(InputError, match=rf"row {ids.index(None) if None in ids else 0} has .*id:"):
+        list(TextFile(path).rows())
+
+
+def test_parquet_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": [7, 5], "text": ["x", "y"]}), path)
+    assert rows_of(path) == [("7", "x"), ("5", "y")]
+    pq.write_table(pa.table([["x"], ["y"]], names=["text", "text"]), path)
+    with pytest.raises(InputError, match="more than one column 'text'"):
+        list(TextFile(path).rows())
+
+
+def test_the_first_row_decides_for_all_ranges(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('\n{"text": "x"}\n{"text": "y"}\n{"id": "a", "text": "z"}')
+    last = list(TextFile(path).ranges(1))[-1]
+    with pytest.raises(InputError, match="row 3 has an 'id'"):
+        list(TextFile(path).rows(last))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "first"),
+    [
+        ("a.txt", "x\ny", ("0", "x")),
+        ("a.tsv", "id\ttext\nk\tx\nl\ty", ("k", "x")),
+        ("a.jsonl", '{"id": "k", "text": "x"}\n{"id": "l", "text": "y"}', ("k", "x")),
+    ],
+)
+def test_a_byte_order_mark_is_no_text(
+    tmp_path: Path, name: str, content: str, first: tuple[str, str]
+) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8-sig")
+    assert rows_of(path)[0] == first
+
+
+def test_a_pipe_is_refused(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It waited forever."""
+    path = tmp_path / "texts.txt"
+    os.mkfifo(path)
+    assert run("--input", path) == 1
+    assert "is no regular file. Write the texts to a file first" in capsys.readouterr().err
+
+
+def test_a_second_input_without_ids_is_told_of(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--input", write(tmp_path / "a.txt", TEXTS[:3], [""] * 3)) == 0
+    assert "note: " not in capsys.readouterr().out
+    assert run("--input", write(tmp_path / "b.txt", TEXTS[5:9], [""] * 4)) == 0
+    assert "note: the input has no ids" in capsys.readouterr().out
+    for _ in range(2):
+        assert run("--input", write(tmp_path / "c.tsv", TEXTS[9:11], ["a", "b"])) == 0
+    assert "note: " not in capsys.readouterr().out
+
+
+def test_long_texts_are_looked_up_in_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "LOOK_UP_TEXTS", 3)
+    monkeypatch.setattr(encode, "LOOK_UP_CHARACTERS", 10)
+    sizes: list[Text] = ["x" * 9, "x", ("x" * 5, "x" * 6), "x", "x", "x", "x"]
+    chunks = list(encode._look_ups((str(i), text) for i, text in enumerate(sizes)))
+    assert [[name for name, _ in chunk] for chunk in chunks] == [
+        ["0", "1"],
+        ["2"],
+        ["3", "4", "5"],
+        ["6"],
+    ]
+
+
+@pytest.mark.parametrize("option", ["--part-mb", "--part-seconds", "--block-texts", "--threads"])
+def test_numbers_that_are_none(
+    run: Callable[..., int], tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "texts.txt", TEXTS[:1], [""])
+    is_whole = option in ("--block-texts", "--threads")
+    for value in ("0", "-1") if is_whole else ("0.0", "-1.0", "nan", "inf"):
+        assert run("--input", path, option, value) == 1
+        assert f"{option}: got {value}, expected" in capsys.readouterr().err
 
 
 def test_what_was_encoded_before_an_error_is_stored(tiny_engine: Engine, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import random
 from pathlib import Path
 
 import pytest
-from store_cases import contents, expected, fill
+from store_cases import contents, expected, fill, make_features, make_spec
 
 from engine import BitheadsError, StoreError
-from engine.store import FeatureStore, sealed, verify
+from engine.store import FeatureStore, StoreWriter, sealed, verify
 
 MUTATIONS = int(os.environ.get("STORE_MUTATIONS", "300"))
 
@@ -116,3 +116,14 @@ def test_a_block_that_is_read_in_pieces(tmp_path: Path) -> None:
         checked.seek(-8, 2)
         assert checked.tell() == len(content) - 8
         assert checked.size() == len(content)
+
+
+@pytest.mark.parametrize("name", ["bitheads-seal-1", "bitheads-seal-" + "0" * 64])
+def test_ids_and_columns_that_read_as_a_seal(tmp_path: Path, name: str) -> None:
+    """The footer has the least and greatest id of each row group, and the names of the columns."""
+    spec = make_spec()
+    features = make_features(spec, 1)
+    with StoreWriter(FeatureStore(tmp_path, spec)) as writer:
+        writer.append([name], features, {name: ["x"]})
+    assert contents(FeatureStore(tmp_path)) == {name: features.codes.tobytes()}
+    assert verify(tmp_path) == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +21,12 @@ import pytest
 from store_cases import contents, expected, fill, make_features, make_ids, make_spec
 
 from engine import InputError, PackedFeatures, SpecMismatchError, StoreError
+from engine.interrupts import interrupts_held_back
 from engine.store import FeatureStore, StoreWriter, compact, verify
+from engine.store.folder import Folder
+from engine.store.part_writer import PartWriter
+from engine.store.schema import make_schema, make_table
+from engine.store.writer import _with_new_rows
 
 
 @pytest.mark.parametrize("quantization", ["sign", "uint8", "float16"])
@@ -174,6 +182,33 @@ def test_a_full_part_is_published_and_an_old_one(tmp_path: Path) -> None:
     with StoreWriter(store, part_seconds=0) as writer:
         writer.append(make_ids(1, 500), make_features(spec, 1))
         assert "text-500" in contents(FeatureStore(tmp_path))
+    with StoreWriter(store, "replace", part_seconds=0) as writer:
+        new = make_features(spec, 1, seed=5)
+        writer.append(["text-500"], new)
+        assert contents(FeatureStore(tmp_path))["text-500"] == new.codes.tobytes()
+
+
+def test_replacing_copies_the_rows_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all new rows again for each row group that holds one of them."""
+    store = fill(tmp_path, parts=1, row_group_bytes=200)
+    new = make_table(
+        pa.array(make_ids(500)), make_features(store.spec, 500), {}, make_schema(store.spec)
+    )
+    join, rows = pa.concat_tables, []
+
+    def counted(tables: list[pa.Table]) -> pa.Table:
+        rows.append(sum(map(len, tables)))
+        return join(tables)
+
+    monkeypatch.setattr(pa, "concat_tables", counted)
+    replaced = list(_with_new_rows(store.parts[0].tables(), new, new["id"].chunk(0)))
+    assert len(rows) == len(replaced) > 3
+    assert sum(rows) == 2 * 20
+    assert [codes for table in replaced for codes in table["codes"].to_pylist()] == (
+        new["codes"].to_pylist()[:20]
+    )
 
 
 def test_an_error_keeps_what_was_appended(tmp_path: Path) -> None:
@@ -186,6 +221,90 @@ def test_an_error_keeps_what_was_appended(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+    assert len(FeatureStore(tmp_path)) == 5
+
+
+def test_ctrl_c_while_closing_waits_for_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = PartWriter.publish
+
+    def interrupted(part: PartWriter, *arguments: Any, **facts: Any) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return publish(part, *arguments, **facts)
+
+    monkeypatch.setattr(PartWriter, "publish", interrupted)
+    writer = StoreWriter(FeatureStore(tmp_path, make_spec()))
+    writer.append(make_ids(5), make_features(make_spec(), 5))
+    with pytest.raises(KeyboardInterrupt):
+        writer.close()
+    assert len(FeatureStore(tmp_path)) == 5
+    StoreWriter(FeatureStore(tmp_path)).close()  # it let go of the lock
+
+
+def test_interrupts_that_are_ignored_or_held_back_outside_stay_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_held_back():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    done = []
+
+    def step() -> None:
+        with interrupts_held_back():
+            with interrupts_held_back():
+                signal.raise_signal(signal.SIGINT)
+            done.append("the rest of the outer step")
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert done
+
+
+def test_memory_that_the_caller_uses_again(tmp_path: Path) -> None:
+    spec = make_spec()
+    first, second = make_features(spec, 5), make_features(spec, 5, seed=1)
+    right = [one.codes.tobytes() for one in (*first, *second)]
+    days = np.arange(5)
+    with StoreWriter(FeatureStore(tmp_path, spec), "replace") as writer:
+        writer.append(make_ids(5), first, {"day": days})
+        writer.append(make_ids(5, 5), first, {"day": days})
+        writer.flush()
+        writer.append(make_ids(5, 5), second, {"day": days})
+        writer.append(make_ids(5, 10), second, {"day": days})
+        for array in (first.codes, second.codes, days):
+            array.flags.writeable = True
+            array[:] = 77
+    found = contents(FeatureStore(tmp_path))
+    assert list(found.values()) == right + right[5:]
+    rows = FeatureStore(tmp_path).scan(["day"])
+    assert [day for one in rows for day in one.columns["day"].to_pylist()] == [*range(5)] * 3
+
+
+def test_a_writer_that_could_not_write_takes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would skip ids that are not on disk."""
+    spec = make_spec()
+
+    def fail(*arguments: Any, **facts: Any) -> str:
+        raise StoreError("the disk is full")
+
+    store = FeatureStore(tmp_path, spec)
+    writer = StoreWriter(store, "skip")
+    writer.append(make_ids(5), make_features(spec, 5))
+    with monkeypatch.context() as broken:
+        broken.setattr(PartWriter, "publish", fail)
+        with pytest.raises(StoreError, match="is full"):
+            writer.flush()
+    for again in (writer.flush, lambda: writer.append(make_ids(5), make_features(spec, 5))):
+        with pytest.raises(StoreError, match="open a new StoreWriter"):
+            again()
+    writer.close()
+    assert not list(tmp_path.glob("*part-*"))
+    with StoreWriter(store, "skip") as writer:
+        assert writer.append(make_ids(5), make_features(spec, 5)) == 5
     assert len(FeatureStore(tmp_path)) == 5
 
 
@@ -287,10 +406,13 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     store = fill(tmp_path)
     left = tmp_path / ".part-00000003-0.parquet.1-2.partial"
     left.write_bytes(b"half")
+    others = tmp_path / ".download.partial"
+    others.touch()
     assert contents(FeatureStore(tmp_path)) == expected()
     assert ds.dataset(tmp_path).count_rows() == 60
     StoreWriter(store).close()
     assert not left.exists()
+    assert others.exists()
 
 
 def test_scan_reads_ahead_and_ends_its_thread(tmp_path: Path) -> None:
@@ -300,6 +422,51 @@ def test_scan_reads_ahead_and_ends_its_thread(tmp_path: Path) -> None:
     next(rows)
     rows.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("change", ["replace", "compact"])
+def test_parts_that_change_while_others_read(tmp_path: Path, change: str) -> None:
+    """No damage, and nothing to restore."""
+    opened = fill(tmp_path)
+    scan = opened.scan()
+    next(scan)
+    if change == "compact":
+        compact(FeatureStore(tmp_path))
+    else:
+        with StoreWriter(FeatureStore(tmp_path), "replace") as writer:
+            writer.append(["text-50"], make_features(make_spec(), 1, seed=9))
+    for read in (lambda: list(opened.scan()), opened.parts[2].check):
+        with pytest.raises(StoreError, match="merged or removed since the store was opened"):
+            read()
+    opened.refresh()
+    assert len(contents(opened)) == 60
+
+
+def test_opening_while_parts_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts that were listed are gone by the time they are opened."""
+    store = fill(tmp_path)
+    stale = store.folder.names(".parquet")
+    compact(store)
+    names, listings = Folder.names, iter([stale])
+    monkeypatch.setattr(
+        Folder, "names", lambda folder, suffix: next(listings, None) or names(folder, suffix)
+    )
+    assert contents(FeatureStore(tmp_path)) == expected()
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    store = fill(tmp_path, parts=1)
+    with pytest.raises(InputError, match=r"has no column 'nope', expected some of \[\]"):
+        list(store.scan(["nope"]))
+
+
+def test_a_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StoreError, match="cannot be locked"):
+        StoreWriter(FeatureStore(tmp_path, make_spec()))
 
 
 def test_without_pyarrow_the_engine_loads_and_the_store_says_what_to_type() -> None:

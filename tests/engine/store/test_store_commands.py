@@ -61,5 +61,6 @@ def test_compact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_store(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, str(tmp_path / "absent")]) == 1
     assert "error: " in capsys.readouterr().err
-    assert main(["compact", str(tmp_path), "--part-mb", "0"]) == 1
-    assert "--part-mb: got 0.0" in capsys.readouterr().err
+    for size in ("0.0", "nan", "inf"):
+        assert main(["compact", str(tmp_path), "--part-mb", size]) == 1
+        assert f"--part-mb: got {size}" in capsys.readouterr().err
