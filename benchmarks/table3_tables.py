@@ -70,10 +70,11 @@ def details(stored: dict[str, Any]) -> str:
 def _data(result: Mapping[str, Any]) -> str:
     config, encoder = result["config"], result["encoder"]
     seeds = len(config["seeds"])
+    more = f", {seeds} where there is a spread" if seeds > 1 else ""
     return (
         f"{encoder}, {len(result['table']['tasks'])} tasks, at most {config['max_train_rows']:,} "
         f"training, {config['max_dev_rows']:,} dev and {config['max_test_rows']:,} test rows each, "
-        f"{config['max_length']} tokens of a text, {seeds} seed{'s' * (seeds != 1)} of the heads. "
+        f"{config['max_length']} tokens of a text, one seed of the heads{more}. "
         f"An encoder for many tasks: {config['multitask']['steps']} steps of "
         f"{config['multitask']['batch_size']} rows a task. *Paper*: RoBERTa-large on the tasks' "
         "whole data, so only differences within a column compare."

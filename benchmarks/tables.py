@@ -1,4 +1,4 @@
-"""The README's tables, generated from stored results, so that no number is typed by hand."""
+"""The pages' tables, generated from stored results, so that no number is typed by hand."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from benchmarks import (
     record,
     serve_tables,
     storage_tables,
+    table3_tables,
     tasks_tables,
 )
 from benchmarks.markdown import source
 from engine.errors import InputError
 
 README = Path(__file__).parent.parent / "README.md"
+TABLE3 = README.with_name("docs") / "table3.md"
 BLOCK = r"(<!-- table: {name} -->\n).*?(<!-- end -->)"
 
 
@@ -30,19 +32,20 @@ def update(check: bool) -> None:
 
     Raises InputError if a table is not what the stored results say.
     """
-    old = new = README.read_text(encoding="utf-8")
-    for name, (routine, make) in TABLES.items():
-        table = make(record.read(routine)) if _has_run(routine) else NOT_RUN[routine]
-        pattern = re.compile(BLOCK.format(name=name), re.DOTALL)
-        if not pattern.search(new):
-            raise InputError(f"README.md: no block <!-- table: {name} --> ... <!-- end -->.")
-        new = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new)
-    if check and new != old:
-        raise InputError(
-            "README.md: its tables differ from benchmarks/results. "
-            "Type: python -m benchmarks tables"
-        )
-    README.write_text(new, encoding="utf-8")
+    for path, tables in PAGES.items():
+        old = new = path.read_text(encoding="utf-8")
+        for name, (routine, make) in tables.items():
+            table = make(record.read(routine)) if _has_run(routine) else NOT_RUN[routine]
+            pattern = re.compile(BLOCK.format(name=name), re.DOTALL)
+            if not pattern.search(new):
+                raise InputError(f"{path.name}: no block <!-- table: {name} --> ... <!-- end -->.")
+            new = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new)
+        if check and new != old:
+            raise InputError(
+                f"{path.name}: its tables differ from benchmarks/results. "
+                "Type: python -m benchmarks tables"
+            )
+        path.write_text(new, encoding="utf-8")
 
 
 def _has_run(routine: str) -> bool:
@@ -162,6 +165,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "headline": ("accuracy", _headline),
     "accuracy": ("accuracy", _accuracy),
     "parity": ("parity", _parity),
+    "table3": ("table3_minilm", table3_tables.summary),
     "precision": ("accuracy_by_precision", cpu_tables.accuracy_by_precision),
     "pack": ("pack", _pack),
     "heads": ("heads", heads_tables.measured),
@@ -180,6 +184,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "gpu": ("gpu", gpu_tables.measured),
 }
 """Block in the README -> (the routine whose result it shows, how)."""
+
+PAGES = {README: TABLES, TABLE3: {"table3": ("table3_minilm", table3_tables.details)}}
 
 NOT_RUN = {
     "gpu": "**Not yet run on a GPU**, so there is nothing to show here: `python -m benchmarks gpu` "
