@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ os.environ["BITHEADS_CACHE"] = ""
 # Threads that wait for each other spin while anything else keeps the cores busy, which makes tiny
 # models 50 times slower; alone they gain nothing.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell that starts tests in the background has them ignore Ctrl-C, and with them all processes
+# that they start and interrupt, which would never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BuildBundle = Callable[..., Path]
 
