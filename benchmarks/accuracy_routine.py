@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from benchmarks import precision_accuracy, record
 from engine import Engine
+from engine.command_line import say
 from engine.errors import InputError
 from engine.types import LayerPooling, PositionPooling, Quantization, Text
 from export.config import BuildConfig
@@ -58,9 +58,7 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if options.shipped:
             _write_precisions(
-                precision_accuracy.shipped(
-                    options.encoder, options.data, tasks, Path(scratch), _say
-                )
+                precision_accuracy.shipped(options.encoder, options.data, tasks, Path(scratch), say)
             )
             return
         variants = _variants(options.encoder, options.features or FEATURES, Path(scratch))
@@ -83,8 +81,8 @@ def run(options: argparse.Namespace) -> None:
                     learning_rates=LEARNING_RATES,
                     dtype="float16",
                 )
-                _say(f"== {task}, {name}")
-                trained = train_head(engine, config, fit_config, _say)
+                say(f"== {task}, {name}")
+                trained = train_head(engine, config, fit_config, say)
                 result[task][name] = _rounded(trained.head.metrics)
                 if name == "signs":
                     test = read_tsv(files["test"])
@@ -98,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
                     result[task]["end_to_end"] = end_to_end(
                         options.encoder, engines, output, trained.module, spread
                     )
-                    _say(f"end to end: {result[task]['end_to_end']}")
+                    say(f"end to end: {result[task]['end_to_end']}")
                     if options.write_heads:
                         options.write_heads.mkdir(parents=True, exist_ok=True)
                         shutil.copyfile(output, options.write_heads / output.name)
@@ -133,7 +131,7 @@ def _variants(
         folder = scratch / f"bundle-{name}"
         no_heads = scratch / "no-heads"
         no_heads.mkdir(exist_ok=True)
-        make_bundle(replace(config, output=folder, heads=no_heads), _say)
+        make_bundle(replace(config, output=folder, heads=no_heads), say)
         variants[name] = Engine.load(folder), fit_config
     return variants
 
@@ -190,10 +188,6 @@ def _independent(
 
 def _rounded(metrics: Any) -> dict[str, float]:
     return {name: float(f"{value:.5g}") for name, value in metrics.items()}
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _check_data(data: Path) -> None:

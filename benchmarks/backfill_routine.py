@@ -11,7 +11,6 @@ import argparse
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from benchmarks.shapes import SHAPES, Shape
 from engine import Engine, bundle
 from engine.answers import TaskHead
 from engine.backfill import Backfill
+from engine.command_line import say
 from engine.errors import InputError
 from engine.heads import lay_out
 from engine.store import FeatureStore, StoreWriter
@@ -110,7 +110,7 @@ def measure_shape(
     settings: Settings,
 ) -> dict[str, Any]:
     """The encoder on some of the texts, a store of all, and the backfills of it."""
-    _say(f"{name}: exporting")
+    say(f"{name}: exporting")
     (folder / "bundle").mkdir()
     make_bundle(name, shape, options.bundle, folder / "bundle")
     tokenizer = TextTokenizer(
@@ -118,13 +118,13 @@ def measure_shape(
         bundle.read_manifest(folder / "bundle").encoder.max_length,
     )
     lengths = np.array([tokens.ids.size for tokens in tokenizer(list(pool))], np.int64)
-    _say(f"{name}: encoding")
+    say(f"{name}: encoding")
     with one_core():
         encoded = measure_encoder(folder / "bundle", pool[: settings.encoded])
     encoded["tokens_a_text"] = rounded(float(lengths[: settings.encoded].mean()))
     # Of texts as long as all of them are.
     us = encoded["us_a_text"] * float(lengths.mean() / lengths[: settings.encoded].mean())
-    _say(f"{name}: writing a store of {settings.texts:,} texts")
+    say(f"{name}: writing a store of {settings.texts:,} texts")
     spec = spec_of(shape, Quantization.SIGN)
     store = FeatureStore(folder / "store", spec)
     write_seconds = write_store(store, lengths, settings.texts)
@@ -134,7 +134,7 @@ def measure_shape(
     ]
     tasks = {}
     for count in TASKS:
-        _say(f"{name}: {count} tasks")
+        say(f"{name}: {count} tasks")
         found = measure_tasks(store, heads[:count], folder / "answers", settings.rounds)
         found["times_encoding"] = rounded(us * found["texts_a_second_and_core"] / 1e6)
         tasks[str(count)] = found
@@ -262,7 +262,3 @@ def one_core() -> Iterator[None]:
         for path in Path("/proc/self/task").iterdir():
             with suppress(ProcessLookupError):  # a thread that has ended
                 os.sched_setaffinity(int(path.name), before)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

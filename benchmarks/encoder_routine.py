@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from benchmarks.encoders import contenders, measure, seeded
 from benchmarks.encoders.contenders import Contender
 from benchmarks.shapes import SEEDED, Shape
 from engine import bundle
+from engine.command_line import say
 from engine.errors import BitheadsError, InputError
 from engine.tokenize import TextTokenizer
 from engine.types import Quantization
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
         try:
             encoders[name] = _of_shape(options, name, shape, [c for c in everyone if c.seeded])
         except BitheadsError as error:  # such as memory that is too small: the others stay
-            _say(f"{name}: {error}")
+            say(f"{name}: {error}")
             failed[name] = str(error)
     result = {
         "quick": options.quick,
@@ -97,20 +97,20 @@ def _of_bundle(options: argparse.Namespace, everyone: list[Contender]) -> dict[s
         encoder.attention_heads,
         pooled_layers=len(manifest.spec.layers),
     )
-    _say(manifest.spec.encoder)
+    say(manifest.spec.encoder)
     source = str(find_encoder(options.encoder))
     job = _job(options, options.bundle, source, shape, options.texts)
-    return measure.measure(job, everyone, _say)
+    return measure.measure(job, everyone, say)
 
 
 def _of_shape(
     options: argparse.Namespace, name: str, shape: Shape, everyone: list[Contender]
 ) -> dict[str, Any]:
-    _say(f"{name}: exporting")
+    say(f"{name}: exporting")
     with tempfile.TemporaryDirectory() as folder:
         seeded.make_bundle(name, shape, options.bundle, Path(folder))
         job = _job(options, Path(folder), None, shape, options.seeded_texts)
-        return measure.measure(job, everyone, _say)
+        return measure.measure(job, everyone, say)
 
 
 def _job(
@@ -144,7 +144,3 @@ def _command(options: argparse.Namespace) -> str:
     words += [f"--threads {options.threads}"] if options.threads != THREADS else []
     words += [" ".join(["--shapes", *options.shapes])] if options.shapes is not None else []
     return " ".join(words)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from benchmarks import record
 from benchmarks.heads import accuracy, cases, encoders, loading, native, speed
 from benchmarks.heads_options import THREADS
 from engine import bundle
+from engine.command_line import say
 from engine.errors import InputError
 
 COMMAND = "python -m benchmarks heads"
@@ -67,18 +67,18 @@ def _measure(settings: cases.Settings, options: argparse.Namespace) -> dict[str,
             "torch_usual": {"texts": settings.usual_texts, "most_tasks": settings.usual_tasks},
             "serial": {"texts": settings.serial_texts, "most_tasks": 1},
         },
-        **speed.measure(settings, options.threads, _say),
+        **speed.measure(settings, options.threads, say),
     }
-    _say("loading heads")
+    say("loading heads")
     result["loading"] = loading.measure(settings)
     if not options.skip_encoder:
-        result["encoders"] = encoders.measure(settings, _say)
+        result["encoders"] = encoders.measure(settings, say)
         result["costs"] = encoders.costs(result["encoders"], result["cells"], level)
-    _say("accuracy")
+    say("accuracy")
     result["accuracy"] = {"random heads": accuracy.random(settings)}
     if not options.quick:
         result["accuracy"]["texts"] = "test files" if options.data else "the demo's"
-        result["accuracy"]["shipped heads"] = accuracy.shipped(options.bundle, options.data, _say)
+        result["accuracy"]["shipped heads"] = accuracy.shipped(options.bundle, options.data, say)
     return result
 
 
@@ -90,7 +90,3 @@ def command(options: argparse.Namespace) -> str:
     words += [f"--threads {options.threads}"] if options.threads != THREADS else []
     words += ["--skip-encoder"] if options.skip_encoder else []
     return " ".join(words)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

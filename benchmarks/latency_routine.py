@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from benchmarks.cpu_options import LATENCY_CALLS, THREADS
 from benchmarks.heads.timing import Contender, Samples, in_turn, rounded
 from engine import Engine, bundle
 from engine.batching import pad_batch
+from engine.command_line import say
 from engine.errors import InputError
 from engine.sessions import open_session
 from engine.tokenize import TextTokenizer
@@ -71,7 +71,7 @@ def measure(bundle_folder: Path, threads: int, calls: int) -> dict[str, Any]:
             PREDICT: Contender(partial(engine.predict, [TEXT])),
             BARE: Contender(partial(session.run, batch)),
         }
-        _say(f"{calls} calls of each")
+        say(f"{calls} calls of each")
         in_turn(contenders, max(3, calls // 10), budget_s=10, min_sample_s=0)  # to warm up
         samples = in_turn(contenders, calls, budget_s=3600, min_sample_s=0)
         return {
@@ -105,7 +105,7 @@ def first_answers(bundle_folder: Path, threads: int, later: int) -> dict[str, An
     starts = []
     with tempfile.TemporaryDirectory() as cache:
         for i in range(1 + later):
-            _say(f"start {i + 1}")
+            say(f"start {i + 1}")
             found = child.run("benchmarks.latency_child", request, {"XDG_CACHE_HOME": cache})
             found["first_answer_s"] = found.pop("answered_s") - found.pop("started_s")
             starts.append(found)
@@ -125,7 +125,3 @@ def _command(options: argparse.Namespace) -> str:
     words += [f"--calls {options.calls}"] if options.calls != LATENCY_CALLS else []
     words += [f"--threads {options.threads}"] if options.threads != THREADS else []
     return " ".join(words)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

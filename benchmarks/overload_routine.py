@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +11,7 @@ from benchmarks.cpu_options import OVERLOAD_MINUTES, THREADS
 from benchmarks.heads.timing import rounded
 from benchmarks.serve_routine import PATH, TEXTS, single, summary
 from benchmarks.serving.process import ServerProcess
+from engine.command_line import say
 from engine.errors import InputError
 
 COMMAND = "python -m benchmarks overload"
@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         measure_s = QUICK_SECONDS if options.quick else MEASURE_S
         can_do = load(kind="closed", clients=CLIENTS, seconds=measure_s)
         per_s = TIMES * can_do["texts_per_s"]
-        _say(f"{per_s:.0f} requests a second for {seconds / 60:g} minutes")
+        say(f"{per_s:.0f} requests a second for {seconds / 60:g} minutes")
         since_s = server.now_s()
         found = load(kind="open", per_s=per_s, seconds=seconds)
         quarter_s = (server.now_s() - since_s) / QUARTERS
@@ -73,7 +73,3 @@ def _command(options: argparse.Namespace) -> str:
     words += [f"--threads {options.threads}"] if options.threads != THREADS else []
     words += [f"--minutes {options.minutes:g}"] if options.minutes != OVERLOAD_MINUTES else []
     return " ".join(words)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

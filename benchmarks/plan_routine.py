@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 from benchmarks import record
 from benchmarks.shapes import SHAPES, Shape, random_encoder
 from engine import bundle
+from engine.command_line import say
 from engine.types import FeatureSpec, LayerPooling, Order, Quantization
 from export.config import choose_layers
 from export.onnx_graph import export_graph
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
             for count in (1, None):
                 profiles = default_profiles(shape.max_length)[:count]
                 started_s = time.perf_counter()
-                plan = build_plan(Path(folder), manifest, replace(config, profiles=profiles), _say)
+                plan = build_plan(Path(folder), manifest, replace(config, profiles=profiles), say)
                 assert plan is not None
                 builds.append(
                     {
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _write_graph(name: str, shape: Shape, folder: Path) -> bundle.Manifest:
-    _say(f"{name}: exporting")
+    say(f"{name}: exporting")
     encoder = random_encoder(name, shape)
     layers = choose_layers(None, encoder.num_layers, LayerPooling.MEAN)
     written = export_graph(encoder, layers, "fp16", folder / bundle.GRAPH)
@@ -81,7 +81,3 @@ def _write_graph(name: str, shape: Shape, folder: Path) -> bundle.Manifest:
         artifacts={path.name: bundle.Artifact.of(path) for path in written},
         versions={},
     )
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

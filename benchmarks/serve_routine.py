@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from benchmarks.cpu_options import SERVE_SECONDS, THREADS
 from benchmarks.heads.timing import rounded
 from benchmarks.serving.process import ServerProcess
 from engine import Engine
+from engine.command_line import say
 from engine.errors import InputError
 from engine.types import Text
 
@@ -73,14 +73,14 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
         closed = []
         for name, what in (("1", one), (str(TEXTS_A_REQUEST), many)):
             for clients in CLIENTS:
-                _say(f"closed, {clients} clients, {name} texts a request")
+                say(f"closed, {clients} clients, {name} texts a request")
                 answer = load(what, kind="closed", clients=clients, seconds=seconds)
                 closed.append({"clients": clients, "texts_a_request": int(name), **answer})
         of_one = [row for row in closed if row["texts_a_request"] == 1]
         most_per_s = max(row["texts_per_s"] for row in of_one)
         open_load = []
         for share in OPEN_SHARES:
-            _say(f"open, {share:.0%} of what closed load reached")
+            say(f"open, {share:.0%} of what closed load reached")
             per_s = share * most_per_s
             answer = load(one, kind="open", per_s=per_s, seconds=seconds)
             open_load.append({"share": share, "requests_per_s": rounded(per_s), **answer})
@@ -103,9 +103,9 @@ def _host(
 ) -> dict[str, Any] | None:
     """The C++ host under the same closed loads; None if it is not built."""
     if not options.host_library.exists() or not (options.bundle / "host").exists():
-        _say("no C++ host: type make host, and python -m export.host_tokenizer")
+        say("no C++ host: type make host, and python -m export.host_tokenizer")
         return None
-    _say("the C++ host")
+    say("the C++ host")
     backend, precision = _backend(options)
     if backend != "openvino":
         return None
@@ -146,7 +146,7 @@ def single(found: Sequence[str]) -> list[tuple[str, int]]:
 
 def _offline(options: argparse.Namespace, found: list[Text]) -> float:
     """Texts a second of `Engine.encode`, the median of some rounds."""
-    _say("offline")
+    say("offline")
     with Engine.load(options.bundle, threads=options.threads) as engine:
         if not engine.tasks:
             raise InputError(f"bundle {options.bundle} has no heads, so nothing to predict.")
@@ -179,7 +179,3 @@ def _command(options: argparse.Namespace) -> str:
     words += [f"--threads {options.threads}"] if options.threads != THREADS else []
     words += [f"--seconds {options.seconds:g}"] if options.seconds != SERVE_SECONDS else []
     return " ".join(words)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

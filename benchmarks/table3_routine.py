@@ -7,7 +7,6 @@ through a bundle: exported graph, session, packing kernels and head kernels.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from benchmarks import precision_accuracy, record
 from engine import Engine
+from engine.command_line import say
 from engine.head_file import write_head
 from engine.types import code_affine
 from export.config import BuildConfig
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     """Makes the table, going on with what is there, then serves the sign heads for all tasks."""
     config = read_config(options.config, Table3Config)
     where = options.encoder, options.data, options.output, options.device
-    table = make_table(config, *where, report_only=options.report_only, say=_say)
+    table = make_table(config, *where, report_only=options.report_only, say=say)
     result = {
         "encoder": Path(options.encoder).name,
         "config": as_json(config),
@@ -60,7 +60,7 @@ def served(
 
     None without such cells or that encoder.
     """
-    grid = Grid(open_work(config, encoder, data, output, choose_device(device), _say))
+    grid = Grid(open_work(config, encoder, data, output, choose_device(device), say))
     signs = [recipe for recipe in grid.all_recipes(METHOD) if recipe.codes is Codes.SIGN]
     plan = shared_encoder(grid.work, ALL)
     if not signs or not (encoder_folder(grid.work, plan) / RECORD).is_file():
@@ -77,12 +77,12 @@ def served(
             heads=heads,
             output=bundle,
         )
-        make_bundle(build, _say)
+        make_bundle(build, say)
         engines = precision_accuracy.engines(bundle)
         tasks = {}
         for task in grid.work.tasks.values():
             tasks[task.name] = _compare(grid, task, signs[-1], folder, engines, heads)
-            _say(f"served {task.name}: {tasks[task.name]}")
+            say(f"served {task.name}: {tasks[task.name]}")
     return {"recipe": str(signs[-1]), "tasks": tasks}
 
 
@@ -134,7 +134,3 @@ def _compare(
 
 def _percent(right: Any) -> float:
     return round(100 * float(np.mean(right)), 4)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

@@ -1,4 +1,7 @@
-"""How every command line of the project ends: an exit code, and one line instead of a traceback."""
+"""How every command line of the project ends, and what it says until then.
+
+It ends with an exit code, and one line instead of a traceback.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,11 @@ def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
         print(interrupted, file=sys.stderr)
         return 130
     return 0
+
+
+def say(message: str) -> None:
+    """A line of progress, on standard error at once."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def leave(code: int) -> NoReturn:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from engine import Engine
-from engine.command_line import exit_code
+from engine.command_line import exit_code, say
 from engine.head_file import FoldedHead, check_head_output
 from engine.types import PositionPooling
 from training.config import FitConfig, HeadConfig
@@ -38,35 +38,31 @@ def _run(options: argparse.Namespace) -> None:
     files["learning_rates"] = tuple(files["learning_rates"])
     check_head_output(files["task"], files["output"], files["force"])
     loaded = Engine.load(bundle, backend=backend)
-    _say(f"bundle {bundle}: {loaded.spec}, {loaded.backend}")
+    say(f"bundle {bundle}: {loaded.spec}, {loaded.backend}")
     from training.train_head import train_head  # torch takes seconds: after the first checks
 
     head = train_head(
         loaded,
         HeadConfig(**files),
         FitConfig(**arguments),
-        _say,
+        say,
         progress=sys.stderr.isatty(),
     ).head
     _say_metrics(head)
-    _say(f"wrote {files['output']} ({files['output'].stat().st_size / 1e6:.2f} MB)")
+    say(f"wrote {files['output']} ({files['output'].stat().st_size / 1e6:.2f} MB)")
     if as_json:
         print(json.dumps({"output": str(files["output"]), "metrics": dict(head.metrics)}))
 
 
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
 def _say_metrics(head: FoldedHead) -> None:
-    _say("set   accuracy  macro F1  Matthews  majority class")
+    say("set   accuracy  macro F1  Matthews  majority class")
     for name in ("dev", "test"):
         if f"{name}_accuracy" in head.metrics:
             accuracy, f1, matthews, majority = (
                 head.metrics[f"{name}_{key}"]
                 for key in ("accuracy", "macro_f1", "matthews", "majority")
             )
-            _say(f"{name:4s}  {accuracy:8.4f}  {f1:8.4f}  {matthews:8.4f}  {majority:14.4f}")
+            say(f"{name:4s}  {accuracy:8.4f}  {f1:8.4f}  {matthews:8.4f}  {majority:14.4f}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from engine.command_line import exit_code
+from engine.command_line import exit_code, say
 from training.config_file import read_config
 from training.multitask_config import MultitaskConfig
 
@@ -33,16 +33,12 @@ def _run(options: argparse.Namespace) -> None:
     arguments = vars(options)
     as_json = arguments.pop("json")
     config = read_config(arguments.pop("config"), MultitaskConfig)
-    _say("starting torch and transformers")
+    say("starting torch and transformers")
     from training.train_multitask import train_multitask  # takes seconds: after the config's checks
 
-    record = train_multitask(config, **arguments, say=_say)
+    record = train_multitask(config, **arguments, say=say)
     if as_json:
         print(json.dumps({"output": str(options.output), **record}))
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from engine.command_line import exit_code
+from engine.command_line import exit_code, say
 from export.config import DEFAULT_ENCODER
 from training.config_file import read_config
 from training.grid.config import Table3Config
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     config = read_config(options.config, Table3Config)
-    _say("starting torch and transformers")
+    say("starting torch and transformers")
     from training.grid.table import make_table  # takes seconds: after the config's checks
 
     table = make_table(
@@ -45,13 +45,9 @@ def _run(options: argparse.Namespace) -> None:
         device=options.device,
         force=options.force,
         report_only=options.report_only,
-        say=_say,
+        say=say,
     )
     print(json.dumps(table.to_json()) if options.json else table.to_markdown())
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -100,7 +100,7 @@ def at_line(
             act()
 
     with monkeypatch.context() as patch:
-        patch.setattr(multitask, "_say", say)
+        patch.setattr(multitask, "say", say)
         yield lines
 
 

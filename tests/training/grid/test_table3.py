@@ -73,7 +73,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, start: str) -> list[str]:
         if message.startswith(start):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(table3, "_say", say)
+    monkeypatch.setattr(table3, "say", say)
     return lines
 
 
@@ -156,7 +156,7 @@ def test_encoders_can_make_room(
         if ": training on " in message:
             trained.append(message.split(":")[0].removeprefix("encoder "))
 
-    monkeypatch.setattr(table3, "_say", say)
+    monkeypatch.setattr(table3, "say", say)
     assert main(arguments(tmp_path / "out", **settings)) == 0
     assert [path.name for path in (tmp_path / "out" / "encoders").iterdir()] == ["all"]
     others = {"without-topics", "without-sport", "without-paraphrase"}
