@@ -192,7 +192,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _note(texts: TextFile, skipped: int) -> str:
     """What to say of texts that may be others than those stored under their rows' numbers."""
-    if not skipped or texts.columns()[2] is not None:
+    if not skipped or texts.columns[2] is not None:
         return ""
     return (
         "\nnote: the input has no ids, so a text was stored before if a row of its number was. If "

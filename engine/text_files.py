@@ -7,6 +7,7 @@ import json
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -152,19 +153,20 @@ class TextFile:
             "jsonl": self._jsonl,
             "parquet": self._parquet,
         }[self._format]
-        columns = self.columns()
+        columns = self.columns
         try:
             yield from read(columns, within)
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
 
+    @cached_property  # asked for by every range
     def columns(self) -> Columns:
         """What the file's first row, header or schema decides for all of it.
 
         No column of ids: an id is the number of its row. Raises InputError if a column is not
         there, or there twice.
         """
-        names = self._names()
+        names = self._names
         first, second, own_id = self.text_column or TEXT, self.pair_column, self.id_column
         if names is None:
             return first, second, own_id
@@ -181,13 +183,14 @@ class TextFile:
                 )
         return first, second, own_id
 
+    @cached_property
     def _names(self) -> list[str] | None:
         """Of the columns that there are; None for plain lines, and where no row says it."""
         try:
             if self._format == "parquet":
                 return self._parquet_names()
             if self._format == "tsv":
-                return self._header()
+                return next(self._numbered_lines(None), (0, ""))[1].split("\t")
             if self._format == "jsonl":
                 return next((list(found) for _, found in self._objects(None)), None)
         except (OSError, UnicodeDecodeError) as error:
@@ -207,11 +210,8 @@ class TextFile:
             if line.strip():
                 yield str(number), line
 
-    def _header(self) -> list[str]:
-        return next(self._numbered_lines(None), (0, ""))[1].split("\t")
-
     def _tsv(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
-        header = self._header()
+        header = self._names or []
         places = [None if name is None else header.index(name) for name in columns]
         for number, line in self._numbered_lines(within):
             if number == 0 or not line.strip():
