@@ -33,7 +33,7 @@ from training.grid.heads import EncoderFeatures, best_head
 from training.grid.recipe import Codes, Recipe
 from training.grid.run import ALL, SCRATCH, Grid
 from training.grid.table import make_table
-from training.grid.work import GridTask, open_work
+from training.grid.work import GridTask, Work, open_work
 
 METHOD = "all_tasks_heads"
 
@@ -79,31 +79,27 @@ def served(
         )
         make_bundle(build, say)
         engines = precision_accuracy.engines(bundle)
+        cache = FeatureCache(output / SCRATCH, config.scratch_gb * 1e9)
+        layers = signs[-1].layers(grid.work.loaded.num_layers)
+        features = EncoderFeatures(grid.work, cache, plan, lambda: folder, layers)
         tasks = {}
         for task in grid.work.tasks.values():
-            tasks[task.name] = _compare(grid, task, signs[-1], folder, engines, heads)
+            tasks[task.name] = _compare(grid.work, features, task, signs[-1], engines, heads)
             say(f"served {task.name}: {tasks[task.name]}")
     return {"recipe": str(signs[-1]), "tasks": tasks}
 
 
 def _compare(
-    grid: Grid,
+    work: Work,
+    encoder: EncoderFeatures,
     task: GridTask,
     recipe: Recipe,
-    encoder: Path,
     engines: Sequence[Engine],
     heads: Path,
 ) -> dict[str, Any]:
     """One task's accuracy in percent as the grid has it, and of each engine; equal labels."""
-    work, seed = grid.work, grid.work.config.seeds[0]
-    features = EncoderFeatures(
-        work,
-        FeatureCache(work.output / SCRATCH, work.config.scratch_gb * 1e9),
-        grid.plan(METHOD, task),
-        lambda: encoder,
-        recipe.layers(work.loaded.num_layers),
-    ).parts(task, recipe)
-    head = best_head(work, features, task, recipe, seed).head
+    features = encoder.parts(task, recipe)
+    head = best_head(work, features, task, recipe, work.config.seeds[0]).head
     expected = evaluate(head, features["test"]).argmax(axis=1)
     scale, offset = code_affine(engines[0].spec, engines[0].calibration)
     path = heads / f"{task.name}.safetensors"

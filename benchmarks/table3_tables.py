@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.markdown import source
 from training.grid.config import section_of
-from training.grid.markdown import shown, to_markdown
+from training.grid.markdown import by_section, shown, to_markdown
 
 PAPER = {
     ("single task", "fine-tuned end to end"): 90.5,
@@ -36,23 +36,18 @@ def summary(stored: dict[str, Any]) -> str:
     result = stored["result"]
     table = result["table"]
     chosen = {section_of(name): count for name, count in table["chosen_layers"].items()}
-    rows = ["| method | average | paper | GFLOPs |", "|---|---:|---:|---:|"]
-    section = ""
-    for row in table["rows"]:
-        name = row["name"]
-        pooled = re.match(r"mean-(\d+)/", name)
-        count = chosen.get(row["section"])
-        if pooled and count is not None and int(pooled[1]) != count:
-            continue  # tried only to choose the number
-        if row["section"] != section:
-            section = row["section"]
-            rows.append(f"| **{section}** | | | |")
-        paper = PAPER.get((section, re.sub(r"^mean-\d+", "mean", name)))
-        average = shown(row["average"], 1)
-        rows.append(
-            f"| {name} | {average} | {'' if paper is None else paper} | {row['gflops']:.2f} |"
-        )
-    lines = [*rows, "", _data(result)]
+
+    def is_shown(row: Mapping[str, Any]) -> bool:
+        pooled = re.match(r"mean-(\d+)/", row["name"])
+        # Others were tried only to choose the number.
+        return pooled is None or int(pooled[1]) == chosen.get(row["section"], int(pooled[1]))
+
+    def line(row: Mapping[str, Any]) -> list[str]:
+        paper = PAPER.get((row["section"], re.sub(r"^mean-\d+", "mean", row["name"])), "")
+        return [shown(row["average"]), str(paper), f"{row['gflops']:.2f}"]
+
+    rows = by_section(["average", "paper", "GFLOPs"], list(filter(is_shown, table["rows"])), line)
+    lines = [rows, "", _data(result)]
     if result["served"] is not None:
         lines += ["", _served(result["served"])]
     return "\n".join([*lines, source(stored)])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.types import Text
+from engine.types import Text, TokenBatch
 from export.encoder import Encoder, HiddenStates
 from training.errors import TrainingError
 from training.grid.features import StoredLayers
@@ -120,6 +120,20 @@ class FeatureCache:
                 total -= sizes[folder]
 
 
+def layers_of(
+    module: HiddenStates, batch: TokenBatch, device: torch.device, precision: Precision
+) -> torch.Tensor:
+    """An encoder's hidden states of a batch, [rows, tokens, layers, dim], on the device.
+
+    Args:
+        module: on the device, in evaluation.
+    """
+    inputs = [torch.from_numpy(getattr(batch, name)).to(device) for name in module.input_names]
+    is_bf16 = precision is Precision.BF16
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+        return torch.stack(module(*inputs), dim=2)
+
+
 class LayerEncoder:
     """Computes hidden states of texts.
 
@@ -141,7 +155,7 @@ class LayerEncoder:
     ) -> None:
         encoder.model.set_attn_implementation("sdpa")  # loaded in its plain form, which is slower
         self._encoder, self._device, self._say = encoder, device, say
-        self._is_bf16 = precision is Precision.BF16
+        self._precision = precision
         self._module = HiddenStates(encoder, layers).to(device).eval()
         self._tokenizer = text_tokenizer(encoder, max_length)
 
@@ -167,16 +181,8 @@ class LayerEncoder:
         with path.open("rb+") as file:  # or a full disk would be a bus error later on
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         for tokens, rows in batches:
-            inputs = [
-                torch.from_numpy(getattr(tokens, name)).to(self._device)
-                for name in self._module.input_names
-            ]
-            with (
-                torch.inference_mode(),
-                torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bf16),
-            ):
-                hidden = torch.stack(self._module(*inputs), dim=2).half()
-            if not torch.isfinite(hidden[inputs[1].bool()]).all():
+            hidden = layers_of(self._module, tokens, self._device, self._precision).half()
+            if not torch.isfinite(hidden[torch.from_numpy(tokens.attention_mask).bool()]).all():
                 raise TrainingError(
                     f"encoder {self._encoder.name}: hidden states leave float16. Its weights are "
                     "damaged, or its training diverged."

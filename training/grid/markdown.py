@@ -27,6 +27,25 @@ def shown(values: Sequence[float] | None, digits: int = 1) -> str:
     return text if len(values) == 1 else f"{text} ± {stdev(values):.{digits}f}"
 
 
+def by_section(
+    header: Sequence[str], rows: Sequence[Json], line: Callable[[Json], list[str]]
+) -> str:
+    """A table of some of a grid's rows.
+
+    Args:
+        header: of the columns after the method's name.
+        line: a row's cells in them.
+    """
+    lines = [f"| method | {' | '.join(header)} |", f"|---|{'---:|' * len(header)}"]
+    section = ""
+    for row in rows:
+        if row["section"] != section:
+            section = row["section"]
+            lines.append(f"| **{section}** |{' |' * len(header)}")
+        lines.append(f"| {row['name']} | {' | '.join(line(row))} |")
+    return "\n".join(lines)
+
+
 def _accuracies(table: Json) -> str:
     tasks, rows = table["tasks"], table["rows"]
     seeds = max((len(values) for row in rows for values in row["accuracy"].values()), default=0)
@@ -43,7 +62,7 @@ def _accuracies(table: Json) -> str:
             f"{row['gflops']:.2f}",
         ]
 
-    text = _by_section([*tasks, "average", "GFLOPs"], rows, line)
+    text = by_section([*tasks, "average", "GFLOPs"], rows, line)
     if any(len(row["columns"]) < len(tasks) for row in rows):
         text += "\n\n\\* of the tasks shown."
     return f"{note}\n\n{text}"
@@ -58,7 +77,7 @@ def _others(table: Json) -> str:
         values = [row["matthews"].get(task) for task in matthews]
         return [shown(each) for each in (*values, *(row["f1"].get(task) for task in f1))]
 
-    return _by_section(header, table["rows"], line) if header else ""
+    return by_section(header, table["rows"], line) if header else ""
 
 
 def _patterns(table: Json) -> str:
@@ -94,17 +113,4 @@ def _senses(table: Json) -> str:
         values = [result["most_frequent"]["test"], test["float"], test["sign"], test["centred"]]
         cells = " | ".join(f"{100 * value:.1f}" for value in values)
         lines.append(f"| {name.replace('_', ' ')} | {result['layer']} | {cells} |")
-    return "\n".join(lines)
-
-
-def _by_section(
-    header: Sequence[str], rows: Sequence[Json], line: Callable[[Json], list[str]]
-) -> str:
-    lines = [f"| method | {' | '.join(header)} |", f"|---|{'---:|' * len(header)}"]
-    section = ""
-    for row in rows:
-        if row["section"] != section:
-            section = row["section"]
-            lines.append(f"| **{section}** |{' |' * len(header)}")
-        lines.append(f"| {row['name']} | {' | '.join(line(row))} |")
     return "\n".join(lines)

@@ -203,13 +203,17 @@ class Grid:
             return candidates[0]
         seed = self.work.config.seeds[0]
         columns = [
-            [self.read_head(method, task, tuned_recipe(count), seed) for count in candidates]
+            [
+                cell
+                for count in candidates
+                if (cell := self.read_head(method, task, tuned_recipe(count), seed))
+            ]
             for task in tasks
         ]
-        whole = [[cell["dev"]["accuracy"] for cell in column if cell] for column in columns]
-        whole = [column for column in whole if len(column) == len(candidates)]  # in a part of a run
+        whole = [column for column in columns if len(column) == len(candidates)]  # part of a run
         accuracies = {
-            count: mean(column[i] for column in whole) for i, count in enumerate(candidates)
+            count: mean(column[i]["dev"]["accuracy"] for column in whole)
+            for i, count in enumerate(candidates)
         }
         best = max(candidates, key=lambda count: accuracies[count])
         shown = ", ".join(f"{count}: {100 * x:.2f}" for count, x in accuracies.items())

@@ -17,9 +17,9 @@ from export.encoder import Encoder, HiddenStates
 from export.texts import read_texts
 from training.batches import seed_of
 from training.errors import ConfigError
+from training.grid.feature_cache import layers_of
 from training.grid.heads import CALIBRATION_TEXTS
 from training.grid.work import Work
-from training.multitask_config import Precision
 from training.word_senses import SensedWord, baseline, nearest_sense, read_words
 
 FORMS = ("float", "sign", "centred")
@@ -147,14 +147,7 @@ def _hidden_states(
     lengths = np.array([text.ids.size for text in tokens], np.int64)
     for rows in cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS):
         batch = pad_batch([tokens[row] for row in rows], encoder.pad_id)
-        inputs = [torch.from_numpy(getattr(batch, name)).to(device) for name in module.input_names]
-        is_bf16 = work.config.precision is Precision.BF16
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=is_bf16),
-        ):
-            hidden = torch.stack(module(*inputs), dim=2).float()
-        yield rows, hidden
+        yield rows, layers_of(module, batch, device, work.config.precision).float()
 
 
 def _tokens_of(word: SensedWord, offsets: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
