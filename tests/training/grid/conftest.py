@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from training.table3 import main
+
 SETTINGS: dict[str, Any] = {
     "tasks": ["topics", "sport", "paraphrase"],
     "max_train_rows": 60,
@@ -76,6 +78,14 @@ def arguments(
         return [*required, *encoder, "--output", str(output), *options]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def frozen(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small grid that nothing disturbed; not to be written to."""
+    output = tmp_path_factory.mktemp("frozen") / "table"
+    assert main(arguments(output)) == 0
+    return output
 
 
 def toml(settings: dict[str, Any]) -> str:
