@@ -154,9 +154,9 @@ def _case(choices: Sequence[Way], graph_sha256: str, threads: int | None) -> dic
 def _processor() -> str:
     if not is_installed("openvino"):
         return platform.processor() or platform.machine()
-    import openvino
+    from engine.sessions.openvino import the_core
 
-    core = openvino.Core()
+    core = the_core()
     can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} ({' '.join(sorted(can))})"
 

@@ -196,7 +196,9 @@ def run_graph(graph: Path, texts: Sequence[str]) -> list[TokenIds]:
     import openvino
     import openvino_tokenizers
 
-    core = openvino.Core()
+    from engine.sessions.openvino import the_core
+
+    core = the_core()
     core.add_extension(str(openvino_tokenizers._ext_path))
     compiled = core.compile_model(graph, "CPU")
     found = compiled(openvino.Tensor(list(texts)))

@@ -59,7 +59,9 @@ def quantize_graph(
     require_nncf()
     import openvino
 
-    model = openvino.Core().read_model(graph)
+    from engine.sessions.openvino import the_core
+
+    model = the_core().read_model(graph)
     inputs = [port.get_any_name() for port in model.inputs]
     seen = _Batches(batches, inputs, say)
     with _quiet():

@@ -7,6 +7,7 @@ measured.
 
 from __future__ import annotations
 
+import functools
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,20 @@ for a new shape of a batch of all-MiniLM-L6-v2. Sorted texts go through all 80 l
 (`round_lengths`) again and again: fewer would be made anew each time, which takes 7% more time."""
 
 
+@functools.cache
+def the_core() -> openvino.Core:
+    """The only one of this process, which never goes.
+
+    A core with the CPU's plugin gives its thread a stack for signals, and takes it back when it
+    goes, though a later core may put it in place again when that one goes. Then Ctrl-C is a
+    segfault.
+    """
+    return openvino.Core()
+
+
 def has_bf16() -> bool:
     """Whether this processor has bfloat16 arithmetic that OpenVINO uses."""
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class Session:
@@ -45,7 +57,7 @@ class Session:
         performance: str = "LATENCY",
     ) -> None:
         """performance: OpenVINO's hint; "THROUGHPUT" is for lanes."""
-        core = openvino.Core()
+        core = the_core()
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": performance,
             "CPU_RUNTIME_CACHE_CAPACITY": KEPT_SHAPES,

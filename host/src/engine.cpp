@@ -69,6 +69,19 @@ const std::string &Prediction::top(std::size_t text) const {
   return labels[static_cast<std::size_t>(std::max_element(row, row + labels.size()) - row)];
 }
 
+namespace {
+
+/* The only one of this process, which never goes. A core with the CPU's plugin gives its thread a
+   stack for signals, and takes it back when it goes, though a later core may put it in place again
+   when that one goes. Then a signal whose handler wants that stack, such as Python's, is a
+   segfault. */
+ov::Core &the_core() {
+  static ov::Core *const core = new ov::Core;
+  return *core;
+}
+
+}  // namespace
+
 struct Engine::Impl {
   Impl(const fs::path &folder, const Options &options)
       : manifest(read_checked(folder, options)),
@@ -179,7 +192,7 @@ struct Engine::Impl {
     return features;
   }
 
-  ov::Core core;
+  ov::Core &core = the_core();
   Manifest manifest;
   Encoder encoder;
   std::unique_ptr<Tokenizer> tokenizer;

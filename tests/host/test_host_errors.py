@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -217,3 +220,31 @@ def test_heads_come_and_go_while_others_predict(
             thread.join()
         assert not failures
         assert set(host.tasks) - {"moving"} == {"attends", "averages", "first", "pairs"}
+
+
+CHILD = """
+import signal, sys
+from pathlib import Path
+from benchmarks.host_library import HostEngine, HostLibrary
+
+library = HostLibrary(Path(sys.argv[1]))
+for engine in [HostEngine(library, Path(sys.argv[2]), threads=1) for _ in range(2)]:
+    with engine:
+        pass
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_after_engines_that_are_gone(host_build: Path, host_bundle: Path) -> None:
+    """It was a segfault once the first of two was gone before the second."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(host_build / "libbitheads.so"), str(host_bundle)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
