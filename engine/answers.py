@@ -2,9 +2,10 @@
 
     OUTPUT/task=sentiment/part-00000000-1a2b3c4d.parquet
 
-Such a file has a row a text: `id`, `label`, `probability`, and `probabilities` if they are asked
-for. It is sealed like the store's parts, and its footer names the part it was made of, by seal, the
-store and the head: that is how a run knows what is left to do, and what is not its own.
+Such a file has a row a text that the head is for (engine.forms): `id`, `label`, `probability`, and
+`probabilities` if they are asked for. It is sealed like the store's parts, and its footer names the
+part it was made of, by seal, the store and the head: that is how a run knows what is left to do,
+and what is not its own.
 """
 
 from __future__ import annotations
@@ -124,7 +125,11 @@ class TaskAnswers:
         return AnswerFile(self, part)
 
     def table(self, ids: pa.Array, prediction: Prediction) -> pa.Table:
-        """A row a text."""
+        """A row a text that the task answers."""
+        answered = prediction.answered
+        if not answered.all():
+            ids = ids.filter(pa.array(answered))
+            prediction = Prediction(prediction.labels, prediction.logits[answered])
         probabilities = prediction.probabilities
         best = prediction.logits.argmax(axis=1)
         labels = pa.array(prediction.labels).take(pa.array(best))

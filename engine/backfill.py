@@ -63,6 +63,16 @@ def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
     return list(heads.values())
 
 
+def fitting_heads(heads: list[TaskHead], store: FeatureStore) -> list[TaskHead]:
+    """Those of the heads that fit a text of the store, or all if it does not say its texts' forms.
+
+    Where none does, that is for Backfill to say.
+    """
+    if store.forms is None:
+        return heads
+    return [head for head in heads if head.head.form in store.forms] or heads
+
+
 class Backfill:
     """The same tasks for all parts of a store, and what is left of that to do."""
 
@@ -79,8 +89,8 @@ class Backfill:
             output: a folder or a URI, to which `filesystem` belongs.
             probabilities: write those of all labels, too.
 
-        Raises SpecMismatchError for heads of another spec than the store's, InputError for none, or
-        for more than this process may have files open.
+        Raises SpecMismatchError for heads of another spec than the store's, InputError for none,
+        for more than this process may have files open, or for one that fits no text of the store.
         """
         if not heads:
             raise InputError("tasks: got none, expected at least one.")
@@ -93,6 +103,12 @@ class Backfill:
             )
         for head in heads:
             check_spec(f"head {head.head.task!r}", head.head.spec, store.spec)
+            if store.forms is not None and head.head.form not in store.forms:
+                raise InputError(
+                    f"task {head.head.task!r}: its head is for texts of the form "
+                    f"{head.head.form!r}, but all of store {store.folder} are of the form "
+                    f"{', '.join(store.forms)!r}. Leave it out, or name other tasks."
+                )
         self._store = store
         self._heads = {head.head.task: head.head for head in heads}
         self._answers = [TaskAnswers(output, head, probabilities, filesystem) for head in heads]
@@ -222,6 +238,8 @@ def _run(options: argparse.Namespace) -> None:
     started_s = time.monotonic()
     heads = read_heads(options.bundle, options.tasks)
     store = FeatureStore(options.store)
+    if options.tasks is None:
+        heads = fitting_heads(heads, store)
     job = Backfill(store, heads, options.output, options.probabilities)
     with job.lock():
         parts = job.prepare()

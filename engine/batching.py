@@ -23,6 +23,7 @@ class BatchedTexts:
         offsets: int64 [texts + 1], of each text's.
         padded: int64 [windows], tokens of each at least, padding included; see `round_lengths`.
         rows: the windows of each batch.
+        pairs: bool [texts], which texts are pairs.
         stats: what tokenizing cost.
     """
 
@@ -31,6 +32,7 @@ class BatchedTexts:
     offsets: NDArray[np.int64]
     padded: NDArray[np.int64]
     rows: list[NDArray[np.int64]]
+    pairs: NDArray[np.bool_]
     pad_id: int
     stats: Stats
 

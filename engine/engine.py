@@ -19,6 +19,7 @@ from engine import bundle
 from engine.batching import BatchedTexts, cut_batches
 from engine.encoder import AnsweringEncoder, Encoder, open_encoder
 from engine.errors import HeadError, InputError, UnknownTaskError
+from engine.forms import are_pairs, fitting, leave_out_misfits
 from engine.head_file import SUFFIX, read_head
 from engine.heads import Head, check_spec, count_cores
 from engine.progress import progress_bar
@@ -297,7 +298,7 @@ class Engine:
     def _encode(self, work: BatchedTexts, bar: Any) -> PackedFeatures:
         codes = np.empty((int(work.offsets[-1]), self.spec.code_bytes), np.uint8)
         stats = self._run(work, self._encoder.encode(work.batches(), codes), bar)
-        return PackedFeatures(codes, work.offsets, self.spec, self.calibration, stats)
+        return PackedFeatures(codes, work.offsets, self.spec, self.calibration, stats, work.pairs)
 
     def _tokenize(
         self,
@@ -333,7 +334,14 @@ class Engine:
         padded = self._encoder.pad_lengths(lengths)
         rows = cut_batches(padded, max_batch_tokens, self._encoder.call_tokens)
         return BatchedTexts(
-            windows, window_offsets, offsets, padded, rows, self.manifest.encoder.pad_id, stats
+            windows=windows,
+            window_offsets=window_offsets,
+            offsets=offsets,
+            padded=padded,
+            rows=rows,
+            pairs=are_pairs(texts),
+            pad_id=self.manifest.encoder.pad_id,
+            stats=stats,
         )
 
     @staticmethod
@@ -356,13 +364,17 @@ class Engine:
         """Every task's answer for every text, from one encoder pass.
 
         Args:
-            tasks: names of loaded heads, None for all of them.
+            tasks: names of loaded heads, None for all that are for such texts. Each text is
+                answered by the heads of its form, those for single texts or those for pairs: in a
+                call that mixes them, `Prediction.top` is None for texts that are none of a head's.
             texts, max_batch_tokens, progress, long_texts: see `encode`.
 
-        Raises what `encode` and `predict_features` raise.
+        Raises what `encode` raises, UnknownTaskError for a task no head answers, and InputError for
+        a task that was named and is for none of the texts.
         """
         heads = self.choose_heads(tasks)  # first: an unknown task should not cost an encoder pass
         work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
+        heads = fitting(heads, work.pairs, named=tasks is not None)
         with progress_bar(len(work.windows), progress) as bar:
             # An answer of an encoder is that of a window, so not of a text that was split.
             has_split = len(work.windows) > len(texts)
@@ -371,6 +383,7 @@ class Engine:
             logits = [np.empty((len(texts), len(head.labels)), np.float32) for head in heads]
             answered = self._answering.encode_and_predict(work.batches(), heads, logits)
             stats = self._run(work, answered, bar)
+        leave_out_misfits(heads, work.pairs, logits)
         by_task = {
             head.task: Prediction(head.labels, answer)
             for head, answer in zip(heads, logits, strict=True)
@@ -382,12 +395,16 @@ class Engine:
     ) -> Predictions:
         """Every task's answer from codes alone: no encoder runs.
 
-        Raises UnknownTaskError for a task no head answers, SpecMismatchError for features of
-        another spec.
+        Args:
+            tasks: see `predict`; of features that do not say which texts were pairs, any head
+                answers.
+
+        Raises UnknownTaskError for a task no head answers, InputError for a task that was named and
+        is for none of the texts, SpecMismatchError for features of another spec.
         """
         heads = self.choose_heads(tasks)
         check_spec("features", features.spec, self.spec)
-        return self._predict(features, heads)
+        return self._predict(features, fitting(heads, features.pairs, named=tasks is not None))
 
     def _predict(self, features: PackedFeatures, heads: list[Head]) -> Predictions:
         started_s = time.perf_counter()

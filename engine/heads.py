@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from engine import _kernels, float_heads
 from engine.errors import HeadError, InputError, SpecMismatchError
+from engine.forms import leave_out_misfits
 from engine.head_file import FoldedHead
 from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction, Quantization
 
@@ -179,6 +180,8 @@ def _check_lengths(features: PackedFeatures) -> None:
 def predict_heads(features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[str, Prediction]:
     """Every head's logits for every text, in the order of the texts, on this thread.
 
+    They are NaN for texts that are not of the head's form, see engine.forms.
+
     Raises as `check_features`, and InputError for a text of more than 16,384 tokens.
     """
     with HeadThreads(1) as threads:
@@ -216,6 +219,7 @@ class HeadThreads:
             _check_lengths(features)
             logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
             self._run(features, native, logits)
+        leave_out_misfits(heads, features.pairs, logits)
         return {
             head.task: Prediction(head.labels, answer)
             for head, answer in zip(heads, logits, strict=True)

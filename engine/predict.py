@@ -53,8 +53,13 @@ def _run(options: argparse.Namespace) -> None:
         progress=sys.stderr.isatty(),
         long_texts=options.long_texts,
     )
+    if not predictions:
+        raise InputError(
+            f"--tasks: none of the bundle's heads ({', '.join(sorted(engine.tasks))}) is for such "
+            "texts. Give pairs as text_a<TAB>text_b to heads for pairs, single texts to the others."
+        )
     lines = _json_lines if options.json else _table
-    for line in lines(engine, texts, predictions):
+    for line in lines(texts, predictions):
         print(line)
     print("\n".join(_costs(engine, predictions)), file=sys.stderr if options.json else sys.stdout)
 
@@ -86,12 +91,7 @@ def _as_text(line: str) -> Text:
     return (first, second) if second else first
 
 
-def _fits(engine: Engine, task: str, text: Text) -> bool:
-    """A head for pairs has nothing to say about one text, nor the other way round."""
-    return (engine.tasks[task].form == "pair") == isinstance(text, tuple)
-
-
-def _json_lines(engine: Engine, texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
+def _json_lines(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
     probabilities = {task: prediction.probabilities for task, prediction in predictions.items()}
     tops = {task: prediction.top for task, prediction in predictions.items()}
     for row, text in enumerate(texts):
@@ -101,16 +101,16 @@ def _json_lines(engine: Engine, texts: Sequence[Text], predictions: Predictions)
                 "probability": round(float(probabilities[task][row].max()), 4),
             }
             for task in predictions
-            if _fits(engine, task, text)
+            if tops[task][row] is not None
         }
         yield json.dumps({"text": text, "tasks": answers}, ensure_ascii=False)
 
 
-def _table(engine: Engine, texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
+def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
     """A column a task where the terminal is wide enough, else a few lines a text."""
     for form, is_pair in (("text", False), ("pair", True)):
         rows = [i for i, text in enumerate(texts) if isinstance(text, tuple) == is_pair]
-        tasks = [t for t in predictions if (engine.tasks[t].form == "pair") == is_pair]
+        tasks = [task for task in predictions if predictions[task].answered[rows].all()]
         if not rows or not tasks:
             continue
         cells = {task: _cells(predictions, task, rows) for task in tasks}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine import bundle
-from engine.backfill import Backfill, read_heads
+from engine.backfill import Backfill, fitting_heads, read_heads
 from engine.encode import refuse_twice
 from engine.engine import Engine
 from engine.errors import BackendError, BitheadsError, InputError, StoreError
@@ -74,6 +74,8 @@ class BackfillWorker:
         heads = read_heads(options.bundle, options.tasks)
         # Once: opening reads the end of every part.
         self._store = FeatureStore(options.store)
+        if options.tasks is None:
+            heads = fitting_heads(heads, self._store)
         self._job = Backfill(self._store, heads, options.output, options.probabilities)
         self._parts = {part.name: part for part in self._store.parts}
 

@@ -38,12 +38,14 @@ class Tokens:
         ids: int32 [tokens].
         num_first: tokens with type id 0; the rest, the second text of a pair, have type id 1.
         truncated: whether tokens were dropped to keep to the maximum length.
+        is_pair: whether it is of two texts.
         continues: whether it is a window on the text before it, where long texts are split.
     """
 
     ids: TokenIds
     num_first: int
     truncated: bool
+    is_pair: bool = False
     continues: bool = False
 
 
@@ -136,7 +138,7 @@ class TextTokenizer:
         ids, num_first = template.join(
             [ids[:length] for ids, length in zip(parts, kept, strict=True)]
         )
-        return Tokens(ids, num_first, truncated=kept != lengths or not whole)
+        return Tokens(ids, num_first, kept != lengths or not whole, is_pair=len(parts) == 2)
 
     def _split(self, parts: list[TokenIds], whole: bool, index: int) -> Iterator[Tokens]:
         joined = self._join(parts, whole)

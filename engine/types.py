@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import pack
-from engine.errors import BundleError, InputError, SpecMismatchError
+from engine.errors import BundleError, InputError, SpecMismatchError, UnknownTaskError
 
 Text = str | tuple[str, str]
 """What a task reads: one text, or a pair joined the way the encoder's tokenizer joins pairs."""
@@ -261,6 +261,8 @@ class PackedFeatures:
         spec: what the codes mean.
         calibration: the spec's per-feature constants, where it has any.
         stats: what the call that made them cost, where a call did.
+        pairs: bool [texts], which texts were pairs; None where nobody knows. A head answers only
+            texts of its form, see engine.forms.
     """
 
     codes: NDArray[np.uint8]
@@ -268,6 +270,7 @@ class PackedFeatures:
     spec: FeatureSpec
     calibration: Calibration | None = None
     stats: Stats = field(default_factory=Stats)
+    pairs: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         codes, offsets, code_bytes = self.codes, self.offsets, self.spec.code_bytes
@@ -284,6 +287,12 @@ class PackedFeatures:
             raise InputError(
                 f"offsets: expected 0 first, {codes.shape[0]} (the tokens) last, never falling; "
                 f"got {offsets[0]} first and {offsets[-1]} last."
+            )
+        pairs = self.pairs
+        if pairs is not None and (pairs.dtype != np.bool_ or pairs.shape != (len(self),)):
+            raise InputError(
+                f"pairs: got {pairs.dtype} {list(pairs.shape)}, expected bool [{len(self)}], one "
+                "for each text, or None."
             )
 
     def __len__(self) -> int:
@@ -309,14 +318,16 @@ class PackedFeatures:
             start, stop, _ = index.indices(len(self))
             stop = max(start, stop)
             first, last = self.offsets[start], self.offsets[stop]
-            return self._with(self.codes[first:last], self.offsets[start : stop + 1] - first)
+            offsets = self.offsets[start : stop + 1] - first
+            return self._with(self.codes[first:last], offsets, slice(start, stop))
         if isinstance(index, tuple):  # to NumPy, one index a dimension
             index = list(index)
         chosen = np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])
         counts = self.num_tokens[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-        return self._with(self.codes[np.repeat(self.offsets[chosen], counts) + within], offsets)
+        codes = self.codes[np.repeat(self.offsets[chosen], counts) + within]
+        return self._with(codes, offsets, chosen)
 
     def __iter__(self) -> Iterator[PackedFeatures]:
         return (self[i] for i in range(len(self)))
@@ -345,10 +356,18 @@ class PackedFeatures:
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         codes = np.concatenate([part.codes for part in parts])
         stats = sum((part.stats for part in parts), Stats())
-        return PackedFeatures(codes, offsets, first.spec, first.calibration, stats)
+        known = [part.pairs for part in parts if part.pairs is not None]
+        pairs = np.concatenate(known) if len(known) == len(parts) else None
+        return PackedFeatures(codes, offsets, first.spec, first.calibration, stats, pairs)
 
-    def _with(self, codes: NDArray[np.uint8], offsets: NDArray[np.int64]) -> PackedFeatures:
-        return PackedFeatures(codes, offsets, self.spec, self.calibration)
+    def _with(
+        self,
+        codes: NDArray[np.uint8],
+        offsets: NDArray[np.int64],
+        chosen: slice | NDArray[np.int64],
+    ) -> PackedFeatures:
+        pairs = None if self.pairs is None else self.pairs[chosen]
+        return PackedFeatures(codes, offsets, self.spec, self.calibration, pairs=pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,7 +376,7 @@ class Prediction:
 
     Attributes:
         labels: the task's classes.
-        logits: float32 [texts, classes].
+        logits: float32 [texts, classes]; NaN for texts that the task does not answer.
     """
 
     labels: tuple[str, ...]
@@ -365,26 +384,44 @@ class Prediction:
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
-        """Softmax of the logits, float32 [texts, classes]."""
+        """Softmax of the logits, float32 [texts, classes]; NaN as they are."""
         shifted = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
         result: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
         return result
 
     @property
-    def top(self) -> tuple[str, ...]:
-        """The likeliest label of each text."""
-        return tuple(self.labels[i] for i in self.logits.argmax(axis=1))
+    def answered(self) -> NDArray[np.bool_]:
+        """Which texts have an answer, bool [texts]; see engine.forms for those that have not."""
+        result: NDArray[np.bool_] = ~np.isnan(self.logits[:, 0])
+        return result
+
+    @property
+    def top(self) -> tuple[str | None, ...]:
+        """The likeliest label of each text; None where the task does not answer."""
+        best = self.logits.argmax(axis=1)
+        answered = zip(best, self.answered, strict=True)
+        return tuple(self.labels[i] if has_answer else None for i, has_answer in answered)
 
 
 class Predictions(Mapping[str, Prediction]):
-    """Task -> Prediction, with the cost of the call in `stats`."""
+    """Task -> Prediction, with the cost of the call in `stats`.
+
+    Asking for a task that did not answer raises UnknownTaskError, which is a KeyError.
+    """
 
     def __init__(self, by_task: Mapping[str, Prediction], stats: Stats) -> None:
         self._by_task = dict(by_task)
         self.stats = stats
 
     def __getitem__(self, task: str) -> Prediction:
-        return self._by_task[task]
+        try:
+            return self._by_task[task]
+        except KeyError:
+            raise UnknownTaskError(
+                f"task {task!r}: not among the answers, got those of {sorted(self._by_task)}. It "
+                "was not asked, or none of the texts is of its head's form: a pair head answers "
+                "pairs, all others single texts."
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_task)

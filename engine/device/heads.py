@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from engine import _kernels
 from engine.device.code import DeviceCode
 from engine.device.driver import Device
+from engine.forms import leave_out_misfits
 from engine.head_file import FoldedHead
 from engine.heads import check_features
 from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction
@@ -110,6 +111,7 @@ class DeviceHeads:
                     offsets.free()
                 for out, answer in zip(logits, group.split(answers, len(block)), strict=True):
                     out[start : start + len(block)] = answer
+        leave_out_misfits(heads, features.pairs, logits)
         return {h.task: Prediction(h.labels, out) for h, out in zip(heads, logits, strict=True)}
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -52,13 +52,12 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
 
     async def answer(
         predictions: Mapping[str, Prediction],
-        forms: Sequence[frozenset[str]],
         asked: messages.Tasks,
         usage: Mapping[str, int],
         timing: str,
     ) -> Response:
         wants_all, spec_id = asked.return_probabilities, engine.spec.id
-        write = partial(messages.write_predictions, predictions, forms, wants_all, usage, spec_id)
+        write = partial(messages.write_predictions, predictions, wants_all, usage, spec_id)
         return _json(await work.run(answer_bytes(predictions, wants_all), write), timing)
 
     @router.post(
@@ -71,8 +70,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         """Every task's answer for every text, from one encoder pass."""
         asked = await read(request, messages.PredictRequest)
         done = await work.encode(asked.texts(), asked.tasks, False, request.scope["visit"])
-        answers = done.answer.predictions
-        return await answer(answers, done.forms, asked, done.usage, done.timing)
+        return await answer(done.answer.predictions, asked, done.usage, done.timing)
 
     @router.post(
         "/features",
@@ -105,7 +103,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
             raise of_engine(error) from error
         answers, timing = await work.predict_features(found, asked.tasks, request.scope["visit"])
         usage = {"texts": len(found), "tokens": int(found.offsets[-1]), "truncated": 0}
-        return await answer(answers, [frozenset(answers)] * len(found), asked, usage, timing)
+        return await answer(answers, asked, usage, timing)
 
     @router.get(
         "/tasks",

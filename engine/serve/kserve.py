@@ -302,10 +302,10 @@ def _tasks_of(names: Sequence[str]) -> list[str]:
 
 
 def _tensors(done: Answered) -> Iterator[Output]:
-    """All there are. Of a task, also for texts of the other form: shapes are fixed."""
+    """All there are. A request's texts are all single, or all pairs: no task leaves one out."""
     for task, prediction in done.answer.predictions.items():
         probabilities = prediction.probabilities.astype(np.float32)
-        top = prediction.top
+        top = [label or "" for label in prediction.top]
         yield Output(task, "BYTES", [len(top)], list(top), _raw([t.encode() for t in top]))
         yield _array(task + PROBABILITIES, "FP32", probabilities)
     features = done.answer.features

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -46,8 +46,9 @@ class Texts(Message):
 class Tasks(Message):
     tasks: TaskNames | None = Field(
         None,
-        description="Which heads answer. Without it all of a text's form do: those for single "
-        "texts or those for pairs.",
+        description="Which heads answer; without it, all. A text is answered by those of its form: "
+        "those for single texts or those for pairs. A task that is for none of the texts is an "
+        "error.",
     )
     return_probabilities: bool = Field(
         False, description="Also every label's probability, not only the likeliest one's."
@@ -65,6 +66,11 @@ class FeaturesRequest(Texts):
 class Codes(Message):
     codes: str = Field(description="The codes of all tokens, one after the other, in base64.")
     num_tokens: int = Field(ge=1)
+    is_pair: bool | None = Field(
+        None,
+        description="Whether they are of a pair of texts, as /v1/features says it. Heads answer "
+        "codes of texts of their form. Left out for any of the codes, it is not looked at.",
+    )
 
 
 class PredictFeaturesRequest(Tasks):
@@ -178,27 +184,24 @@ def read_features(request: PredictFeaturesRequest, engine: Engine) -> PackedFeat
         raise InputError("features: got codes that are not finite. Encode the texts again.")
     offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([item.num_tokens for item in request.features], out=offsets[1:])
-    return PackedFeatures(codes, offsets, spec, engine.calibration)
+    stated = [item.is_pair for item in request.features]
+    pairs = None if None in stated else np.array(stated, np.bool_)
+    return PackedFeatures(codes, offsets, spec, engine.calibration, pairs=pairs)
 
 
 def write_predictions(
     predictions: Mapping[str, Prediction],
-    forms: Sequence[frozenset[str]],
     return_probabilities: bool,
     usage: Mapping[str, int],
     spec_id: str,
 ) -> bytes:
-    """A PredictResponse.
-
-    Args:
-        forms: of each text, the tasks that it is asked about.
-    """
-    rows: list[dict[str, Any]] = [{} for _ in forms]
+    """A PredictResponse; of each text the tasks that answer it."""
+    rows: list[dict[str, Any]] = [{} for _ in range(usage["texts"])]
     for task, prediction in predictions.items():
         labels, probabilities = prediction.labels, prediction.probabilities
-        tops = probabilities.argmax(axis=1).tolist()
+        tops, answered = probabilities.argmax(axis=1).tolist(), prediction.answered.tolist()
         for row, (top, values) in enumerate(zip(tops, probabilities.tolist(), strict=True)):
-            if task in forms[row]:
+            if answered[row]:
                 answer = {"label": labels[top], "probability": round(values[top], 6)}
                 if return_probabilities:
                     answer["probabilities"] = {
@@ -211,9 +214,11 @@ def write_predictions(
 def write_features(features: PackedFeatures, usage: Mapping[str, int]) -> bytes:
     """A FeaturesResponse."""
     items = []
-    for start, stop in zip(features.offsets[:-1], features.offsets[1:], strict=True):
+    pairs = [None] * len(features) if features.pairs is None else features.pairs.tolist()
+    bounds = zip(features.offsets[:-1], features.offsets[1:], pairs, strict=True)
+    for start, stop, is_pair in bounds:
         part = base64.b64encode(features.codes[start:stop].tobytes()).decode()
-        items.append({"codes": part, "num_tokens": int(stop - start)})
+        items.append({"codes": part, "num_tokens": int(stop - start), "is_pair": is_pair})
     return to_json(
         {
             "features": items,

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -318,15 +318,15 @@ class Scheduler:
         seq = max(row.padded for row in rows)
         batch = pad_batch(texts, self._engine.manifest.encoder.pad_id, seq)
         stats = run(PlacedBatch(batch, np.arange(len(rows)), offsets[:-1]), codes)
+        pairs = np.array([text.is_pair for text in texts], np.bool_)
         features = PackedFeatures(
-            codes, offsets, self._engine.spec, self._engine.calibration, stats
+            codes, offsets, self._engine.spec, self._engine.calibration, stats, pairs
         )
         heads = list(dict.fromkeys(head for row in rows for head in row.owner.heads))
         started_s = time.perf_counter()
         answers = self._predict(features, heads)
         heads_s = time.perf_counter() - started_s
-        stats += Stats(heads_s=heads_s)
-        return PackedFeatures(codes, offsets, features.spec, features.calibration, stats), answers
+        return replace(features, stats=stats + Stats(heads_s=heads_s)), answers
 
     def _predict(
         self, features: PackedFeatures, heads: Sequence[Head]
@@ -385,7 +385,10 @@ def _answer(request: Request, engine: Engine) -> Answer:
         codes = request.codes
         if codes is None:
             codes = np.empty((0, engine.spec.code_bytes), np.uint8)
-        features = PackedFeatures(codes, request.offsets, engine.spec, engine.calibration)
+        pairs = np.array([text.is_pair for text in request.texts], np.bool_)
+        features = PackedFeatures(
+            codes, request.offsets, engine.spec, engine.calibration, pairs=pairs
+        )
     predictions = {
         head.task: Prediction(head.labels, logits)
         for head, logits in zip(request.heads, request.logits, strict=True)

@@ -9,8 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.engine import Engine
 from engine.errors import BitheadsError, InputError
+from engine.forms import are_pairs, fitting
 from engine.heads import Head
 from engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
 from engine.serve.guard import Visit
@@ -38,16 +42,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """An answer, and of each text the tasks it was asked about.
+    """An answer, and what it cost.
 
     Attributes:
-        forms: the names of the tasks of each text's form, or all that were asked for by name.
         usage: see engine.serve.messages.Usage.
         timing: a Server-Timing header.
     """
 
     answer: Answer
-    forms: Sequence[frozenset[str]]
     usage: dict[str, int]
     timing: str
 
@@ -78,15 +80,13 @@ class Work:
         """Through the scheduler.
 
         Args:
-            tasks: names of heads; None for all of each text's form; empty for none.
+            tasks: names of heads; None for all of each text's form; empty for none. See
+                engine.forms.
 
         Raises HttpError.
         """
         self._check(texts)
-        heads = self.choose_heads(tasks)
-        if tasks is None:
-            forms = {"pair" if isinstance(text, tuple) else "single" for text in texts}
-            heads = [head for head in heads if head.form in forms]
+        heads = self._choose_heads(tasks, are_pairs(texts))
         started_s = time.perf_counter()
         tokens = await self._tokenize(texts)
         tokenize_s = time.perf_counter() - started_s
@@ -96,9 +96,9 @@ class Work:
         truncated = sum(text.truncated for text in tokens)
         self._metrics.queue_s.observe(answer.queue_s)
         self._metrics.truncated.inc(truncated)
+        self._count(answer.predictions)
         return Answered(
             answer,
-            self._count(texts, heads, tasks),
             {"texts": len(texts), "tokens": request.tokens, "truncated": truncated},
             server_timing(tokenize_s, answer.queue_s, answer.stats),
         )
@@ -109,7 +109,7 @@ class Work:
         """Heads alone; the answer by task and a Server-Timing header. Raises HttpError."""
         if len(features) > self._settings.max_texts:
             raise self._too_many(len(features))
-        heads = self.choose_heads(tasks)
+        heads = self._choose_heads(tasks, features.pairs)
         visit.texts, visit.tokens = len(features), int(features.offsets[-1])
         predict = self.engine.encoder.predict
         started_s = time.perf_counter()
@@ -122,8 +122,7 @@ class Work:
         except BitheadsError as error:
             raise of_engine(error) from error
         heads_s = time.perf_counter() - started_s
-        for head in heads:
-            self._metrics.answers.labels(head.task).inc(len(features))
+        self._count(found)
         return found, server_timing(0.0, 0.0, Stats(heads_s=heads_s))
 
     async def run(self, num_bytes: int, work: Callable[[], Result]) -> Result:
@@ -132,10 +131,12 @@ class Work:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def choose_heads(self, tasks: Sequence[str] | None) -> list[Head]:
-        """Raises HttpError for a task that no head answers."""
+    def _choose_heads(
+        self, tasks: Sequence[str] | None, pairs: NDArray[np.bool_] | None
+    ) -> list[Head]:
+        """Raises HttpError for a task that no head answers, or that is for none of these texts."""
         try:
-            return self.engine.choose_heads(tasks)
+            return fitting(self.engine.choose_heads(tasks), pairs, named=tasks is not None)
         except BitheadsError as error:
             raise of_engine(error) from error
 
@@ -181,22 +182,9 @@ class Work:
         except BitheadsError as error:
             raise of_engine(error) from error
 
-    def _count(
-        self, texts: Sequence[Text], heads: Sequence[Head], tasks: Sequence[str] | None
-    ) -> list[frozenset[str]]:
-        everything = frozenset(head.task for head in heads)
-        if tasks is None:
-            of_form = {
-                is_pair: frozenset(head.task for head in heads if (head.form == "pair") == is_pair)
-                for is_pair in (False, True)
-            }
-            forms = [of_form[isinstance(text, tuple)] for text in texts]
-        else:
-            forms = [everything] * len(texts)
-        for head in heads:
-            answers = sum(head.task in form for form in forms)
-            self._metrics.answers.labels(head.task).inc(answers)
-        return forms
+    def _count(self, predictions: Mapping[str, Prediction]) -> None:
+        for task, prediction in predictions.items():
+            self._metrics.answers.labels(task).inc(int(prediction.answered.sum()))
 
 
 def answer_bytes(predictions: Mapping[str, Prediction], return_probabilities: bool) -> int:

@@ -60,7 +60,8 @@ class PartWriter:
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._aside = folder.write_aside(name)
-        plain = [schema.ID, *(f.name for f in part_schema if f.name not in schema.COLUMNS)]
+        stores = schema.columns_of(part_schema)
+        plain = [schema.ID, *(f.name for f in part_schema if f.name not in stores)]
         with self._aside.writing():
             self._sealed = SealedWriter(
                 self._aside.file,
@@ -70,7 +71,7 @@ class PartWriter:
                     f.name: "none" if f.name == schema.CODES else "zstd" for f in part_schema
                 },
                 use_dictionary=[name for name in plain if name != schema.ID],
-                write_statistics=[schema.ID, schema.NUM_TOKENS, *plain[1:]],
+                write_statistics=[f.name for f in part_schema if f.name != schema.CODES],
             )
 
     def append(self, table: pa.Table) -> None:

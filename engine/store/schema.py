@@ -13,12 +13,15 @@ import pyarrow.compute as pc
 from engine.errors import InputError, StoreError
 from engine.types import Calibration, FeatureSpec, PackedFeatures
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDER_VERSIONS = (1,)
+"""Can be read and added to: stores without IS_PAIR, of which nobody knows what was a pair."""
+
 METADATA = b"bitheads"
 """Key of the schema's metadata: JSON with the format's version and the feature spec."""
 
-ID, NUM_TOKENS, CODES = "id", "num_tokens", "codes"
-COLUMNS = (ID, NUM_TOKENS, CODES)
+ID, NUM_TOKENS, IS_PAIR, CODES = "id", "num_tokens", "is_pair", "codes"
+COLUMNS = (ID, NUM_TOKENS, IS_PAIR, CODES)
 
 
 def make_schema(spec: FeatureSpec, columns: Sequence[pa.Field] = ()) -> pa.Schema:
@@ -39,6 +42,7 @@ def make_schema(spec: FeatureSpec, columns: Sequence[pa.Field] = ()) -> pa.Schem
         [
             pa.field(ID, pa.string(), nullable=False),
             pa.field(NUM_TOKENS, pa.int32(), nullable=False),
+            pa.field(IS_PAIR, pa.bool_()),  # null: whoever made the features did not say it
             pa.field(CODES, pa.large_binary(), nullable=False),
             *columns,
         ],
@@ -58,12 +62,18 @@ def read_spec(schema: pa.Schema, shown: str) -> FeatureSpec:
         raise StoreError(
             f"{shown}: no feature spec in its schema, expected a part of a feature store."
         ) from error
-    if version != FORMAT_VERSION:
+    if version not in (*OLDER_VERSIONS, FORMAT_VERSION):
         raise StoreError(
             f"{shown}: got format version {version}, expected {FORMAT_VERSION}. Read it with the "
             "version of bitheads that wrote it."
         )
     return FeatureSpec.from_json(content["spec"])
+
+
+def columns_of(schema: pa.Schema) -> tuple[str, ...]:
+    """The store's own columns in a part of this schema; all others are the user's."""
+    version = json.loads(schema.metadata[METADATA])["format_version"]
+    return tuple(name for name in COLUMNS if name != IS_PAIR or version not in OLDER_VERSIONS)
 
 
 def make_table(
@@ -80,12 +90,16 @@ def make_table(
         rows,
         [None, pa.py_buffer(code_offsets), pa.py_buffer(np.ascontiguousarray(features.codes))],
     )
-    own = [field.name for field in schema if field.name not in COLUMNS]
+    stores = columns_of(schema)
+    own = [field.name for field in schema if field.name not in stores]
     if sorted(columns) != sorted(own):
         raise InputError(
             f"columns: got {sorted(columns)}, expected {sorted(own)} as in the store's other rows."
         )
     arrays = [ids, pa.array(features.num_tokens.astype(np.int32)), codes]
+    if IS_PAIR in stores:
+        pairs = features.pairs
+        arrays.insert(2, pa.nulls(rows, pa.bool_()) if pairs is None else pa.array(pairs))
     for name in own:
         kind = schema.field(name).type
         try:
@@ -106,18 +120,21 @@ def read_features(
     table: pa.Table, spec: FeatureSpec, calibration: Calibration | None = None
 ) -> PackedFeatures:
     """The codes of a store's rows: the column's buffer itself, if it is in one piece."""
+    pairs = None
+    if IS_PAIR in columns_of(table.schema) and not table[IS_PAIR].null_count:
+        pairs = table[IS_PAIR].to_numpy().astype(np.bool_, copy=False)
     column = table[CODES]
     codes = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
     if not len(codes):
-        return PackedFeatures(
-            np.empty((0, spec.code_bytes), np.uint8), np.zeros(1, np.int64), spec, calibration
-        )
+        empty = np.empty((0, spec.code_bytes), np.uint8)
+        return PackedFeatures(empty, np.zeros(1, np.int64), spec, calibration, pairs=pairs)
     _, offsets_buffer, data = codes.buffers()
     code_offsets = np.frombuffer(offsets_buffer, np.int64)
     code_offsets = code_offsets[codes.offset : codes.offset + len(codes) + 1]
     first, last = code_offsets[0], code_offsets[-1]
     found = np.frombuffer(data, np.uint8)[first:last].reshape(-1, spec.code_bytes)
-    return PackedFeatures(found, (code_offsets - first) // spec.code_bytes, spec, calibration)
+    offsets = (code_offsets - first) // spec.code_bytes
+    return PackedFeatures(found, offsets, spec, calibration, pairs=pairs)
 
 
 def check_ids(ids: Any, rows: int) -> pa.Array:

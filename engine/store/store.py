@@ -99,6 +99,19 @@ class Part:
         return int(self.facts["tokens"])
 
     @property
+    def forms(self) -> frozenset[str] | None:
+        """Of its texts, see engine.forms; None where it does not say that of each."""
+        if schema.IS_PAIR not in schema.columns_of(self.schema):
+            return None
+        at, found = self.schema.get_field_index(schema.IS_PAIR), set()
+        for group in range(self.num_row_groups):
+            stated = self._footer.metadata.row_group(group).column(at).statistics
+            if stated is None or stated.null_count or not stated.has_min_max:
+                return None
+            found |= {stated.min, stated.max}
+        return frozenset("pair" if is_pair else "single" for is_pair in found)
+
+    @property
     def nbytes(self) -> int:
         return self._footer.file_bytes
 
@@ -258,6 +271,13 @@ class FeatureStore:
         """Made with the store and kept by all that is done to it; None before there is a part."""
         return next((part.store_id for part in self.parts if part.store_id), None)
 
+    @property
+    def forms(self) -> frozenset[str] | None:
+        """Of its texts, see engine.forms; None where a part does not say that of each text."""
+        stated = [part.forms for part in self.parts if part.rows]
+        known = [forms for forms in stated if forms is not None]
+        return frozenset[str]().union(*known) if stated and len(known) == len(stated) else None
+
     def __len__(self) -> int:
         """Number of texts."""
         return sum(part.rows for part in self.parts)
@@ -288,12 +308,11 @@ class FeatureStore:
                 f"columns: store {self.folder} has no column {unknown[0]!r}, expected some of "
                 f"{own}, its own columns."
             )
-        wanted = [*schema.COLUMNS, *columns]
         chosen = self.parts if parts is None else parts
 
         def tables() -> Iterator[Rows]:
             for part in chosen:
-                for table in part.tables(wanted):
+                for table in part.tables([*schema.columns_of(part.schema), *columns]):
                     yield Rows(
                         part,
                         table[schema.ID].combine_chunks(),
@@ -332,4 +351,7 @@ class FeatureStore:
 
     def _own_columns(self) -> list[pa.Field]:
         """The user's."""
-        return [field for field in self.schema or () if field.name not in schema.COLUMNS]
+        if self.schema is None:
+            return []
+        stores = schema.columns_of(self.schema)
+        return [field for field in self.schema if field.name not in stores]

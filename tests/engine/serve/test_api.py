@@ -56,17 +56,41 @@ def test_one_string_is_a_list_of_one(client: httpx.Client) -> None:
     assert predict(client, inputs=TEXT) == predict(client, inputs=[TEXT])
 
 
-def test_tasks_by_name_answer_whatever_the_form(client: httpx.Client, offline: Engine) -> None:
-    found = predict(client, inputs=[TEXT], tasks=["same", "mood"], return_probabilities=True)
-    (row,) = found["predictions"]
-    expected = offline.predict([TEXT], ["same", "mood"])
-    for task in ("same", "mood"):
+def test_tasks_by_name_answer_texts_of_their_form(client: httpx.Client, offline: Engine) -> None:
+    texts = [TEXT, ("Is it so?", "Is it?")]
+    found = predict(client, inputs=texts, tasks=["same", "mood"], return_probabilities=True)
+    expected = offline.predict(texts, ["same", "mood"])
+    for i, (row, task) in enumerate(zip(found["predictions"], ("mood", "same"), strict=True)):
+        assert [*row] == [task]
         probabilities = row[task]["probabilities"]
         assert [*probabilities] == list(expected[task].labels)
         assert [*probabilities.values()] == pytest.approx(
-            expected[task].probabilities[0].tolist(), abs=1e-6
+            expected[task].probabilities[i].tolist(), abs=1e-6
         )
     assert predict(client, inputs=[TEXT], tasks=[])["predictions"] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "message"),
+    [
+        (TEXT, "same", "task 'same': its head reads pairs of texts"),
+        ([TEXT, TEXT], "mood", "task 'mood': its head reads single texts"),
+    ],
+)
+def test_a_task_that_is_for_none_of_the_texts(
+    client: httpx.Client, text: Any, task: str, message: str
+) -> None:
+    answer = client.post("/v1/predict", json={"inputs": [text, text], "tasks": [task]})
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]["message"]
+    features = client.post("/v1/features", json={"inputs": [text]}).json()
+    body = {"features": features["features"], "spec_id": features["spec_id"], "tasks": [task]}
+    answer = client.post("/v1/predict_features", json=body)
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]["message"]
+    del body["features"][0]["is_pair"]  # the client answers for what it does not say
+    answer = client.post("/v1/predict_features", json=body)
+    assert [{*row} for row in answer.json()["predictions"]] == [{task}]
 
 
 def test_a_text_alone_equals_it_among_many(client: httpx.Client) -> None:
@@ -93,7 +117,7 @@ def test_stages_are_in_the_header(client: httpx.Client) -> None:
 
 
 def test_features_and_back(client: httpx.Client, offline: Engine) -> None:
-    texts = [TEXT, "Why?"]
+    texts = [TEXT, "Why?", ("Why?", "Because.")]
     found = client.post("/v1/features", json={"inputs": texts}).json()
     expected = offline.encode(texts)
     assert found["spec_id"] == offline.spec.id
@@ -106,9 +130,8 @@ def test_features_and_back(client: httpx.Client, offline: Engine) -> None:
     assert answers.status_code == 200
     assert "encode;dur=0.000" in answers.headers["server-timing"]
     rows = answers.json()["predictions"]
-    assert [{*row} for row in rows] == [{*TASKS}] * 2
-    for row, asked in zip(rows, predict(client, inputs=texts)["predictions"], strict=True):
-        assert {task: row[task] for task in asked} == asked
+    assert [{*row} for row in rows] == [{"topic", "mood"}, {"topic", "mood"}, {"same"}]
+    assert rows == predict(client, inputs=texts)["predictions"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from random_heads import random_head
 from store_cases import contents, make_features, make_ids
 
 from engine import Engine, FeatureSpec, HeadError, InputError, PackedFeatures, StoreError
-from engine.backfill import Backfill, main, read_heads
+from engine.backfill import Backfill, fitting_heads, main, read_heads
 from engine.head_file import write_head
-from engine.store import FeatureStore, Part, StoreWriter, compact
+from engine.store import FeatureStore, Part, StoreWriter, compact, schema
 from engine.store.part_writer import PartWriter, new_name
 
 TASKS = {"tone": 3, "topic": 7, "spam": 2}
@@ -283,3 +284,78 @@ def test_one_run_at_a_time(bundle: Path, store: FeatureStore, tmp_path: Path) ->
     with job.lock(), pytest.raises(StoreError, match="another process is writing"), job.lock():
         raise AssertionError
     assert len(contents(store)) == 150
+
+
+@pytest.fixture
+def bundle_with_a_pair_head(bundle: Path) -> Path:
+    spec = Engine.load(bundle, "onnxruntime").spec
+    head = random_head(spec, task="same", form="pair", seed=9)
+    write_head(head, bundle / "heads" / "same.safetensors")
+    return bundle
+
+
+def schema_of_version_1(spec: FeatureSpec, columns: Sequence[pa.Field] = ()) -> pa.Schema:
+    content = {"format_version": 1, "spec_id": spec.id, "spec": spec.to_json()}
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("num_tokens", pa.int32(), nullable=False),
+            pa.field("codes", pa.large_binary(), nullable=False),
+            *columns,
+        ],
+        metadata={b"bitheads": json.dumps(content)},
+    )
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["says forms", "older version"])
+def test_rows_are_answered_by_heads_of_their_form(
+    bundle_with_a_pair_head: Path, tmp_path: Path, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of an older version does not say what was a pair, also after rows are added."""
+    if older:
+        monkeypatch.setattr(schema, "make_schema", schema_of_version_1)
+    bundle, path = bundle_with_a_pair_head, tmp_path / "store"
+    with Engine.load(bundle, "onnxruntime") as engine:
+        texts = ["One text.", ("One text", "and another."), "A third."]
+        with StoreWriter(FeatureStore(path, engine.spec)) as writer:
+            writer.append(["a"], engine.encode(texts[:1]))
+        monkeypatch.undo()
+        with StoreWriter(FeatureStore(path)) as writer:
+            writer.append(["b", "c"], engine.encode(texts[1:]))
+        compact(FeatureStore(path))
+        store = FeatureStore(path)
+        assert ("is_pair" in ds.dataset(path).to_table().column_names) != older
+        assert store.forms == (None if older else {"single", "pair"})
+        heads = fitting_heads(read_heads(bundle, None), store)
+        Backfill(store, heads, tmp_path / "answers").run(store.parts)
+        expected = engine.predict(texts)
+    for task, ids in (("tone", ["a", "c"]), ("same", ["b"])):
+        table = read(tmp_path, task)
+        assert table["id"].to_pylist() == (["a", "b", "c"] if older else ids)
+        rows = dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
+        tops = dict(zip("abc", expected[task].top, strict=True))
+        assert {row: rows[row] for row in ids} == {row: tops[row] for row in ids}
+
+
+def test_a_task_that_is_for_no_text_of_the_store(
+    bundle_with_a_pair_head: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle, path = bundle_with_a_pair_head, tmp_path / "store"
+    with (
+        Engine.load(bundle, "onnxruntime") as engine,
+        StoreWriter(FeatureStore(path, engine.spec)) as writer,
+    ):
+        writer.append(["a"], engine.encode(["One text."]))
+    options = ["--bundle", bundle, "--store", path, "--output", tmp_path / "answers"]
+    assert main([*map(str, options), "--tasks", "tone", "same"]) == 1
+    error = capsys.readouterr().err
+    assert "task 'same': its head is for texts of the form 'pair'" in error
+    assert not (tmp_path / "answers" / "task=same").exists()
+    assert main([*map(str, options)]) == 0  # all heads that are for such texts
+    assert {path.name for path in (tmp_path / "answers").glob("task=*")} == {
+        "task=tone",
+        "task=topic",
+        "task=spam",
+    }
