@@ -47,6 +47,11 @@ def _run(argv: list[str] | None) -> None:
             server.make(serving, settings).run([listening])
         finally:
             serving.close()
+        if serving.failure is not None:
+            raise BackendError(
+                f"the server ended: a lane of the encoder did ({serving.failure!r}), see its log. "
+                "Start it again."
+            ) from serving.failure
 
 
 if __name__ == "__main__":

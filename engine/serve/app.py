@@ -79,8 +79,16 @@ class Server:
         self._work.close()
         self.engine.close()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it cannot answer any more, None if it can: whoever runs it is to end it then."""
+        return self._scheduler.failure
+
+    def _is_live(self) -> bool:
+        return self.failure is None
+
     def _is_ready(self) -> bool:
-        return not self._guard.is_draining
+        return not self._guard.is_draining and self._is_live()
 
     def _app(self, routes: APIRouter, settings: Settings) -> FastAPI:
         @asynccontextmanager
@@ -99,7 +107,8 @@ class Server:
         app.include_router(routes, tags=["bitheads"])
         model = settings.bundle.resolve().name
         app.include_router(
-            kserve.routes(self._work, model, self._is_ready), tags=["Open Inference Protocol"]
+            kserve.routes(self._work, model, self._is_live, self._is_ready),
+            tags=["Open Inference Protocol"],
         )
         page = files("engine.serve").joinpath("page.html").read_text(encoding="utf-8")
 
@@ -107,10 +116,16 @@ class Server:
         async def show_page() -> Response:
             return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
 
-        @app.get("/health/live", tags=["health"], response_model=None, response_class=Response)
+        @app.get(
+            "/health/live",
+            tags=["health"],
+            response_model=None,
+            response_class=Response,
+            responses={503: {"description": "No: it cannot answer any more, and ends"}},
+        )
         async def live() -> Response:
-            """200 as long as the process answers at all."""
-            return Response(status_code=200)
+            """200 as long as the process can answer at all."""
+            return Response(status_code=200 if self._is_live() else 503)
 
         @app.get(
             "/health/ready",

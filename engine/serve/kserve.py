@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": described.Error, "description": "Shutting down, or not in time"},
 }
 FOUND: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 404)}
+LIVE: dict[int | str, dict[str, Any]] = {
+    503: {"description": "No: the server cannot answer any more, and ends"}
+}
 READY: dict[int | str, dict[str, Any]] = {503: {"description": "No: the server shuts down"}}
 ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"model": described.InferResponse, "content": {"application/octet-stream": {}}}
@@ -72,11 +75,14 @@ class Output:
     raw: bytes
 
 
-def routes(work: Work, model: str, is_ready: Any) -> APIRouter:
+def routes(
+    work: Work, model: str, is_live: Callable[[], bool], is_ready: Callable[[], bool]
+) -> APIRouter:
     """
     Args:
         model: its name in the paths.
-        is_ready: callable, whether requests are taken.
+        is_live: whether requests can be answered at all.
+        is_ready: whether requests are taken.
     """
     router = APIRouter(prefix="/v2", default_response_class=Response)
     named = Path(description="The model's name.", examples=[model])
@@ -101,10 +107,10 @@ def routes(work: Work, model: str, is_ready: Any) -> APIRouter:
             {"name": PLATFORM, "version": __version__, "extensions": ["binary_tensor_data"]}
         )
 
-    @router.get("/health/live", response_model=None)
+    @router.get("/health/live", response_model=None, responses=LIVE)
     async def live() -> Response:
-        """200 as long as the process answers at all."""
-        return Response(status_code=200)
+        """200 as long as the process can answer at all."""
+        return Response(status_code=200 if is_live() else 503)
 
     @router.get("/health/ready", response_model=None, responses=READY)
     async def ready() -> Response:

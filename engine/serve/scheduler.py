@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.batching import pad_batch
 from engine.engine import Engine
+from engine.errors import BitheadsError
 from engine.heads import Head
 from engine.serve.fair_queue import FairQueue, Row
 from engine.tokenize import Tokens
@@ -35,7 +36,7 @@ class QueueFull(Exception):
 
 
 class Closed(Exception):
-    """The server is shutting down."""
+    """The server is shutting down, or has to, see Scheduler.failure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,9 @@ class Scheduler:
     While one batch would hold all that waits, it gets all cores; when there is more, the encoder's
     lanes take a batch each. Nothing waits for a batch to fill up, except, for `max_wait_s`, for
     requests that are being read already (`announce`).
+
+    Whatever goes wrong with a batch ends that batch's requests, and the lane takes the next one. A
+    lane that cannot go on ends them all: nothing is to wait for what will never come.
     """
 
     def __init__(
@@ -140,12 +144,14 @@ class Scheduler:
         self._run_on_all, self._lanes = self._encoder.open_runners()
         self._queue: FairQueue[Request] = FairQueue()
         self._changed = threading.Condition()
+        self._open: set[Request] = set()
         self._queued_tokens = 0
         self._running_tokens = 0
         self._lanes_busy = 0
         self._all_busy = False
         self._announced = 0
         self._closing = False
+        self._failure: BaseException | None = None
         self._tokens_per_s = 0.0
         self._warm_up()
         self._threads = [
@@ -158,6 +164,11 @@ class Scheduler:
     @property
     def num_lanes(self) -> int:
         return len(self._threads)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended a lane, and with it all work; None if all is well."""
+        return self._failure
 
     @property
     def queued_tokens(self) -> int:
@@ -213,8 +224,9 @@ class Scheduler:
             request.submitted_s = time.perf_counter()
             self._queue.put(request, lengths.tolist(), padded.tolist())
             self._queued_tokens += request.tokens
+            self._open.add(request)
             self._changed.notify_all()
-        request.future.add_done_callback(lambda future: self._drop_cancelled(request))
+        request.future.add_done_callback(lambda future: self._forget(request))
         return request.future
 
     def close(self) -> None:
@@ -231,13 +243,27 @@ class Scheduler:
         for run in (self._run_on_all, *self._lanes):
             self._compute(run, rows)
 
-    def _drop_cancelled(self, request: Request) -> None:
+    def _forget(self, request: Request) -> None:
+        self._open.discard(request)
         if request.future.cancelled():
             with self._changed:
                 self._queued_tokens -= self._queue.drop(request)
 
     def _work(self, lane: BatchRunner) -> None:
         """A thread's life."""
+        try:
+            self._take_turns(lane)
+        except BaseException as error:
+            logger.critical("a lane of the encoder ended: nothing is answered", exc_info=True)
+            with self._changed:
+                self._failure = error
+                self._closing = True
+                self._queue = FairQueue()
+                self._queued_tokens = 0
+                self._changed.notify_all()
+            self._fail(list(self._open), error)
+
+    def _take_turns(self, lane: BatchRunner) -> None:
         while True:
             with self._changed:
                 if not self._wait_for_turn():
@@ -253,7 +279,7 @@ class Scheduler:
             try:
                 self._run(self._run_on_all if takes_all else lane, rows, started_s)
             finally:
-                took_s = time.perf_counter() - started_s
+                took_s = max(time.perf_counter() - started_s, 1e-9)
                 with self._changed:
                     self._measure(tokens / took_s * (1 if takes_all else self.num_lanes))
                     self._running_tokens -= tokens
@@ -300,12 +326,16 @@ class Scheduler:
                 request.queue_s = started_s - request.submitted_s
         try:
             features, predictions = self._compute(run, rows)
+            self._hand_out(rows, features, predictions)
         except Exception as error:  # of one batch; the thread goes on with the next
-            logger.error("a batch of %d texts failed: %s", len(rows), error)
+            is_known = isinstance(error, BitheadsError)
+            logger.error("a batch of %d texts failed: %s", len(rows), error, exc_info=not is_known)
             self._fail(requests, error)
             return
-        self._hand_out(rows, features, predictions)
-        self._report(BatchReport(len(rows), features.stats))
+        try:
+            self._report(BatchReport(len(rows), features.stats))
+        except Exception:  # who counts the batches is no reason not to answer the next
+            logger.exception("a batch could not be reported")
 
     def _compute(
         self, run: BatchRunner, rows: Sequence[Row[Request]]
@@ -365,17 +395,19 @@ class Scheduler:
             for request in dict.fromkeys(row.owner for row in rows):
                 request.stats += features.stats
         for request in whole:
+            answer = _answer(request, self._engine)
             if request.future.set_running_or_notify_cancel():
-                request.future.set_result(_answer(request, self._engine))
+                request.future.set_result(answer)
 
-    def _fail(self, requests: Sequence[Request], error: Exception) -> None:
+    def _fail(self, requests: Sequence[Request], error: BaseException) -> None:
+        """Ends those of the requests that have not, and takes their texts out of the queue."""
         with self._changed:
             first_time = [request for request in requests if not request.failed]
             for request in first_time:
                 request.failed = True  # another lane may be at other texts of it
                 self._queued_tokens -= self._queue.drop(request)
         for request in first_time:
-            if request.future.set_running_or_notify_cancel():
+            if not request.future.done() and request.future.set_running_or_notify_cancel():
                 request.future.set_exception(error)
 
 

@@ -28,7 +28,10 @@ logger = logging.getLogger("bitheads.serve")
 
 
 class Uvicorn(uvicorn.Server):
-    """Ends well on SIGTERM and Ctrl-C: what was accepted is answered. A second Ctrl-C ends it."""
+    """Ends well on SIGTERM and Ctrl-C: what was accepted is answered. A second Ctrl-C ends it.
+
+    It ends by itself if the server cannot answer any more (`Server.failure`).
+    """
 
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
@@ -39,6 +42,9 @@ class Uvicorn(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._server.failure is not None
 
 
 def allow_connections(wanted: int) -> None:
