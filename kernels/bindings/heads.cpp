@@ -29,6 +29,19 @@ const Buffer &aligned_bytes(std::deque<Buffer> &buffers, nb::handle array, const
   return buffer;
 }
 
+// All arrays of a call, and those of them that it writes.
+void require_no_overlaps(const std::deque<Buffer> &buffers,
+                         const std::vector<const Buffer *> &written) {
+  Overlaps overlaps;
+  auto next = written.begin();  // both are in the order in which they came
+  for (const Buffer &buffer : buffers) {
+    const bool is_written = next != written.end() && *next == &buffer;
+    overlaps.add(buffer, is_written);
+    if (is_written) ++next;
+  }
+  overlaps.require_none();
+}
+
 int64_t bytes_of(const bh_head_weights &weights) {
   const int64_t bytes = bh_head_bytes(&weights);
   if (bytes >= 0) return bytes;
@@ -104,6 +117,7 @@ void lay_out_head(nb::object head, const std::string &quantization,
   const int64_t bytes = bytes_of(weights);
   const Buffer &out = aligned_bytes(buffers, head, "head", true);
   out.require_shape({bytes}, "bytes");
+  require_no_overlaps(buffers, {&out});
   bh_status status;
   {
     const nb::gil_scoped_release unlocked;
@@ -124,6 +138,10 @@ void floats_of_halves(nb::object halves, nb::object floats, const std::string &l
   const auto *its_halves = from.vector<uint16_t>(count, "numbers", "e", "float16");
   const auto *its_floats = to.vector<float>(count, "numbers", "f", "float32");
   const bh_level its_level = parse_level(level);
+  Overlaps overlaps;
+  overlaps.add(from, false);
+  overlaps.add(to, true);
+  overlaps.require_none();
   bh_status status;
   {
     const nb::gil_scoped_release unlocked;
@@ -135,6 +153,7 @@ void floats_of_halves(nb::object halves, nb::object floats, const std::string &l
 // The arguments of a call, and what keeps them alive.
 struct Call {
   std::deque<Buffer> buffers;
+  std::vector<int64_t> offsets;
   std::vector<const bh_head *> heads;
   std::vector<int64_t> classes;
   bh_predict_heads_args args{};
@@ -158,11 +177,12 @@ void add_texts(Call &call, nb::handle codes, nb::handle offsets, int64_t dim,
   call.args.codes = static_cast<const uint8_t *>(all_codes.data());
   call.args.num_tokens = all_codes.shape(0);
 
-  const Buffer &bounds = call.buffers.emplace_back(offsets, "offsets");
+  const Buffer bounds(offsets, "offsets");
   bounds.require_shape({-1}, "texts + 1");
   if (bounds.shape(0) < 1) raise_value("offsets", "none", "one more than there are texts");
   call.args.texts = bounds.shape(0) - 1;
-  call.args.offsets = bounds.vector<int64_t>(bounds.shape(0), "texts + 1", "lq", "int64");
+  call.offsets = bounds.copied<int64_t>(bounds.shape(0), "texts + 1", "lq", "int64");
+  call.args.offsets = call.offsets.data();
   for (int64_t text = 0; text < call.args.texts; ++text) {
     const int64_t first = call.args.offsets[text];
     const int64_t last = call.args.offsets[text + 1];
@@ -221,13 +241,17 @@ void predict_heads(nb::object codes, nb::object offsets, int64_t dim,
                 "one a head, " + std::to_string(heads.size()));
   }
   std::vector<float *> answers;
+  std::vector<const Buffer *> written;
   for (size_t i = 0; i < logits.size(); ++i) {
     const std::string name = "logits[" + std::to_string(i) + "]";
     answers.push_back(matrix(call.buffers, logits[i], name, call.args.texts, call.classes[i],
                              "texts, classes", true));
+    written.push_back(&call.buffers.back());
   }
   call.args.logits = answers.data();
   const Buffer &room = aligned_bytes(call.buffers, workspace, "workspace", true);
+  written.push_back(&room);
+  require_no_overlaps(call.buffers, written);
   call.args.workspace = room.data();
   call.args.workspace_bytes = room.shape(0);
   const int64_t needed = bh_predict_heads_workspace(&call.args);

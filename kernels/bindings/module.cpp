@@ -110,10 +110,12 @@ void pool_and_pack(const std::vector<nb::object> &layers, bool bfloat16, nb::obj
   args.num_layers = static_cast<int64_t>(layer_views.size());
 
   const auto int64_rows = [&](nb::handle array, const char *name) {
-    return buffers.emplace_back(array, name).vector<int64_t>(args.rows, "rows", "lq", "int64");
+    return Buffer(array, name).copied<int64_t>(args.rows, "rows", "lq", "int64");
   };
-  args.lengths = int64_rows(lengths, "lengths");
-  args.token_offsets = int64_rows(token_offsets, "token_offsets");
+  const std::vector<int64_t> its_lengths = int64_rows(lengths, "lengths");
+  const std::vector<int64_t> its_token_offsets = int64_rows(token_offsets, "token_offsets");
+  args.lengths = its_lengths.data();
+  args.token_offsets = its_token_offsets.data();
 
   const auto float32_or_null = [&](nb::handle array, const char *name, int64_t size,
                                    const char *dimension) -> const float * {
@@ -135,6 +137,9 @@ void pool_and_pack(const std::vector<nb::object> &layers, bool bfloat16, nb::obj
   args.codes = static_cast<uint8_t *>(out.data());
   args.num_tokens = out.shape(0);
   require_rows(args, args.lengths, args.token_offsets);
+  bitheads::Overlaps overlaps;
+  for (const Buffer &buffer : buffers) overlaps.add(buffer, &buffer == &out);
+  overlaps.require_none();
 
   bh_status status;
   {
