@@ -45,10 +45,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
 
     async def read(request: Request, kind: type[messages.AnyMessage]) -> messages.AnyMessage:
         body = await request.body()
-        try:
-            return await work.run(len(body), partial(messages.parse, kind, body))
-        except BitheadsError as error:
-            raise of_engine(error) from error
+        return await work.read(body, len(body), partial(messages.parse, kind, body))
 
     async def answer(
         predictions: Mapping[str, Prediction],

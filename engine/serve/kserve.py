@@ -8,10 +8,13 @@ uses unless told otherwise.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from engine import __version__
 from engine.errors import InputError
 from engine.serve import kserve_messages as described
 from engine.serve.described import json_body
-from engine.serve.errors import HttpError, of_engine
+from engine.serve.errors import HttpError, of_engine, too_large
 from engine.serve.messages import to_json
 from engine.serve.work import Answered, Work
 from engine.types import Text
@@ -139,11 +142,10 @@ def routes(
         """Texts in, labels and probabilities of every task out."""
         _check_name(name, version, model)
         body = await request.body()
-        try:
-            header, texts = _read(body, request.headers.get(HEADER_LENGTH))
-            wanted, is_binary = _outputs(header)
-        except InputError as error:
-            raise of_engine(error) from error
+        length = _json_bytes(body, request.headers.get(HEADER_LENGTH))
+        header, texts, wanted, is_binary = await work.read(
+            body, length, partial(_read, body, length, work.max_texts)
+        )
         tasks = None if wanted is None else _tasks_of(wanted)
         wants_codes = wanted is not None and bool({CODES, NUM_TOKENS} & {*wanted})
         done = await work.encode(texts, tasks, wants_codes, request.scope["visit"])
@@ -190,16 +192,25 @@ def _metadata(work: Work, model: str) -> dict[str, Any]:
     }
 
 
-def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[Text]]:
-    """The JSON part and the texts. Raises InputError."""
+def _json_bytes(body: bytes, header_length: str | None) -> int:
+    """Where the JSON ends. Raises HttpError."""
     if header_length is None:
-        length = len(body)
-    elif re.fullmatch("[0-9]{1,18}", header_length) and int(header_length) <= len(body):
-        length = int(header_length)
-    else:
-        raise InputError(
-            f"{HEADER_LENGTH}: got {header_length!r}, expected at most {len(body)}, the body's."
-        )
+        return len(body)
+    if re.fullmatch("[0-9]{1,18}", header_length) and int(header_length) <= len(body):
+        return int(header_length)
+    error = f"{HEADER_LENGTH}: got {header_length!r}, expected at most {len(body)}, the body's."
+    raise of_engine(InputError(error))
+
+
+def _read(
+    body: bytes, length: int, max_texts: int
+) -> tuple[dict[str, Any], list[Text], list[str] | None, dict[str, bool]]:
+    """The JSON part, the texts, and what `_outputs` says. Raises InputError or HttpError."""
+    header, texts = _read_inputs(body, length, max_texts)
+    return header, texts, *_outputs(header)
+
+
+def _read_inputs(body: bytes, length: int, max_texts: int) -> tuple[dict[str, Any], list[Text]]:
     try:
         header = json.loads(body[:length])
     except (ValueError, RecursionError) as error:
@@ -210,14 +221,19 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
     tensors: dict[str, list[str]] = {}
     for tensor in header["inputs"]:
         name, size = _check_input(tensor)
+        expected = math.prod(tensor["shape"])
+        if expected > max_texts:
+            raise too_large(name, f"{expected} texts", str(max_texts), "--max-texts")
         if size is None:
             strings = _flat(tensor.get("data"), name)
         else:
-            strings = list(_strings(binary[:size], size, name))
+            # One too many says it as well as millions.
+            strings = list(islice(_strings(binary[:size], size, name), expected + 1))
             binary = binary[size:]
-        if len(strings) != int(np.prod(tensor["shape"])):
+        if len(strings) != expected:
             raise InputError(
-                f"{name}: got {len(strings)} strings, expected shape {tensor['shape']}."
+                f"{name}: got {'more' if len(strings) > expected else len(strings)} strings, "
+                f"expected shape {tensor['shape']}."
             )
         tensors[name] = strings
     if TEXT not in tensors or binary:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from engine.forms import are_pairs, fitting
 from engine.heads import Head
 from engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
 from engine.serve.guard import Visit
+from engine.serve.json_size import count_values
 from engine.serve.messages import server_timing
 from engine.serve.metrics import Metrics
 from engine.serve.scheduler import Answer, Closed, QueueFull, Request, Scheduler
@@ -33,6 +35,9 @@ INLINE_TOKENS = 4096
 
 INLINE_BYTES = 1 << 16
 """Of JSON that is read or written at once, in a millisecond or so."""
+
+VALUES_PER_TEXT, OTHER_VALUES = 8, 16_384
+"""In the JSON of a request at most: codes of a text are four values; tasks are others."""
 
 PROBABILITY_BYTES, ANSWER_BYTES = 30, 60
 """Of an answer in JSON, about."""
@@ -125,6 +130,24 @@ class Work:
         self._count(found)
         return found, server_timing(0.0, 0.0, Stats(heads_s=heads_s))
 
+    async def read(self, body: bytes, json_bytes: int, parse: Callable[[], Result]) -> Result:
+        """Reads a request, aside if that takes long.
+
+        Args:
+            json_bytes: of JSON, at the beginning of the body.
+            parse: raises BitheadsError for what is no request.
+
+        Raises HttpError for that, and for more values than any request of as many texts has.
+        """
+        limit = VALUES_PER_TEXT * self._settings.max_texts + OTHER_VALUES
+        count = partial(count_values, body[:json_bytes], limit)
+        if json_bytes > limit and await self.run(json_bytes, count) > limit:
+            raise too_large("body", f"more than {limit} values", str(limit), "--max-texts")
+        try:
+            return await self.run(len(body), parse)
+        except BitheadsError as error:
+            raise of_engine(error) from error
+
     async def run(self, num_bytes: int, work: Callable[[], Result]) -> Result:
         """Runs what reads or writes so many bytes of JSON, aside if that takes long."""
         if num_bytes <= INLINE_BYTES:
@@ -153,6 +176,11 @@ class Work:
                         str(settings.max_chars),
                         "--max-chars",
                     )
+
+    @property
+    def max_texts(self) -> int:
+        """Of a request."""
+        return self._settings.max_texts
 
     def _too_many(self, count: int) -> HttpError:
         return too_large("inputs", f"{count} texts", str(self._settings.max_texts), "--max-texts")
