@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -16,7 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.serve.errors import HttpError, internal, queue_full, shutting_down, too_large
 from engine.serve.logs import RequestLog
 from engine.serve.metrics import Metrics
-from engine.serve.scheduler import QueueFull, Scheduler
+from engine.serve.room import QueueFull
+from engine.serve.scheduler import Scheduler
 from engine.serve.settings import Settings
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/metrics")
@@ -37,13 +40,15 @@ class Visit:
 
     Attributes:
         id: the client's X-Request-ID, or one made up.
+        client: whose it is, for shares of the server: the API key's, else the address's.
         error: the word of the error it ended with.
         reason: of bitheads_rejections.
         texts, tokens: of its inputs, None before they are known.
     """
 
-    def __init__(self, request_id: str, scheduler: Scheduler) -> None:
+    def __init__(self, request_id: str, client: str, scheduler: Scheduler) -> None:
         self.id = request_id
+        self.client = client
         self.error: str | None = None
         self.reason: str | None = None
         self.texts: int | None = None
@@ -89,7 +94,7 @@ class Guard:
         self._log = log
         self._keys = [key.encode() for key in (*settings.api_keys, *settings.admin_keys)]
         self._admin_keys = [key.encode() for key in settings.admin_keys]
-        self._held_bytes = 0
+        self._held_bytes: Counter[str] = Counter()
         self.is_draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +103,7 @@ class Guard:
             return
         started_s = time.perf_counter()
         headers = dict(scope["headers"])
-        visit = Visit(_request_id(headers), self._scheduler)
+        visit = Visit(_request_id(headers), self._client(scope, headers), self._scheduler)
         scope["visit"] = visit
         status = NOT_ANSWERED
         held = 0
@@ -118,8 +123,8 @@ class Guard:
             self._check_key(scope["method"], scope["path"], headers)
             is_batched = scope["method"] == "POST" and _is_batched(scope["path"])
             if is_batched:
-                self._check_room()
-            body = await self._read(scope, headers, receive)
+                self._check_room(visit.client)
+            body = await self._read(scope, headers, receive, visit.client)
             held = len(body)
             if is_batched:
                 visit.announce()
@@ -139,7 +144,7 @@ class Guard:
                 await defect.response(scope["path"])(scope, receive, send_noted)
         finally:
             visit.retract()
-            self._held_bytes -= held
+            self._let_go(visit.client, held)
             if visit.reason is not None:
                 self._metrics.rejections.labels(visit.reason).inc()
             self._metrics.in_flight.dec()
@@ -189,10 +194,10 @@ class Guard:
             running.cancel()
             leaving.cancel()
 
-    def _check_room(self) -> None:
+    def _check_room(self, client: str) -> None:
         """Before anything is done: in an overload, refusing must cost next to nothing."""
         try:
-            self._scheduler.check_room()
+            self._scheduler.check_room(client)
         except QueueFull as full:
             raise queue_full(full.retry_after_s) from None
 
@@ -222,7 +227,17 @@ class Guard:
                 headers={"www-authenticate": "Bearer"},
             )
 
-    async def _read(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    def _client(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """See Visit.client. A key is what follows; whether it is a valid one is looked at later."""
+        if self._settings.api_keys and b"authorization" in headers:
+            return "key " + hashlib.sha256(headers[b"authorization"]).hexdigest()
+        host = (scope.get("client") or ("",))[0]
+        # Whoever has one address of IPv6 has as many as there are behind its first half.
+        return ":".join(host.split(":")[:4]) if ":" in host else str(host)
+
+    async def _read(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, client: str
+    ) -> bytes:
         """The whole body. Raises HttpError if it is too large or too slow, _Left."""
         settings = self._settings
         is_head = _is_change(scope["method"], scope["path"])
@@ -234,12 +249,12 @@ class Guard:
         parts: list[bytes] = []
         try:
             await asyncio.wait_for(
-                self._collect(parts, limit, option, receive), settings.read_timeout_s
+                self._collect(parts, limit, option, receive, client), settings.read_timeout_s
             )
             if self.is_draining and _is_batched(scope["path"]):
                 raise shutting_down()
         except BaseException as error:
-            self._held_bytes -= sum(map(len, parts))
+            self._let_go(client, sum(map(len, parts)))
             if isinstance(error, asyncio.TimeoutError):
                 raise HttpError(
                     408,
@@ -251,7 +266,9 @@ class Guard:
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _collect(self, parts: list[bytes], limit: int, option: str, receive: Receive) -> None:
+    async def _collect(
+        self, parts: list[bytes], limit: int, option: str, receive: Receive, client: str
+    ) -> None:
         total = 0
         more = True
         while more:
@@ -262,11 +279,18 @@ class Guard:
             more = message.get("more_body", False)
             parts.append(part)
             total += len(part)
-            self._held_bytes += len(part)
+            self._held_bytes[client] += len(part)
             if total > limit:
                 raise too_large("body", "more", f"{limit} bytes", option)
-            if self._held_bytes > self._settings.max_held_bytes:
+            # A client that has more than one body may have as much as is left to the others.
+            left = self._settings.max_held_bytes - self._held_bytes.total()
+            if left < 0 or self._held_bytes[client] > max(left, limit):
                 raise queue_full(self._scheduler.retry_after_s())
+
+    def _let_go(self, client: str, num_bytes: int) -> None:
+        self._held_bytes[client] -= num_bytes
+        if self._held_bytes[client] == 0:
+            del self._held_bytes[client]
 
 
 class _Left(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
@@ -17,22 +17,11 @@ from engine.engine import Engine
 from engine.errors import BitheadsError
 from engine.heads import Head
 from engine.serve.fair_queue import FairQueue, Row
+from engine.serve.room import Room
 from engine.tokenize import Tokens
 from engine.types import BatchRunner, PackedFeatures, PlacedBatch, Prediction, Stats
 
 logger = logging.getLogger("bitheads.serve")
-
-
-class QueueFull(Exception):
-    """There is no room for a request now.
-
-    Attributes:
-        retry_after_s: when there should be.
-    """
-
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__(retry_after_s)
-        self.retry_after_s = retry_after_s
 
 
 class Closed(Exception):
@@ -61,6 +50,7 @@ class Request:
     """Tokenized texts of one request, and what it has so far.
 
     Attributes:
+        client: whose it is: clients have equal shares.
         heads: of the tasks it asks for.
         wants_features: whether it asks for codes.
         future: of its Answer; cancelling it takes its texts out of the queue.
@@ -69,6 +59,7 @@ class Request:
     texts: Sequence[Tokens]
     heads: Sequence[Head]
     wants_features: bool
+    client: Hashable = None
     future: Future[Answer] = field(default_factory=Future)
     submitted_s: float = 0.0
     queue_s: float | None = None
@@ -127,32 +118,27 @@ class Scheduler:
     ) -> None:
         """
         Args:
-            max_queue_tokens: tokens that wait or are encoded, at most; a request of more than that
-                is taken if nothing else is there.
+            max_queue_tokens, max_queue_s: bounds on what a request waits for, in tokens and in
+                time, see engine.serve.room; twice the time for one that is alone.
             max_batch_tokens: None for the encoder's choice.
-            max_queue_s: time that what is there may take, by what was measured so far; what would
-                be answered later than that is refused at once.
             report: called after each batch, from the scheduler's threads.
         """
         self._engine = engine
         self._encoder = engine.encoder
-        self._max_queue_tokens = max_queue_tokens
+        self._room = Room(max_queue_tokens, max_queue_s, 2 * max_queue_s)
         self._max_batch_tokens = max_batch_tokens or self._encoder.max_batch_tokens
         self._max_wait_s = max_wait_s
-        self._max_queue_s = max_queue_s
         self._report = report
         self._run_on_all, self._lanes = self._encoder.open_runners()
         self._queue: FairQueue[Request] = FairQueue()
         self._changed = threading.Condition()
         self._open: set[Request] = set()
         self._queued_tokens = 0
-        self._running_tokens = 0
         self._lanes_busy = 0
         self._all_busy = False
         self._announced = 0
         self._closing = False
         self._failure: BaseException | None = None
-        self._tokens_per_s = 0.0
         self._warm_up()
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"bitheads-lane-{i}")
@@ -173,24 +159,19 @@ class Scheduler:
     @property
     def queued_tokens(self) -> int:
         """Tokens that wait or are being encoded."""
-        return self._queued_tokens + self._running_tokens
+        return self._room.tokens
 
     @property
     def max_queue_tokens(self) -> int:
-        return self._max_queue_tokens
+        return self._room.max_tokens
 
     def retry_after_s(self) -> float:
         """When what is there now should be done."""
-        if self._tokens_per_s <= 0:
-            return 0.0
-        return self.queued_tokens / self._tokens_per_s
+        return self._room.seconds(self._room.tokens)
 
-    def check_room(self, tokens: int = 1) -> None:
-        """Raises QueueFull if so many tokens would not be taken now."""
-        there = self.queued_tokens
-        wait_s = self.retry_after_s()
-        if there and (there + tokens > self._max_queue_tokens or wait_s > self._max_queue_s):
-            raise QueueFull(wait_s or 1.0)
+    def check_room(self, client: Hashable) -> None:
+        """Raises QueueFull if nothing of this client would be taken now."""
+        self._room.check(client, 1)
 
     def announce(self) -> None:
         """A request is being read: a batch may wait for it. Followed by `submit` or `retract`."""
@@ -207,7 +188,7 @@ class Scheduler:
     def submit(self, request: Request) -> Future[Answer]:
         """Queues a request's texts; its future gets the answer, or BackendError.
 
-        Raises QueueFull or Closed.
+        Raises QueueFull, TooLong or Closed.
         """
         if not request.texts:
             request.future.set_result(_answer(request, self._engine))
@@ -220,9 +201,10 @@ class Scheduler:
         with self._changed:
             if self._closing:
                 raise Closed
-            self.check_room(request.tokens)
+            self._room.check(request.client, request.tokens)
             request.submitted_s = time.perf_counter()
-            self._queue.put(request, lengths.tolist(), padded.tolist())
+            self._queue.put(request, lengths.tolist(), padded.tolist(), request.client)
+            self._room.add(request.client, request.tokens)
             self._queued_tokens += request.tokens
             self._open.add(request)
             self._changed.notify_all()
@@ -244,10 +226,17 @@ class Scheduler:
             self._compute(run, rows)
 
     def _forget(self, request: Request) -> None:
-        self._open.discard(request)
-        if request.future.cancelled():
-            with self._changed:
-                self._queued_tokens -= self._queue.drop(request)
+        with self._changed:
+            self._open.discard(request)
+            self._room.end(request.client)
+            if request.future.cancelled():
+                self._drop(request)
+
+    def _drop(self, request: Request) -> None:
+        """Takes its texts out of the queue; with the lock."""
+        tokens = self._queue.drop(request)
+        self._queued_tokens -= tokens
+        self._room.encoded(request.client, tokens)
 
     def _work(self, lane: BatchRunner) -> None:
         """A thread's life."""
@@ -259,6 +248,7 @@ class Scheduler:
                 self._failure = error
                 self._closing = True
                 self._queue = FairQueue()
+                self._room.forget()
                 self._queued_tokens = 0
                 self._changed.notify_all()
             self._fail(list(self._open), error)
@@ -272,17 +262,18 @@ class Scheduler:
                 rows = self._queue.take(self._max_batch_tokens, self._encoder.call_tokens)
                 tokens = sum(row.length for row in rows)
                 self._queued_tokens -= tokens
-                self._running_tokens += tokens
                 self._all_busy = takes_all
                 self._lanes_busy += not takes_all
             started_s = time.perf_counter()
             try:
                 self._run(self._run_on_all if takes_all else lane, rows, started_s)
             finally:
-                took_s = max(time.perf_counter() - started_s, 1e-9)
+                took_s = time.perf_counter() - started_s
                 with self._changed:
-                    self._measure(tokens / took_s * (1 if takes_all else self.num_lanes))
-                    self._running_tokens -= tokens
+                    share = 1 if takes_all else self.num_lanes
+                    self._room.measured(tokens + self._encoder.call_tokens, took_s / share)
+                    for row in rows:
+                        self._room.encoded(row.owner.client, row.length)
                     self._all_busy = False if takes_all else self._all_busy
                     self._lanes_busy -= not takes_all
                     self._changed.notify_all()
@@ -314,10 +305,6 @@ class Scheduler:
         if not self._lanes:
             return True
         return self._lanes_busy == 0 and self._queued_tokens <= self._max_batch_tokens
-
-    def _measure(self, tokens_per_s: float) -> None:
-        old = self._tokens_per_s or tokens_per_s
-        self._tokens_per_s = 0.9 * old + 0.1 * tokens_per_s
 
     def _run(self, run: BatchRunner, rows: Sequence[Row[Request]], started_s: float) -> None:
         requests = list(dict.fromkeys(row.owner for row in rows))
@@ -405,7 +392,7 @@ class Scheduler:
             first_time = [request for request in requests if not request.failed]
             for request in first_time:
                 request.failed = True  # another lane may be at other texts of it
-                self._queued_tokens -= self._queue.drop(request)
+                self._drop(request)
         for request in first_time:
             if not request.future.done() and request.future.set_running_or_notify_cancel():
                 request.future.set_exception(error)

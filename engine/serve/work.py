@@ -22,7 +22,8 @@ from engine.serve.guard import Visit
 from engine.serve.json_size import count_values
 from engine.serve.messages import server_timing
 from engine.serve.metrics import Metrics
-from engine.serve.scheduler import Answer, Closed, QueueFull, Request, Scheduler
+from engine.serve.room import QueueFull, TooLong
+from engine.serve.scheduler import Answer, Closed, Request, Scheduler
 from engine.serve.settings import Settings
 from engine.tokenize import Tokens
 from engine.types import PackedFeatures, Prediction, Stats, Text
@@ -95,7 +96,7 @@ class Work:
         started_s = time.perf_counter()
         tokens = await self._tokenize(texts)
         tokenize_s = time.perf_counter() - started_s
-        request = Request(tokens, heads, wants_features)
+        request = Request(tokens, heads, wants_features, visit.client)
         visit.texts, visit.tokens = len(texts), request.tokens
         answer = await self._submit(request, visit)
         truncated = sum(text.truncated for text in tokens)
@@ -201,6 +202,13 @@ class Work:
             future = self._scheduler.submit(request)
         except QueueFull as full:
             raise queue_full(full.retry_after_s) from None
+        except TooLong as long:
+            raise too_large(
+                "inputs",
+                f"{long.tokens} tokens, which take about {long.needed_s:.0f} s",
+                f"{self._settings.request_timeout_s:g} s",
+                "--request-timeout-s",
+            ) from None
         except Closed:
             raise shutting_down() from None
         finally:

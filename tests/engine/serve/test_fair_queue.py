@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from engine.serve.fair_queue import FairQueue, Row
 
 
-def put(queue: FairQueue[Any], owner: Any, lengths: list[int]) -> None:
+def put(queue: FairQueue[Any], owner: Any, lengths: list[int], client: Any = None) -> None:
     """Texts that are not padded."""
-    queue.put(owner, lengths, lengths)
+    queue.put(owner, lengths, lengths, client)
 
 
 def drained(queue: FairQueue[str], budget: int = 100) -> list[list[Row[str]]]:
@@ -62,6 +62,64 @@ def test_nobody_is_passed_for_good() -> None:
         if i == 30:
             assert left["long text"] == 0
     assert left["long request"] == 0
+
+
+def test_clients_have_equal_shares_whatever_they_have_waiting() -> None:
+    """In requests of any size and number."""
+    queue: FairQueue[str] = FairQueue()
+    for i in range(50):
+        put(queue, f"greedy-{i}", [10] * 100, "greedy")
+    put(queue, "modest", [10] * 100, "modest")
+    tokens = {"greedy": 0, "modest": 0}
+    for _ in range(60):
+        for row in queue.take(100, 8):
+            tokens[row.owner.split("-")[0]] += row.length
+    assert abs(tokens["greedy"] - tokens["modest"]) <= 400
+    assert tokens["modest"] > 500
+
+
+def test_a_client_that_comes_anew_waits_for_no_backlog() -> None:
+    """Also after others had the encoder to themselves, and however often it comes."""
+    queue: FairQueue[str] = FairQueue()
+    for i in range(20):
+        put(queue, f"greedy-{i}", [90] * 100, "greedy")
+    for i in range(50):
+        queue.take(100, 8)
+        put(queue, f"one-{i}", [5], "other")
+        owners = [row.owner for _ in range(2) for row in queue.take(100, 8)]
+        assert f"one-{i}" in owners
+
+
+def test_batches_are_small_while_a_large_request_has_company() -> None:
+    """And as large as may be as soon as it has not."""
+    queue: FairQueue[str] = FairQueue()
+    put(queue, "greedy", [10] * 10_000, "greedy")
+    assert len(queue.take(100, 8)) == 10
+    put(queue, "one", [10], "other")
+    sizes = [len(queue.take(100, 8)) for _ in range(20)]
+    assert sizes == [2] * 20
+    while len(queue) > 100:
+        queue.take(100, 8)
+    assert len(queue.take(100, 8)) == 10
+
+
+def test_many_clients_who_ask_little_have_large_batches() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for i in range(100):
+        put(queue, f"one-{i}", [10], f"client-{i}")
+    assert len(queue.take(100, 8)) == 10
+
+
+def test_clients_are_forgotten() -> None:
+    queue: FairQueue[str] = FairQueue()
+    put(queue, "greedy", [100] * 1000, "greedy")
+    for i in range(300):
+        put(queue, f"one-{i}", [10], f"client-{i}")
+    while len(queue) > 1:
+        queue.take(100, 8)
+    assert len(queue._clients) < 10
+    queue.take(100, 8)
+    assert not queue._clients
 
 
 def test_texts_of_like_length_go_together() -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from engine import Engine
 from engine.errors import BackendError
-from engine.serve.scheduler import Answer, BatchReport, Closed, QueueFull, Request, Scheduler
+from engine.serve.room import QueueFull
+from engine.serve.scheduler import Answer, BatchReport, Closed, Request, Scheduler
 from engine.types import PlacedBatch, Stats
 
 TEXTS = [" ".join(["word"] * (1 + 7 * i % 23)) + f" number {i}." for i in range(60)]
