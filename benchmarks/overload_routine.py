@@ -1,8 +1,14 @@
-"""A server that is asked twice what it can do: every request answered or refused, memory flat."""
+"""A server that is asked twice what it can do, and one that has a neighbour who asks for all of it.
+
+Every request is answered or refused, and memory is flat; clients that ask little have their answers
+as if they were alone, or nearly.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +24,18 @@ COMMAND = "python -m benchmarks overload"
 TIMES = 2.0
 CLIENTS, MEASURE_S = 64, 15.0
 QUARTERS = 4
+NEIGHBOUR, NEIGHBOUR_CLIENTS = "127.0.0.2", 4
+"""Address and connections of one that sends the largest requests a server takes by default."""
+
+NEIGHBOUR_TEXTS = (1000, 300)
+"""Of its requests: as many as are taken at all, and some that end in time on slower machines."""
+
+SHARE = 0.2
+"""Of what the server can do, that the others ask for meanwhile: single texts."""
+
+ALONE = 0.2
+"""Part of the minutes that they ask for it without the neighbour."""
+
 QUICK_SECONDS, QUICK_TEXTS = 0.5, 12
 
 
@@ -53,6 +71,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         found = load(kind="open", per_s=per_s, seconds=seconds)
         quarter_s = (server.now_s() - since_s) / QUARTERS
         bounds = [since_s + i * quarter_s for i in range(QUARTERS + 1)]
+        say("beside a neighbour who sends the largest requests, and without")
+        modest = {"kind": "open", "per_s": SHARE * can_do["texts_per_s"]}
+        without = load(**modest, seconds=ALONE * seconds)
+        with ThreadPoolExecutor(1) as pool:
+            largest = [(json.dumps({"inputs": ["a " * 600] * n}), n) for n in NEIGHBOUR_TEXTS]
+            asking = {"kind": "closed", "clients": NEIGHBOUR_CLIENTS, "from_host": NEIGHBOUR}
+            neighbour = pool.submit(load, **asking, bodies=largest, seconds=seconds)
+            beside = load(**modest, seconds=seconds)
+            its = neighbour.result()
         return {
             "quick": options.quick,
             "threads": options.threads,
@@ -62,6 +89,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "requests_per_s": rounded(per_s),
             **found,
             "peak_bytes_by_quarter": [server.peak_bytes(*between) for between in pairwise(bounds)],
+            "neighbour": {
+                "requests_per_s": rounded(modest["per_s"]),
+                "without": without,
+                "with": beside,
+                "times_p99": rounded(beside["ms"]["p99"] / without["ms"]["p99"]),
+                "its": its,
+            },
             "exit_code": server.end(),
         }
 

@@ -62,4 +62,18 @@ def overload(stored: dict[str, Any]) -> str:
         f"{statuses.get('429', 0):,} with 429; anything else: {others:,}. Its memory in each "
         f"quarter of the time: {', '.join(map(size, peaks))}."
     )
+    if "neighbour" in result:
+        text += " " + _neighbour(result["neighbour"])
     return "\n".join([text, source(stored)])
+
+
+def _neighbour(found: dict[str, Any]) -> str:
+    without, beside = found["without"]["ms"], found["with"]["ms"]
+    refused = found["with"]["requests"] - found["with"]["statuses"].get("200", 0)
+    return (
+        "Beside a neighbour of another address who always sends the largest requests there may be, "
+        f"single texts, {found['requests_per_s']:.0f} a second, take {beside['p50']:.0f} ms (p50) "
+        f"and {beside['p99']:.0f} ms (p99), where they take {without['p50']:.0f} and "
+        f"{without['p99']:.0f} ms without: {found['times_p99']:.1f} times the p99. Of them, "
+        f"{refused:,} of {found['with']['requests']:,} were not answered."
+    )

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from benchmarks import child
@@ -44,8 +45,10 @@ class Seen:
 class Connection:
     """One keep-alive connection, opened when it is first needed."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, from_host: str | None = None) -> None:
+        """from_host: one of this machine's addresses; a server takes each for another client."""
         self._address = host, port
+        self._from = None if from_host is None else (from_host, 0)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> str:
@@ -54,7 +57,7 @@ class Connection:
             self.close()  # the server had closed it, as it does with idle ones: no request is lost
         try:
             if self._streams is None:
-                self._streams = await asyncio.open_connection(*self._address)
+                self._streams = await asyncio.open_connection(*self._address, local_addr=self._from)
             reader, writer = self._streams
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
@@ -81,7 +84,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     bodies = [(body.encode(), texts) for body, texts in request["bodies"]]
     host, port = request["host"], request["port"]
     requests = [(_request(body, request["path"], host), texts) for body, texts in bodies]
-    open_connection: Callable[[], Connection] = lambda: Connection(host, port)  # noqa: E731
+    open_connection = partial(Connection, host, port, request.get("from_host"))
     load: Awaitable[tuple[Seen, float]]
     if request["kind"] == "closed":
         load = _closed(requests, open_connection, request["clients"], request["seconds"])
