@@ -124,7 +124,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"bundle {folder}: no {MANIFEST} there. Make one with "
             f"`python -m export.build --output {folder}`, or name the right folder."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"bundle {folder}: {MANIFEST} cannot be read ({error!r}). Export the bundle again."
         ) from error

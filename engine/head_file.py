@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from engine import _kernels
+from engine import _kernels, strict_json
 from engine.errors import BitheadsError, HeadError
 from engine.types import FeatureSpec, PositionPooling
 from engine.whole_file import write_whole
@@ -31,6 +31,11 @@ SUFFIX = ".safetensors"
 METADATA_KEY = "bitheads_head"
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 FORMS = ("single", "pair")
+DTYPES = ("float32", "float16")
+"""Of the weights in a file."""
+
+MAX_SIZE = 65_536
+"""Of dim, inner size and classes: what the kernels' fixed-point numbers have room for."""
 
 FloatArray = NDArray[np.float32]
 
@@ -76,6 +81,8 @@ class FoldedHead:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """All that must hold of a head, before anything is made of it; `host/src/head_file.cpp` has
+        the same list."""
         check_task_name(self.task)
         if self.form not in FORMS:
             raise HeadError(
@@ -88,6 +95,22 @@ class FoldedHead:
             if not _is_text(name) or type(value) not in (int, float) or not abs(value) < math.inf:
                 raise HeadError(
                     f"head {self.task!r}: got the metric {name!r}: {value!r}, expected a number."
+                )
+        if not isinstance(self.training, Mapping):
+            raise HeadError(
+                f"head {self.task!r}: got {type(self.training).__name__} as its training, expected "
+                "an object."
+            )
+        sizes = {
+            "dim": self.spec.dim,
+            "inner size": self.dense_bias.size,
+            "number of labels": len(self.labels),
+        }
+        for name, size in sizes.items():
+            if not 1 <= size <= MAX_SIZE:
+                raise HeadError(
+                    f"head {self.task!r}: got {size} as its {name}, expected 1 to {MAX_SIZE}. "
+                    "Train it again."
                 )
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise HeadError(
@@ -185,7 +208,15 @@ def write_head(head: FoldedHead, path: Path, dtype: str = "float32", force: bool
         "training": dict(head.training),
     }
     metadata["sha256"] = _hash(metadata, tensors)
-    data = save(tensors, metadata={METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
+    header = json.dumps(metadata, ensure_ascii=False)
+    try:
+        strict_json.loads(header)
+    except ValueError as error:
+        raise HeadError(
+            f"head {head.task!r}: its metadata cannot be written ({error}). See its metrics and "
+            "training."
+        ) from error
+    data = save(tensors, metadata={METADATA_KEY: header})
     try:
         write_whole(path, data)
     except OSError as error:
@@ -205,7 +236,8 @@ def read_head(path: Path) -> FoldedHead:
         raise HeadError(
             f"head {path}: no such file. Train one with `python -m training.head`."
         ) from error
-    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype NumPy lacks
+    # Of a dtype that NumPy lacks: TypeError, AttributeError or KeyError.
+    except (OSError, SafetensorError, TypeError, AttributeError, KeyError) as error:
         raise HeadError(
             f"head {path}: cannot be read ({error}). Copy or train it again."
         ) from error
@@ -215,9 +247,9 @@ def read_head(path: Path) -> FoldedHead:
             "head. Write heads with `python -m training.head`."
         )
     try:
-        meta = json.loads(header)
+        meta = strict_json.loads(header)
         version = meta["format_version"]
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise HeadError(
                 f"head {path}: got format version {version}, expected {FORMAT_VERSION}. Train it "
                 "again, or install the version of bitheads that wrote it."
@@ -228,6 +260,13 @@ def read_head(path: Path) -> FoldedHead:
                 f"head {path}: was changed since it was written: got sha256 {got[:12]}..., "
                 f"expected {expected[:12]}.... Copy or train it again."
             )
+        for name, array in tensors.items():
+            if array.dtype.name not in DTYPES:
+                raise TypeError(f"{name} is {array.dtype.name}, expected {' or '.join(DTYPES)}")
+        if not isinstance(meta["labels"], list):
+            raise TypeError(f"labels are no list but {type(meta['labels']).__name__}")
+        if not isinstance(meta["metrics"], dict):
+            raise TypeError(f"metrics are no object but {type(meta['metrics']).__name__}")
         weights = {name: _as_float32(array) for name, array in tensors.items()}
         return FoldedHead(
             task=meta["task"],

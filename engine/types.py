@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from functools import cached_property
 from operator import add
+from types import NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,6 +60,22 @@ class Order(_Word):
     SIGN_THEN_VOTE = "sign_then_vote"
 
 
+MAX_LAYER, MAX_DIM = 1 << 20, 1 << 24
+
+
+def _typed(value: Any, *kinds: type) -> Any:
+    """The value, if it is of one of the types itself: True is no number."""
+    if type(value) not in kinds:
+        raise TypeError(f"got {value!r:.60}, expected {' or '.join(k.__name__ for k in kinds)}")
+    return value
+
+
+def _within(value: Any, least: int, most: int) -> int:
+    if not least <= _typed(value, int) <= most:
+        raise ValueError(f"got {value}, expected {least} to {most}")
+    return int(value)
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """What a code means. Two specs with the same `id` produce interchangeable codes.
@@ -107,22 +124,26 @@ class FeatureSpec:
                 "It was written by a newer bitheads: upgrade, or export the bundle again."
             )
         try:
-            weights = data.get("layer_weights")
+            weights, layers = data.get("layer_weights"), _typed(data["layers"], list, tuple)
             spec = cls(
-                encoder=str(data["encoder"]),
-                weights_sha256=str(data["weights_sha256"]),
-                layers=tuple(int(i) for i in data["layers"]),
+                encoder=_typed(data["encoder"], str),
+                weights_sha256=_typed(data["weights_sha256"], str),
+                layers=tuple(_within(layer, 0, MAX_LAYER) for layer in layers),
                 layer_pooling=LayerPooling(data["layer_pooling"]),
                 quantization=Quantization(data["quantization"]),
                 order=Order(data["order"]),
-                dim=int(data["dim"]),
-                layer_weights=None if weights is None else tuple(float(w) for w in weights),
-                calibration_sha256=data.get("calibration_sha256"),
+                dim=_within(data["dim"], 1, MAX_DIM),
+                layer_weights=(
+                    None
+                    if weights is None
+                    else tuple(float(_typed(w, int, float)) for w in _typed(weights, list, tuple))
+                ),
+                calibration_sha256=_typed(data.get("calibration_sha256"), str, NoneType),
             )
-            if not spec.layers or spec.dim < 1:
-                raise ValueError("expected at least one layer and one feature")
-            if not isinstance(spec.calibration_sha256, str | None):
-                raise TypeError("expected a hash of the calibration, or none")
+            if not spec.layers:
+                raise ValueError("expected at least one layer")
+            if spec.layer_weights is not None and len(spec.layer_weights) != len(spec.layers):
+                raise ValueError("expected one weight for each layer, or none")
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise BundleError(
                 f"feature spec: cannot read {dict(data)!r} ({error!r}). Export the bundle again."
