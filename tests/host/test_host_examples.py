@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,16 +12,7 @@ from tokenizers import Tokenizer
 
 from engine import Engine
 from engine.bundle import TOKENIZER
-from export.host_tokenizer import run_graph, write_host_tokenizer
-from export.texts import read_texts
-
-
-@pytest.fixture(scope="module")
-def demo_bundle(minilm_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "bundle"
-    shutil.copytree(minilm_bundle, folder)
-    write_host_tokenizer(folder, read_texts(None))
-    return folder
+from export.host_tokenizer import run_graph
 
 
 def test_the_embedding_example(host_build: Path, demo_bundle: Path) -> None:
