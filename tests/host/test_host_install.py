@@ -44,7 +44,7 @@ def test_what_is_installed(installed: Path) -> None:
 def test_cmake_finds_it(installed: Path, host_bundle: Path, tmp_path: Path, expected: str) -> None:
     configure(HERE / "project", tmp_path, f"-DCMAKE_PREFIX_PATH={installed}", f"-DSOURCES={ROOT}")
     run(tool("cmake"), "--build", tmp_path)
-    assert run(tmp_path / "use_from_c", host_bundle) == expected
+    assert run(tmp_path / "use_from_c", host_bundle, "attends") == expected
     done = subprocess.run(
         [tmp_path / "embed", "/no/bundle"], capture_output=True, text=True, check=False
     )
@@ -70,7 +70,7 @@ def test_the_commands_that_are_documented(
     script = "\n".join(["set -e", f"cd {ROOT}", *build, *use]).replace("PREFIX", str(prefix))
     script = script.replace("you.c", f"{tmp_path}/you.c").replace("-o you", f"-o {tmp_path}/you")
     run("sh", "-c", script, environment=plain_environment())
-    assert run(tmp_path / "you", host_bundle, environment=plain_environment()) == expected
+    assert run(tmp_path / "you", host_bundle, "attends", environment=plain_environment()) == expected
 
 
 def plain_environment() -> dict[str, str]:
