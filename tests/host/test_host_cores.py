@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,16 @@ def test_what_files_say(
     assert run(find_quota, tmp_path) == f"{expected}\n"
 
 
+def remove(group: Path) -> None:
+    """The kernel may take a moment to see that its processes have ended."""
+    for _ in range(100):
+        try:
+            return group.rmdir()
+        except OSError:
+            time.sleep(0.05)
+    return group.rmdir()
+
+
 @pytest.fixture
 def half_a_core() -> Iterator[Path]:
     """A control group with that quota."""
@@ -121,7 +132,7 @@ def half_a_core() -> Iterator[Path]:
                 (group / setting).write_text(value)
             yield group
         finally:
-            group.rmdir()
+            remove(group)
         return
     pytest.skip("no control groups of processor time here")
 

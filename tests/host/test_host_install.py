@@ -69,8 +69,9 @@ def test_the_commands_that_are_documented(
     assert (len(build), len(use)) == (3, 3)
     script = "\n".join(["set -e", f"cd {ROOT}", *build, *use]).replace("PREFIX", str(prefix))
     script = script.replace("you.c", f"{tmp_path}/you.c").replace("-o you", f"-o {tmp_path}/you")
-    run("sh", "-c", script, environment=plain_environment())
-    assert run(tmp_path / "you", host_bundle, "attends", environment=plain_environment()) == expected
+    plain = plain_environment()
+    run("sh", "-c", script, environment=plain)
+    assert run(tmp_path / "you", host_bundle, "attends", environment=plain) == expected
 
 
 def plain_environment() -> dict[str, str]:
