@@ -25,6 +25,7 @@ STATUS = (
     "unknown_task",
     "backend",
     "internal",
+    "forked",
 )
 
 
@@ -201,6 +202,17 @@ class HostEngine:
             names, count = _names(tasks), c_size_t(len(tasks))
             self._library.check(call(self._engine, features, names, count, byref(found)))
             return self._read_predictions(found, len(offsets) - 1)
+
+    def predict_encoded(
+        self, texts: Sequence[Any], tasks: Sequence[str] = ()
+    ) -> dict[str, HostPrediction]:
+        """As `predict`, from features that are kept between the two."""
+        given, found = _texts(texts), c_void_p()
+        with self._features(self._calls.bitheads_encode, given, c_size_t(len(texts))) as features:
+            call = self._calls.bitheads_predict_features
+            names, count = _names(tasks), c_size_t(len(tasks))
+            self._library.check(call(self._engine, features, names, count, byref(found)))
+            return self._read_predictions(found, len(texts))
 
     @contextmanager
     def _features(self, call: Any, *arguments: Any) -> Iterator[c_void_p]:

@@ -1,7 +1,9 @@
 /* Lines in, predictions out: one JSON object a text, as `python -m engine.predict --json`. */
 #include <algorithm>
 #include <bitheads/bitheads.hpp>
+#include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <map>
 
@@ -13,7 +15,8 @@ const char *const usage =
     "Reads UTF-8 texts, one a line, text_a<TAB>text_b for pairs; a head answers the texts of its\n"
     "form. Prints {\"text\": ..., \"tasks\": {task: {\"label\": ..., \"probability\": ...}}}.\n";
 
-constexpr std::size_t chunk_texts = 4096; /* read, answered and printed together */
+const char *const byte_order_mark = "\xEF\xBB\xBF"; /* at the start of files from Windows */
+constexpr std::size_t chunk_texts = 4096;           /* read, answered and printed together */
 
 struct Arguments {
   std::string bundle;
@@ -33,6 +36,16 @@ std::vector<std::string> split(const std::string &text, char at) {
   return parts;
 }
 
+int whole_number(const std::string &name, const std::string &value) {
+  int number = 0;
+  const char *end = value.data() + value.size();
+  const auto read = std::from_chars(value.data(), end, number);
+  if (read.ec != std::errc() || read.ptr != end) {
+    throw std::invalid_argument(name + ": got '" + value + "', expected a whole number");
+  }
+  return number;
+}
+
 Arguments parse(int argc, char **argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
@@ -46,7 +59,7 @@ Arguments parse(int argc, char **argv) {
     } else if (name == "--precision") {
       arguments.options.precision = argv[++i];
     } else if (name == "--threads") {
-      arguments.options.threads = std::stoi(argv[++i]);
+      arguments.options.threads = whole_number(name, argv[++i]);
     } else if (is_option || !arguments.bundle.empty()) {
       throw std::invalid_argument("unknown argument " + name);
     } else {
@@ -76,6 +89,14 @@ std::string quoted(const std::string &text) {
   return out + '"';
 }
 
+/* Not printf: in a program that has set a locale it may write a decimal comma. */
+std::string four_decimals(float value) {
+  char shown[32];
+  const auto end = std::to_chars(shown, shown + sizeof shown, static_cast<double>(value),
+                                 std::chars_format::fixed, 4);
+  return std::string(shown, end.ptr);
+}
+
 /* Text -> its answers, shown; the texts of one form asked of the heads of that form. */
 void answer(const bitheads::Engine &engine, const std::vector<bitheads::Text> &texts,
             const std::vector<std::string> &tasks, bool pairs, std::vector<std::string> &shown) {
@@ -98,12 +119,10 @@ void answer(const bitheads::Engine &engine, const std::vector<bitheads::Text> &t
       for (std::size_t i = 0; i < classes; ++i) {
         largest = std::max(largest, probabilities[row * classes + i]);
       }
-      char probability[32];
-      std::snprintf(probability, sizeof probability, "%.4f", static_cast<double>(largest));
       std::string &out = shown[places[row]];
       out += (out.empty() ? "" : ", ") + quoted(prediction.task) +
-             ": {\"label\": " + quoted(prediction.top(row)) + ", \"probability\": " + probability +
-             "}";
+             ": {\"label\": " + quoted(prediction.top(row)) +
+             ", \"probability\": " + four_decimals(largest) + "}";
     }
   }
 }
@@ -139,7 +158,11 @@ void run(const Arguments &arguments) {
     throw std::invalid_argument("no head answers the task " + wanted[0]);
   }
   std::vector<bitheads::Text> texts;
-  for (std::string line; std::getline(std::cin, line);) {
+  bool is_first = true;
+  for (std::string line; std::getline(std::cin, line); is_first = false) {
+    if (is_first && line.rfind(byte_order_mark, 0) == 0) {
+      line.erase(0, std::strlen(byte_order_mark));
+    }
     if (!line.empty() && line.back() == '\r') {
       line.pop_back();
     }
@@ -158,6 +181,9 @@ void run(const Arguments &arguments) {
     }
   }
   answer_chunk(engine, texts, tasks);
+  if (!std::cout.flush()) {
+    throw std::runtime_error("the answers could not be written: is the disk full?");
+  }
 }
 
 }  // namespace

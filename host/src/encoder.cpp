@@ -4,6 +4,7 @@
 
 #include "batching.h"
 #include "bitheads/kernels.h"
+#include "cores.h"
 #include "error.h"
 #include "parallel.h"
 

@@ -4,13 +4,17 @@
 #include <map>
 #include <mutex>
 #include <openvino/openvino.hpp>
+#include <set>
 
 #include "bundle.h"
+#include "cores.h"
 #include "encoder.h"
 #include "error.h"
+#include "forms.h"
 #include "head_file.h"
 #include "heads.h"
 #include "parallel.h"
+#include "process.h"
 #include "tokenizer.h"
 
 namespace bitheads {
@@ -80,16 +84,41 @@ ov::Core &the_core() {
   return *core;
 }
 
+/* Once a library: the core keeps what it was given, as often as it was. */
+void add_operations(ov::Core &core, const std::string &library) {
+  static std::mutex lock;
+  static auto *const added = new std::set<std::string>;
+  const std::lock_guard<std::mutex> hold(lock);
+  if (added->count(library) == 0) {
+    core.add_extension(library);
+    added->insert(library);
+  }
+}
+
+std::vector<bool> forms_of(const std::vector<Text> &texts) {
+  std::vector<bool> is_pair;
+  for (const Text &text : texts) {
+    is_pair.push_back(text.is_pair);
+  }
+  return is_pair;
+}
+
 }  // namespace
 
 struct Engine::Impl {
-  Impl(const fs::path &folder, const Options &options)
-      : manifest(read_checked(folder, options)),
+  Impl(const fs::path &folder, const Options &given)
+      : options(with_quota(given)),
+        manifest(read_checked(folder, options)),
         encoder(core, folder, manifest, options),
         threads(options.threads > 0 ? options.threads : count_cores()),
         head_threads(threads) {
-    open_tokenizer(folder, options);
+    open_tokenizer(folder);
     read_heads(find_heads(folder));
+  }
+
+  static Options with_quota(Options options) {
+    options.threads = obey_quota(options.threads);
+    return options;
   }
 
   static Manifest read_checked(const fs::path &folder, const Options &options) {
@@ -101,7 +130,7 @@ struct Engine::Impl {
   }
 
   /* What is not there is told when texts come in: token ids need no tokenizer. */
-  void open_tokenizer(const fs::path &folder, const Options &options) {
+  void open_tokenizer(const fs::path &folder) {
     if (!Tokenizer::is_in(folder)) {
       no_tokenizer = "bundle " + folder.string() +
                      ": no tokenizer for this library in it. Make it once: python -m "
@@ -111,14 +140,15 @@ struct Engine::Impl {
     }
     const std::string library = find_tokenizers_library(options);
     try {
-      core.add_extension(library);
+      add_operations(core, library);
     } catch (const std::exception &error) {
       no_tokenizer = "tokenizer: " + library + " cannot be loaded (" + error.what() +
                      "). Set BITHEADS_TOKENIZERS_LIBRARY to libopenvino_tokenizers.so of the "
                      "package openvino-tokenizers.";
       return;
     }
-    tokenizer = std::make_unique<Tokenizer>(core, folder, manifest, options.verify);
+    tokenizer =
+        std::make_unique<Tokenizer>(core, folder, manifest, options.verify, options.threads);
   }
 
   /* As if one after the other; but reading is what takes time, and is done at once. */
@@ -177,6 +207,12 @@ struct Engine::Impl {
          ". Add it with add_head, or train it with `python -m training.head`.");
   }
 
+  /* This, unless it was loaded in another process. */
+  Impl &here() {
+    process.check();
+    return *this;
+  }
+
   PackedFeatures encode(const std::vector<Text> &texts) {
     if (!tokenizer) {
       fail(Status::backend, no_tokenizer);
@@ -189,9 +225,12 @@ struct Engine::Impl {
     }
     PackedFeatures features = encoder.encode(tokens);
     features.num_truncated = num_truncated;
+    features.is_pair = forms_of(texts);
     return features;
   }
 
+  OwnProcess process;
+  Options options; /* threads: as few as a quota gives */
   ov::Core &core = the_core();
   Manifest manifest;
   Encoder encoder;
@@ -203,13 +242,21 @@ struct Engine::Impl {
   HeadMap heads;
 };
 
-Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+/* What a child was forked with may wait for threads that it has not: it is left to the child's end,
+ * as is all memory that it shares with its parent. */
+void Engine::Free::operator()(Impl *impl) const {
+  if (impl->process.is_this()) {
+    delete impl;
+  }
+}
+
+Engine::Engine(std::unique_ptr<Impl, Free> impl) : impl_(std::move(impl)) {}
 Engine::Engine(Engine &&) noexcept = default;
 Engine &Engine::operator=(Engine &&) noexcept = default;
 Engine::~Engine() = default;
 
 Engine Engine::load(const std::string &folder, const Options &options) {
-  return Engine(std::make_unique<Impl>(folder, options));
+  return Engine(std::unique_ptr<Impl, Free>(new Impl(folder, options)));
 }
 
 const std::string &Engine::spec_id() const {
@@ -226,7 +273,7 @@ std::int64_t Engine::code_bytes() const {
 
 std::vector<TaskInfo> Engine::tasks() const {
   std::vector<TaskInfo> tasks;
-  for (const auto &head : impl_->choose({})) {
+  for (const auto &head : impl_->here().choose({})) {
     tasks.push_back(
         {head->task, head->labels, head->is_pair, static_cast<std::size_t>(head->block.size())});
   }
@@ -234,36 +281,37 @@ std::vector<TaskInfo> Engine::tasks() const {
 }
 
 std::string Engine::add_head(const std::string &path, bool replace) {
-  const auto head = impl_->read_one(path);
+  const auto head = impl_->here().read_one(path);
   impl_->add(path, head, replace);
   return head->task;
 }
 
 void Engine::remove_head(const std::string &task) {
-  const std::lock_guard<std::mutex> hold(impl_->heads_lock);
+  const std::lock_guard<std::mutex> hold(impl_->here().heads_lock);
   if (impl_->heads.erase(task) == 0) {
     impl_->fail_unknown(task);
   }
 }
 
 PackedFeatures Engine::encode(const std::vector<Text> &texts) const {
-  return impl_->encode(texts);
+  return impl_->here().encode(texts);
 }
 
 PackedFeatures Engine::encode_tokens(const std::vector<Tokens> &texts) const {
-  return impl_->encoder.encode(texts);
+  return impl_->here().encoder.encode(texts);
 }
 
 std::vector<Prediction> Engine::predict(const std::vector<Text> &texts,
                                         const std::vector<std::string> &tasks) const {
-  const Heads heads = impl_->choose(tasks); /* first: an unknown task should cost no pass */
+  const Heads chosen = impl_->here().choose(tasks); /* first: a wrong task should cost no pass */
+  const Heads heads = choose_fitting(chosen, forms_of(texts), !tasks.empty());
   const PackedFeatures features = impl_->encode(texts);
   return impl_->head_threads.predict(features, impl_->manifest.spec, heads);
 }
 
 std::vector<Prediction> Engine::predict_features(const PackedFeatures &features,
                                                  const std::vector<std::string> &tasks) const {
-  const Heads heads = impl_->choose(tasks);
+  const Heads chosen = impl_->here().choose(tasks);
   const FeatureSpec &spec = impl_->manifest.spec;
   if (features.spec_id != spec.id) {
     fail(Status::spec_mismatch, "features: got feature spec ", features.spec_id, ", expected ",
@@ -283,6 +331,11 @@ std::vector<Prediction> Engine::predict_features(const PackedFeatures &features,
          " bytes, expected offsets that rise from 0 to the number of codes, of ", spec.code_bytes,
          " bytes each.");
   }
+  if (!features.is_pair.empty() && features.is_pair.size() != features.size()) {
+    fail(Status::invalid_input, "features: got the forms of ", features.is_pair.size(),
+         " texts, expected those of ", features.size(), ", or none.");
+  }
+  const Heads heads = choose_fitting(chosen, features.is_pair, !tasks.empty());
   return impl_->head_threads.predict(features, spec, heads);
 }
 

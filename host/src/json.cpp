@@ -3,6 +3,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "classic_locale.h"
+
 namespace bitheads {
 namespace {
 
@@ -40,6 +42,7 @@ void append(std::string &out, const Json &value, bool compact) {
 }  // namespace
 
 Json parse_json(std::string_view text) {
+  const ClassicLocale numbers; /* the parser copes with other decimal points, if they are a byte */
   return Json::parse(text.begin(), text.end(), [](int depth, Json::parse_event_t, Json &) {
     if (depth > max_depth) {
       throw Json::other_error::create(599, "nested deeper than 64 levels", nullptr);

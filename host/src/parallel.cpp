@@ -1,7 +1,5 @@
 #include "parallel.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <exception>
@@ -11,14 +9,6 @@
 #include <vector>
 
 namespace bitheads {
-
-int count_cores() {
-  cpu_set_t cores;
-  if (sched_getaffinity(0, sizeof cores, &cores) == 0) {
-    return std::max(1, CPU_COUNT(&cores));
-  }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 void for_each_on_threads(int threads, std::size_t count,
                          const std::function<void(std::size_t)> &work) {

@@ -7,9 +7,6 @@
 
 namespace bitheads {
 
-/* Processor cores this process may run on. */
-int count_cores();
-
 /* Calls work(0) to work(count - 1), on so many threads at most, this one among them. After an
  * exception no more is begun; the first one is thrown again once all threads are done. */
 void for_each_on_threads(int threads, std::size_t count,

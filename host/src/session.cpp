@@ -34,14 +34,11 @@ std::int64_t find_vocabulary(const ov::Output<const ov::Node> &ids) {
 }
 
 ov::AnyMap find_properties(ov::Core &core, const GraphOptions &options) {
-  ov::AnyMap properties{
-      ov::hint::performance_mode(options.has_lanes ? ov::hint::PerformanceMode::THROUGHPUT
-                                                   : ov::hint::PerformanceMode::LATENCY),
-      {"CPU_RUNTIME_CACHE_CAPACITY", kept_shapes},
-  };
-  if (options.threads > 0) {
-    properties.insert(ov::inference_num_threads(options.threads));
-  }
+  ov::AnyMap properties = cpu_properties(options.threads);
+  properties.insert(ov::hint::performance_mode(options.has_lanes
+                                                   ? ov::hint::PerformanceMode::THROUGHPUT
+                                                   : ov::hint::PerformanceMode::LATENCY));
+  properties["CPU_RUNTIME_CACHE_CAPACITY"] = kept_shapes;
   if (options.precision == "fp32") {
     properties.insert(ov::hint::inference_precision(ov::element::f32));
   } else if (options.precision == "bf16") {
@@ -67,6 +64,14 @@ std::string find_precision(const ov::CompiledModel &compiled, const std::string 
 }
 
 }  // namespace
+
+ov::AnyMap cpu_properties(int threads) {
+  ov::AnyMap properties{ov::hint::enable_cpu_pinning(false)};
+  if (threads > 0) {
+    properties.insert(ov::inference_num_threads(threads));
+  }
+  return properties;
+}
 
 Session::Session(ov::Core &core, const GraphOptions &options) {
   const ov::AnyMap properties = find_properties(core, options);

@@ -21,6 +21,13 @@ struct GraphOptions {
   bool has_lanes = false; /* several requests, each on its share of the threads */
 };
 
+/* How any graph is compiled. threads: 0 is all cores.
+ *
+ * Threads are not pinned to cores: every process would begin at the first one, where those of
+ * several processes wait for each other while other cores have nothing to do. One process alone
+ * gains nothing by it that could be measured. */
+ov::AnyMap cpu_properties(int threads);
+
 class Session {
  public:
   /* Throws Error(backend). */

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "error.h"
+#include "session.h"
 #include "utf8.h"
 
 namespace bitheads {
@@ -93,7 +94,8 @@ bool Tokenizer::is_in(const fs::path &folder) {
   return fs::exists(folder / "host" / "tokenizer_graph.json", ignored);
 }
 
-Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &manifest, bool verify)
+Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &manifest, bool verify,
+                     int threads)
     : max_length_(static_cast<std::size_t>(manifest.max_length)) {
   const fs::path folder = bundle / "host";
   const std::string what = "tokenizer " + folder.string();
@@ -120,7 +122,7 @@ Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &man
   }
   try {
     const auto model = core.read_model((folder / "tokenizer.xml").string());
-    request_ = core.compile_model(model, "CPU").create_infer_request();
+    request_ = core.compile_model(model, "CPU", cpu_properties(threads)).create_infer_request();
   } catch (const std::exception &error) {
     fail(Status::backend, what, ": OpenVINO cannot load it (", error.what(), "). ", again);
   }
@@ -229,6 +231,10 @@ std::vector<Ids> Tokenizer::run(const std::vector<std::string_view> &texts) {
     const auto *end = ends.data<std::int32_t>();
     const auto *id = ids.data<std::int32_t>();
     const auto size = static_cast<std::int64_t>(ids.get_size());
+    if (size == 0) { /* where nothing is left of any text, the graph tells of one */
+      all.resize(texts.size());
+      return all;
+    }
     for (std::size_t i = 0; i < texts.size(); ++i) {
       if (begins.get_size() != texts.size() || ends.get_size() != texts.size() || begin[i] < 0 ||
           end[i] < begin[i] || end[i] > size) {

@@ -34,8 +34,10 @@ struct Template {
 
 class Tokenizer {
  public:
-  /* Throws Error(bundle) for a damaged graph, Error(backend) for what OpenVINO refuses. */
-  Tokenizer(ov::Core &core, const fs::path &folder, const Manifest &manifest, bool verify);
+  /* threads: 0 is all cores. Throws Error(bundle) for a damaged graph, Error(backend) for what
+   * OpenVINO refuses. */
+  Tokenizer(ov::Core &core, const fs::path &folder, const Manifest &manifest, bool verify,
+            int threads);
 
   /* Token ids of every text, in order. May be called from many threads. Throws
    * Error(invalid_input) for texts that are not UTF-8. */

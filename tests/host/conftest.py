@@ -63,6 +63,22 @@ def host_bundle(add_host_parts: Callable[[Path], Path], tiny_bundle: Path) -> Pa
     return add_host_parts(tiny_bundle)
 
 
+@pytest.fixture(scope="session")
+def demo_bundle(minilm_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """all-MiniLM-L6-v2 with its heads and the tokenizer's graph; not to be written to."""
+    folder = tmp_path_factory.mktemp("demo") / "bundle"
+    shutil.copytree(minilm_bundle, folder)
+    write_host_tokenizer(folder, read_texts(None))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def in_a_program(host_build: Path) -> Path:
+    """tests/host/in_a_program.cpp, built."""
+    build(host_build, "in_a_program")
+    return host_build / "in_a_program"
+
+
 @pytest.fixture
 def own_host_bundle(host_bundle: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,16 +12,7 @@ from tokenizers import Tokenizer
 
 from engine import Engine
 from engine.bundle import TOKENIZER
-from export.host_tokenizer import run_graph, write_host_tokenizer
-from export.texts import read_texts
-
-
-@pytest.fixture(scope="module")
-def demo_bundle(minilm_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "bundle"
-    shutil.copytree(minilm_bundle, folder)
-    write_host_tokenizer(folder, read_texts(None))
-    return folder
+from export.host_tokenizer import run_graph
 
 
 def test_the_embedding_example(host_build: Path, demo_bundle: Path) -> None:
@@ -74,12 +64,38 @@ def test_the_command_line_takes_tasks_and_options(host_build: Path, host_bundle:
     assert [list(json.loads(line)["tasks"]) for line in lines] == [["attends"], ["pairs"]]
 
 
+def test_a_byte_order_mark_is_no_text(host_build: Path, host_bundle: Path) -> None:
+    stdin = "\N{ZERO WIDTH NO-BREAK SPACE}one\n\N{ZERO WIDTH NO-BREAK SPACE}two\n"
+    lines = run(host_build / "predict_lines", host_bundle, stdin=stdin).splitlines()
+    assert [json.loads(line)["text"] for line in lines] == [
+        "one",
+        "\N{ZERO WIDTH NO-BREAK SPACE}two",
+    ]
+
+
+def test_answers_that_cannot_be_written_are_an_error(host_build: Path, host_bundle: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [host_build / "predict_lines", host_bundle],
+            input="one\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "no bundle named"),
         (("--threads",), "wants a value"),
         (("bundle", "--nonsense", "1"), "unknown argument"),
+        (("bundle", "--threads", "2x"), "--threads: got '2x', expected a whole number"),
         (("BUNDLE", "--tasks", "nothing"), "no head answers the task nothing"),
         (("/no/bundle",), "no file"),
     ],

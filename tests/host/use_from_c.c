@@ -1,4 +1,5 @@
-/* The C header in C99: text in, an answer out, and an error that is told apart. */
+/* The C header in C99: text in, an answer out, and an error that is told apart.
+   Usage: use_from_c BUNDLE TASK */
 #include <bitheads/bitheads.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,7 @@ static int check(bitheads_status status) {
 }
 
 int main(int argc, char **argv) {
-  const char *tasks[] = {"attends"};
+  const char *tasks[1];
   bitheads_options options;
   bitheads_text text = {"The tide was out.", 17, NULL, 0};
   bitheads_engine *engine = NULL;
@@ -19,7 +20,11 @@ int main(int argc, char **argv) {
   bitheads_predictions *predictions = NULL;
   memset(&options, 0, sizeof options);
   options.precision = "fp32";
-  if (argc < 2 || check(bitheads_engine_load(argv[1], &options, &engine))) {
+  if (argc < 3) {
+    return fprintf(stderr, "usage: %s BUNDLE TASK\n", argv[0]), 1;
+  }
+  tasks[0] = argv[2];
+  if (check(bitheads_engine_load(argv[1], &options, &engine))) {
     return 1;
   }
   if (check(bitheads_encode(engine, &text, 1, &features)) ||

@@ -4,7 +4,8 @@
  * success. bitheads_last_error() is the message of this thread's last failed call: what, got,
  * expected and the fix. No exception leaves the library, nothing is printed, nothing aborts.
  *
- * An engine may be used from any number of threads at a time; other objects from one at a time.
+ * An engine may be used from any number of threads at a time; other objects from one at a time. It
+ * belongs to the process that loaded it: a forked child loads its own.
  * What a getter returns belongs to the object it was asked of and lives as long. Objects are freed
  * by their _free, which takes null.
  */
@@ -28,7 +29,8 @@ typedef enum bitheads_status {
   BITHEADS_SPEC_MISMATCH = 4, /* features or a head belong to another feature spec */
   BITHEADS_UNKNOWN_TASK = 5,  /* no loaded head answers this task */
   BITHEADS_BACKEND = 6,       /* OpenVINO or its tokenizers refused what they were given */
-  BITHEADS_INTERNAL = 7       /* no memory, or a mistake in bitheads */
+  BITHEADS_INTERNAL = 7,      /* no memory, or a mistake in bitheads */
+  BITHEADS_FORKED = 8         /* the engine was loaded in another process, this is a fork of it */
 } bitheads_status;
 
 typedef struct bitheads_engine bitheads_engine;
@@ -38,7 +40,7 @@ typedef struct bitheads_predictions bitheads_predictions;
 
 typedef struct bitheads_options {
   const char *precision;          /* "auto", "fp32", "bf16" or "int8"; null: "auto" */
-  int32_t threads;                /* 0: all cores */
+  int32_t threads;                /* 0: all cores, or as many as a container's quota comes to */
   int32_t skip_verify;            /* not 0: files are not compared with their hashes */
   int64_t max_batch_tokens;       /* bound on an encoder call's tokens; 0: 1024 */
   const char *tokenizers_library; /* libopenvino_tokenizers.so; null: found, see docs/cpp.md */
@@ -104,12 +106,17 @@ BITHEADS_C_API int64_t bitheads_features_code_bytes(const bitheads_features *fea
 BITHEADS_C_API const int64_t *bitheads_features_offsets(const bitheads_features *features);
 BITHEADS_C_API int64_t bitheads_features_num_truncated(const bitheads_features *features);
 
-/* Every task's answers; tasks null or num_tasks 0: all of them. */
+/* Every task's answers. A head answers texts of the form that it was made for, see
+ * bitheads_tasks_is_pair; tasks null or num_tasks 0: all that were made for texts of this form.
+ * Single texts and pairs in one call are BITHEADS_INVALID_INPUT, and so is a task of the other
+ * form.
+ */
 BITHEADS_C_API bitheads_status bitheads_predict(const bitheads_engine *engine,
                                                 const bitheads_text *texts, size_t num_texts,
                                                 const char *const *tasks, size_t num_tasks,
                                                 bitheads_predictions **predictions);
-/* From codes alone: no encoder runs. */
+/* From codes alone: no encoder runs. Of texts that bitheads_encode was given the forms are known,
+ * of others not, and every head answers. */
 BITHEADS_C_API bitheads_status bitheads_predict_features(const bitheads_engine *engine,
                                                          const bitheads_features *features,
                                                          const char *const *tasks, size_t num_tasks,

@@ -29,6 +29,7 @@ enum class Status {
   unknown_task = 5,  /* no loaded head answers this task */
   backend = 6,       /* OpenVINO or its tokenizers refused what they were given */
   internal = 7,      /* no memory, or a mistake in bitheads */
+  forked = 8,        /* the engine was loaded in another process, of which this one is a fork */
 };
 
 /* what() says what, got, expected and the fix. */
@@ -69,6 +70,7 @@ struct PackedFeatures {
   std::int64_t code_bytes = 0;
   std::string spec_id;            /* of the feature spec that says what the codes mean */
   std::int64_t num_truncated = 0; /* texts of which tokens were dropped */
+  std::vector<bool> is_pair;      /* [texts], or empty: not known, as of token ids */
 
   std::size_t size() const { return offsets.size() - 1; }
 };
@@ -97,7 +99,9 @@ struct Options {
   /* "auto": the fastest floating-point type of the processor; "fp32", "bf16"; or "int8", which
    * only bundles built with --precision int8 have. */
   std::string precision = "auto";
-  int threads = 0;    /* of the encoder and the heads; 0: all cores */
+  /* Of the encoder, the tokenizer and the heads; 0: all cores that the process may run on, or as
+   * many as the processor quota of its control group (of a container) comes to. */
+  int threads = 0;
   bool verify = true; /* compare every file with its hash first; 0.1 s per 100 MB */
   /* Bound on an encoder call's tokens, padding included. */
   std::int64_t max_batch_tokens = 1024;
@@ -106,7 +110,10 @@ struct Options {
   std::string tokenizers_library;
 };
 
-/* One frozen encoder and any number of task heads. */
+/* One frozen encoder and any number of task heads.
+ *
+ * It belongs to the process that loaded it: in a forked child every call that works is an Error,
+ * and the child loads an engine of its own. */
 class BITHEADS_API Engine {
  public:
   /* Loads a bundle's folder and the heads in it. */
@@ -134,17 +141,22 @@ class BITHEADS_API Engine {
   PackedFeatures encode(const std::vector<Text> &texts) const;
   PackedFeatures encode_tokens(const std::vector<Tokens> &texts) const;
 
-  /* Every task's answers, from one encoder pass. No tasks named: all of them. */
+  /* Every task's answers, from one encoder pass. A head answers texts of the form that it was made
+   * for. No tasks named: all that were made for texts of this form answer. Single texts and pairs
+   * in one call are an Error(invalid_input), and so is a task of the other form. */
   std::vector<Prediction> predict(const std::vector<Text> &texts,
                                   const std::vector<std::string> &tasks = {}) const;
-  /* From codes alone: no encoder runs. */
+  /* From codes alone: no encoder runs. Where the texts' forms are not known every head answers. */
   std::vector<Prediction> predict_features(const PackedFeatures &features,
                                            const std::vector<std::string> &tasks = {}) const;
 
  private:
   struct Impl;
-  explicit Engine(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  struct Free {
+    void operator()(Impl *impl) const;
+  };
+  explicit Engine(std::unique_ptr<Impl, Free> impl);
+  std::unique_ptr<Impl, Free> impl_;
 };
 
 }  // namespace bitheads
