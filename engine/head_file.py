@@ -89,8 +89,11 @@ class FoldedHead:
                 f"head {self.task!r}: form is {self.form!r}, expected one of {list(FORMS)}."
             )
         for label in self.labels:
-            if not _is_text(label):
-                raise HeadError(f"head {self.task!r}: got the label {label!r}, expected a text.")
+            if not _is_text(label) or "\0" in label:
+                raise HeadError(
+                    f"head {self.task!r}: got the label {label!r}, expected a text without NUL, at "
+                    "which C ends one."
+                )
         for name, value in self.metrics.items():
             if not _is_text(name) or type(value) not in (int, float) or not abs(value) < math.inf:
                 raise HeadError(
@@ -280,8 +283,10 @@ def read_head(path: Path) -> FoldedHead:
             training=meta["training"],
             **weights,
         )
-    except HeadError:
-        raise
+    except HeadError as error:
+        if str(path) in str(error):
+            raise
+        raise HeadError(f"{path}: {error}") from error
     except (
         BitheadsError,
         ValueError,

@@ -66,7 +66,13 @@ FeatureSpec FeatureSpec::read(const Json &json) {
   spec.dim = whole_number(json.at("dim"), 1, 1 << 24);
   if (!typed["layer_weights"].is_null()) {
     Json weights = Json::array();
+    if (!json.at("layer_weights").is_array()) {
+      throw std::invalid_argument("layer weights that are no list");
+    }
     for (const Json &weight : json.at("layer_weights")) {
+      if (!weight.is_number()) {
+        throw std::invalid_argument("a layer weight that is no number");
+      }
       weights.push_back(weight.get<double>());
       spec.layer_weights.push_back(weight.get<float>());
     }

@@ -11,6 +11,7 @@ namespace bitheads {
 namespace {
 
 constexpr int format_version = 1;
+constexpr std::size_t max_size = 65'536; /* what the kernels' fixed-point numbers have room for */
 
 using Shape = std::vector<std::int64_t>;
 
@@ -76,7 +77,21 @@ std::int64_t rows_of(const SafeTensors &file, const std::string &name, std::size
   return found->second.shape[0];
 }
 
+/* What is not looked at otherwise, but has to be what it says: Python reads it. */
+void check_notes(const Json &meta) {
+  if (!meta.at("metrics").is_object() || !meta.at("training").is_object()) {
+    throw std::invalid_argument("its metrics and its training are to be objects");
+  }
+  for (const auto &[name, value] : meta.at("metrics").items()) {
+    if (!value.is_number()) {
+      throw std::invalid_argument("its metric '" + name + "' is no number");
+    }
+  }
+}
+
+/* All that must hold of a head; `engine/head_file.py` has the same list. */
 void read_meta(FoldedHead &head, const Json &meta) {
+  check_notes(meta);
   head.task = meta.at("task").get<std::string>();
   head.labels = meta.at("labels").get<std::vector<std::string>>();
   const std::string form = meta.at("form").get<std::string>();
@@ -92,14 +107,24 @@ void read_meta(FoldedHead &head, const Json &meta) {
                                 "', expected attention, mean or cls");
   }
   const std::set<std::string> different(head.labels.begin(), head.labels.end());
-  if (head.labels.size() < 2 || different.size() != head.labels.size()) {
-    throw std::invalid_argument("expected two or more labels, all different");
+  if (head.labels.size() < 2 || head.labels.size() > max_size ||
+      different.size() != head.labels.size()) {
+    throw std::invalid_argument("expected 2 to 65,536 labels, all different");
+  }
+  for (const std::string &label : head.labels) {
+    if (label.find('\0') != std::string::npos) {
+      throw std::invalid_argument("a label has a NUL, at which C ends a text");
+    }
   }
   head.is_pair = form == "pair";
   head.position_pooling = pooling == "attention" ? BH_ATTENTION
                           : pooling == "mean"    ? BH_MEAN
                                                  : BH_CLS;
   head.spec = FeatureSpec::read(meta.at("spec"));
+  if (head.spec.dim > static_cast<std::int64_t>(max_size)) {
+    throw std::invalid_argument("its dim is " + std::to_string(head.spec.dim) +
+                                ", expected 1 to 65,536");
+  }
 }
 
 void read_tensors(FoldedHead &head, const SafeTensors &file) {
@@ -118,6 +143,10 @@ void read_tensors(FoldedHead &head, const SafeTensors &file) {
     head.value = read_weights(file, "value", {dim, dim});
   }
   const std::int64_t inner = rows_of(file, "dense_bias", 1);
+  if (inner > static_cast<std::int64_t>(max_size)) {
+    throw std::invalid_argument("its inner size is " + std::to_string(inner) +
+                                ", expected 1 to 65,536");
+  }
   head.dense = read_weights(file, "dense", {inner, dim});
   head.dense_bias = read_weights(file, "dense_bias", {inner});
   head.output = read_weights(file, "output", {classes, inner});
@@ -131,7 +160,10 @@ FoldedHead parse_head(const SafeTensors &file, const std::string &what) {
          "with `python -m training.head`.");
   }
   Json meta = parse_json(file.metadata().at("bitheads_head").get_ref<const std::string &>());
-  const int version = meta.at("format_version").get<int>();
+  if (!meta.at("format_version").is_number_integer()) {
+    throw std::invalid_argument("its format version is no whole number");
+  }
+  const auto version = meta.at("format_version").get<std::int64_t>();
   if (version != format_version) {
     fail(Status::head, what, ": got format version ", version, ", expected ", format_version,
          ". Train it again, or install the version of bitheads that wrote it.");

@@ -95,6 +95,11 @@ void SafeTensors::parse() {
   if (!metadata_.is_object()) {
     throw std::invalid_argument("metadata that is no JSON object");
   }
+  for (const Json &value : metadata_) {
+    if (!value.is_string()) {
+      throw std::invalid_argument("metadata that is no text");
+    }
+  }
   std::vector<std::pair<std::size_t, std::size_t>> spans;
   for (const auto &[name, tensor] : tensors_) {
     spans.emplace_back(tensor.begin, tensor.begin + tensor.bytes);

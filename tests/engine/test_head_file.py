@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
 from random_heads import random_head
 from safetensors.numpy import save_file
 
@@ -27,7 +28,7 @@ from engine import (
 from engine import engine as engine_module
 from engine.bundle import read_manifest
 from engine.head_file import METADATA_KEY, FoldedHead, read_head, write_head
-from engine.heads import lay_out
+from engine.heads import lay_out, load_head
 
 SPEC = FeatureSpec(
     encoder="tiny",
@@ -372,3 +373,26 @@ class TestInAnEngine:
                 Engine.load(own_bundle, backend="onnxruntime", threads=threads)
             (folder / f"{name}.safetensors").unlink()
         assert len(Engine.load(own_bundle, backend="onnxruntime").tasks) == 37
+
+
+@pytest.mark.parametrize("name", HOSTILE_HEADS)
+def test_a_hostile_head_is_a_head_error(tmp_path: Path, name: str) -> None:
+    """Whatever is wrong with it, before the kernels see it or by them."""
+    path = tmp_path / "hostile.safetensors"
+    write_hostile_head(name, replace(SPEC, dim=64), path)
+    with pytest.raises(HeadError, match=r"hostile"):
+        load_head(read_head(path))
+
+
+@pytest.mark.parametrize("name", SOUND_HEADS)
+def test_an_odd_head_is_a_head(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "odd.safetensors"
+    write_hostile_head(name, replace(SPEC, dim=64), path)
+    assert load_head(read_head(path)).task == "hostile"
+
+
+def test_notes_that_no_json_has_are_not_written(tmp_path: Path) -> None:
+    head = random_head(SPEC, training={"loss": float("nan")})
+    with pytest.raises(HeadError, match=r"its metadata cannot be written \(NaN is no JSON\)"):
+        write_head(head, tmp_path / "task.safetensors")
+    assert not [*tmp_path.iterdir()]

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_files import HOSTILE_HEADS, write_hostile_head
+from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
 from random_heads import random_head
 from test_encode import texts_of_all_lengths
 
 from benchmarks.host_library import HostEngine, HostError, HostLibrary
-from engine import bundle
+from engine import Engine, HeadError, bundle
 from engine.bundle import read_manifest
 from engine.head_file import write_head
 
@@ -26,6 +26,12 @@ from engine.head_file import write_head
 @pytest.fixture
 def load(library: HostLibrary) -> Callable[..., HostEngine]:
     return lambda folder, **options: HostEngine(library, folder, "fp32", **options)
+
+
+@pytest.fixture(scope="module")
+def python_engine(host_bundle: Path) -> Iterator[Engine]:
+    with Engine.load(host_bundle, "openvino", precision="fp32") as engine:
+        yield engine
 
 
 @contextmanager
@@ -157,12 +163,35 @@ def test_features_that_do_not_fit(host_engine: HostEngine) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE_HEADS)
 def test_hostile_heads(
-    host_engine: HostEngine, host_bundle: Path, tmp_path: Path, name: str
+    host_engine: HostEngine, python_engine: Engine, host_bundle: Path, tmp_path: Path, name: str
 ) -> None:
+    """Refused by both hosts."""
     path = tmp_path / "hostile.safetensors"
     write_hostile_head(name, read_manifest(host_bundle).spec, path)
     with refused("head", "hostile.safetensors"):
         host_engine.add_head(path)
+    with pytest.raises(HeadError, match=r"hostile"):
+        python_engine.add_head(path)
+
+
+@pytest.mark.parametrize("name", SOUND_HEADS)
+def test_odd_heads_that_are_sound(
+    host_engine: HostEngine, python_engine: Engine, host_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    """Taken by both hosts, and to the same labels."""
+    path = tmp_path / "odd.safetensors"
+    write_hostile_head(name, read_manifest(host_bundle).spec, path)
+    host_engine.add_head(path)
+    try:
+        python_engine.add_head(path)
+        text = ["A text."]
+        asked = host_engine.predict(text, ["hostile"])["hostile"]
+        expected = python_engine.predict(text, ["hostile"])["hostile"]
+        assert list(asked.labels) == list(expected.labels)
+        np.testing.assert_array_equal(asked.logits, expected.logits)
+    finally:
+        host_engine.remove_head("hostile")
+        python_engine.remove_head("hostile")
 
 
 def test_a_head_of_another_spec(host_engine: HostEngine, host_bundle: Path, tmp_path: Path) -> None:

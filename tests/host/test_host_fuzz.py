@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_build import ROOT, build, run
-from hostile_files import HOSTILE_HEADS, write_hostile_head
+from hostile_heads import HOSTILE_HEADS, write_hostile_head
 from random_heads import random_head
 
 from engine.bundle import MANIFEST, read_manifest

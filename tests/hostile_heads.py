@@ -1,4 +1,4 @@
-"""Head files that are wrong inside, though their hash is right."""
+"""Head files that are wrong inside, though their hash is right, and odd ones that are sound."""
 
 from __future__ import annotations
 
@@ -17,11 +17,20 @@ from engine.types import FeatureSpec
 Meta = dict[str, Any]
 Tensors = dict[str, np.ndarray]
 
-DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "int32": "I32"}
+DTYPES = {
+    "float32": "F32",
+    "float16": "F16",
+    "float64": "F64",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "F8_E4M3",  # there is no such type in NumPy
+    "uint16": "BF16",
+    "bool": "BOOL",
+}
 
 
 def write_hostile_head(name: str, spec: FeatureSpec, path: Path) -> None:
-    """One of HOSTILE_HEADS."""
+    """One of HOSTILE_HEADS or SOUND_HEADS."""
     head = random_head(spec, "hostile")
     meta: Meta = {
         "format_version": 1,
@@ -38,7 +47,7 @@ def write_hostile_head(name: str, spec: FeatureSpec, path: Path) -> None:
         },
     }
     tensors = dict(head.tensors)
-    HOSTILE_HEADS[name](meta, tensors)
+    {**HOSTILE_HEADS, **SOUND_HEADS}[name](meta, tensors)
     path.write_bytes(head_bytes(meta, tensors))
 
 
@@ -94,7 +103,83 @@ def with_number(number: float) -> Callable[[np.ndarray], np.ndarray]:
     return put
 
 
+def nested(levels: int) -> Any:
+    return json.loads("[" * levels + "]" * levels)
+
+
+def of_inner_size(size: int) -> Callable[[Meta, Tensors], None]:
+    def apply(meta: Meta, tensors: Tensors) -> None:
+        dim, classes = tensors["dense"].shape[1], len(meta["labels"])
+        tensors["dense"] = np.ones((size, dim), np.float32)
+        tensors["dense_bias"] = np.ones(size, np.float32)
+        tensors["output"] = np.ones((classes, size), np.float32)
+
+    return apply
+
+
+def of_labels(count: int) -> Callable[[Meta, Tensors], None]:
+    def apply(meta: Meta, tensors: Tensors) -> None:
+        meta["labels"] = [f"label {i}" for i in range(count)]
+        tensors["output"] = np.ones((count, tensors["output"].shape[1]), np.float32)
+        tensors["output_bias"] = np.ones(count, np.float32)
+
+    return apply
+
+
+def as_type(name: str, dtype: Any) -> Callable[[Meta, Tensors], None]:
+    return weights(name, lambda a: np.ones(a.shape, dtype))
+
+
+SOUND_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
+    "as it is": lambda meta, tensors: None,
+    "float16": weights("dense", lambda a: a.astype(np.float16)),
+    "one of inner size": of_inner_size(1),
+    "a field of the future": setting(color={"red": [1, None, True]}),
+    "metrics that are whole": setting(metrics={"texts": 7, "least": -(2**63), "most": 2**64 - 1}),
+    "names beyond ASCII": setting(labels=["ü", "☃", "𝄞"], metrics={"é": 0.1}),
+    "an empty label": setting(labels=["", " ", "\u0001"]),
+    "numbers of all sizes": setting(training={"a": [1e-320, 1e308, -0.0, 1e22, 1e21, 123456.75]}),
+}
+"""Odd, but all that is asked of a head."""
+
 HOSTILE_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
+    "no inner size": of_inner_size(0),
+    "a large inner size": of_inner_size(65_537),
+    "65,537 labels": of_labels(65_537),
+    "float8": as_type("dense_bias", np.uint8),
+    "bfloat16": as_type("dense_bias", np.uint16),
+    "whole numbers of 64 bits": as_type("output_bias", np.int64),
+    "truth values": as_type("output_bias", np.bool_),
+    "float64 biases": as_type("dense_bias", np.float64),
+    "NaN in training": setting(training={"loss": float("nan")}),
+    "infinity in training": setting(training={"loss": float("-inf")}),
+    "metrics of 2^64": setting(metrics={"texts": 2**64}),
+    "training of -2^64": setting(training={"texts": -(2**64)}),
+    "metrics that are words": setting(metrics={"accuracy": "good"}),
+    "metrics that are true": setting(metrics={"accuracy": True}),
+    "metrics that are none": setting(metrics={"accuracy": None}),
+    "metrics that are a list": setting(metrics=[1.0]),
+    "no metrics": without("metrics"),
+    "no training": without("training"),
+    "training that is a list": setting(training=[]),
+    "labels as an object": setting(labels={"a": 1, "b": 2, "c": 3}),
+    "a label with a NUL": setting(labels=["a", "b\0c", "d"]),
+    "half a character": setting(labels=["a", "b", "\ud800"]),
+    "half a character in training": setting(training={"note": "\ud800"}),
+    "a version that is true": setting(format_version=True),
+    "a version with a point": setting(format_version=1.0),
+    "a version of the future": setting(format_version=2),
+    "a huge version": setting(format_version=2**40),
+    "JSON of 70 levels": setting(training={"deep": nested(68)}),
+    "a dim that is true": setting_spec(dim=True),
+    "layers that are words": setting_spec(layers=["2"]),
+    "layers with a point": setting_spec(layers=[2.0]),
+    "layers as a word": setting_spec(layers="23"),
+    "weights of layers that are true": setting_spec(layer_weights=[True, True]),
+    "too many weights of layers": setting_spec(layer_weights=[0.1] * 9),
+    "weights of layers as an object": setting_spec(layer_weights={"a": 0.5, "b": 0.5}),
+    "an encoder that is a number": setting_spec(encoder=5),
+    "a calibration that is a number": setting_spec(calibration_sha256=5),
     "no task": without("task"),
     "a path as task": setting(task="../../etc/passwd"),
     "a long task": setting(task="x" * 101),
