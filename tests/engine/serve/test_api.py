@@ -69,6 +69,25 @@ def test_tasks_by_name_answer_whatever_the_form(client: httpx.Client, offline: E
     assert predict(client, inputs=[TEXT], tasks=[])["predictions"] == [{}]
 
 
+def test_a_byte_order_mark_is_passed_over(client: httpx.Client) -> None:
+    """On every route that reads JSON, also before the part of a body that is followed by bytes."""
+    features = client.post("/v1/features", json={"inputs": TEXT}).json()
+    asked = {key: features[key] for key in ("spec_id", "features")}
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [TEXT]}
+    for path, body in (
+        ("/v1/predict", {"inputs": TEXT}),
+        ("/v1/features", {"inputs": TEXT}),
+        ("/v1/predict_features", asked),
+        ("/v2/models/tiny/infer", {"inputs": [tensor]}),
+    ):
+        plain, marked = (
+            client.post(path, content=json.dumps(body).encode(encoding))
+            for encoding in ("utf-8", "utf-8-sig")
+        )
+        assert (plain.status_code, marked.status_code) == (200, 200), (path, plain.text)
+        assert marked.json() == plain.json()
+
+
 def test_a_text_alone_equals_it_among_many(client: httpx.Client) -> None:
     texts = [TEXT, *(f"Text {i} " * (1 + i % 9) for i in range(50))]
     together = predict(client, inputs=texts)["predictions"]
