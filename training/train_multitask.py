@@ -13,6 +13,7 @@ import torch
 
 import engine
 from engine.errors import InputError
+from engine.whole_file import make_folder
 from export.encoder import load_encoder
 from training.checkpoint import (
     RECORD,
@@ -95,7 +96,7 @@ def train_multitask(
         if force:  # now that everything has loaded
             (output / RECORD).unlink(missing_ok=True)
             shutil.rmtree(output / RUN, ignore_errors=True)
-        (output / RUN).mkdir(exist_ok=True)
+        make_folder(output / RUN)
         return run.run()
 
 
