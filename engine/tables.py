@@ -20,7 +20,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -204,16 +204,21 @@ class Table:
 
 
 def read_table(
-    path: Path, quotes: str | None = None, option: str = QUOTES_OPTION, expected: str = "a table"
+    path: Path,
+    quotes: str | None = None,
+    option: str = QUOTES_OPTION,
+    expected: str = "a table",
+    check_header: Callable[[tuple[str, ...]], None] = lambda header: None,
 ) -> Table:
     """Reads a UTF-8 file: CSV if its suffix is .csv, else TSV.
 
     Args:
         quotes, option: see `choose_dialect`.
         expected: what to name where the file cannot be read.
+        check_header: called before the rows are read; () is that of an empty file.
 
     Raises InputError, with the line, for what is not UTF-8, for quotes that are not right, and for
-    rows of other columns than the header's.
+    rows of other columns than the header's; and what `check_header` raises.
     """
     try:
         data = path.read_bytes()
@@ -224,6 +229,8 @@ def read_table(
     kind = "csv" if path.suffix.lower() == ".csv" else "tsv"
     _check_utf8(path, data)
     dialect = choose_dialect(BytesIO(data), kind, quotes, str(path), option)
+    if not data:
+        check_header(())
     header: list[str] = []
     rows: list[Row] = []
     line = 1
@@ -236,7 +243,9 @@ def read_table(
                 f"{path}, line {line}: {error}. Correct it, or say {option.format('none')} if "
                 "quotes are characters like any other."
             ) from error
-        header = header or cells
+        if line == 1:
+            header = cells
+            check_header(tuple(header))
         if len(cells) != len(header):
             hint = (
                 "Put cells with delimiters or line ends in quotes."

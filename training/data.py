@@ -63,12 +63,15 @@ def read_labelled(
 
     Raises InputError, with the line number, for anything malformed.
     """
-    table = read_table(path, quotes, option, "a file with the columns label and text")
-    if table.header not in HEADERS:
-        raise InputError(
-            f"{path}, line 1: got the header {list(table.header)}, expected label<TAB>text or "
-            "label<TAB>text_a<TAB>text_b, in CSV with commas. Add it as the first line."
-        )
+
+    def check(header: tuple[str, ...]) -> None:
+        if header not in HEADERS:
+            raise InputError(
+                f"{path}, line 1: got the header {list(header)}, expected label<TAB>text or "
+                "label<TAB>text_a<TAB>text_b, in CSV with commas. Add it as the first line."
+            )
+
+    table = read_table(path, quotes, option, "a file with the columns label and text", check)
     texts: list[Text] = []
     for line, (label, *parts) in table.rows:
         if not label:

@@ -240,11 +240,15 @@ def _read_index(path: Path) -> dict[str, str]:
         return {}
     # Nothing says how to read the quotes of a TSV index, whose names and types have none.
     quotes = None if path.suffix == ".csv" else "none"
-    table = read_table(path, quotes, expected="a file with the columns name and type")
-    if not {"name", "type"} <= set(table.header):
-        raise InputError(
-            f"{path}, line 1: got the columns {list(table.header)}, expected name and type among "
-            "them, tabs between them. Add them as the first line."
-        )
+
+    def check(header: tuple[str, ...]) -> None:
+        if not {"name", "type"} <= set(header):
+            raise InputError(
+                f"{path}, line 1: got the columns {list(header)}, expected name and type among "
+                "them, tabs between them, in CSV commas. Add them as the first line."
+            )
+
+    expected = "a file with the columns name and type"
+    table = read_table(path, quotes, expected=expected, check_header=check)
     rows = [dict(zip(table.header, row.cells, strict=True)) for row in table.rows]
     return {row["name"]: row["type"] for row in rows}

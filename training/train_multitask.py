@@ -245,8 +245,8 @@ def _read_tasks(config: MultitaskConfig, data: Path) -> dict[str, Task]:
     for key, named in (("sizes", config.sizes), ("quotes", config.quotes or {})):
         if unknown := sorted(set(named) - task_names(data)):
             raise InputError(
-                f"{data}: has no task {', '.join(map(repr, unknown))}, for which {key} has a "
-                "value. Correct the name, or remove it."
+                f"{data}: has no task {', '.join(map(repr, unknown))}, for which {key} has "
+                "something. Correct the name, or remove it."
             )
     limits = config.max_train_rows, config.max_dev_rows
     return {

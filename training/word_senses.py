@@ -50,12 +50,16 @@ def read_words(
 
     Raises InputError, with the line, for anything malformed.
     """
-    table = read_table(path, quotes, option, f"a file with the columns {', '.join(HEADER)}")
-    if table.header != HEADER:
-        raise InputError(
-            f"{path}, line 1: got {list(table.header)}, expected the columns {', '.join(HEADER)}. "
-            "Add them as the first line, with tabs between them, in CSV commas."
-        )
+
+    def check(header: tuple[str, ...]) -> None:
+        if header != HEADER:
+            raise InputError(
+                f"{path}, line 1: got {list(header)}, expected the columns {', '.join(HEADER)}. "
+                "Add them as the first line, with tabs between them, in CSV commas."
+            )
+
+    expected = f"a file with the columns {', '.join(HEADER)}"
+    table = read_table(path, quotes, option, expected, check)
     words = []
     for line, cells in table.rows:
         sense, text, start, end, lemma, pos = cells
