@@ -11,8 +11,10 @@ read as RFC 4180, and TSV as plain text, but not if it looks quoted: that is an 
   the first. So it cannot be told from one that was written with quotes. One quote within a cell
   that is not in quotes, as in `She said "yes"`, says that it was not.
 
-Python's csv module is not used: it takes a quote amid a cell without a word, and it limits cells
-by a number that is the whole process's.
+Where quotes are the file's, one within a cell that does not begin with one is a character of the
+text, as it is to pandas and Excel; text behind a closing quote, and a quote that is never closed,
+are errors. Python's csv module is not used: it does not say where a record begins, and it limits
+cells by a number that is the whole process's.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ RECORD_BYTES = 1 << 28
 """Of a record in several lines: more is a quote that was not closed, and must not fill memory."""
 
 QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+CLOSED = re.compile(rb'[^"]*(?:""[^"]*)*"(?!")')
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,10 @@ class Dialect:
             return
         lines: list[bytes] = []
         num_bytes, is_open = 0, False
-        for line in file:
-            is_open ^= line.count(b'"') % 2 == 1
+        mark = b"" if file.tell() else codecs.BOM_UTF8  # before the first cell's quote
+        for line in iter(file.readline, b""):
+            is_open = self._ends_open(line.removeprefix(mark), is_open)
+            mark = b""
             if not is_open and not lines:
                 yield line
                 continue
@@ -76,10 +81,33 @@ class Dialect:
         if lines:
             yield b"".join(lines)
 
-    def cells(self, record: str) -> list[str]:
+    def _ends_open(self, line: bytes, is_open: bool) -> bool:
+        """Whether a cell in quotes goes on in the next line.
+
+        Args:
+            is_open: whether one goes on in this line.
+        """
+        if b'"' not in line:
+            return is_open
+        at = 0
+        while True:
+            if is_open or line[at : at + 1] == b'"':
+                closed = CLOSED.match(line, at if is_open else at + 1)
+                if closed is None:
+                    return True
+                at = closed.end()
+            is_open = False
+            at = line.find(self.delimiter.encode(), at) + 1
+            if at == 0:
+                return False
+
+    def cells(self, record: str, is_strict: bool = False) -> list[str]:
         """Of a record without its line end.
 
-        Raises ValueError for a cell that has quotes and is not RFC 4180.
+        Args:
+            is_strict: refuse quotes in a cell that does not begin with one, which RFC 4180 does.
+
+        Raises ValueError for a cell in quotes that goes on behind them, or is not closed.
         """
         if not self.is_quoted or '"' not in record:
             return record.split(self.delimiter)
@@ -94,10 +122,11 @@ class Dialect:
                 end = len(record) if end < 0 else end
                 cells.append(record[at:end])
             is_whole = end == len(record) or record[end] == self.delimiter
-            if not is_whole or (not quoted and '"' in cells[-1]):
+            has_quote = not quoted and '"' in cells[-1]
+            if not is_whole or (has_quote and (is_strict or cells[-1][0] == '"')):
                 raise ValueError(
-                    f"cell {len(cells)} ({record[at : at + 40]!r}) has quotes, but is not in "
-                    "quotes from end to end with those within it doubled"
+                    f"cell {len(cells)} ({record[at : at + 40]!r}) begins with a quote, but is not "
+                    "in quotes from end to end with those within it doubled"
                 )
             if end == len(record):
                 return cells
@@ -164,7 +193,7 @@ def _looks_quoted(file: BinaryIO, start: int) -> tuple[int, str] | None:
     for number, record in enumerate(quoting.records(file)):
         text = decode(record, number == 0)
         try:
-            count = len(quoting.cells(text))
+            count = len(quoting.cells(text, is_strict=True))
         except ValueError:
             return None
         columns = columns or count

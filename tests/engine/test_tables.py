@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import random
 from pathlib import Path
 
@@ -122,10 +123,11 @@ def test_both_readings_can_be_asked_for(tmp_path: Path, quotes: str, text: str) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,text\nk,6'2\" tall", r"""row 0: cell 2 \('6\\'2" tall'\) has quotes"""),
-        ('id,text\nk,x\nl,"a" b', r"""row 1: cell 2 \('"a" b'\) has quotes"""),
-        ('id,text\nk,x\nl,"never closed\nm,y\n', r"row 1: cell 2 .* has quotes, but is not in"),
+        ('id,text\nk,"a"b"', r"""row 0: cell 2 \('"a"b"'\) begins with a quote, but is"""),
+        ('id,text\nk,x\nl,"a" b', r"""row 1: cell 2 \('"a" b'\) begins with a quote, but is"""),
+        ('id,text\nk,x\nl,"never closed\nm,y\n', r"row 1: cell 2 .* begins with a quote"),
         ('"id,text\nk,x', "the header: cell 1"),
+        ('\ufeff"i\nd",text\nk,x,y', "row 0 has 3 columns, expected 2"),
         ("id,text\nk,x\nl,x,y", "row 1 has 3 columns, expected 2"),
     ],
 )
@@ -138,6 +140,37 @@ def test_csv_that_is_not_rfc_4180(tmp_path: Path, content: str, message: str) ->
         read_table(path)
 
 
+def test_records_are_those_of_pythons_csv_module() -> None:
+    draw = random.Random(1)
+    dialect = tables.Dialect(",", is_quoted=True)
+    refused = 0
+    for _ in range(5000):
+        pieces = draw.choices(['"', '"', ",", "\n", "a", "\r\n", " "], k=draw.randrange(14))
+        content = "".join(pieces)
+        records = dialect.records(io.BytesIO(content.encode()))
+        try:
+            expected = list(csv.reader(io.StringIO(content, newline=""), strict=True))
+        except csv.Error:
+            refused += 1
+            with pytest.raises(ValueError, match="begins with a quote"):
+                [dialect.cells(tables.decode(record, False)) for record in records]
+            continue
+        found = [dialect.cells(tables.decode(record, False)) for record in records]
+        assert found == [cells or [""] for cells in expected], content
+    assert 1000 < refused < 4000
+
+
+def test_a_quote_amid_a_cell_is_text(tmp_path: Path) -> None:
+    """Also an odd number of them, which opens nothing."""
+    texts = ["6'2\" tall", 'She said "yes"', 'and "so"\non', ' "x', 'ends "', "plain"]
+    for name, delimiter in (("a.csv", ","), ("a.tsv", "\t")):
+        path = tmp_path / name
+        cells = ["text", *texts[:2], '"and ""so""\non"', *texts[3:]]
+        path.write_text("".join(f"{cell}{delimiter}{i}\n" for i, cell in enumerate(cells)))
+        file = TextFile(path, quotes="csv", id_column="0")
+        assert rows_of(file) == [(str(i), text) for i, text in enumerate(texts, 1)]
+
+
 def test_a_quote_that_is_not_closed_does_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +179,7 @@ def test_a_quote_that_is_not_closed_does_not_fill_the_memory(
     path.write_text('text\n"open\n' + "a line\n" * 10000)
     with path.open("rb") as file:
         assert max(map(len, tables.Dialect(",", True).records(file))) < 2000
-    with pytest.raises(InputError, match=r"row 0: cell 1 .* has quotes"):
+    with pytest.raises(InputError, match=r"row 0: cell 1 .* begins with a quote"):
         list(TextFile(path).rows())
 
 

@@ -160,7 +160,7 @@ def test_pairs_and_named_columns(
         ("a.tsv", "id\ttext\tid\n1\tx\t2", [], "more than one column 'id', got"),
         ("a.tsv", "id\ttext\n1\tx\n1\ty", [], "id '1' comes twice"),
         ("a.tsv", 'text\n"a ""b"""', [], "line 2 has the cell"),
-        ("a.tsv", 'text\na "b"', ["--quotes", "csv"], "row 0: cell 1"),
+        ("a.tsv", 'text\n"a" b', ["--quotes", "csv"], "row 0: cell 1"),
         ("a.txt", b"\xff", [], "cannot be read"),
         ("a.parquet", "no", [], "cannot be read"),
         ("a.tsv", "a\tb\nx\ty", ["--pair-column", "b"], "--pair-column: expected --text-column"),
