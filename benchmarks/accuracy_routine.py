@@ -29,8 +29,9 @@ from export.config import BuildConfig
 from export.encoder import find_encoder
 from export.make_bundle import make_bundle
 from training.config import FitConfig, HeadConfig
-from training.data import read_tsv
+from training.data import read_labelled
 from training.task_head import TaskHead
+from training.tasks import file_of
 from training.train_head import train_head
 
 TASKS = {
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
             engines = precision_accuracy.engines(Path(scratch) / "bundle-signs")
         for task, folder in tasks.items():
             files = {
-                name: options.data / folder / f"{name}.tsv" for name in ("train", "dev", "test")
+                name: file_of(options.data / folder, name) for name in ("train", "dev", "test")
             }
             result.setdefault(task, {})["data"] = folder
             for name, (engine, fit_config) in variants.items():
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
                 trained = train_head(engine, config, fit_config, say)
                 result[task][name] = _rounded(trained.head.metrics)
                 if name == "signs":
-                    test = read_tsv(files["test"])
+                    test = read_labelled(files["test"])
                     texts = test.texts
                     spread = texts[:: max(1, len(texts) // CHECKED_TEXTS)][:CHECKED_TEXTS]
                     for each in engines:
@@ -191,7 +192,7 @@ def _rounded(metrics: Any) -> dict[str, float]:
 
 
 def _check_data(data: Path) -> None:
-    missing = [f for f in TASKS.values() if not (data / f / "train.tsv").is_file()]
+    missing = [f for f in TASKS.values() if not file_of(data / f, "train").is_file()]
     if missing:
         raise InputError(
             f"--data {data}: no {missing[0]}/train.tsv in it. Expected a folder a task "

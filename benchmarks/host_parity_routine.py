@@ -14,6 +14,7 @@ from benchmarks.host_library import HostEngine, HostFeatures, HostLibrary
 from engine import Engine, PackedFeatures, Predictions
 from engine.errors import InputError
 from engine.heads import count_cores
+from engine.tables import read_table
 from engine.types import Text
 
 PRECISIONS = ("fp32", "bf16")
@@ -44,15 +45,15 @@ def _drawn(data: Path, columns: tuple[str, ...], count: int) -> list[Text]:
     """Texts, or pairs, drawn evenly from the test files that have such; at least `count`."""
     draw = random.Random(2)
     pools = []
-    for file in sorted(data.glob("*/test.tsv")):
-        lines = file.read_text(encoding="utf-8").split("\n")
-        header = lines[0].split("\t")
-        if set(columns) <= set(header):
-            places = [header.index(name) for name in columns]
-            rows = [line.split("\t") for line in lines[1:] if line]
-            pools.append([tuple(row[i] for i in places) for row in rows if len(row) == len(header)])
+    for file in sorted(data.glob("*/test.[ct]sv")):
+        table = read_table(file)
+        if set(columns) <= set(table.header):
+            places = [table.header.index(name) for name in columns]
+            pools.append([tuple(row.cells[i] for i in places) for row in table.rows])
     if not pools:
-        raise InputError(f"--data {data}: no */test.tsv with the columns {list(columns)} in it.")
+        raise InputError(
+            f"--data {data}: no */test.tsv or */test.csv with the columns {list(columns)} in it."
+        )
     # Small files give all they have, the others the rest.
     drawn: list[tuple[str, ...]] = []
     for left, pool in zip(range(len(pools), 0, -1), sorted(pools, key=len), strict=True):

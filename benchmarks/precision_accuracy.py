@@ -12,7 +12,8 @@ from engine.errors import InputError
 from export.config import BuildConfig
 from export.make_bundle import make_bundle
 from export.parity import available_sessions
-from training.data import LabelledTexts, read_tsv
+from training.data import LabelledTexts, read_labelled
+from training.tasks import file_of
 
 COMMAND = "python -m benchmarks accuracy --data DIR --shipped"
 BACKEND = "openvino"
@@ -54,7 +55,7 @@ def shipped(
         )
     found = {}
     for task, name in tasks.items():
-        found[task] = by_precision(loaded, task, read_tsv(data / name / "test.tsv"))
+        found[task] = by_precision(loaded, task, read_labelled(file_of(data / name, "test")))
         say(f"{task}: {found[task]}")
     return found
 

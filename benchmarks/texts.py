@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from engine.errors import InputError
+from engine.tables import read_table
 from export.texts import read_texts
 
 MOST_SENTENCES = 12
@@ -17,20 +18,19 @@ def drawn(data: Path, count: int) -> list[str]:
 
     Raises InputError if there are none.
     """
-    files = sorted(Path(data).glob("*/test.tsv"))
+    files = sorted(Path(data).glob("*/test.[ct]sv"))
     if not files:
-        raise InputError(f"--data {data}: no */test.tsv in it.")
+        raise InputError(f"--data {data}: no */test.tsv in it, nor */test.csv.")
     draw = random.Random(0)
     texts: list[str] = []
     for file in files:
-        lines = file.read_text(encoding="utf-8").split("\n")
-        header = lines[0].split("\t")
-        rows = [line.split("\t") for line in lines[1:] if line]
-        first = next((i for i, name in enumerate(header) if name in ("text", "text_a")), None)
+        table = read_table(file)
+        rows = [row.cells for row in table.rows]
+        first = next((i for i, name in enumerate(table.header) if name in ("text", "text_a")), None)
         if first is None:
             raise InputError(
-                f"--data {data}: {file.parent.name}/test.tsv has the columns {header}, expected "
-                "one of them to be text or text_a."
+                f"{file} has the columns {list(table.header)}, expected one of them to be text or "
+                "text_a."
             )
         texts += [row[first] for row in draw.sample(rows, min(count // len(files), len(rows)))]
     return texts

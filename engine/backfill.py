@@ -206,7 +206,8 @@ class _Writer:
         self._last = self._pool.submit(write)
 
     def publish(self) -> None:
-        files, self._files = self._files, {}
+        self._wait()  # first: what it raises finds all files here, to be discarded
+        files = self._files
 
         def write() -> None:
             try:
@@ -216,8 +217,8 @@ class _Writer:
                 for file in files.values():
                     file.discard()
 
-        self._wait()
         self._last = self._pool.submit(write)
+        self._files = {}
 
     def _wait(self) -> None:
         last, self._last = self._last, None

@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads bundle.json. Raises BundleError if it is absent, malformed or of another version."""
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         version = content["format_version"]
     except FileNotFoundError as error:
         raise BundleError(

@@ -21,6 +21,7 @@ from engine.store import FeatureStore, StoreWriter
 from engine.store.ids import IdIndex
 from engine.store.part_writer import PART_BYTES
 from engine.store.writer import EXISTING, PART_SECONDS
+from engine.tables import QUOTES, QUOTES_HELP
 from engine.text_files import FORMATS, TextFile
 from engine.types import Stats, Text
 
@@ -150,6 +151,7 @@ def _run(options: argparse.Namespace) -> None:
         options.text_column,
         options.pair_column,
         options.id_column,
+        options.quotes,
     )
     total = texts.count()
     started_s = time.monotonic()
@@ -214,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", choices=FORMATS, help="of the input (default: what its suffix says)")
     add("--text-column", help="(default: text, or text_a and text_b for pairs)")
     add("--pair-column", help="of the second texts of pairs")
+    add("--quotes", choices=QUOTES, help=QUOTES_HELP)
     add(
         "--id-column",
         help="texts or whole numbers (default: id, or where there is none the number of the row, "

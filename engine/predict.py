@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from engine.command_line import exit_code
+from engine.command_line import exit_code, print_json
 from engine.encoder import DEVICE_BACKENDS
 from engine.engine import LONG_TEXTS, Engine
 from engine.errors import InputError
 from engine.sessions import BACKENDS
+from engine.tables import QUOTES, QUOTES_HELP
+from engine.text_files import FORMATS, SUFFIXES, TextFile, lines_of
 from engine.types import Predictions, Text
 
 HEADERS = {("text",), ("text_a", "text_b")}
@@ -25,6 +27,7 @@ examples:
   python -m engine.predict --demo
   echo 'What a lovely film.' | python -m engine.predict --tasks sentiment
   python -m engine.predict --input reviews.txt --json > predictions.jsonl
+  python -m engine.predict --input reviews.csv --text-column body
 """
 
 
@@ -58,32 +61,56 @@ def _run(options: argparse.Namespace) -> None:
             f"--tasks: none of the bundle's heads ({', '.join(sorted(engine.tasks))}) is for such "
             "texts. Give pairs as text_a<TAB>text_b to heads for pairs, single texts to the others."
         )
-    lines = _json_lines if options.json else _table
-    for line in lines(texts, predictions):
-        print(line)
+    if options.json:
+        print_json(*_answers(texts, predictions))
+    else:
+        for line in _table(texts, predictions):
+            print(line)
     print("\n".join(_costs(engine, predictions)), file=sys.stderr if options.json else sys.stdout)
 
 
 def _read(options: argparse.Namespace) -> list[Text]:
+    path = None if options.input is None or str(options.input) == "-" else options.input
+    form = options.format or ("lines" if path is None else SUFFIXES.get(path.suffix.lower()))
     if options.demo:
-        content = (files("engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
-    elif options.input is None or str(options.input) == "-":
-        content = sys.stdin.buffer.read().decode("utf-8", "replace")
-    else:
-        try:
-            content = options.input.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        demo = files("engine") / "data" / "demo.tsv"
+        texts = _of_lines(lines_of(demo.read_bytes()))
+    elif form in (None, "lines"):
+        if any((options.text_column, options.pair_column, options.quotes)):
             raise InputError(
-                f"--input {options.input}: cannot be read ({error}). Expected UTF-8 text, one a "
-                "line."
-            ) from error
-    lines = [line.rstrip("\r") for line in content.split("\n")]
-    if lines and tuple(lines[0].split("\t")) in HEADERS:
-        lines = lines[1:]
-    texts = [_as_text(line) for line in lines if line.strip()]
+                "--text-column, --pair-column, --quotes: plain lines have neither columns nor "
+                f"quotes. Leave them out, or name a file of another --format: {list(FORMATS)}."
+            )
+        texts = _of_lines(_read_lines(path))
+    elif path is None:
+        raise InputError(
+            f"--format {form}: standard input is read as plain lines. Write it to a file, and "
+            "name that: --input."
+        )
+    else:
+        columns = options.text_column, options.pair_column, None
+        texts = [text for _, text in TextFile(path, form, *columns, options.quotes).rows()]
     if not texts:
         raise InputError("no texts to predict. Give one a line, or text_a<TAB>text_b for pairs.")
     return texts
+
+
+def _read_lines(path: Path | None) -> list[str]:
+    """Of a file, or of standard input, where bytes that are no UTF-8 become question marks."""
+    if path is None:
+        return lines_of(sys.stdin.buffer.read(), "replace")
+    try:
+        return lines_of(path.read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--input {path}: cannot be read ({error}). Expected UTF-8 text, one a line."
+        ) from error
+
+
+def _of_lines(lines: list[str]) -> list[Text]:
+    if tuple(lines[0].split("\t")) in HEADERS:
+        lines = lines[1:]
+    return [_as_text(line) for line in lines if line.strip()]
 
 
 def _as_text(line: str) -> Text:
@@ -91,7 +118,7 @@ def _as_text(line: str) -> Text:
     return (first, second) if second else first
 
 
-def _json_lines(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
+def _answers(texts: Sequence[Text], predictions: Predictions) -> Iterator[dict[str, Any]]:
     probabilities = {task: prediction.probabilities for task, prediction in predictions.items()}
     tops = {task: prediction.top for task, prediction in predictions.items()}
     for row, text in enumerate(texts):
@@ -103,7 +130,7 @@ def _json_lines(texts: Sequence[Text], predictions: Predictions) -> Iterator[str
             for task in predictions
             if tops[task][row] is not None
         }
-        yield json.dumps({"text": text, "tasks": answers}, ensure_ascii=False)
+        yield {"text": text, "tasks": answers}
 
 
 def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
@@ -207,9 +234,14 @@ def _parser() -> argparse.ArgumentParser:
         "--input",
         type=Path,
         metavar="FILE",
-        help="UTF-8 texts, one a line, text_a<TAB>text_b for pairs; '-' or nothing reads standard "
-        "input",
+        help=f"texts in UTF-8: a table ({', '.join(s for s in SUFFIXES if s != '.txt')}) with a "
+        "column text, or text_a and text_b for pairs, as engine.encode reads it; else one a line, "
+        "text_a<TAB>text_b for pairs; '-' or nothing reads lines of standard input",
     )
+    add("--format", choices=FORMATS, help="of the input (default: what its suffix says, or lines)")
+    add("--text-column", help="(default: text, or text_a and text_b for pairs)")
+    add("--pair-column", help="of the second texts of pairs")
+    add("--quotes", choices=QUOTES, help=QUOTES_HELP)
     add("--demo", action="store_true", help="the texts that are shipped")
     add("--tasks", nargs="+", metavar="TASK", help="which heads to ask (default: all)")
     add(

@@ -1,4 +1,4 @@
-"""Texts with ids from files: plain lines, TSV, JSON lines, Parquet."""
+"""Texts with ids from files: plain lines, TSV, CSV, JSON lines, Parquet."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.errors import InputError
+from engine.tables import DELIMITERS, Dialect, choose_dialect, decode
 from engine.types import Text
 
-FORMATS = ("lines", "tsv", "jsonl", "parquet")
+FORMATS = ("lines", "tsv", "csv", "jsonl", "parquet")
 SUFFIXES = {
     ".txt": "lines",
     ".tsv": "tsv",
+    ".csv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
@@ -37,8 +40,8 @@ class Range:
     """Some rows of a file, for one of several readers.
 
     Attributes:
-        row: number of its first row; of its first line in files of lines.
-        count: rows, or lines.
+        row: number of its first row; of its first record, the header being 0, in TSV and CSV.
+        count: rows, or records.
         start: of its first line, in bytes; 0 in Parquet.
     """
 
@@ -59,6 +62,8 @@ class TextFile:
         pair_column: which column has the second texts of pairs.
         id_column: which column has the ids, texts or whole numbers. None: "id" if there is such a
             column, else an id is the number of the row, from 0, or of the line, empty ones counted.
+        quotes: "csv" or "none", how those of TSV and CSV are read, see `engine.tables`. None: CSV
+            is RFC 4180, and TSV that looks quoted an error.
     """
 
     path: Path
@@ -66,6 +71,7 @@ class TextFile:
     text_column: str | None = None
     pair_column: str | None = None
     id_column: str | None = None
+    quotes: str | None = None
 
     def __post_init__(self) -> None:
         self._refuse_pipes()
@@ -76,11 +82,20 @@ class TextFile:
             )
         if self.format is not None and self.format not in FORMATS:
             raise InputError(f"--format: got {self.format!r}, expected one of {list(FORMATS)}.")
+        if self._format == "parquet" and find_spec("pyarrow") is None:
+            raise InputError(
+                f"--input {self.path}: Parquet needs pyarrow. Type: pip install 'bitheads[store]'"
+            )
         columns = (self.text_column, self.pair_column, self.id_column)
         if self._format == "lines" and any(column is not None for column in columns):
             raise InputError(
                 f"--input {self.path}: plain lines have no columns. Leave the options for columns "
                 "out, or say --format tsv."
+            )
+        if self.quotes is not None and self._format not in DELIMITERS:
+            raise InputError(
+                f"--quotes: got {self.quotes!r} for {self._format}, expected it for TSV and CSV "
+                "alone. Leave it out."
             )
         if self.pair_column is not None and self.text_column is None:
             raise InputError("--pair-column: expected --text-column, too: the first texts' column.")
@@ -122,22 +137,34 @@ class TextFile:
             for row in range(0, total, rows):
                 yield Range(row, min(rows, total - row))
             return
-        first = 1 if self._format == "tsv" else 0
-        start = position = lines = 0
+        first = 1 if self._format in DELIMITERS else 0
+        start = position = records = 0
         try:
             with self.path.open("rb") as file:
-                for number, line in enumerate(file):
+                for number, record in enumerate(self._cut(file)):
                     if number < first:
-                        start = position + len(line)
-                    position += len(line)
-                    lines = number + 1 - first
-                    if lines > 0 and lines % rows == 0:
-                        yield Range(first + lines - rows, rows, start)
+                        start = position + len(record)
+                    position += len(record)
+                    records = number + 1 - first
+                    if records > 0 and records % rows == 0:
+                        yield Range(first + records - rows, rows, start)
                         start = position
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
-        if lines > 0 and lines % rows:
-            yield Range(first + lines - lines % rows, lines % rows, start)
+        if records > 0 and records % rows:
+            yield Range(first + records - records % rows, records % rows, start)
+
+    def _cut(self, file: BinaryIO) -> Iterator[bytes]:
+        """Records of TSV and CSV, else lines."""
+        return iter(file) if self._dialect is None else self._dialect.records(file)
+
+    @cached_property
+    def _dialect(self) -> Dialect | None:
+        """None for what is neither TSV nor CSV. Raises InputError for TSV that looks quoted."""
+        if self._format not in DELIMITERS:
+            return None
+        with self.path.open("rb") as file:
+            return choose_dialect(file, self._format, self.quotes, f"--input {self.path}")
 
     def rows(self, within: Range | None = None) -> Iterator[tuple[str, Text]]:
         """(id, text) in the file's order, read as they are asked for; empty lines are left out.
@@ -149,7 +176,8 @@ class TextFile:
         """
         read = {
             "lines": self._lines,
-            "tsv": self._tsv,
+            "tsv": self._table,
+            "csv": self._table,
             "jsonl": self._jsonl,
             "parquet": self._parquet,
         }[self._format]
@@ -189,8 +217,8 @@ class TextFile:
         try:
             if self._format == "parquet":
                 return self._parquet_names()
-            if self._format == "tsv":
-                return next(self._numbered_lines(None), (0, ""))[1].split("\t")
+            if self._dialect is not None:
+                return self._cells(*next(self._numbered_lines(None), (0, "")))
             if self._format == "jsonl":
                 return next((list(found) for _, found in self._objects(None)), None)
         except (OSError, UnicodeDecodeError) as error:
@@ -198,32 +226,48 @@ class TextFile:
         return None
 
     def _numbered_lines(self, within: Range | None) -> Iterator[tuple[int, str]]:
+        """Of TSV and CSV, records."""
         with self.path.open("rb") as file:
             file.seek(0 if within is None else within.start)
-            lines = enumerate(file, 0 if within is None else within.row)
-            for number, line in islice(lines, None if within is None else within.count):
-                text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
-                yield number, text.decode("utf-8").rstrip("\n").rstrip("\r")
+            records = enumerate(self._cut(file), 0 if within is None else within.row)
+            for number, record in islice(records, None if within is None else within.count):
+                yield number, decode(record, is_first=number == 0)
 
     def _lines(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
         for number, line in self._numbered_lines(within):
             if line.strip():
                 yield str(number), line
 
-    def _tsv(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+    def _table(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
         header = self._names or []
         places = [None if name is None else header.index(name) for name in columns]
-        for number, line in self._numbered_lines(within):
-            if number == 0 or not line.strip():
+        for number, record in self._numbered_lines(within):
+            if number == 0 or not record.strip():
                 continue
-            cells = line.split("\t")
+            cells = self._cells(number, record)
             if len(cells) != len(header):
                 raise InputError(
-                    f"--input {self.path}: line {number + 1} has {len(cells)} columns, expected "
-                    f"{len(header)} as in the first line."
+                    f"--input {self.path}: {self._place(number)} has {len(cells)} columns, "
+                    f"expected {len(header)} as in the first line."
                 )
             values = [None if at is None else cells[at] for at in places]
             yield self._as_row(number - 1, columns, values)
+
+    def _cells(self, number: int, record: str) -> list[str]:
+        assert self._dialect is not None
+        try:
+            return self._dialect.cells(record)
+        except ValueError as error:
+            raise InputError(
+                f"--input {self.path}: {self._place(number)}: {error}. Correct it, or say --quotes "
+                "none if quotes are characters like any other."
+            ) from error
+
+    def _place(self, number: int) -> str:
+        """What to call a record in errors: with quotes it may have begun in any line."""
+        if self._dialect is not None and self._dialect.is_quoted:
+            return f"row {number - 1}" if number else "the header"
+        return f"line {number + 1}"
 
     def _jsonl(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
         for number, found in self._objects(within):
@@ -301,6 +345,19 @@ class TextFile:
         return InputError(
             f"--input {self.path}: cannot be read ({error}). Expected {self._format} in UTF-8."
         )
+
+
+def lines_of(content: bytes, errors: str = "strict") -> list[str]:
+    """The lines of UTF-8 text, as plain lines are read everywhere; a byte order mark is none of it.
+
+    Only "\\n" and "\\r\\n" end a line: texts may have what else str.splitlines takes for an end.
+    Raises UnicodeDecodeError.
+
+    Args:
+        errors: as of `bytes.decode`.
+    """
+    text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors)
+    return [line.rstrip("\r") for line in text.split("\n")]
 
 
 def _is_text(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,14 +83,11 @@ class TextTokenizer:
                 Each has the tokenizer's own tokens. Past MAX_CHARS a text is cut all the same.
             first_index: of the texts, where errors name one.
 
-        Raises InputError for items that are neither a string nor a pair of strings, for strings
-        that are not valid Unicode (lone surrogates), and for pairs that would have to be split.
+        Raises InputError for what is no sequence, such as a generator, for items that are neither
+        a string nor a pair of strings, for strings that are not valid Unicode (lone surrogates),
+        and for pairs that would have to be split.
         """
-        if isinstance(texts, str):
-            raise InputError(
-                f"texts: got one string ({texts[:40]!r}), expected a sequence of texts. "
-                "Pass [text]."
-            )
+        _check_sequence(texts)
         checked = [_check(item, index) for index, item in enumerate(texts, first_index)]
         encoded = (text for chunk in self._chunks(checked) for text in self._encode(chunk, split))
         if not split:
@@ -227,6 +224,28 @@ def _cut_longest_first(lengths: list[int], budget: int) -> list[int]:
     shorter = min(*lengths, budget // 2)
     kept = [shorter, budget - shorter]
     return kept if lengths[0] <= lengths[1] else kept[::-1]
+
+
+def _check_sequence(texts: object) -> None:
+    """What has no length cannot be read twice; a set has no order, a mapping gives its keys.
+
+    A pandas Series, or a NumPy array of one axis, is as good as a list; a data frame would give
+    the names of its columns.
+    """
+    kind, fix = f"a {type(texts).__name__}", ""
+    if isinstance(texts, str):
+        kind, fix = f"one string ({texts[:40]!r})", "Pass [text]."
+    elif isinstance(texts, bytes | bytearray):
+        kind, fix = f"bytes ({texts[:40]!r})", "Pass [text.decode()]."
+    elif getattr(texts, "ndim", 1) != 1 or hasattr(texts, "columns"):
+        fix = "Pass one of its columns."
+    elif isinstance(texts, Mapping) or not hasattr(texts, "__getitem__"):
+        fix = (
+            "Pass list(texts), in the order that answers shall have; encode_stream takes what has "
+            "no end."
+        )
+    if fix:
+        raise InputError(f"texts: got {kind}, expected a sequence of texts. {fix}")
 
 
 def _check(item: object, index: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.command_line import exit_code, leave
+from engine.command_line import exit_code, leave, print_json
 from engine.types import LayerPooling, Order, Quantization
 from export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
 from export.int8 import require_nncf
@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> None:
 
     manifest = make_bundle(config, say)
     if as_json:
-        print(json.dumps({"output": str(config.output_folder), **json.loads(manifest.dumps())}))
+        print_json({"output": str(config.output_folder), **json.loads(manifest.dumps())})
 
 
 def _parser() -> argparse.ArgumentParser:

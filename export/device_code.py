@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.command_line import exit_code
+from engine.command_line import exit_code, print_json
 from engine.device.code import DEVICE_CODE, write_device_code
 from export.errors import ExportError
 
@@ -243,7 +242,7 @@ def _run(arguments: argparse.Namespace) -> None:
     print("compiling the CUDA kernels, which takes about a minute", file=sys.stderr)
     reports = compile_device_code(arguments.output)
     if arguments.json:
-        print(json.dumps([{**asdict(r), "occupancy": r.occupancy} for r in reports]))
+        print_json([{**asdict(r), "occupancy": r.occupancy} for r in reports])
     else:
         print(table(reports))
         print(f"wrote {arguments.output}")

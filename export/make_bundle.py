@@ -23,6 +23,7 @@ from engine.head_file import SUFFIX, read_head
 from engine.heads import check_spec
 from engine.tokenize import TextTokenizer
 from engine.types import Calibration, FeatureSpec, TokenBatch
+from engine.whole_file import make_folder, sync, sync_tree
 from export.calibrate import calibrate
 from export.config import MIN_LENGTH, BuildConfig, choose_layers
 from export.encoder import HiddenStates, load_encoder
@@ -205,7 +206,7 @@ def _versions(config: BuildConfig) -> dict[str, str]:
 def _aside(output: Path) -> Iterator[Path]:
     """A folder beside `output` that takes its place at the end, or vanishes on any failure."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
     except OSError as error:
         raise ExportError(
@@ -214,6 +215,7 @@ def _aside(output: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.chmod(0o755)
+        sync_tree(folder)
         replaced = None
         if output.exists():
             replaced = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
@@ -225,6 +227,7 @@ def _aside(output: Path) -> Iterator[Path]:
                 (replaced / output.name).rename(output)
                 replaced.rmdir()
             raise
+        sync(output.parent)
         if replaced is not None:
             shutil.rmtree(replaced)
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.bundle import GRAPH, Manifest, read_manifest, verify
-from engine.command_line import exit_code, leave
+from engine.command_line import exit_code, leave, print_json
 from engine.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
 from engine.whole_file import write_whole
 from export import tensorrt_module
@@ -272,7 +272,7 @@ def _run(options: argparse.Namespace) -> None:
     if plan is None:
         raise ExportError("no plan was built. Install TensorRT as said above, or name a --plan.")
     if arguments["json"]:
-        print(json.dumps({"path": str(plan.path), **json.loads(plan.info.dumps())}))
+        print_json({"path": str(plan.path), **json.loads(plan.info.dumps())})
 
 
 def _parser() -> argparse.ArgumentParser:

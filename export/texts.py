@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.batching import cut_batches, pad_batch
 from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
+from engine.text_files import lines_of
 from engine.tokenize import TextTokenizer
 from engine.types import TokenBatch
 from export.encoder import HiddenStates
@@ -28,7 +29,7 @@ def read_texts(path: Path | None) -> list[str]:
     """
     source = files("export") / "data" / "sentences.txt" if path is None else path
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(source.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(
             f"--calibration {path}: cannot be read ({error}). Expected UTF-8 text, one a line."

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.bundle import Artifact
-from engine.whole_file import sync
+from engine.whole_file import make_folder, rename, sync, sync_tree
 from training.errors import CheckpointError, OtherRunError
 from training.multitask_model import MultitaskModel
 
@@ -72,11 +72,11 @@ def write_checkpoint(
     with _writing(folder):
         try:
             shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+            make_folder(folder.parent)
+            aside.mkdir()
             record = _fill(aside, record, model, optimizer)
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or a killed run's last act
-            aside.rename(folder)
-            sync(folder.parent)
+            rename(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return Checkpoint(folder, record)
@@ -88,9 +88,11 @@ def publish(source: Path, output: Path) -> None:
     Raises CheckpointError.
     """
     with _writing(output):
-        for path in sorted(source.iterdir(), key=lambda path: path.name == RECORD):
-            path.replace(output / path.name)
+        for path in source.iterdir():
+            if path.name != RECORD:
+                path.replace(output / path.name)
         sync(output)
+        rename(source / RECORD, output / RECORD)
         source.rmdir()
 
 
@@ -204,9 +206,7 @@ def _fill(
     (folder / RECORD).write_text(
         json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    for path in folder.iterdir():
-        sync(path)
-    sync(folder)
+    sync_tree(folder)
     return record
 
 

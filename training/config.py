@@ -45,7 +45,9 @@ class HeadConfig:
 
     Attributes:
         task: its name.
-        train, dev, test: TSV files; dev decides when to stop, test is measured once at the end.
+        train, dev, test: TSV or CSV files; dev decides when to stop, test is measured once at the
+            end.
+        quotes: "csv" or "none", how those in the files are read, see `engine.tables`.
         output: the head file; with `force` it may exist.
         learning_rates: peaks to try; the one with the best dev accuracy is kept.
         dtype: of the weights in the file, "float32" or "float16".
@@ -59,3 +61,4 @@ class HeadConfig:
     learning_rates: tuple[float, ...] = (3e-4,)
     dtype: str = "float32"
     force: bool = False
+    quotes: str | None = None

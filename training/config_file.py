@@ -30,8 +30,8 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     of another type; whatever the dataclass raises for values out of range gets the file's name.
     """
     try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
+        # With a byte order mark, too, which editors write and TOML does not have.
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}). Name a TOML file."

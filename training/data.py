@@ -1,8 +1,7 @@
-"""Labelled texts from TSV files: `label<TAB>text`, or `label<TAB>text_a<TAB>text_b` for pairs."""
+"""Labelled texts from tables: the columns `label` and `text`, or `label`, `text_a` and `text_b`."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.tables import QUOTES_OPTION, read_table
 from engine.types import Text
 
 HEADERS = {("label", "text"): "single", ("label", "text_a", "text_b"): "pair"}
@@ -18,11 +18,12 @@ HEADERS = {("label", "text"): "single", ("label", "text_a", "text_b"): "pair"}
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """One TSV file.
+    """One TSV or CSV file.
 
     Attributes:
         texts: strings, or pairs of strings.
         labels: one a text.
+        lines: of the file, from 1, where each text's row begins.
         form: "single" or "pair".
         sha256: of the file's bytes.
     """
@@ -30,6 +31,7 @@ class LabelledTexts:
     path: Path
     texts: list[Text]
     labels: list[str]
+    lines: list[int]
     form: str
     sha256: str
 
@@ -39,58 +41,46 @@ class LabelledTexts:
     def label_ids(self, classes: Sequence[str]) -> NDArray[np.int64]:
         """Index of each label in `classes`. Raises InputError, with the line, for others."""
         index = {label: i for i, label in enumerate(classes)}
-        for row, label in enumerate(self.labels):
+        for line, label in zip(self.lines, self.labels, strict=True):
             if label not in index:
                 raise InputError(
-                    f"{self.path}, line {row + 2}: label {label!r} is not among the training "
+                    f"{self.path}, line {line}: label {label!r} is not among the training "
                     f"labels {_shorten(classes)}. Correct it, or add examples of it to the "
                     "training file."
                 )
         return np.array([index[label] for label in self.labels], np.int64)
 
 
-def read_tsv(path: Path) -> LabelledTexts:
-    """Reads a UTF-8 file with a header; quotes are ordinary characters.
+def read_labelled(
+    path: Path, quotes: str | None = None, option: str = QUOTES_OPTION
+) -> LabelledTexts:
+    """Reads a UTF-8 file with a header: CSV if its suffix is .csv, else TSV.
+
+    Args:
+        quotes: "csv" or "none", how they are read, see `engine.tables`. None: CSV is RFC 4180, and
+            TSV that looks quoted an error.
+        option: what says `quotes`, for that error, with {} for the value.
 
     Raises InputError, with the line number, for anything malformed.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}). Name a TSV file with the header "
-            "label<TAB>text or label<TAB>text_a<TAB>text_b."
-        ) from error
-    try:
-        content = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8 ({error}). Convert the file.") from error
-    lines = content.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    header = tuple(lines[0].rstrip("\r").split("\t")) if lines else ()
-    if header not in HEADERS:
-        raise InputError(
-            f"{path}, line 1: got the header {list(header)}, expected label<TAB>text or "
-            "label<TAB>text_a<TAB>text_b. Add it as the first line."
-        )
-    texts: list[Text] = []
-    labels = []
-    for number, row in enumerate(lines[1:], start=2):
-        columns = row.rstrip("\r").split("\t")
-        if len(columns) != len(header):
+
+    def check(header: tuple[str, ...]) -> None:
+        if header not in HEADERS:
             raise InputError(
-                f"{path}, line {number}: got {len(columns)} columns, expected {len(header)} "
-                f"({', '.join(header)}). Replace tabs inside texts by spaces."
+                f"{path}, line 1: got the header {list(header)}, expected label<TAB>text or "
+                "label<TAB>text_a<TAB>text_b, in CSV with commas. Add it as the first line."
             )
-        if not columns[0]:
-            raise InputError(f"{path}, line {number}: the label is empty. Fill it in.")
-        labels.append(columns[0])
-        texts.append(columns[1] if len(header) == 2 else (columns[1], columns[2]))
+
+    table = read_table(path, quotes, option, "a file with the columns label and text", check)
+    texts: list[Text] = []
+    for line, (label, *parts) in table.rows:
+        if not label:
+            raise InputError(f"{path}, line {line}: the label is empty. Fill it in.")
+        texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
     if not texts:
         raise InputError(f"{path}: no rows below the header. Add examples.")
-    return LabelledTexts(path, texts, labels, HEADERS[header], hashlib.sha256(data).hexdigest())
+    lines, labels = [row.line for row in table.rows], [row.cells[0] for row in table.rows]
+    return LabelledTexts(path, texts, labels, lines, HEADERS[table.header], table.sha256)
 
 
 def classes_of(train: LabelledTexts) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from engine import Engine
-from engine.command_line import exit_code, say
+from engine.command_line import exit_code, print_json, say
 from engine.head_file import FoldedHead, check_head_output
+from engine.tables import QUOTES, QUOTES_HELP
 from engine.types import PositionPooling
 from training.config import FitConfig, HeadConfig
 
@@ -18,7 +19,8 @@ example:
   python -m training.head --bundle bundles/all-MiniLM-L6-v2 --task tone \\
       --train tone/train.tsv --dev tone/dev.tsv --output heads/tone.safetensors
 
-The files have a header, label<TAB>text, or label<TAB>text_a<TAB>text_b for pairs of texts.
+The files have a header, label<TAB>text, or label<TAB>text_a<TAB>text_b for pairs of texts; in CSV
+commas stand between.
 Copy the head into the bundle's folder `heads`, or pass it to engine.add_head.
 """
 
@@ -33,7 +35,7 @@ def _run(options: argparse.Namespace) -> None:
     arguments = vars(options)
     as_json = arguments.pop("json")
     bundle, backend = arguments.pop("bundle"), arguments.pop("backend")
-    names = ("task", "train", "dev", "test", "output", "learning_rates", "dtype", "force")
+    names = [field.name for field in fields(HeadConfig)]
     files = {name: arguments.pop(name) for name in names}
     files["learning_rates"] = tuple(files["learning_rates"])
     check_head_output(files["task"], files["output"], files["force"])
@@ -51,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
     _say_metrics(head)
     say(f"wrote {files['output']} ({files['output'].stat().st_size / 1e6:.2f} MB)")
     if as_json:
-        print(json.dumps({"output": str(files["output"]), "metrics": dict(head.metrics)}))
+        print_json({"output": str(files["output"]), "metrics": dict(head.metrics)})
 
 
 def _say_metrics(head: FoldedHead) -> None:
@@ -76,9 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     default = FitConfig()
     add("--bundle", type=Path, required=True, metavar="DIR", help="made by export.build")
     add("--task", required=True, help="name of the task, as callers will ask for it")
-    add("--train", type=Path, required=True, metavar="TSV")
-    add("--dev", type=Path, required=True, metavar="TSV", help="decides when to stop")
-    add("--test", type=Path, metavar="TSV", help="measured once at the end")
+    add("--train", type=Path, required=True, metavar="FILE", help="TSV, or CSV by its suffix .csv")
+    add("--dev", type=Path, required=True, metavar="FILE", help="decides when to stop")
+    add("--test", type=Path, metavar="FILE", help="measured once at the end")
+    add("--quotes", choices=QUOTES, help=QUOTES_HELP)
     add("--output", type=Path, required=True, metavar="FILE", help="the head, .safetensors")
     add("--force", action="store_true", help="replace the output if it exists")
     add(

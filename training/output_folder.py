@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.whole_file import make_folder
 from training.errors import TrainingError
 
 
@@ -18,7 +19,7 @@ def locked(output: Path) -> Iterator[None]:
     Raises TrainingError if it cannot be made, or another process holds it.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         folder = os.open(output, os.O_RDONLY)
     except OSError as error:
         raise TrainingError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from engine.whole_file import sync
 from training.errors import TrainingError
 
 
@@ -25,6 +26,7 @@ class RunLog:
         try:
             self._file = path.open("ab", buffering=0)
             self._file.truncate(min(num_bytes, path.stat().st_size))
+            sync(path.parent)
         except OSError as error:
             raise self._failed(error) from error
 

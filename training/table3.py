@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from engine.command_line import exit_code, say
+from engine.command_line import exit_code, print_json, say
 from export.config import DEFAULT_ENCODER
 from training.config_file import read_config
 from training.grid.config import Table3Config
@@ -47,7 +46,10 @@ def _run(options: argparse.Namespace) -> None:
         report_only=options.report_only,
         say=say,
     )
-    print(json.dumps(table.to_json()) if options.json else table.to_markdown())
+    if options.json:
+        print_json(table.to_json())
+    else:
+        print(table.to_markdown())
 
 
 def _parser() -> argparse.ArgumentParser:

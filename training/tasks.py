@@ -1,8 +1,11 @@
-"""A folder of tasks: `<task>/train.tsv` and `dev.tsv` each, and `index.tsv` with their types."""
+"""A folder of tasks: `<task>/train.tsv` and `dev.tsv` each, and `index.tsv` with their types.
+
+Each file may be CSV instead, as `train.csv`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,17 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.head_file import check_task_name
+from engine.tables import QUOTES, read_table
 from engine.types import Text
 from training.batches import seed_of
-from training.data import LabelledTexts, classes_of, read_tsv
+from training.data import LabelledTexts, classes_of, read_labelled
+from training.errors import require
 
-INDEX = "index.tsv"
+INDEX = "index"
+SUFFIXES = (".tsv", ".csv")
+
+Quotes = Mapping[str, str] | None
+"""Task -> how the quotes in its files are read, see `engine.tables`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +58,7 @@ class Task:
         type: such as "NLI", from the index; None without an index.
         form: "single" or "pair".
         classes: the labels of the whole training file, sorted.
+        quotes: how those in the files were read, None if that was not said.
     """
 
     name: str
@@ -57,10 +67,13 @@ class Task:
     classes: tuple[str, ...]
     train: Examples
     dev: Examples
+    quotes: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What tells whether two runs were trained on the same data."""
+        said = {} if self.quotes is None else {"quotes": self.quotes}
         return {
+            **said,
             "type": self.type,
             "form": self.form,
             "classes": list(self.classes),
@@ -75,61 +88,98 @@ def read_task(
     max_train_rows: int | None = None,
     max_dev_rows: int | None = None,
     seed: int = 0,
+    quotes: Quotes = None,
 ) -> Task:
-    """Reads `train.tsv` and `dev.tsv` of one task; its name is the folder's.
+    """Reads the training and dev files of one task; its name is the folder's.
 
     Args:
         kind: the task's type.
         max_train_rows, max_dev_rows: rows that are used, drawn at random; a larger limit adds rows
             to those of a smaller one.
+        quotes: of this task, and maybe of others.
 
     Raises InputError, with file and line, for what is malformed, for a training file of one class,
     and for dev labels the training file has not.
     """
     check_task_name(folder.name)
-    train, dev = (read_tsv(folder / f"{part}.tsv") for part in ("train", "dev"))
+    train, dev = (_read(folder, part, quotes) for part in ("train", "dev"))
     if train.form != dev.form:
         raise InputError(
             f"{dev.path}: got texts of the form {dev.form!r}, expected {train.form!r} as in "
             f"{train.path}. Give both files the same columns."
         )
     classes = classes_of(train)
-    examples = [
-        _some(data, folder.name, classes, limit, seed)
-        for data, limit in ((train, max_train_rows), (dev, max_dev_rows))
-    ]
-    return Task(folder.name, kind, train.form, classes, *examples)
+    return Task(
+        folder.name,
+        kind,
+        train.form,
+        classes,
+        _some(train, folder.name, classes, max_train_rows, seed),
+        _some(dev, folder.name, classes, max_dev_rows, seed),
+        (quotes or {}).get(folder.name),
+    )
 
 
 def read_test(folder: Path, task: Task, max_rows: int | None = None, seed: int = 0) -> Examples:
-    """The rows of `test.tsv`, with the task's classes.
+    """The rows of the test file, with the task's classes.
 
     Raises InputError, with file and line, for anything malformed, and for labels and columns that
     the training file has not.
     """
-    data = read_tsv(folder / "test.tsv")
+    said = None if task.quotes is None else {task.name: task.quotes}
+    data = _read(folder, "test", said)
     if data.form != task.form:
         raise InputError(
             f"{data.path}: got texts of the form {data.form!r}, expected {task.form!r} as in "
-            "train.tsv. Give both files the same columns."
+            "the training file. Give both files the same columns."
         )
     return _some(data, task.name, task.classes, max_rows, seed)
+
+
+def file_of(folder: Path, part: str) -> Path:
+    """`part`.tsv or .csv of a folder; the first if there is neither.
+
+    Raises InputError if there are both.
+    """
+    found = [path for suffix in SUFFIXES if (path := folder / f"{part}{suffix}").is_file()]
+    if len(found) > 1:
+        raise InputError(
+            f"{folder}: has both {found[0].name} and {found[1].name}, expected one. Remove the "
+            "other."
+        )
+    return found[0] if found else folder / f"{part}{SUFFIXES[0]}"
+
+
+def quotes_option(task: str) -> str:
+    """How a configuration says `quotes` of a task, with {} for the value."""
+    return f'quotes.{task} = "{{}}" in the configuration'
+
+
+def check_quotes(quotes: Quotes) -> None:
+    """Raises ConfigError for values that are none."""
+    for task, value in (quotes or {}).items():
+        require(f"quotes.{task}", value, value in QUOTES, f"one of {list(QUOTES)}")
+
+
+def _read(folder: Path, part: str, quotes: Quotes) -> LabelledTexts:
+    said = (quotes or {}).get(folder.name)
+    return read_labelled(file_of(folder, part), said, quotes_option(folder.name))
 
 
 def _some(
     data: LabelledTexts, task: str, classes: tuple[str, ...], limit: int | None, seed: int
 ) -> Examples:
     label_ids = data.label_ids(classes)  # of the whole file, so that no sample hides a fault
-    random = np.random.default_rng(seed_of(seed, f"{task} {data.path.name}"))
+    random = np.random.default_rng(seed_of(seed, f"{task} {data.path.stem}.tsv"))
     rows = np.sort(random.permutation(len(data))[:limit])
     texts = [data.texts[row] for row in rows]
     return Examples(texts, label_ids[rows], len(data), data.sha256)
 
 
 def task_names(folder: Path) -> set[str]:
-    """The folders with a `train.tsv`. Raises InputError if the folder cannot be read."""
+    """The folders with a training file. Raises InputError if the folder cannot be read."""
     try:
-        return {path.name for path in folder.iterdir() if (path / "train.tsv").is_file()}
+        return {path.name for path in folder.iterdir() if file_of(path, "train").is_file()}
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be read ({error.strerror}). Name a folder with a folder a task, "
@@ -151,7 +201,8 @@ def choose_tasks(
     Raises InputError for names and types that are not there, and if nothing is left.
     """
     found = task_names(folder)
-    types = _read_index(folder / INDEX)
+    index = file_of(folder, INDEX)
+    types = _read_index(index)
     tasks, exclude_tasks, exclude_types = map(set, (tasks, exclude_tasks, exclude_types))
     if unknown := sorted((tasks | exclude_tasks) - found):
         raise InputError(
@@ -160,7 +211,7 @@ def choose_tasks(
         )
     if unknown := sorted(exclude_types - set(types.values())):
         raise InputError(
-            f"{folder / INDEX}: has no type {', '.join(map(repr, unknown))}, expected some of "
+            f"{index}: has no type {', '.join(map(repr, unknown))}, expected some of "
             f"{sorted(set(types.values()))}. Correct the type, or add it to the index."
         )
     chosen = {
@@ -178,35 +229,26 @@ def choose_tasks(
 
 def read_index_order(folder: Path) -> Callable[[str], tuple[int, str]]:
     """A key to sort tasks by: as the index has them, those it has not behind them by name."""
-    order = list(_read_index(folder / INDEX))
+    order = list(_read_index(file_of(folder, INDEX)))
     places = {name: place for place, name in enumerate(order)}
     return lambda name: (places.get(name, len(order)), name)
 
 
 def _read_index(path: Path) -> dict[str, str]:
     """Task -> type, from the columns `name` and `type`; empty if there is no such file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}). Expected UTF-8 text with the columns name and type."
-        ) from error
-    header = lines[0].split("\t") if lines else []
-    if not {"name", "type"} <= set(header):
-        raise InputError(
-            f"{path}, line 1: got the columns {header}, expected name and type among them, tabs "
-            "between them. Add them as the first line."
-        )
-    types = {}
-    for number, line in enumerate(lines[1:], start=2):
-        columns = line.split("\t")
-        if len(columns) != len(header):
+    # Nothing says how to read the quotes of a TSV index, whose names and types have none.
+    quotes = None if path.suffix == ".csv" else "none"
+
+    def check(header: tuple[str, ...]) -> None:
+        if not {"name", "type"} <= set(header):
             raise InputError(
-                f"{path}, line {number}: got {len(columns)} columns, expected {len(header)}. "
-                "Separate them by one tab each."
+                f"{path}, line 1: got the columns {list(header)}, expected name and type among "
+                "them, tabs between them, in CSV commas. Add them as the first line."
             )
-        row = dict(zip(header, columns, strict=True))
-        types[row["name"]] = row["type"]
-    return types
+
+    expected = "a file with the columns name and type"
+    table = read_table(path, quotes, expected=expected, check_header=check)
+    rows = [dict(zip(table.header, row.cells, strict=True)) for row in table.rows]
+    return {row["name"]: row["type"] for row in rows}

@@ -17,7 +17,7 @@ from engine.heads import predict_heads
 from engine.types import PackedFeatures, code_affine
 from export.fold import fold
 from training.config import FitConfig, HeadConfig
-from training.data import LabelledTexts, classes_of, read_tsv
+from training.data import LabelledTexts, classes_of, read_labelled
 from training.fit import Epoch, evaluate, fit
 from training.metrics import summarize
 from training.task_head import TaskHead
@@ -53,9 +53,8 @@ def train_head(
     is not finite.
     """
     check_head_output(config.task, config.output, config.force)
-    sets = {"train": read_tsv(config.train), "dev": read_tsv(config.dev)}
-    if config.test is not None:
-        sets["test"] = read_tsv(config.test)
+    paths = {"train": config.train, "dev": config.dev, "test": config.test}
+    sets = {name: read_labelled(path, config.quotes) for name, path in paths.items() if path}
     classes = classes_of(sets["train"])
     label_ids = {name: data.label_ids(classes) for name, data in sets.items()}
     for data in sets.values():

@@ -13,6 +13,7 @@ import torch
 
 import engine
 from engine.errors import InputError
+from engine.whole_file import make_folder
 from export.encoder import load_encoder
 from training.checkpoint import (
     RECORD,
@@ -95,7 +96,7 @@ def train_multitask(
         if force:  # now that everything has loaded
             (output / RECORD).unlink(missing_ok=True)
             shutil.rmtree(output / RUN, ignore_errors=True)
-        (output / RUN).mkdir(exist_ok=True)
+        make_folder(output / RUN)
         return run.run()
 
 
@@ -241,13 +242,15 @@ def _check_output(output: Path, encoder: str, resume: bool, force: bool) -> None
 
 def _read_tasks(config: MultitaskConfig, data: Path) -> dict[str, Task]:
     chosen = choose_tasks(data, config.tasks, config.exclude_tasks, config.exclude_types)
-    if unknown := sorted(set(config.sizes) - task_names(data)):
-        raise InputError(
-            f"{data}: has no task {', '.join(map(repr, unknown))}, for which sizes has a number. "
-            "Correct the name, or remove it."
-        )
+    for key, named in (("sizes", config.sizes), ("quotes", config.quotes or {})):
+        if unknown := sorted(set(named) - task_names(data)):
+            raise InputError(
+                f"{data}: has no task {', '.join(map(repr, unknown))}, for which {key} has "
+                "something. Correct the name, or remove it."
+            )
+    limits = config.max_train_rows, config.max_dev_rows
     return {
-        name: read_task(data / name, kind, config.max_train_rows, config.max_dev_rows, config.seed)
+        name: read_task(data / name, kind, *limits, config.seed, config.quotes)
         for name, kind in chosen.items()
     }
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.tables import QUOTES_OPTION, read_table
 
 HEADER = ("label", "text", "start", "end", "lemma", "pos")
 
@@ -39,36 +40,36 @@ class SensedWord:
     word: tuple[str, str]
 
 
-def read_words(path: Path) -> list[SensedWord]:
-    """Reads a UTF-8 TSV file with the columns label, text, start, end, lemma, pos.
+def read_words(
+    path: Path, quotes: str | None = None, option: str = QUOTES_OPTION
+) -> list[SensedWord]:
+    """Reads a UTF-8 TSV or CSV file with the columns label, text, start, end, lemma, pos.
+
+    Args:
+        quotes, option: see `training.data.read_labelled`.
 
     Raises InputError, with the line, for anything malformed.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}). Name a UTF-8 file with the columns "
-            f"{', '.join(HEADER)}."
-        ) from error
-    if tuple(lines[0].rstrip("\r").split("\t")) != HEADER:
-        raise InputError(
-            f"{path}, line 1: got {lines[0]!r}, expected the columns {', '.join(HEADER)}, tabs "
-            "between them. Add them as the first line."
-        )
+
+    def check(header: tuple[str, ...]) -> None:
+        if header != HEADER:
+            raise InputError(
+                f"{path}, line 1: got {list(header)}, expected the columns {', '.join(HEADER)}. "
+                "Add them as the first line, with tabs between them, in CSV commas."
+            )
+
+    expected = f"a file with the columns {', '.join(HEADER)}"
+    table = read_table(path, quotes, option, expected, check)
     words = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line and number == len(lines):
-            break
-        columns = line.rstrip("\r").split("\t")
+    for line, cells in table.rows:
+        sense, text, start, end, lemma, pos = cells
         try:
-            sense, text, start, end, lemma, pos = columns
             word = SensedWord(sense, text, int(start), int(end), (lemma, pos))
             if not 0 <= word.start < word.end <= len(text):
                 raise ValueError(f"no characters {start} to {end} in the text")
         except ValueError as error:
             raise InputError(
-                f"{path}, line {number}: got {columns!r} ({error}), expected {', '.join(HEADER)}, "
+                f"{path}, line {line}: got {cells!r} ({error}), expected {', '.join(HEADER)}, "
                 "where start and end are characters of the text. Correct the line."
             ) from error
         words.append(word)

@@ -20,7 +20,8 @@ from engine.errors import InputError
 from engine.head_file import SUFFIX, FoldedHead, read_head
 from engine.heads import lay_out
 from engine.types import PackedFeatures, PositionPooling, Prediction, Quantization, Text
-from training.data import read_tsv
+from training.data import read_labelled
+from training.tasks import file_of
 
 Say = Callable[[str], None]
 Float64 = NDArray[np.float64]
@@ -109,7 +110,7 @@ def check_data(data: Path | None) -> None:
     """Raises InputError unless `data` is None or has the shipped heads' test files."""
     if data is None:
         return
-    missing = [f for f in TASKS.values() if not (data / f / "test.tsv").is_file()]
+    missing = [f for f in TASKS.values() if not file_of(data / f, "test").is_file()]
     if missing:
         raise InputError(
             f"--data {data}: no {missing[0]}/test.tsv in it. Expected a folder a task "
@@ -120,7 +121,8 @@ def check_data(data: Path | None) -> None:
 def _test_texts(data: Path) -> Callable[[FoldedHead], list[Text]]:
     def texts_of(head: FoldedHead) -> list[Text]:
         # A head of the user's own has no test file among these.
-        return read_tsv(data / TASKS[head.task] / "test.tsv").texts if head.task in TASKS else []
+        folder = TASKS.get(head.task)
+        return [] if folder is None else read_labelled(file_of(data / folder, "test")).texts
 
     return texts_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.engine import Engine
 from engine.errors import BitheadsError, HeadError
 from engine.head_file import SUFFIX
-from engine.whole_file import write_whole
+from engine.whole_file import make_folder, remove, write_whole
 
 
 class HeadStore:
@@ -25,7 +25,7 @@ class HeadStore:
         self._lock = threading.Lock()
         if folder is not None:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             except OSError as error:
                 raise HeadError(f"--heads {folder}: cannot be made ({error}).") from error
             for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -33,6 +33,8 @@ class HeadStore:
 
     def put(self, name: str, content: bytes) -> None:
         """Loads a head file; requests that came before end with the head they began with.
+
+        Where heads are kept, it is on disk once this returns.
 
         Raises HeadError if it is no sound head file, is of another task, or cannot be kept;
         SpecMismatchError if it was trained on another feature spec.
@@ -57,8 +59,15 @@ class HeadStore:
                 raise type(error)(str(error).replace(str(path), name)) from error
 
     def delete(self, name: str) -> None:
-        """Forgets a head, and its file if it was uploaded. Raises UnknownTaskError."""
+        """Forgets a head, and its file if it was uploaded, for good.
+
+        Raises UnknownTaskError, and HeadError if the file cannot be removed: the head then stays.
+        """
         with self._lock:
-            self._engine.remove_head(name)
+            self._engine.choose_heads([name])
             if self._folder is not None:
-                (self._folder / f"{name}{SUFFIX}").unlink(missing_ok=True)
+                try:
+                    remove(self._folder / f"{name}{SUFFIX}")
+                except OSError as error:
+                    raise HeadError(f"head {name!r}: cannot be removed ({error}).") from error
+            self._engine.remove_head(name)

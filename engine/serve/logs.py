@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from engine.command_line import print_json
 
 if TYPE_CHECKING:
     from engine.serve.guard import Visit
@@ -66,10 +67,9 @@ def set_up(form: str) -> RequestLog:
 def _print(form: str, level: str, message: str, fields: dict[str, Any]) -> None:
     now = time.time()
     shown = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    if form == "json":
-        content = {"time": shown, "level": level, "message": message, **fields}
-        line = json.dumps(content, ensure_ascii=False)
-    else:
-        line = f"{shown} {level} {message} {' '.join(f'{k}={v}' for k, v in fields.items())}"
     with suppress(OSError):  # whoever read the log is gone: no reason to stop serving
-        print(line, file=sys.stdout, flush=True)
+        if form == "json":
+            print_json({"time": shown, "level": level, "message": message, **fields})
+        else:
+            shown_fields = " ".join(f"{name}={value}" for name, value in fields.items())
+            print(f"{shown} {level} {message} {shown_fields}", file=sys.stdout, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -137,9 +138,12 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 def parse(kind: type[AnyMessage], body: bytes) -> AnyMessage:
-    """A request of this kind. Raises InputError that says where it is not one."""
+    """A request of this kind; a byte order mark before it is passed over, as RFC 8259 allows.
+
+    Raises InputError that says where it is not one.
+    """
     try:
-        return kind.model_validate_json(body)
+        return kind.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         if error.error_count() > MAX_ERRORS:
             raise InputError(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from engine.command_line import exit_code
+from engine.command_line import exit_code, print_json
 from engine.errors import StoreError
 from engine.job_options import check_above_zero
 from engine.progress import progress_bar
@@ -27,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 def _info(options: argparse.Namespace) -> None:
     info = FeatureStore(options.store).info()
     if options.json:
-        print(json.dumps(info.to_json()))
+        print_json(info.to_json())
         return
     print(f"{info.rows:,} texts, {info.tokens:,} tokens, {info.parts} parts")
     print(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.errors import StoreError
-from engine.whole_file import sync
+from engine.whole_file import make_folder, rename
 
 ASIDE = ".partial"
 LOCK = ".lock"
@@ -59,15 +59,24 @@ class Folder:
             return self.filesystem.open_input_file(self._at(name))
 
     def remove(self, name: str) -> None:
-        """Raises StoreError if it is there and cannot be removed."""
+        """Raises StoreError if it is there and cannot be removed.
+
+        A crash may bring it back: whoever writes next removes again what is void.
+        """
         with self._store_errors(f"{name} cannot be removed"), suppress(FileNotFoundError):
             self.filesystem.delete_file(self._at(name))
 
     def write_aside(self, name: str) -> Aside:
         """A new file; it is `name` once it is published. Raises StoreError."""
-        with self._store_errors("cannot be written to"):
-            self.filesystem.create_dir(self.path, recursive=True)
+        self._make()
         return Aside(self, name)
+
+    def _make(self) -> None:
+        with self._store_errors("cannot be written to"):
+            if self.is_local:
+                make_folder(Path(self.path))
+            else:
+                self.filesystem.create_dir(self.path, recursive=True)
 
     def remove_leftovers(self) -> None:
         """What killed writers left aside. Nobody may be writing: hold `lock`."""
@@ -86,8 +95,8 @@ class Folder:
         if not self.is_local:
             yield
             return
+        self._make()
         with self._store_errors("cannot be written to"):
-            Path(self.path).mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._at(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             try:
@@ -152,8 +161,7 @@ class Aside:
                     os.fsync(self.file.fileno())
                 self.file.close()
                 if folder.is_local:
-                    Path(folder._at(self._aside)).replace(folder._at(self.name))
-                    sync(folder.path)  # a rename is on disk once its folder is
+                    rename(Path(folder._at(self._aside)), Path(folder._at(self.name)))
                 else:
                     folder.filesystem.move(folder._at(self._aside), folder._at(self.name))
             self._is_open = False

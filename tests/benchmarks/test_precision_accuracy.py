@@ -16,7 +16,7 @@ from engine.errors import InputError
 from engine.head_file import write_head
 from export.make_bundle import make_bundle
 from export.parity import available_sessions
-from training.data import read_tsv
+from training.data import read_labelled
 
 SESSIONS = [f"{b} {p}" for b, p in available_sessions(int8=True) if b == "openvino"]
 
@@ -59,7 +59,7 @@ def test_every_precision_is_measured(
     encoder = str(tiny_encoder("bert"))
     found = precision_accuracy.shipped(encoder, data, {"tone": "tones"}, tmp_path, said.append)
     assert [*found["tone"]] == ["texts", *SESSIONS]
-    assert found["tone"]["texts"] == len(read_tsv(data / "tones" / "test.tsv"))
+    assert found["tone"]["texts"] == len(read_labelled(data / "tones" / "test.tsv"))
     assert all(0 <= found["tone"][session] <= 1 for session in SESSIONS)
     assert said[-1].startswith("tone: ")
     with pytest.raises(InputError, match="no head for other is shipped with it"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
+import pyarrow
 import pytest
 from numpy.typing import NDArray
 
@@ -224,6 +226,50 @@ def test_what_is_no_text_is_named_with_its_index(engine: Engine, item: Any) -> N
 def test_one_bare_string_is_an_error(engine: Engine) -> None:
     with pytest.raises(InputError, match=r"got one string \('hello'\).*Pass \[text\]"):
         engine.encode("hello")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        b"hello",
+        None,
+        3,
+        {"a", "b"},
+        {"a": "b"},
+        {"a": "b"}.values(),
+        (text for text in "ab"),
+        map(str, "ab"),
+        np.array([["a", "b"]]),
+        np.array("a"),
+        polars.DataFrame({"text": ["a", "b"]}),
+    ],
+    ids=lambda texts: type(texts).__name__,
+)
+def test_what_is_no_sequence_is_an_error(engine: Engine, texts: Any) -> None:
+    for call in (engine.encode, engine.predict):
+        with pytest.raises(
+            InputError, match=r"texts: got .*, expected a sequence of texts\. Pass "
+        ):
+            call(texts)
+
+
+@pytest.mark.parametrize("kind", ["tuple", "numpy", "object", "polars", "pandas"])
+def test_sequences_of_any_kind(engine: Engine, kind: str) -> None:
+    """They are read in their order, whatever labels they have beside it."""
+    texts = ["the tide", "was out and", "in"]
+    given: dict[str, Callable[[], Any]] = {
+        "tuple": lambda: tuple(texts),
+        "numpy": lambda: np.array(texts),
+        "object": lambda: np.array(texts, object),
+        "polars": lambda: polars.Series(texts),
+        "pandas": lambda: pytest.importorskip("pandas").Series(texts, index=[2, 0, 1]),
+    }
+    assert engine.encode(given[kind]()).codes.tobytes() == engine.encode(texts).codes.tobytes()
+
+
+def test_an_arrow_array_is_told_how_to_be_a_list(engine: Engine) -> None:
+    with pytest.raises(InputError, match=r"text 0: got StringScalar 'a', expected a str"):
+        engine.encode(pyarrow.array(["a"]))
 
 
 @pytest.mark.parametrize("item", ["caf\udce9", ("fine", "x\ud800")])

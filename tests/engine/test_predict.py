@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,81 @@ def test_json_lines_from_a_file(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("a.csv", 'label,text\nx,"one, ""two"""\ny,three\n', []),
+        ("a.tsv", 'label\ttext\nx\tone, "two"\ny\tthree\n', []),
+        ("a.tsv", 'text\tid\n"one, ""two"""\t1\nthree\t2\n', ["--quotes", "csv"]),
+        ("a.dat", 'body;\n"one, ""two""";\nthree;\n'.replace(";", ",x"), ["--format", "csv"]),
+        ("a.jsonl", '{"text": "one, \\"two\\""}\n{"text": "three"}\n', []),
+        ("a.txt", 'one, "two"\nthree\n', []),
+        ("a", 'text\r\none, "two"\r\n\r\nthree', []),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_files_are_read_as_their_suffix_says(
+    bundle: Path,
+    tmp_path: Path,
+    name: str,
+    content: str,
+    options: list[str],
+    encoding: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Labels, quotes and byte order marks are no part of a text."""
+    path = tmp_path / name
+    path.write_text(content, encoding=encoding)
+    if "body" in content:
+        options = [*options, "--text-column", "body"]
+    assert main(["--bundle", str(bundle), "--input", str(path), "--json", *options]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == ['one, "two"', "three"]
+
+
+def test_pairs_of_a_table(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("q,a\none,two\n")
+    columns = ["--text-column", "q", "--pair-column", "a"]
+    assert main(["--bundle", str(bundle), "--input", str(path), "--json", *columns]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == ["one", "two"]
+
+
+def run_in(environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process whose streams have what encoding the environment says."""
+    command = [sys.executable, "-m", "engine.predict", *options]
+    clean = {k: v for k, v in os.environ.items() if k not in ("LANG", "LC_ALL", "LC_CTYPE")}
+    return subprocess.run(command, capture_output=True, env={**clean, **environment}, check=False)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"PYTHONIOENCODING": "utf-16"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_output_that_is_not_utf8(bundle: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    """JSON is UTF-8 all the same, and a table has escapes for what its encoding has not."""
+    path = tmp_path / "texts.txt"
+    path.write_text("café €\n" + "long " * 20, encoding="utf-8")
+    fixed = ["--bundle", str(bundle), "--input", str(path), "--tasks", "tone"]
+    done = run_in(environment, *fixed, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.decode("utf-8").splitlines()[0])["text"] == "café €"
+    done = run_in(environment, *fixed)
+    assert done.returncode == 0, done.stderr
+    encoding = environment.get("PYTHONIOENCODING", "ascii")
+    shown = {
+        "latin-1": r"café \u20ac",
+        "utf-16": "café €",
+        "ascii": r"caf\xe9 \u20ac",
+    }
+    assert shown[encoding] in done.stdout.decode(encoding)
+    assert b"2 texts" in done.stdout.replace(b"\0", b"")
+
+
 def test_standard_input(
     bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +170,9 @@ def test_a_closed_pipe_is_no_error(bundle: Path) -> None:
         (["--input", "/dev/null"], "no texts to predict"),
         (["--demo", "--backend", "cuda"], "backend: got 'cuda'"),
         (["--demo", "--max-batch-tokens", "0"], "max_batch_tokens: got 0"),
+        (["--format", "csv"], "--format csv: standard input is read as plain lines"),
+        (["--input", "a.txt", "--text-column", "t"], "plain lines have neither columns nor quotes"),
+        (["--input", "absent.csv"], "absent.csv: cannot be read"),
     ],
 )
 def test_errors(

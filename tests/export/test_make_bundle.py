@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from durable import watched_disk
 from random_heads import random_head
 
 from engine import Engine, HeadError, SpecMismatchError
@@ -129,6 +130,12 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     with pytest.raises(ExportError, match=r"cannot be written .*No space left.*Free some space"):
         make_bundle(config)
     assert list(config.output_folder.parent.iterdir()) == []
+
+
+def test_a_bundle_outlasts_a_crash(config: BuildConfig, tmp_path: Path) -> None:
+    with watched_disk(tmp_path) as disk:
+        make_bundle(replace(config, output=tmp_path / "new" / "bundle"))
+    disk.check()
 
 
 @pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])

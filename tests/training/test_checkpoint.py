@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from durable import watched_disk
 
 from export.encoder import load_encoder
 from training.checkpoint import (
@@ -24,6 +25,7 @@ from training.checkpoint import (
 from training.errors import CheckpointError
 from training.multitask_config import MultitaskConfig
 from training.multitask_model import MultitaskModel
+from training.run_log import RunLog
 
 CPU = torch.device("cpu")
 
@@ -129,6 +131,20 @@ def test_written_over_what_a_killed_run_left(model: MultitaskModel, tmp_path: Pa
     publish(written.folder, output)
     assert read_record(output) == written.record
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
+
+
+def test_a_checkpoint_and_what_is_published_outlast_a_crash(
+    model: MultitaskModel, tmp_path: Path
+) -> None:
+    with watched_disk(tmp_path) as disk:
+        written = write_checkpoint(tmp_path / "output" / "run" / "finished", {}, model, None)
+        disk.changed(tmp_path / "output" / "losses.jsonl")
+        with RunLog(tmp_path / "output" / "losses.jsonl", 0) as log:
+            log.write([{"step": 1}])
+            log.flush()
+        disk.check()
+        publish(written.folder, tmp_path / "output")
+    disk.check()
 
 
 def test_differences() -> None:

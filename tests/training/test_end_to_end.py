@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.accuracy_routine import end_to_end
 from engine import Engine
 from training.config import FitConfig, HeadConfig
-from training.data import read_tsv
+from training.data import read_labelled
 from training.train_head import train_head
 
 TOPICS = Path(__file__).parent.parent / "data" / "topics.tsv"
@@ -17,7 +17,7 @@ def test_same_top_label_as_an_independent_computation(minilm_bundle: Path, tmp_p
     engine = Engine.load(minilm_bundle)
     config = HeadConfig("tested", TOPICS, TOPICS, tmp_path / "tested.safetensors")
     trained = train_head(engine, config, FitConfig(epochs=3))
-    texts = read_tsv(TOPICS).texts[:100]
+    texts = read_labelled(TOPICS).texts[:100]
     result = end_to_end("all-MiniLM-L6-v2", [engine], config.output, trained.module, texts)
     assert result["texts"] == 100
     assert result["backends"][engine.backend]["same_top_label"] >= 0.99

@@ -14,7 +14,7 @@ import pytest
 
 from engine import Engine
 from engine.head_file import read_head
-from training.data import read_tsv
+from training.data import read_labelled
 from training.head import main
 
 DATA = Path(__file__).parent.parent / "data"
@@ -53,13 +53,13 @@ def test_learns_and_is_served(
 
     engine = Engine.load(minilm_bundle)
     engine.add_head(output, replace=True)  # a topic head is shipped
-    test = read_tsv(topics["test"])
+    test = read_labelled(topics["test"])
     served = engine.predict(test.texts, ["topic"])["topic"]
     accuracy = np.mean([got == want for got, want in zip(served.top, test.labels, strict=True)])
     assert accuracy == pytest.approx(metrics["test_accuracy"])
 
     head = read_head(output)
-    assert head.training["data"]["train"]["sha256"] == read_tsv(topics["train"]).sha256
+    assert head.training["data"]["train"]["sha256"] == read_labelled(topics["train"]).sha256
     assert head.spec.id == engine.spec.id
 
 

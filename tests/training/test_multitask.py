@@ -395,4 +395,4 @@ def test_sizes_of_tasks_that_are_left_out(
     assert record_of(tmp_path / "out")["loss_weights"] == {"paraphrase": 0.5, "topics": 0.5}
     config.write_text(f"{text}\n[sizes]\ntopcis = 5\n")
     assert main([*command, "--force"]) == 1
-    assert "has no task 'topcis', for which sizes has a number" in capsys.readouterr().err
+    assert "has no task 'topcis', for which sizes has something" in capsys.readouterr().err

@@ -50,6 +50,10 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     assert config.to_json()["layer_pooling"] == "mean"
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeffsteps = 7\n").steps == 7
+
+
 def test_empty_file_has_the_papers_temperature(tmp_path: Path) -> None:
     assert read(tmp_path, "") == MultitaskConfig()
     assert MultitaskConfig().temperature == 0.1
@@ -75,6 +79,7 @@ def test_shipped_configurations_are_sound() -> None:
         ("sizes = 3", "sizes: got 3, expected a table"),
         ("sizes = {a = 0}", "sizes.a: got 0, expected at least 1"),
         ("sizes = {a = 1.5}", "sizes.a: got 1.5, expected a value of type int"),
+        ('quotes = {a = "double"}', r"quotes.a: got 'double', expected one of \['csv', 'none'\]"),
         ('precision = "fp16"', r"precision: got 'fp16', expected one of \['fp32', 'bf16'\]"),
         ('layer_pooling = "learned"', "layer_pooling: got 'learned', expected 'last' or 'mean'"),
         ("steps = 0", "steps: got 0, expected at least 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from engine.errors import HeadError, InputError
-from training.data import read_tsv
-from training.tasks import choose_tasks, read_task
+from training.data import read_labelled
+from training.tasks import choose_tasks, read_task, read_test
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def test_whole_task(task_folder: Path) -> None:
     task = read_task(task_folder / "topics", "DOC")
     assert (task.name, task.type, task.form) == ("topics", "DOC", "single")
     assert task.classes == ("computing", "food", "sport", "travel")
-    plain = read_tsv(task_folder / "topics" / "train.tsv")
+    plain = read_labelled(task_folder / "topics" / "train.tsv")
     assert task.train.texts == plain.texts
     assert [task.classes[i] for i in task.train.label_ids] == plain.labels
     assert task.to_json()["train"] == {"sha256": plain.sha256, "file_rows": 200, "rows": 200}
@@ -32,7 +33,7 @@ def test_limits_draw_rows_by_seed(task_folder: Path) -> None:
     def texts(rows: int, seed: int = 0) -> list[object]:
         task = read_task(task_folder / "topics", None, rows, 7, seed)
         assert (len(task.train), task.train.file_rows, len(task.dev)) == (rows, 200, 7)
-        plain = read_tsv(task_folder / "topics" / "train.tsv")
+        plain = read_labelled(task_folder / "topics" / "train.tsv")
         label_of = dict(zip(plain.texts, plain.labels, strict=True))
         assert [task.classes[i] for i in task.train.label_ids] == [
             label_of[text] for text in task.train.texts
@@ -85,7 +86,7 @@ def test_wrong_choice(task_folder: Path, choice: dict[str, list[str]], message: 
         ("task\tkind\n", r"index.tsv, line 1: got the columns \['task', 'kind'\]"),
         ("", "index.tsv, line 1: got the columns"),
         ("name\ttype\ntopics\n", "index.tsv, line 2: got 1 columns, expected 2"),
-        ("name\ttype\n\udcff", "index.tsv: cannot be read"),
+        ("name\ttype\n\udcff", "index.tsv, line 2: not UTF-8"),
     ],
 )
 def test_malformed_index(own_folder: Path, content: str, message: str) -> None:
@@ -131,3 +132,41 @@ def test_a_name_that_no_head_could_have(own_folder: Path) -> None:
     (own_folder / "topics").rename(own_folder / "my topics")
     with pytest.raises(HeadError, match="task name: got 'my topics'"):
         read_task(own_folder / "my topics")
+
+
+def test_csv_is_the_same_task(own_folder: Path) -> None:
+    """The same rows are drawn, and quotes and commas are no part of the texts."""
+    expected = read_task(own_folder / "topics", None, 9, 9)
+    for part in ("train", "dev"):
+        tsv = own_folder / "topics" / f"{part}.tsv"
+        rows = [line.split("\t") for line in tsv.read_text(encoding="utf-8").splitlines()]
+        with tsv.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
+    with pytest.raises(InputError, match=r"has both train\.tsv and train\.csv, expected one"):
+        read_task(own_folder / "topics")
+    for part in ("train", "dev"):
+        (own_folder / "topics" / f"{part}.tsv").unlink()
+    task = read_task(own_folder / "topics", None, 9, 9)
+    assert (task.classes, task.train.texts) == (expected.classes, expected.train.texts)
+    assert "topics" in choose_tasks(own_folder)
+    index = own_folder / "index.tsv"
+    types = choose_tasks(own_folder)
+    index.with_suffix(".csv").write_text(index.read_text("utf-8").replace("\t", ","), "utf-8")
+    index.unlink()
+    assert choose_tasks(own_folder) == types
+
+
+def test_quotes_of_a_task(own_folder: Path) -> None:
+    for part in ("train", "dev", "test"):
+        path = own_folder / "topics" / f"{part}.tsv"
+        path.write_text('label\ttext\na\t"so ""it"" is"\nb\tx\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r'quotes\.topics = "csv" in the configuration, if'):
+        read_task(own_folder / "topics")
+    found = {
+        quotes: read_task(own_folder / "topics", quotes={"topics": quotes})
+        for quotes in ("csv", "none")
+    }
+    assert found["csv"].train.texts == ['so "it" is', "x"]
+    assert found["none"].dev.texts == ['"so ""it"" is"', "x"]
+    assert read_test(own_folder / "topics", found["csv"]).texts == ['so "it" is', "x"]
+    assert found["csv"].to_json() != found["none"].to_json(), "a run of one is not resumed as other"

@@ -38,7 +38,7 @@ def test_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("label\ttext\n", "line 1: got 'label\\\\ttext'"),
+        ("label\ttext\n", r"line 1: got \['label', 'text'\]"),
         (f"{HEADER}\n", "no rows below the header"),
         (f"{HEADER}\nriver\ta bank\t2\t6\tbank", "line 2: got"),
         (f"{HEADER}\nriver\ta bank\t2\t7\tbank\tNOUN", "no characters 2 to 7 in the text"),

@@ -12,6 +12,7 @@ from training.config import FitConfig
 from training.errors import ConfigError, require
 from training.grid.recipe import Recipe
 from training.multitask_config import MultitaskConfig, Precision
+from training.tasks import check_quotes
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Table3Config:
     Attributes:
         tasks: names of folders, the table's columns; none for all in the index's order, but for
             `wsd.task`.
+        quotes: task -> "csv" or "none", how those in its files are read, see `engine.tables`.
         max_train_rows, max_dev_rows, max_test_rows: rows a task, drawn at random; None for all.
         max_length: tokens that are read of a text; None for the encoder's limit.
         seeds: of the heads that are trained on frozen encoders, one cell each. Encoders are
@@ -97,6 +99,7 @@ class Table3Config:
     """
 
     tasks: tuple[str, ...] = ()
+    quotes: Mapping[str, str] | None = None
     max_train_rows: int | None = None
     max_dev_rows: int | None = None
     max_test_rows: int | None = None
@@ -127,6 +130,7 @@ class Table3Config:
     wsd: WsdConfig = field(default_factory=WsdConfig)
 
     def __post_init__(self) -> None:
+        check_quotes(self.quotes)
         for name in ("max_train_rows", "max_dev_rows", "max_test_rows", "max_length"):
             value = getattr(self, name)
             require(name, value, value is None or value >= 1, "at least 1")

@@ -57,6 +57,7 @@ def _decided(work: Work, config: MultitaskConfig, tasks: tuple[str, ...]) -> Mul
         exclude_tasks=(),
         exclude_types=(),
         sizes={task: size for task, size in config.sizes.items() if task in tasks},
+        quotes={task: said for task, said in (grid.quotes or {}).items() if task in tasks} or None,
         max_train_rows=grid.max_train_rows,
         max_dev_rows=grid.max_dev_rows,
         max_length=grid.max_length,

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from engine.types import Text, TokenBatch
+from engine.whole_file import sync_tree
 from export.encoder import Encoder, HiddenStates
 from training.errors import TrainingError
 from training.grid.features import StoredLayers
@@ -101,6 +102,7 @@ class FeatureCache:
                 stored = encode(some, aside / f"{part}.npy", self._make_room)
                 np.save(aside / f"{part}.offsets.npy", stored.offsets)
             (aside / "layers.json").write_text(json.dumps([stored.layers, stored.encoder_layers]))
+            sync_tree(aside)  # or a crash might leave zeros under its name; the name may be lost
             aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -197,6 +197,7 @@ def _sense_cells(grid: Grid) -> dict[str, dict[str, Any]]:
     work = grid.work
     settings = {
         "wsd": as_json(work.config.wsd),
+        "quotes": (work.config.quotes or {}).get(str(work.config.wsd.task)),
         "rows": [work.config.max_dev_rows, work.config.max_test_rows],
         "precision": work.config.precision.value,
         "seed": work.config.seeds[0],

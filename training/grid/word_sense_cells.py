@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from training.errors import ConfigError
 from training.grid.feature_cache import layers_of
 from training.grid.heads import CALIBRATION_TEXTS
 from training.grid.work import Work
+from training.tasks import file_of, quotes_option
 from training.word_senses import SensedWord, baseline, nearest_sense, read_words
 
 FORMS = ("float", "sign", "centred")
@@ -74,9 +74,10 @@ def read_all(work: Work) -> dict[str, list[SensedWord]]:
     }
     words = {}
     for part, limit in limits.items():
-        path: Path = work.data / str(config.task) / f"{part}.tsv"
-        some = read_words(path)
-        random = np.random.default_rng(seed_of(grid.seeds[0], f"{config.task} {path.name}"))
+        task = str(config.task)
+        path = file_of(work.data / task, part)
+        some = read_words(path, (grid.quotes or {}).get(task), quotes_option(task))
+        random = np.random.default_rng(seed_of(grid.seeds[0], f"{task} {part}.tsv"))
         words[part] = [some[row] for row in np.sort(random.permutation(len(some))[:limit])]
     return words
 

@@ -82,7 +82,8 @@ def open_work(
     tasks = {}
     for name in names:
         seed = config.seeds[0]
-        task = read_task(data / name, types[name], config.max_train_rows, config.max_dev_rows, seed)
+        limits = config.max_train_rows, config.max_dev_rows
+        task = read_task(data / name, types[name], *limits, seed, config.quotes)
         test = read_test(data / name, task, config.max_test_rows, seed)
         tasks[name] = GridTask(task, test)
         say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -45,6 +46,9 @@ def write(path: Path, texts: list[str], ids: list[str]) -> Path:
     if path.suffix == ".tsv":
         lines = ["id\ttext", *("\t".join(row) for row in rows)]
         path.write_text("\n".join(lines), encoding="utf-8")
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("id", "text"), *rows])
     elif path.suffix == ".jsonl":
         lines = [json.dumps({"text": text, "id": name, "more": 1}) for name, text in rows]
         path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
@@ -55,7 +59,7 @@ def write(path: Path, texts: list[str], ids: list[str]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".txt", ".tsv", ".csv", ".jsonl", ".parquet"])
 def test_formats(
     run: Callable[..., int], tmp_path: Path, tiny_engine: Engine, suffix: str, capsys: object
 ) -> None:
@@ -64,6 +68,17 @@ def test_formats(
     assert run("--input", path, "--chunk-texts", 16) == 0
     store = FeatureStore(tmp_path / "store")
     assert contents(store) == dict(zip(names, codes(tiny_engine, list(TEXTS)), strict=True))
+
+
+def test_quotes_that_are_no_text(
+    run: Callable[..., int], tmp_path: Path, tiny_engine: Engine
+) -> None:
+    path = tmp_path / "texts.tsv"
+    path.write_text('id\ttext\n1\t"She said ""yes"",\nthen left"\n2\tplain\n')
+    assert run("--input", path, "--quotes", "csv") == 0
+    found = contents(FeatureStore(tmp_path / "store"))
+    expected = codes(tiny_engine, ['She said "yes",\nthen left', "plain"])
+    assert found == dict(zip("12", expected, strict=True))
 
 
 def test_a_rerun_encodes_what_is_missing(
@@ -116,7 +131,7 @@ def test_pairs_and_named_columns(
     ("name", "content", "options", "message"),
     [
         ("a.txt", None, [], "cannot be read"),
-        ("a.csv", "x", [], "its suffix says no format"),
+        ("a.dat", "x", [], "its suffix says no format"),
         ("a.txt", "x", ["--id-column", "id"], "plain lines have no columns"),
         ("a.tsv", "body\nx", [], "no column 'text', got ['body']"),
         ("a.tsv", "text\tn\nx", [], "line 2 has 1 columns, expected 2"),
@@ -144,6 +159,8 @@ def test_pairs_and_named_columns(
         ("a.jsonl", '{"text": "\\ud800", "id": 1}', [], r"row 0 has '\ud800' in column 'text'"),
         ("a.tsv", "id\ttext\tid\n1\tx\t2", [], "more than one column 'id', got"),
         ("a.tsv", "id\ttext\n1\tx\n1\ty", [], "id '1' comes twice"),
+        ("a.tsv", 'text\n"a ""b"""', [], "line 2 has the cell"),
+        ("a.tsv", 'text\n"a" b', ["--quotes", "csv"], "row 0: cell 1"),
         ("a.txt", b"\xff", [], "cannot be read"),
         ("a.parquet", "no", [], "cannot be read"),
         ("a.tsv", "a\tb\nx\ty", ["--pair-column", "b"], "--pair-column: expected --text-column"),
@@ -206,6 +223,7 @@ def test_the_first_row_decides_for_all_ranges(tmp_path: Path) -> None:
     [
         ("a.txt", "x\ny", ("0", "x")),
         ("a.tsv", "id\ttext\nk\tx\nl\ty", ("k", "x")),
+        ("a.csv", '"id","text"\nk,x\nl,y', ("k", "x")),
         ("a.jsonl", '{"id": "k", "text": "x"}\n{"id": "l", "text": "y"}', ("k", "x")),
     ],
 )
@@ -287,7 +305,7 @@ def test_what_was_encoded_before_an_error_is_stored(tiny_engine: Engine, tmp_pat
 
 
 def test_the_count_is_that_of_the_rows(tmp_path: Path) -> None:
-    for suffix in (".txt", ".tsv", ".jsonl", ".parquet"):
+    for suffix in (".txt", ".tsv", ".csv", ".jsonl", ".parquet"):
         file = TextFile(write(tmp_path / f"t{suffix}", TEXTS, [str(i) for i in range(40)]))
         assert abs(file.count() - len(list(file.rows()))) <= 1
 

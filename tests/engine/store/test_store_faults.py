@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from random_heads import random_head
 from store_cases import contents, expected, fill, make_features, make_ids, make_spec
 
-from engine import Engine, StoreError
+from engine import Engine, StoreError, answers
 from engine.answers import TaskHead
 from engine.backfill import Backfill
 from engine.head_file import write_head
@@ -28,6 +29,7 @@ def in_child(run: Callable[[], None]) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        gc.disable()  # collecting an engine of other tests waits for threads that are not here
         try:
             run()
             message = "nothing was raised"
@@ -106,6 +108,31 @@ def test_a_full_disk_while_answering(tmp_path: Path) -> None:
     assert not visible(tmp_path / "answers")
     assert job.run(job.prepare()) == 60
     assert len(visible(tmp_path / "answers")) == 3
+
+
+@pytest.mark.parametrize("size_kb", [0, 20, 40, 60, 80, 100, 120, 140])
+def test_a_full_disk_while_several_tasks_are_answered(
+    tmp_path: Path, size_kb: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer is a step behind the heads: also when it fails, nothing of any task is left."""
+    monkeypatch.setattr(answers, "GROUP_ROWS", 1)
+    store = fill(tmp_path / "store", row_group_bytes=500)
+    heads = [
+        TaskHead(load_head(random_head(make_spec(), task=task, classes=classes)), "0")
+        for task, classes in (("small", 2), ("large", 2000), ("middle", 9))
+    ]
+    job = Backfill(store, heads, tmp_path / "answers", probabilities=True)
+
+    def answer() -> None:
+        limit_files(size_kb << 10)
+        job.run(job.prepare())
+
+    assert "make room" in in_child(answer)
+    left = visible(tmp_path / "answers")
+    assert not [name for name in left if not name.startswith("part-")]
+    assert not [name for name in left if "large" in name]
+    assert job.run(job.prepare()) == 60
+    assert len(visible(tmp_path / "answers")) == 9
 
 
 def test_folders_that_may_not_be_written_to(tmp_path: Path) -> None:
