@@ -117,6 +117,8 @@ class FeatureSpec:
     def from_json(cls, data: Mapping[str, Any]) -> FeatureSpec:
         """Raises BundleError for missing or unknown fields and values out of range."""
         names = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping):
+            raise BundleError(f"feature spec: got {data!r:.60}, expected an object.")
         unknown = set(data) - names
         if unknown:
             raise BundleError(

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.errors import InputError, StoreError
+from engine import strict_json
+from engine.errors import BundleError, InputError, StoreError
 from engine.types import Calibration, FeatureSpec, PackedFeatures
 
 FORMAT_VERSION = 2
@@ -56,23 +57,61 @@ def read_spec(schema: pa.Schema, shown: str) -> FeatureSpec:
     Raises StoreError if there is none, or of another format version.
     """
     try:
-        content = json.loads((schema.metadata or {})[METADATA])
+        content = strict_json.loads((schema.metadata or {})[METADATA])
         version = content["format_version"]
+        stated = content["spec"]
     except (KeyError, ValueError, TypeError) as error:
         raise StoreError(
             f"{shown}: no feature spec in its schema, expected a part of a feature store."
         ) from error
-    if version not in (*OLDER_VERSIONS, FORMAT_VERSION):
+    if type(version) is not int or version not in (*OLDER_VERSIONS, FORMAT_VERSION):
         raise StoreError(
             f"{shown}: got format version {version}, expected {FORMAT_VERSION}. Read it with the "
             "version of bitheads that wrote it."
         )
-    return FeatureSpec.from_json(content["spec"])
+    try:
+        return FeatureSpec.from_json(stated)
+    except BundleError as error:
+        raise StoreError(f"{shown}: {error}") from error
+
+
+def check_schema(schema: pa.Schema, shown: str) -> FeatureSpec:
+    """The feature spec of a part. Raises StoreError for columns that are not a store's."""
+    spec = read_spec(schema, shown)
+    wanted = [field for field in make_schema(spec) if field.name in columns_of(schema)]
+    for field in wanted:
+        found = [schema.field(i) for i in schema.get_all_field_indices(field.name)]
+        if len(found) != 1 or found[0].type != field.type:
+            got = ", ".join(str(one.type) for one in found) or "none"
+            raise StoreError(
+                f"{shown}: got {got} as its column {field.name!r}, expected one of {field.type}. "
+                "It is no part of a feature store: remove it."
+            )
+    return spec
+
+
+def check_rows(table: pa.Table, spec: FeatureSpec, shown: str) -> None:
+    """Raises StoreError for rows that no writer makes, as far as their columns were read."""
+    for name in {ID, NUM_TOKENS, CODES}.intersection(table.column_names):
+        if table[name].null_count:
+            raise StoreError(f"{shown}: got a null in column {name!r}, expected none.")
+    if CODES not in table.column_names:
+        return
+    lengths = pc.binary_length(table[CODES]).to_numpy()
+    tokens = lengths // spec.code_bytes
+    if (lengths % spec.code_bytes).any() or (
+        NUM_TOKENS in table.column_names
+        and not np.array_equal(tokens, table[NUM_TOKENS].to_numpy())
+    ):
+        raise StoreError(
+            f"{shown}: got codes that are not of num_tokens tokens, expected {spec.code_bytes} "
+            "bytes for each."
+        )
 
 
 def columns_of(schema: pa.Schema) -> tuple[str, ...]:
     """The store's own columns in a part of this schema; all others are the user's."""
-    version = json.loads(schema.metadata[METADATA])["format_version"]
+    version = strict_json.loads(schema.metadata[METADATA])["format_version"]
     return tuple(name for name in COLUMNS if name != IS_PAIR or version not in OLDER_VERSIONS)
 
 

@@ -23,11 +23,14 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine import strict_json
 from engine.errors import StoreError
 
 BLOCK_BYTES = 1 << 18
 """Columns begin anywhere, so the blocks at their ends are checked twice: with 1 MiB a scan took a
 quarter more."""
+
+MAX_BLOCK_BYTES = 1 << 30
 
 SEAL = b"bitheads-seal-"
 BLANK = b"0" * 64
@@ -164,10 +167,29 @@ def read_footer(file: pa.NativeFile, shown: str) -> Footer:
     seal = after[: len(BLANK)]
     if hashlib.sha256(before + SEAL + BLANK + after[len(BLANK) :]).hexdigest().encode() != seal:
         raise _damaged(shown, "its footer is not what its seal says")
-    # From here on all is what `SealedWriter` wrote.
-    metadata = pq.read_metadata(pa.BufferReader(MAGIC + footer))
-    part = json.loads(metadata.metadata[PART_KEY.encode()])
+    # Somebody sealed it, but that need not have been `SealedWriter`.
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(MAGIC + footer))
+        part = strict_json.loads(metadata.metadata[PART_KEY.encode()])
+        _check_blocks(part, body_bytes)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{shown}: its footer is none that engine.store writes ({error}). Remove it, and make "
+            "its rows again."
+        ) from error
     return Footer(metadata, part, seal.decode(), body_bytes, size)
+
+
+def _check_blocks(part: Any, body_bytes: int) -> None:
+    """Raises ValueError, KeyError or TypeError unless there is a checksum for each block."""
+    size, checksums = part["block_bytes"], part["checksums"]
+    if type(size) is not int or not 1 <= size <= MAX_BLOCK_BYTES:
+        raise ValueError(f"block_bytes is {size!r:.60}, expected 1 to {MAX_BLOCK_BYTES}")
+    blocks = -(-body_bytes // size)
+    if not isinstance(checksums, list) or len(checksums) != blocks:
+        raise ValueError(f"expected a list of {blocks} checksums, one for each block")
+    if any(type(checksum) is not int for checksum in checksums):
+        raise ValueError("expected whole numbers as checksums")
 
 
 def open_parquet(file: pa.NativeFile, footer: Footer, shown: str) -> pq.ParquetFile:

@@ -59,6 +59,29 @@ class Part:
         # Without the footer's own entries, which some versions of pyarrow add.
         kept = {k: v for k, v in (found.metadata or {}).items() if k == schema.METADATA}
         self.schema: pa.Schema = found.with_metadata(kept)
+        self._spec = schema.check_schema(self.schema, self._shown)
+        self._check_facts()
+
+    def _check_facts(self) -> None:
+        """Raises StoreError for what no writer says of a part."""
+        tokens, replaces = self.facts.get("tokens"), self.facts.get("replaces", [])
+        if (
+            type(tokens) is not int
+            or tokens < 0
+            or not isinstance(self.facts.get("store"), str | None)
+            or not isinstance(replaces, list)
+            or not all(isinstance(name, str) for name in replaces)
+            or self.name in replaces
+        ):
+            raise StoreError(
+                f"{self._shown}: what its footer says of it is nothing that engine.store writes. "
+                "Remove it, and make its rows again."
+            )
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What its codes mean."""
+        return self._spec
 
     @property
     def _shown(self) -> str:
@@ -127,6 +150,7 @@ class Part:
             for group in range(self.num_row_groups):
                 with self._changes_told():
                     table = parquet.read_row_group(group, wanted, use_threads=False)
+                schema.check_rows(table, self._spec, self._shown)
                 yield table
                 del table  # or one more would be kept while the next is read
 
@@ -181,8 +205,25 @@ def open_parts(folder: Folder) -> list[Part]:
             break
     if failed is not None:
         raise failed
+    _check_replaced(parts, folder)
     void = {name for part in parts for name in part.replaces}
     return [part for part in parts if part.name not in void]
+
+
+def _check_replaced(parts: Sequence[Part], folder: Folder) -> None:
+    """Raises StoreError for a part that would hide rows that it has not.
+
+    Of the parts that it replaces some may be gone, but no more rows may be there than in it.
+    """
+    by_name = {part.name: part for part in parts}
+    for part in parts:
+        there = [by_name[name] for name in part.replaces if name in by_name]
+        rows = sum(other.rows for other in there)
+        if rows > part.rows or (len(there) == len(part.replaces) > 0 and rows != part.rows):
+            raise StoreError(
+                f"{folder}/{part.name}: is to replace parts of {rows} rows, but has {part.rows}, "
+                "expected as many. It was not made by merging them: remove it."
+            )
 
 
 @dataclass(frozen=True)
@@ -246,10 +287,10 @@ class FeatureStore:
                 f"{self.folder}: no parts of a feature store there. Make one with "
                 f"`python -m engine.encode --store {self.folder}`, or name the right folder."
             )
-        first = schema.read_spec(self.parts[0].schema, self._named(0)) if self.parts else spec
+        first = self.parts[0].spec if self.parts else spec
         assert first is not None
         for index, part in enumerate(self.parts):
-            check_spec(self._named(index), schema.read_spec(part.schema, self._named(index)), first)
+            check_spec(self._named(index), part.spec, first)
         if spec is not None:
             check_spec(f"store {self.folder}", first, spec)
         self.spec = first

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from engine.errors import BitheadsError, StoreError
@@ -54,16 +53,13 @@ def verify(
 
 def _check_part(part: Part, shown: str, expected: FeatureSpec | None, ids: IdIndex) -> FeatureSpec:
     part.check()
-    spec = schema.read_spec(part.schema, shown)
+    spec = part.spec
     if expected is not None and spec.id != expected.id:
         raise StoreError(f"{shown}: got feature spec {spec}, expected {expected} as in the others.")
     rows = tokens = 0
     for table in part.tables():
         features = schema.read_features(table, spec)
         rows, tokens = rows + len(features), tokens + int(features.offsets[-1])
-        stated = table[schema.NUM_TOKENS].to_numpy()
-        if not np.array_equal(stated, features.num_tokens):
-            raise StoreError(f"{shown}: num_tokens is not what the codes have.")
         names = table[schema.ID].to_pylist()
         twice = ids.contains(names)
         if twice.any():
