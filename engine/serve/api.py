@@ -146,6 +146,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
             await asyncio.to_thread(heads.delete, name)
         except BitheadsError as error:
             raise of_engine(error) from error
+        work.forget_task(name)
         return Response(status_code=204)
 
     return router

@@ -13,7 +13,11 @@ from engine.errors import (
     SpecMismatchError,
     UnknownTaskError,
 )
+from engine.serve.head_store import KeepError
 from engine.serve.messages import to_json
+
+MAX_MESSAGE = 1000
+"""Characters of an error's sentence."""
 
 
 class HttpError(Exception):
@@ -38,7 +42,8 @@ class HttpError(Exception):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.message = message
+        # What a client sent is echoed no further than it is needed to find it.
+        self.message = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "..."
         self.reason = reason
         self.headers = dict(headers or {})
         if retry_after_s is not None:
@@ -97,6 +102,7 @@ def of_engine(error: BitheadsError) -> HttpError:
         (SpecMismatchError, 409, "spec_mismatch"),
         (HeadError, 422, "bad_head"),
         (InputError, 422, "bad_request"),
+        (KeepError, 507, "cannot_be_kept"),
     ]
     for kind, status, code in kinds:
         if isinstance(error, kind):

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import re
 import time
 import uuid
 from collections import Counter
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.serve.errors import HttpError, internal, queue_full, shutting_down, too_large
 from engine.serve.logs import RequestLog
 from engine.serve.metrics import Metrics
+from engine.serve.origins import foreign_name, is_loopback
 from engine.serve.room import QueueFull
 from engine.serve.scheduler import Scheduler
 from engine.serve.settings import Settings
@@ -28,6 +30,8 @@ OPEN_PATHS = ("/", "/docs", "/openapi.json", "/metrics")
 BATCHED_PATHS = ("/v1/predict", "/v1/features")
 """And the Open Inference Protocol's infer: what goes through the scheduler."""
 
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+@-]{1,100}")
 
 NOT_ANSWERED = 499
 """The status of a request whose client left, as nginx logs it."""
@@ -92,6 +96,7 @@ class Guard:
         self._scheduler = scheduler
         self._metrics = metrics
         self._log = log
+        self._is_local = is_loopback(settings.host)
         self._keys = [key.encode() for key in (*settings.api_keys, *settings.admin_keys)]
         self._admin_keys = [key.encode() for key in settings.admin_keys]
         self._held_bytes: Counter[str] = Counter()
@@ -120,6 +125,7 @@ class Guard:
 
         self._metrics.in_flight.inc()
         try:
+            self._check_origin(headers)
             self._check_key(scope["method"], scope["path"], headers)
             is_batched = scope["method"] == "POST" and _is_batched(scope["path"])
             if is_batched:
@@ -200,6 +206,20 @@ class Guard:
             self._scheduler.check_room(client)
         except QueueFull as full:
             raise queue_full(full.retry_after_s) from None
+
+    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
+        """Before all else: what a page has a browser send is not for a server of this machine."""
+        if not self._is_local:
+            return
+        foreign = foreign_name(headers, self._settings.allowed_hosts)
+        if foreign is not None:
+            raise HttpError(
+                403,
+                "forbidden",
+                f"{foreign:.200}: this server listens for its own machine, and answers no other "
+                "site's pages. If it is known by that name, start it with --allowed-hosts.",
+                "unauthorized",
+            )
 
     def _check_key(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         if path in OPEN_PATHS or path.startswith(("/health/", "/v2/health/")):
@@ -319,7 +339,6 @@ def _route(scope: Scope) -> str:
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
+    """The client's, if it could not be taken for anything else in a log."""
     given = headers.get(b"x-request-id", b"")
-    if 0 < len(given) <= 100 and given.isascii() and given.decode().isprintable():
-        return given.decode()
-    return uuid.uuid4().hex
+    return given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

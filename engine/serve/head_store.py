@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from engine.engine import Engine
 from engine.errors import BitheadsError, HeadError
 from engine.head_file import SUFFIX
 from engine.whole_file import make_folder, remove, write_whole
+
+
+class KeepError(BitheadsError):
+    """A head cannot be written or removed where heads are kept: the server's fault."""
 
 
 class HeadStore:
@@ -36,12 +41,19 @@ class HeadStore:
 
         Where heads are kept, it is on disk once this returns.
 
-        Raises HeadError if it is no sound head file, is of another task, or cannot be kept;
-        SpecMismatchError if it was trained on another feature spec.
+        Raises HeadError if it is no sound head file or is of another task, SpecMismatchError if it
+        was trained on another feature spec, KeepError if it cannot be kept.
         """
-        with self._lock, tempfile.TemporaryDirectory(prefix="bitheads-") as scratch:
-            path = Path(scratch) / f"{name}{SUFFIX}"
-            path.write_bytes(content)
+        with self._lock, ExitStack() as stack:
+            try:
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bitheads-"))
+                path = Path(scratch) / f"{name}{SUFFIX}"
+                path.write_bytes(content)
+            except OSError as error:
+                raise KeepError(
+                    f"head {name!r}: cannot be read, for want of a folder for a while ({error}). "
+                    "Free some space there, or set TMPDIR."
+                ) from error
             try:
                 head = self._engine.read_head(path)
                 if head.task != name:
@@ -53,7 +65,10 @@ class HeadStore:
                     write_whole(self._folder / path.name, content)
                 self._engine.use_head(head, replace=True)
             except OSError as error:
-                raise HeadError(f"head {name!r}: cannot be kept ({error}).") from error
+                raise KeepError(
+                    f"head {name!r}: cannot be kept ({error}). Free some space in the folder of "
+                    "--heads, or let the server write there."
+                ) from error
             except BitheadsError as error:
                 # Of the scratch file nobody knows.
                 raise type(error)(str(error).replace(str(path), name)) from error
@@ -61,7 +76,7 @@ class HeadStore:
     def delete(self, name: str) -> None:
         """Forgets a head, and its file if it was uploaded, for good.
 
-        Raises UnknownTaskError, and HeadError if the file cannot be removed: the head then stays.
+        Raises UnknownTaskError, and KeepError if the file cannot be removed: the head then stays.
         """
         with self._lock:
             self._engine.choose_heads([name])
@@ -69,5 +84,8 @@ class HeadStore:
                 try:
                     remove(self._folder / f"{name}{SUFFIX}")
                 except OSError as error:
-                    raise HeadError(f"head {name!r}: cannot be removed ({error}).") from error
+                    raise KeepError(
+                        f"head {name!r}: cannot be removed ({error}). Let the server write to the "
+                        "folder of --heads."
+                    ) from error
             self._engine.remove_head(name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import sys
+import re
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -71,5 +72,19 @@ def _print(form: str, level: str, message: str, fields: dict[str, Any]) -> None:
         if form == "json":
             print_json({"time": shown, "level": level, "message": message, **fields})
         else:
-            shown_fields = " ".join(f"{name}={value}" for name, value in fields.items())
-            print(f"{shown} {level} {message} {shown_fields}", file=sys.stdout, flush=True)
+            shown_fields = " ".join(
+                f"{name}={_one_word(name, value)}" for name, value in fields.items()
+            )
+            print(f"{shown} {level} {_one_line(message)} {shown_fields}", flush=True)
+
+
+def _one_word(name: str, value: Any) -> str:
+    """What can be taken for no other field, and no other line; but for our own tracebacks."""
+    text = str(value)
+    if name == "traceback" or re.fullmatch(r"[^\s\"=]+", text):
+        return text
+    return json.dumps(text)
+
+
+def _one_line(message: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)

@@ -58,6 +58,13 @@ class Settings:
         "keys that may upload and remove heads, separated by commas (default: nobody may)",
         metavar="KEYS",
     )
+    allowed_hosts: tuple[str, ...] = _option(
+        (),
+        "names by which clients may address a server that listens on this machine alone, separated "
+        "by commas; needed behind a proxy that passes on the name it was asked for (default: "
+        "localhost, addresses and names without a dot)",
+        metavar="NAMES",
+    )
     max_batch_tokens: int | None = _option(
         None, "bound on an encoder call's tokens; lower it to save memory (default: the encoder's)"
     )

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -217,6 +218,11 @@ class Work:
             return await asyncio.wrap_future(future)
         except BitheadsError as error:
             raise of_engine(error) from error
+
+    def forget_task(self, name: str) -> None:
+        """There is no such head any more: nothing counts its answers."""
+        with suppress(KeyError):  # nobody has asked it
+            self._metrics.answers.remove(name)
 
     def _count(self, predictions: Mapping[str, Prediction]) -> None:
         for task, prediction in predictions.items():
