@@ -99,7 +99,8 @@ def test_a_failure_leaves_nothing(
     ("step", "error"),
     [
         ("load_encoder", RuntimeError("broken")),
-        ("torch_hidden_states", MemoryError()),
+        ("ReferenceModel", RuntimeError("broken")),
+        ("run_reference", MemoryError()),
         ("calibrate", KeyboardInterrupt()),
         ("export_graph", KeyboardInterrupt()),
         ("compare_session", RuntimeError("broken")),
@@ -195,7 +196,7 @@ def test_layers_that_are_asked_for(config: BuildConfig) -> None:
 def test_an_unknown_layer_is_found_before_torch_runs(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.make_bundle.torch_hidden_states", fail(AssertionError("ran")))
+    monkeypatch.setattr("export.make_bundle.run_reference", fail(AssertionError("ran")))
     with pytest.raises(ExportError, match="--layers"):
         make_bundle(replace(config, layers="9"))
     with pytest.raises(ExportError, match=r"--layer-weights: got 3, expected 2"):

@@ -87,6 +87,7 @@ def make_report(agreement: float, error: float) -> dict[str, Any]:
                     "hidden_1": {"sign_agreement": 0.9999, "relative_error": 0.001},
                     "hidden_2": {"sign_agreement": 0.95, "relative_error": 0.25},
                 },
+                "odd_texts": {},
             }
         }
     }
