@@ -56,7 +56,8 @@ def odd_texts(tokenizer: Any, max_length: int, takes_pairs: bool) -> dict[str, T
     enough = read_texts(None)
     long = " ".join(enough * (1 + CHARS_PER_TOKEN * max_length // len(" ".join(enough))))
     texts["a text longer than can be read"] = long
-    exact = _text_of(tokenizer, max_length, long.split(" "))
+    words = long.split(" ")[::-1]  # not the same tokens once more
+    exact = _text_of(tokenizer, max_length, words)
     if exact is not None:
         texts["a text as long as can be read"] = exact
     if takes_pairs:
@@ -64,9 +65,9 @@ def odd_texts(tokenizer: Any, max_length: int, takes_pairs: bool) -> dict[str, T
         for token in _special_tokens(tokenizer)[:1]:
             texts[f"a pair with {token}"] = (f"{FIRST} {token}", f"{token}{SECOND}")
         # Not longer: the tokenizers library makes all combinations of what is cut off.
-        half = _text_of(tokenizer, max_length, long.split(" ")) or FIRST
-        texts["a pair, cut"] = (half, half[::-1])
-        texts["a pair, its second text cut"] = (SECOND, half)
+        whole = exact or " ".join(words[:max_length])
+        texts["a pair, cut"] = (whole, whole[::-1])
+        texts["a pair, its second text cut"] = (SECOND, whole)
     return texts
 
 
