@@ -62,14 +62,17 @@ def run_reference(
         longest: most tokens of a text that is run; of longer ones token ids alone are compared.
         say: called with a line now and then.
 
-    Raises ExportError for the first text with other tokens.
+    Texts without any token are left out. Raises ExportError for the first text with other tokens.
     """
     names = list(texts)
     tokens = tokenizer(list(texts.values()))
     inputs = [reference.tokens(text) for text in texts.values()]
     for name, own, expected in zip(names, tokens, inputs, strict=True):
         check_tokens(name, texts[name], own, expected)
-    kept = [i for i, own in enumerate(tokens) if longest is None or own.ids.size <= longest]
+    most = max(own.ids.size for own in tokens) if longest is None else longest
+    kept = [i for i, own in enumerate(tokens) if 0 < own.ids.size <= most]
+    if not kept:
+        raise ExportError("no text has a token that could be compared. Give others: --calibration.")
     tokens = [tokens[i] for i in kept]
     states = list(_run(reference, [inputs[i] for i in kept], layers, say))
     return ComparedTexts(

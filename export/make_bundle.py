@@ -102,6 +102,7 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
         layer_weights=config.layer_weights,
         calibration_sha256=None if calibration is None else calibration.sha256,
     )
+    copied = _copy_heads(config, spec, folder / bundle.HEADS)
     written = [tokenizer_path]
     if calibration is not None:
         written.append(_write_calibration(folder, calibration))
@@ -121,7 +122,6 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     parity["texts"] = len(sentences.names)
     parity["tokens"] = int(sentences.lengths.sum())
     parity["odd_texts"] = len(odd.names)
-    copied = _copy_heads(config, spec, folder / bundle.HEADS)
     say(f"feature spec {spec}; {copied} heads")
     return bundle.Manifest(
         spec=spec,

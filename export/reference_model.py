@@ -54,13 +54,12 @@ class ReferenceModel:
     def hidden_states(
         self, tokens: ReferenceTokens, layers: tuple[int, ...]
     ) -> list[NDArray[np.float32]]:
-        """The chosen hidden states of a text, each [tokens, dim]. For several threads at once.
+        """The chosen hidden states of a text's tokens, of which there are some, each [tokens, dim].
+
+        To be called from several threads at once.
 
         Raises ExportError if the model cannot run it, or gives what is no number.
         """
-        if not tokens["input_ids"]:  # no text, and a tokenizer that adds no tokens
-            empty = np.empty((0, self._model.config.hidden_size), np.float32)
-            return [empty for _ in layers]
         inputs = {name: torch.tensor([values]) for name, values in tokens.items()}
         try:
             with torch.inference_mode():

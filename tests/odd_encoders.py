@@ -85,6 +85,9 @@ def share_as_in_transformers(source: Path, bundle: Path, texts: Sequence[Text]) 
         for text, own in zip(texts, features, strict=True):
             parts = (text,) if isinstance(text, str) else text
             inputs = tokenizer(*parts, truncation=True, max_length=limit, return_tensors="pt")
+            if inputs["input_ids"].numel() == 0:
+                assert own.codes.size == 0
+                continue
             with torch.inference_mode():
                 found = model(**inputs, output_hidden_states=True, return_dict=True)
             expected = torch.stack(found.hidden_states[-2:]).mean(0)[0].numpy() > 0

@@ -112,6 +112,10 @@ def with_tokens(folder: Path) -> None:
     add_rows(folder, 3)
 
 
+def without_template(folder: Path) -> None:
+    edit_tokenizer(folder, lambda content: content.update(post_processor=None))
+
+
 def without_padding_token(folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -148,7 +152,7 @@ def second_text_has_type_1(folder: Path) -> None:
 def computed_otherwise(folder: Path) -> None:
     """All that config.json says of the computation itself, and of what comes back."""
     edit(folder, hidden_act="gelu_new", layer_norm_eps=0.3, num_attention_heads=2)
-    edit(folder, return_dict=False, output_attentions=True, output_hidden_states=True)
+    edit(folder, return_dict=False, torchscript=True, output_attentions=True)
     edit(
         folder, dtype="float16", use_cache=False, hidden_dropout_prob=0.9, tie_word_embeddings=False
     )
@@ -177,6 +181,7 @@ def computed_otherwise(folder: Path) -> None:
             "roberta", settings(add_bos_token=True, add_eos_token=False), id="bos, no eos"
         ),
         pytest.param("bert", settings(clean_up_tokenization_spaces=True), id="cleaned up"),
+        pytest.param("bert", without_template, id="no tokens of its own"),
         pytest.param("bert", with_tokens, id="tokens added, with rows"),
         pytest.param("bert", settings(model_input_names=["input_ids"]), id="no types, no mask"),
         pytest.param("distilbert", settings(model_input_names=TYPES), id="distilbert with types"),
