@@ -10,9 +10,12 @@ from benchmarks.texts import drawn
 from engine import bundle
 from engine.errors import InputError
 from engine.tokenize import TextTokenizer
-from export.encoder import HiddenStates, load_encoder
+from export.compared_texts import run_reference
+from export.encoder import find_encoder, load_encoder
+from export.odd_texts import LONGEST_RUN, odd_texts
 from export.parity import available_sessions, compare_session
-from export.texts import read_texts, token_batches, torch_hidden_states
+from export.reference_model import ReferenceModel
+from export.texts import read_texts
 
 
 def run(options: argparse.Namespace) -> None:
@@ -24,10 +27,14 @@ def run(options: argparse.Namespace) -> None:
             f"--encoder {options.encoder}: its weights are not those of bundle {options.bundle}."
         )
     texts = read_texts(None) if options.data is None else drawn(options.data, options.texts)
-    tokenizer = TextTokenizer(options.bundle / bundle.TOKENIZER, manifest.encoder.max_length)
-    batches = token_batches(tokenizer, texts, encoder.pad_id)
-    layers = manifest.spec.layers
-    expected = list(torch_hidden_states(HiddenStates(encoder, layers), batches))
+    limit, layers = manifest.encoder.max_length, manifest.spec.layers
+    tokenizer = TextTokenizer(options.bundle / bundle.TOKENIZER, limit)
+    reference = ReferenceModel(find_encoder(options.encoder), limit)
+    odd = odd_texts(encoder.tokenizer, limit, tokenizer.takes_pairs)
+    sentences, one_by_one = (
+        run_reference(reference, tokenizer, some, layers, encoder.pad_id, LONGEST_RUN)
+        for some in ({f"text {i}": text for i, text in enumerate(texts, 1)}, odd)
+    )
     calibration = bundle.read_calibration(options.bundle, manifest.spec)
     sessions: dict[str, Any] = {
         f"{backend} {precision}": compare_session(
@@ -35,8 +42,8 @@ def run(options: argparse.Namespace) -> None:
             layers,
             backend,
             precision,
-            batches,
-            expected,
+            sentences,
+            one_by_one,
             calibration,
             manifest.spec.layer_weights,
         )
@@ -45,8 +52,8 @@ def run(options: argparse.Namespace) -> None:
     result = {
         "encoder": encoder.name,
         "texts": len(texts),
-        "tokens": int(sum(len(batch[0]) for batch in expected)),
-        "signs": int(sum(batch[0].size for batch in expected)),
+        "tokens": int(sentences.lengths.sum()),
+        "signs": sentences.layers[0].size,
         "graph_precision": manifest.encoder.precision,
         "sessions": sessions,
     }

@@ -77,6 +77,8 @@ def _write_graph(name: str, shape: Shape, folder: Path) -> bundle.Manifest:
             encoder.max_length,
             encoder.pad_id,
             "fp16",
+            encoder.vocabulary,
+            encoder.token_types,
         ),
         artifacts={path.name: bundle.Artifact.of(path) for path in written},
         versions={},

@@ -78,4 +78,7 @@ def random_encoder(name: str, shape: Shape) -> Encoder:
         max_length=shape.max_length,
         pad_id=model.config.pad_token_id,
         weights_sha256="0" * 64,
+        vocabulary=model.config.vocab_size,
+        token_types=model.config.type_vocab_size,
+        reads_token_types=shape.family == "bert",
     )

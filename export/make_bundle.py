@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,26 +14,28 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 import engine
 from engine import bundle
 from engine.head_file import SUFFIX, read_head
 from engine.heads import check_spec
+from engine.interrupts import interrupts_held_back
 from engine.tokenize import TextTokenizer
-from engine.types import Calibration, FeatureSpec, TokenBatch
+from engine.types import Calibration, FeatureSpec
 from engine.whole_file import make_folder, sync, sync_tree
 from export.calibrate import calibrate
+from export.compared_texts import ComparedTexts, run_reference
 from export.config import MIN_LENGTH, BuildConfig, choose_layers
-from export.encoder import HiddenStates, load_encoder
+from export.encoder import Encoder, find_encoder, load_encoder
 from export.errors import ExportError
 from export.int8 import quantize_graph, require_nncf
+from export.odd_texts import LONGEST_RUN, odd_texts
 from export.onnx_graph import export_graph
 from export.parity import available_sessions, compare_session, failures
 from export.plan import build_plan, resolve_plan
-from export.texts import read_texts, token_batches, torch_hidden_states
+from export.reference_model import ReferenceModel
+from export.texts import read_texts
 
 Say = Callable[[str], None]
 VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "tokenizers")
@@ -56,7 +59,7 @@ def make_bundle(config: BuildConfig, say: Say = lambda message: None) -> bundle.
         require_nncf()
     config = replace(config, plan=resolve_plan(config.plan, say))
     output = config.output_folder
-    with _aside(output) as folder:
+    with _aside(output, config.force) as folder:
         manifest = _build_into(folder, config, say)
         (folder / bundle.MANIFEST).write_text(manifest.dumps(), encoding="utf-8")
         build_plan(folder, manifest, config.plan, say)
@@ -85,13 +88,10 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     encoder.tokenizer.backend_tokenizer.no_padding()
     encoder.tokenizer.backend_tokenizer.save(str(tokenizer_path))
 
-    texts = read_texts(config.calibration)
-    batches = token_batches(TextTokenizer(tokenizer_path, max_length), texts, encoder.pad_id)
-    say(f"running torch in fp32 on {len(texts)} sentences")
-    expected = list(torch_hidden_states(HiddenStates(encoder, layers), batches))
+    tokenizer = TextTokenizer(tokenizer_path, max_length, encoder.vocabulary, encoder.token_types)
+    sentences, odd = _run_reference(config, encoder, tokenizer, max_length, layers, say)
 
-    columns = [np.concatenate(parts) for parts in zip(*expected, strict=True)]
-    calibration = calibrate(config, encoder.dim, columns)
+    calibration = calibrate(config, encoder.dim, sentences.layers)
     spec = FeatureSpec(
         encoder=encoder.name,
         weights_sha256=encoder.weights_sha256,
@@ -103,6 +103,7 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
         layer_weights=config.layer_weights,
         calibration_sha256=None if calibration is None else calibration.sha256,
     )
+    copied = _copy_heads(config, spec, folder / bundle.HEADS)
     written = [tokenizer_path]
     if calibration is not None:
         written.append(_write_calibration(folder, calibration))
@@ -114,13 +115,14 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     graph = folder / bundle.GRAPH
     written += export_graph(encoder, layers, config.graph_precision, graph)
     if config.precision == "int8":
-        say(f"quantizing to int8 on {len(texts)} texts in {len(batches)} batches")
+        batches = [batch.tokens for batch in sentences.batches]
+        say(f"quantizing to int8 on {len(sentences.names)} texts in {len(batches)} batches")
         written += quantize_graph(graph, batches, folder, say)
 
-    parity = _compare(folder, config, layers, batches, expected, calibration, say)
-    parity["texts"] = len(texts)
-    parity["tokens"] = len(columns[0])
-    copied = _copy_heads(config, spec, folder / bundle.HEADS)
+    parity = _compare(folder, config, layers, sentences, odd, calibration, say)
+    parity["texts"] = len(sentences.names)
+    parity["tokens"] = int(sentences.lengths.sum())
+    parity["odd_texts"] = len(odd.names)
     say(f"feature spec {spec}; {copied} heads")
     return bundle.Manifest(
         spec=spec,
@@ -131,6 +133,8 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
             max_length=max_length,
             pad_id=encoder.pad_id,
             precision=config.graph_precision,
+            vocabulary=encoder.vocabulary,
+            token_types=encoder.token_types,
         ),
         artifacts={path.name: bundle.Artifact.of(path) for path in written},
         versions=_versions(config),
@@ -138,19 +142,48 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     )
 
 
+def _run_reference(
+    config: BuildConfig,
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    max_length: int,
+    layers: tuple[int, ...],
+    say: Say,
+) -> tuple[ComparedTexts, ComparedTexts]:
+    """What transformers makes of the sentences, and of odd texts."""
+    texts = read_texts(config.calibration)
+    sentences = {f"text {number}": text for number, text in enumerate(texts, 1)}
+    odd = odd_texts(encoder.tokenizer, max_length, tokenizer.takes_pairs)
+    say(f"running transformers in fp32 on {len(sentences)} sentences and {len(odd)} odd texts")
+    reference = ReferenceModel(find_encoder(config.encoder), max_length)
+    # The odd ones first: they find what is wrong.
+    compared = run_reference(reference, tokenizer, odd, layers, encoder.pad_id, LONGEST_RUN, say)
+    return (
+        run_reference(reference, tokenizer, sentences, layers, encoder.pad_id, say=say),
+        compared,
+    )
+
+
 def _compare(
     folder: Path,
     config: BuildConfig,
     layers: tuple[int, ...],
-    batches: Sequence[TokenBatch],
-    expected: Sequence[Sequence[NDArray[np.float32]]],
+    sentences: ComparedTexts,
+    odd: ComparedTexts,
     calibration: Calibration | None,
     say: Say,
 ) -> dict[str, Any]:
     report: dict[str, Any] = {"sessions": {}}
     for backend, precision in available_sessions(int8=config.precision == "int8"):
         result = compare_session(
-            folder, layers, backend, precision, batches, expected, calibration, config.layer_weights
+            folder,
+            layers,
+            backend,
+            precision,
+            sentences,
+            odd,
+            calibration,
+            config.layer_weights,
         )
         report["sessions"][f"{backend} {precision}"] = result
         pooled = result["pooled"]
@@ -203,8 +236,9 @@ def _versions(config: BuildConfig) -> dict[str, str]:
 
 
 @contextmanager
-def _aside(output: Path) -> Iterator[Path]:
+def _aside(output: Path, force: bool) -> Iterator[Path]:
     """A folder beside `output` that takes its place at the end, or vanishes on any failure."""
+    output = output.resolve()  # of a link to a folder, what it leads to is replaced
     try:
         make_folder(output.parent)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
@@ -216,23 +250,42 @@ def _aside(output: Path) -> Iterator[Path]:
         yield folder
         folder.chmod(0o755)
         sync_tree(folder)
-        replaced = None
-        if output.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
-            output.rename(replaced / output.name)
-        try:
-            folder.rename(output)
-        except BaseException:
-            if replaced is not None:
-                (replaced / output.name).rename(output)
-                replaced.rmdir()
-            raise
-        sync(output.parent)
-        if replaced is not None:
-            shutil.rmtree(replaced)
+        with interrupts_held_back():
+            _put_in_place(folder, output, force)
+            sync(output.parent)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise ExportError(
+                f"--output {output}: something else was written there meanwhile, another build "
+                "maybe, and stays. Choose another output, or pass --force to replace it."
+            ) from error
         raise ExportError(
             f"--output {output}: cannot be written ({error}). Free some space, or choose another."
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, output: Path, force: bool) -> None:
+    """Renames, which replaces nothing but an empty folder; with `force` makes room for that first.
+
+    Raises OSError if a folder or file is there that may not be replaced.
+    """
+    replaced = None
+    if force and output.exists():
+        replaced = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
+        output.rename(replaced / output.name)
+    try:
+        folder.rename(output)
+    except BaseException:
+        if replaced is not None:
+            try:
+                (replaced / output.name).rename(output)
+            except OSError:
+                if not output.exists():
+                    raise  # it stays where it was put aside
+                # Another build with --force was faster: what it replaced is as good as replaced.
+            shutil.rmtree(replaced, ignore_errors=True)
+        raise
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)

@@ -1,21 +1,19 @@
-"""The sentences a build is calibrated on and compared with, and the source model's own answers."""
+"""The sentences a build is calibrated on and compared with, and how the engine batches texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.batching import cut_batches, pad_batch
 from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from engine.text_files import lines_of
-from engine.tokenize import TextTokenizer
-from engine.types import TokenBatch
-from export.encoder import HiddenStates
+from engine.tokenize import Tokens
+from engine.types import PlacedBatch
 from export.errors import ExportError
 
 MAX_TEXTS = 2000
@@ -40,27 +38,18 @@ def read_texts(path: Path | None) -> list[str]:
     return texts
 
 
-def token_batches(tokenizer: TextTokenizer, texts: list[str], pad_id: int) -> list[TokenBatch]:
-    """The texts as the engine would batch them."""
-    tokens = tokenizer(texts)
+def token_batches(tokens: Sequence[Tokens], pad_id: int) -> list[PlacedBatch]:
+    """The texts as the engine would batch them; their rows belong one text after the other."""
     lengths = np.array([text.ids.size for text in tokens], np.int64)
+    starts = np.cumsum(lengths) - lengths
     return [
-        pad_batch([tokens[i] for i in rows], pad_id)
+        PlacedBatch(pad_batch([tokens[i] for i in rows], pad_id), rows, starts[rows])
         for rows in cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS)
     ]
 
 
-def real_tokens(hidden: NDArray[np.generic], batch: TokenBatch) -> NDArray[np.float32]:
+def real_tokens(hidden: NDArray[np.generic], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
     """[rows, seq, dim] -> float32 [tokens, dim] without the padding."""
-    tokens: NDArray[np.float32] = hidden[batch.attention_mask.astype(bool)].astype(np.float32)
+    is_real = np.arange(hidden.shape[1]) < lengths[:, None]
+    tokens: NDArray[np.float32] = hidden[is_real].astype(np.float32)
     return tokens
-
-
-def torch_hidden_states(
-    module: HiddenStates, batches: list[TokenBatch]
-) -> Iterator[list[NDArray[np.float32]]]:
-    """The source model's hidden states in float32, for each batch: [tokens, dim] a layer."""
-    for batch in batches:
-        inputs = [torch.from_numpy(getattr(batch, name)) for name in module.input_names]
-        with torch.inference_mode():
-            yield [real_tokens(hidden.numpy(), batch) for hidden in module(*inputs)]

@@ -5,6 +5,7 @@ Nothing heavy is imported before a fixture asks for it, so the kernel tests stay
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -71,8 +72,10 @@ def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     export_graph = make_bundle.export_graph
 
     def export_once(encoder: Any, layers: Any, precision: str, path: Path) -> list[Path]:
-        shown = "-".join(map(str, layers))
-        kept = folder / f"{encoder.model_type}-{encoder.weights_sha256}-{shown}-{precision}"
+        # All that a graph depends on.
+        config = encoder.model.config.to_json_string()
+        made_of = [encoder.weights_sha256, config, encoder.reads_token_types, layers, precision]
+        kept = folder / hashlib.sha256(repr(made_of).encode()).hexdigest()
         if not kept.exists():
             assert export_graph(encoder, layers, precision, path) == [path]
             shutil.copyfile(path, kept)

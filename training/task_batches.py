@@ -51,7 +51,7 @@ def text_tokenizer(encoder: Encoder, max_length: int | None) -> TextTokenizer:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         tokenizer.save(str(path))
-        return TextTokenizer(path, limit)
+        return TextTokenizer(path, limit, encoder.vocabulary, encoder.token_types)
 
 
 class TrainBatches:

@@ -12,8 +12,7 @@ from benchmarks.gpu.context import Bench, labels
 from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
 from benchmarks.gpu.speed import Open
 from engine import Engine, bundle
-from engine.batching import cut_batches, pad_batch
-from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS, pack_layers
+from engine.encoder import pack_layers
 from engine.types import Calibration, PackedFeatures, Quantization, Text
 
 MAX_TEXTS = 500
@@ -99,35 +98,25 @@ def compare_labels(
 
 def torch_codes(bench: Bench, texts: Sequence[Text]) -> NDArray[np.uint8]:
     """Codes of the source model's hidden states in fp32, uint8 [tokens, code_bytes]."""
-    from export.encoder import HiddenStates, load_encoder
-    from export.texts import torch_hidden_states
+    from export.compared_texts import run_reference
+    from export.encoder import find_encoder, load_encoder
+    from export.reference_model import ReferenceModel
 
-    spec = bench.manifest.spec
+    spec, limit = bench.manifest.spec, bench.manifest.encoder.max_length
     encoder = load_encoder(bench.encoder)
     if encoder.weights_sha256 != spec.weights_sha256:
         raise Skip(f"--encoder {bench.encoder}: its weights are not those of {bench.bundle}.")
-    module = HiddenStates(encoder, spec.layers)
-    calibration = bundle.read_calibration(bench.bundle, spec) or Calibration()
-    tokens = bench.tokenizer(list(texts))
-    lengths = np.array([text.ids.size for text in tokens], np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    codes = np.zeros((int(offsets[-1]), spec.code_bytes), np.uint8)
-    for rows in cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS):
-        batch = pad_batch([tokens[i] for i in rows], encoder.pad_id)
-        (layers,) = torch_hidden_states(module, [batch])  # [real tokens, dim] each
-        # All tokens of the batch as one row, then each text's to its place.
-        count = len(layers[0])
-        packed = np.empty((count, spec.code_bytes), np.uint8)
-        pack_layers(
-            [layer[None] for layer in layers],
-            np.array([count], np.int64),
-            np.zeros(1, np.int64),
-            packed,
-            spec,
-            calibration,
-        )
-        start = 0
-        for row in rows:
-            codes[offsets[row] : offsets[row + 1]] = packed[start : start + lengths[row]]
-            start += int(lengths[row])
+    reference = ReferenceModel(find_encoder(bench.encoder), limit)
+    named = {f"text {i}": text for i, text in enumerate(texts, 1)}
+    states = run_reference(reference, bench.tokenizer, named, spec.layers, encoder.pad_id)
+    count = int(states.lengths.sum())
+    codes = np.empty((count, spec.code_bytes), np.uint8)
+    pack_layers(  # all tokens as one row
+        [layer[None] for layer in states.layers],
+        np.array([count], np.int64),
+        np.zeros(1, np.int64),
+        codes,
+        spec,
+        bundle.read_calibration(bench.bundle, spec) or Calibration(),
+    )
     return codes

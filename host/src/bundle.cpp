@@ -12,6 +12,19 @@ namespace {
 constexpr int format_version = 1;
 const char *const again = "Export the bundle again.";
 
+/* A number that earlier bundles do not have; 0 for those, and for null. */
+std::int64_t number_or_0(const Json &object, const char *key) {
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) {
+    return 0;
+  }
+  const std::int64_t number = found->get<std::int64_t>();
+  if (number < 1) {
+    throw std::invalid_argument(std::string(key) + " below 1");
+  }
+  return number;
+}
+
 std::vector<float> inverse(const std::vector<float> &scale) {
   std::vector<float> inverse;
   for (const float value : scale) {
@@ -64,6 +77,11 @@ Manifest read_manifest(const fs::path &folder) {
     manifest.pad_id = encoder.at("pad_id").get<std::int64_t>();
     if (manifest.max_length < 1 || manifest.max_length > 1 << 24 || manifest.pad_id < 0) {
       throw std::invalid_argument("a maximum length or padding id out of range");
+    }
+    manifest.token_types = number_or_0(encoder, "token_types");
+    if (const std::int64_t rows = number_or_0(encoder, "vocabulary");
+        rows > 0 && manifest.pad_id >= rows) {
+      throw std::invalid_argument("a padding id that is no token of the encoder");
     }
     for (const auto &[name, artifact] : content.at("artifacts").items()) {
       manifest.artifacts[name] = {artifact.at("bytes").get<std::uint64_t>(),

@@ -15,6 +15,7 @@ struct Manifest {
   FeatureSpec spec;
   std::int64_t max_length = 0; /* most tokens a text may have */
   std::int64_t pad_id = 0;
+  std::int64_t token_types = 0; /* rows of their table; 0: not said, or the encoder reads none */
   std::map<std::string, FileHash> artifacts;
 
   /* The graph's outputs, ascending. */

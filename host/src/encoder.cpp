@@ -127,11 +127,19 @@ PackedFeatures Encoder::encode(const std::vector<Tokens> &texts) {
 }
 
 void Encoder::check(const std::vector<Tokens> &texts) const {
+  const std::int64_t token_types =
+      manifest_.token_types > 0 ? manifest_.token_types : session_->token_types();
   for (std::size_t i = 0; i < texts.size(); ++i) {
     const auto size = static_cast<std::int64_t>(texts[i].ids.size());
     if (size < 1 || size > manifest_.max_length) {
       fail(Status::invalid_input, "text ", i, ": got ", size, " token ids, expected 1 to ",
            manifest_.max_length, ", the tokenizer's own included. Cut it.");
+    }
+    if (token_types == 1 && texts[i].num_first < texts[i].ids.size()) {
+      fail(Status::invalid_input, "text ", i,
+           ": got a pair, whose second text has the token type 1, but the encoder's table of token "
+           "types has 1 rows: it reads single texts only. Pass the two texts one by one, or take "
+           "another encoder.");
     }
     for (const std::int32_t id : texts[i].ids) {
       if (id < 0 || id >= session_->vocabulary()) {

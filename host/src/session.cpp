@@ -81,6 +81,8 @@ Session::Session(ov::Core &core, const GraphOptions &options) {
       inputs_.push_back(input.get_any_name());
       if (inputs_.back() == "input_ids") {
         vocabulary_ = find_vocabulary(input);
+      } else if (inputs_.back() == "token_type_ids") {
+        token_types_ = find_vocabulary(input);
       }
     }
     compiled_ = core.compile_model(model, "CPU", properties);

@@ -38,6 +38,8 @@ class Session {
   /* Rows of the table that token ids choose from; the largest number there is if it is not found.
    */
   std::int64_t vocabulary() const { return vocabulary_; }
+  /* The same of token types; 0 if the graph reads none. */
+  std::int64_t token_types() const { return token_types_; }
   std::size_t num_lanes() const { return requests_.size(); }
 
   /* Calls work with a request that nobody else has, once there is one. */
@@ -47,6 +49,7 @@ class Session {
   std::string precision_;
   std::vector<std::string> inputs_;
   std::int64_t vocabulary_ = 0;
+  std::int64_t token_types_ = 0;
   ov::CompiledModel compiled_;
   std::vector<ov::InferRequest> requests_;
   std::vector<std::size_t> free_;

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from engine import BackendError, BundleError, Engine
+from engine import BackendError, BundleError, Engine, InputError
 from engine import bundle as bundle_format
+from engine.embedding_rows import embedding_rows
 from engine.encoder import DEVICE_BACKENDS
 from engine.sessions import BACKENDS, supports_bf16
 
@@ -152,6 +156,81 @@ def test_an_edited_encoder_is_found(own_bundle: Path, field: str, value: object)
     edit_manifest(own_bundle, encoder={**content["encoder"], field: value})
     with pytest.raises(BundleError, match="was edited"):
         Engine.load(own_bundle)
+
+
+def say_of_encoder(folder: Path, **values: Any) -> None:
+    """Changes what the manifest says of the encoder, hash and all, as another program may."""
+    manifest = bundle_format.read_manifest(folder)
+    changed = replace(manifest, encoder=replace(manifest.encoder, **values))
+    (folder / bundle_format.MANIFEST).write_text(changed.dumps(), encoding="utf-8")
+
+
+def forget_rows(folder: Path) -> None:
+    """Makes the manifest one of those that did not say how many rows the tables have."""
+    content = manifest_of(folder)
+    del content["encoder"]["vocabulary"], content["encoder"]["token_types"], content["sha256"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    edit_manifest(folder, encoder=content["encoder"], sha256=digest)
+
+
+def add_token(folder: Path, token: str, number: int) -> None:
+    """A token in tokenizer.json that the encoder has never seen, with the file's new hash."""
+    path = folder / bundle_format.TOKENIZER
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"].append({**content["added_tokens"][0], "id": number, "content": token})
+    path.write_text(json.dumps(content), encoding="utf-8")
+    manifest = bundle_format.read_manifest(folder)
+    new = {**manifest.artifacts, path.name: bundle_format.Artifact.of(path)}
+    changed = replace(manifest, artifacts=new).dumps()
+    (folder / bundle_format.MANIFEST).write_text(changed, encoding="utf-8")
+
+
+class TestRows:
+    """OpenVINO answers anything for ids past a table's end: no tokenizer may give them."""
+
+    def test_they_are_what_the_graph_has(self, build_bundle: Any, tmp_path: Path) -> None:
+        for family, types in (("bert", 2), ("roberta", None)):
+            folder = Path(shutil.copytree(build_bundle(family), tmp_path / family))
+            said = embedding_rows(folder, bundle_format.read_manifest(folder))
+            forget_rows(folder)
+            assert embedding_rows(folder, bundle_format.read_manifest(folder)) == said
+            assert said[0] > 500
+            assert said[1] == types
+
+    @pytest.mark.parametrize("is_said", [True, False])
+    @pytest.mark.parametrize("backend", sorted(BACKENDS))
+    def test_a_token_without_one(self, own_bundle: Path, backend: str, is_said: bool) -> None:
+        rows = bundle_format.read_manifest(own_bundle).encoder.vocabulary
+        assert rows is not None
+        add_token(own_bundle, "<url>", rows)
+        if not is_said:
+            forget_rows(own_bundle)
+        message = rf"table has {rows} rows, got '<url>' \(id {rows}\)\."
+        with pytest.raises(BundleError, match=message):
+            Engine.load(own_bundle, backend=backend)
+
+    def test_a_second_text_without_one(self, own_bundle: Path) -> None:
+        say_of_encoder(own_bundle, token_types=1)
+        with Engine.load(own_bundle, backend="onnxruntime") as engine:
+            assert len(engine.encode(["a text"])) == 1
+            with pytest.raises(InputError, match=r"text 1: got a pair, .* reads single texts only"):
+                engine.encode(["a text", ("one", "two")])
+
+    @pytest.mark.parametrize(
+        "values", [{"pad_id": -1}, {"vocabulary": 0}, {"token_types": 0}, {"pad_id": 10**6}]
+    )
+    def test_numbers_that_make_no_sense(self, own_bundle: Path, values: dict[str, int]) -> None:
+        say_of_encoder(own_bundle, **values)
+        with pytest.raises(BundleError, match=r"malformed .*Export the bundle again"):
+            Engine.load(own_bundle)
+
+    def test_an_earlier_bundle_has_the_same_codes(self, own_bundle: Path) -> None:
+        texts = ["the tide", ("was", "out")]
+        with Engine.load(own_bundle, backend="onnxruntime") as engine:
+            expected = engine.encode(texts).codes
+        forget_rows(own_bundle)
+        with Engine.load(own_bundle, backend="onnxruntime") as engine:
+            assert np.array_equal(engine.encode(texts).codes, expected)
 
 
 def test_a_field_of_a_newer_spec_is_an_error_that_names_it(own_bundle: Path) -> None:

@@ -104,6 +104,46 @@ def test_the_bundle_is_named_after_the_encoder(encoder: str, output: str) -> Non
     assert BuildConfig(encoder=encoder).output_folder == Path(output)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "name"),
+    [
+        (".", "my bert"),
+        ("./", "my bert"),
+        ("../my bert", "my bert"),
+        ("../my bert/", "my bert"),
+        ("..", "models"),
+        ("inner/..", "my bert"),
+        ("inner/.", "inner"),
+    ],
+)
+def test_an_encoder_is_called_after_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str, name: str
+) -> None:
+    (tmp_path / "models" / "my bert" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "models" / "my bert")
+    assert BuildConfig(encoder=encoder).output_folder == Path("bundles") / name
+
+
+@pytest.mark.parametrize("encoder", ["", "/"])
+def test_an_encoder_without_a_name_is_an_error(encoder: str) -> None:
+    with pytest.raises(ExportError, match=r"it has no name\. Expected a hub id, a folder"):
+        BuildConfig(encoder=encoder).check_output()
+
+
+def test_a_mounted_volume_cannot_be_replaced() -> None:
+    for force in (True, False):
+        with pytest.raises(ExportError, match=r"a volume is mounted.*such as /proc"):
+            BuildConfig(output=Path("/proc"), force=force).check_output()
+
+
+def test_force_does_not_remove_the_encoder(tmp_path: Path) -> None:
+    encoder = tmp_path / "bundle" / "encoder"
+    encoder.mkdir(parents=True)
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
+    with pytest.raises(ExportError, match=r"holds the encoder .*which --force would remove"):
+        BuildConfig(encoder=str(encoder), output=tmp_path / "bundle", force=True).check_output()
+
+
 def test_an_existing_output_needs_force(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"exists\. Pass --force"):
         BuildConfig(output=tmp_path).check_output()

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from tiny_encoders import MAX_LENGTH
 
 from engine import BundleError, Engine, LayerPooling, Order, PackedFeatures, Quantization, reference
-from engine.bundle import CALIBRATION, TOKENIZER, read_manifest
-from engine.tokenize import TextTokenizer
+from engine.bundle import CALIBRATION, read_manifest
 from export.calibrate import calibrate, pool_layers
 from export.config import BuildConfig
-from export.encoder import HiddenStates, load_encoder
 from export.errors import ExportError
 from export.make_bundle import make_bundle
-from export.texts import read_texts, token_batches, torch_hidden_states
+from export.reference_model import ReferenceModel
+from export.texts import read_texts
 
 WEIGHTS = (0.7, -0.4)
 BACKEND_ERROR = 0.01
@@ -30,18 +30,15 @@ BACKEND_ERROR = 0.01
 
 @pytest.fixture(scope="module")
 def hidden_states(
-    tiny_encoder: Callable[[str], Path], tiny_bundle: Path, few_texts: Path
+    tiny_encoder: Callable[[str], Path], few_texts: Path
 ) -> Callable[[Path | None], list[NDArray[np.float32]]]:
-    """Texts -> torch's layers 2 and 3 of the tiny BERT, float32 [tokens, dim], in text order."""
-    encoder = load_encoder(str(tiny_encoder("bert")))
-    tokenizer = TextTokenizer(tiny_bundle / TOKENIZER, encoder.max_length)
+    """Texts -> transformers' layers 2 and 3 of the tiny BERT, float32 [tokens, dim]."""
+    reference = ReferenceModel(str(tiny_encoder("bert")), MAX_LENGTH)
 
     @cache
     def run(path: Path | None) -> list[NDArray[np.float32]]:
-        parts = []
-        for text in read_texts(path):
-            batches = token_batches(tokenizer, [text], encoder.pad_id)
-            parts += list(torch_hidden_states(HiddenStates(encoder, (2, 3)), batches))
+        texts = [reference.tokens(text) for text in read_texts(path)]
+        parts = [reference.hidden_states(text, (2, 3)) for text in texts]
         return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
 
     return lambda path: run(path or few_texts)

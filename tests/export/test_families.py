@@ -119,7 +119,6 @@ def test_the_graph_is_the_model_as_transformers_runs_it(
             *pair,
             truncation=True,
             max_length=MAX_LENGTH,
-            return_token_type_ids=family == "bert",
             return_tensors="pt",
         )
         with torch.inference_mode():

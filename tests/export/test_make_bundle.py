@@ -17,6 +17,7 @@ from engine import Engine, HeadError, SpecMismatchError
 from engine.bundle import GRAPH, HEADS, MANIFEST, TOKENIZER, Artifact, read_manifest, verify
 from engine.head_file import write_head
 from engine.types import LayerPooling
+from export import make_bundle as make_bundle_module
 from export.config import BuildConfig
 from export.errors import ExportError
 from export.make_bundle import make_bundle
@@ -100,7 +101,8 @@ def test_a_failure_leaves_nothing(
     ("step", "error"),
     [
         ("load_encoder", RuntimeError("broken")),
-        ("torch_hidden_states", MemoryError()),
+        ("ReferenceModel", RuntimeError("broken")),
+        ("run_reference", MemoryError()),
         ("calibrate", KeyboardInterrupt()),
         ("export_graph", KeyboardInterrupt()),
         ("compare_session", RuntimeError("broken")),
@@ -158,6 +160,80 @@ def test_a_failure_of_the_last_rename_puts_the_old_bundle_back(
     assert list(own_bundle.parent.iterdir()) == [own_bundle]
 
 
+class TestTwoBuilds:
+    """Into one output at once: none replaces what it was not told to."""
+
+    @pytest.fixture
+    def another(
+        self, own_bundle: Path, config: BuildConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> dict[str, str]:
+        """A bundle that comes while the build is at its end; its contents."""
+        copy_heads = make_bundle_module._copy_heads
+
+        def copy_heads_late(*arguments: Any) -> int:
+            if not config.output_folder.exists():
+                shutil.copytree(own_bundle, config.output_folder)
+            return copy_heads(*arguments)
+
+        monkeypatch.setattr(make_bundle_module, "_copy_heads", copy_heads_late)
+        (own_bundle / "mark").write_text("of another build")
+        return contents(own_bundle)
+
+    def test_the_second_is_an_error(self, config: BuildConfig, another: dict[str, str]) -> None:
+        with pytest.raises(ExportError, match=r"else was written there meanwhile, .* and stays"):
+            make_bundle(config)
+        assert contents(config.output_folder) == another
+        assert list(config.output_folder.parent.iterdir()) == [config.output_folder]
+
+    def test_with_force_it_replaces(self, config: BuildConfig, another: dict[str, str]) -> None:
+        make_bundle(replace(config, force=True))
+        assert "mark" not in contents(config.output_folder)
+        assert list(config.output_folder.parent.iterdir()) == [config.output_folder]
+
+    def test_both_with_force(
+        self,
+        config: BuildConfig,
+        own_bundle: Path,
+        tiny_bundle: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The other comes just when the old bundle was put aside."""
+        rename = Path.rename
+
+        def rename_late(path: Path, target: Path) -> Path:
+            if ".partial-" in path.name:
+                shutil.copytree(tiny_bundle, own_bundle)
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", rename_late)
+        with pytest.raises(ExportError, match="else was written there meanwhile"):
+            make_bundle(replace(config, output=own_bundle, force=True))
+        assert contents(own_bundle) == contents(tiny_bundle)
+        assert list(own_bundle.parent.iterdir()) == [own_bundle]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_a_link_leads_to_is_written(
+    config: BuildConfig, own_bundle: Path, tmp_path: Path, is_there: bool
+) -> None:
+    link, target = tmp_path / "link", own_bundle if is_there else tmp_path / "new" / "bundle"
+    link.symlink_to(target)
+    make_bundle(replace(config, output=link, force=is_there, max_length=20))
+    assert link.is_symlink()
+    assert read_manifest(target).encoder.max_length == 20
+    assert list(target.parent.glob(".*")) == []
+
+
+def test_an_encoder_by_its_folder_alone(
+    config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run inside of it, so that the bundle is, too."""
+    folder = Path(shutil.copytree(config.encoder, tmp_path / "my bert"))
+    monkeypatch.chdir(folder)
+    assert make_bundle(replace(config, encoder=".", output=None)).spec.encoder == "my bert"
+    assert read_manifest(folder / "bundles" / "my bert").spec.encoder == "my bert"
+
+
 def test_an_output_below_a_file_cannot_be_written(config: BuildConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ExportError, match=r"cannot be written .*Choose a folder"):
@@ -202,7 +278,7 @@ def test_layers_that_are_asked_for(config: BuildConfig) -> None:
 def test_an_unknown_layer_is_found_before_torch_runs(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.make_bundle.torch_hidden_states", fail(AssertionError("ran")))
+    monkeypatch.setattr("export.make_bundle.run_reference", fail(AssertionError("ran")))
     with pytest.raises(ExportError, match="--layers"):
         make_bundle(replace(config, layers="9"))
     with pytest.raises(ExportError, match=r"--layer-weights: got 3, expected 2"):

@@ -24,9 +24,12 @@ def test_the_report_of_a_build(tiny_bundle: Path, few_texts: Path) -> None:
     parity = read_manifest(tiny_bundle).parity
     assert parity["texts"] == len(few_texts.read_text(encoding="utf-8").splitlines())
     assert parity["tokens"] > 10 * parity["texts"]
+    assert parity["odd_texts"] > 20
     assert list(parity["sessions"]) == [" ".join(session) for session in available_sessions()]
     for result in parity["sessions"].values():
         assert list(result["layers"]) == ["hidden_2", "hidden_3"]
+        assert len(result["odd_texts"]) == parity["odd_texts"]
+        assert {"[PAD] in a text", "an empty text", "a pair, cut"} <= set(result["odd_texts"])
         for counts in (result["pooled"], *result["layers"].values()):
             histogram = counts["margin_histogram"]
             assert len(histogram["signs"]) == len(histogram["flipped"]) == len(MARGIN_BINS)
@@ -87,6 +90,7 @@ def make_report(agreement: float, error: float) -> dict[str, Any]:
                     "hidden_1": {"sign_agreement": 0.9999, "relative_error": 0.001},
                     "hidden_2": {"sign_agreement": 0.95, "relative_error": 0.25},
                 },
+                "odd_texts": {},
             }
         }
     }
@@ -100,6 +104,45 @@ def test_signs_are_held_to_their_agreement() -> None:
     assert found.startswith("openvino bf16: 99.000% of signs agree with torch in fp32")
     assert "at least 99.70%; the worst layer is hidden_2, relative error 25.00%" in found
     assert failures(make_report(MIN_SIGN_AGREEMENT["bf16"], 9), SIGNS) == []
+
+
+@pytest.mark.parametrize(
+    ("signs", "flipped", "is_found"),
+    [
+        (640, 7, False),  # 2 * 1.92 + 3 * sqrt(1.92), where 3 of 1,000 may differ in all
+        (640, 8, True),
+        (640, 90, True),
+        (196_608, 1251, False),
+        (196_608, 1253, True),
+        (0, 0, False),
+    ],
+)
+def test_each_odd_text_is_held_to_the_bound(signs: int, flipped: int, is_found: bool) -> None:
+    report = make_report(0.9999, 0.001)
+    texts = {"a text": {"signs": signs, "flipped": flipped, "relative_error": 9.0}}
+    texts["another"] = {"signs": 10_000, "flipped": 20, "relative_error": math.nan}
+    report["sessions"]["openvino bf16"]["odd_texts"] = texts
+    found = failures(report, SIGNS)
+    assert len(found) == is_found
+    if is_found:
+        share = 1 - flipped / signs
+        assert found[0].startswith(f"openvino bf16: {share:.3%} of the signs of one text agree")
+        assert ": a text. Expected at least 9" in found[0]
+        assert "(1 of 2 odd texts have fewer)" in found[0]
+    assert failures(report, replace(SIGNS, min_sign_agreement=0.0)) == []
+    assert failures(report, replace(SIGNS, min_sign_agreement=1.1))
+
+
+@pytest.mark.parametrize(("error", "is_found"), [(0.06, False), (0.061, True), (math.nan, True)])
+def test_each_odd_text_is_held_to_the_error(error: float, is_found: bool) -> None:
+    report = make_report(0.9, 0.001)
+    texts = {"a text": {"signs": 640, "flipped": 640, "relative_error": error}}
+    report["sessions"]["openvino bf16"]["odd_texts"] = texts
+    found = failures(report, HALVES)
+    assert len(found) == is_found
+    if is_found:
+        assert "features of one text differ from torch in fp32 by" in found[0]
+        assert ": a text. Expected at most 6.00% of each (1 of 1 odd texts have more)" in found[0]
 
 
 @pytest.mark.parametrize("error", [0.031, 9, math.inf, math.nan])

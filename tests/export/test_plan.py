@@ -79,6 +79,9 @@ def deep_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_length=128,
         pad_id=1,
         weights_sha256="0" * 64,
+        vocabulary=100,
+        token_types=None,
+        reads_token_types=False,
     )
     layers = tuple(range(1, DEEP_LAYERS + 1))
     folder = tmp_path_factory.mktemp("deep")

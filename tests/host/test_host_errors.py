@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,31 @@ def test_an_edited_manifest(own_host_bundle: Path, load: Callable[..., HostEngin
     path = own_host_bundle / bundle.MANIFEST
     path.write_text(path.read_text().replace('"max_length": 64', '"max_length": 65'))
     with refused("bundle", "was edited", "Export the bundle again"):
+        load(own_host_bundle)
+
+
+def test_a_pair_where_the_encoder_has_one_token_type(
+    own_host_bundle: Path, load: Callable[..., HostEngine]
+) -> None:
+    """As in Python: single texts are read."""
+    manifest = read_manifest(own_host_bundle)
+    one_type = replace(manifest, encoder=replace(manifest.encoder, token_types=1))
+    (own_host_bundle / bundle.MANIFEST).write_text(one_type.dumps(), encoding="utf-8")
+    engine = load(own_host_bundle)
+    assert engine.encode(["a text"]).codes.shape[0] > 2
+    with refused("invalid_input", "text 1: got a pair", "reads single texts only"):
+        engine.encode(["a text", ("one", "two")])
+
+
+@pytest.mark.parametrize("values", [{"pad_id": 10**6}, {"vocabulary": 0}, {"token_types": 0}])
+def test_numbers_of_tokens_that_make_no_sense(
+    own_host_bundle: Path, load: Callable[..., HostEngine], values: dict[str, int]
+) -> None:
+    path = own_host_bundle / bundle.MANIFEST
+    manifest = read_manifest(own_host_bundle)
+    changed = replace(manifest, encoder=replace(manifest.encoder, **values))
+    path.write_text(changed.dumps(), encoding="utf-8")
+    with refused("bundle", "bundle.json is malformed"):
         load(own_host_bundle)
 
 

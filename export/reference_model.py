@@ -1,0 +1,82 @@
+"""What the encoder computes, as transformers itself says: the judge of a build.
+
+The model and its tokenizer are called as any user of transformers calls them: one text at a time,
+no padding, the default attention. Nothing here is shared with what makes or feeds the graph
+(`HiddenStates`, `TextTokenizer`), so a mistake made there cannot be made here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer
+
+from engine.types import Text
+from export.errors import ExportError, first_line
+
+ReferenceTokens = Mapping[str, list[int]]
+"""A text as the model is given it: input_ids, and what else its tokenizer makes."""
+
+
+class ReferenceModel:
+    """transformers' model and tokenizer of an encoder, in float32."""
+
+    def __init__(self, source: str, max_length: int) -> None:
+        """
+        Args:
+            source: what `AutoModel.from_pretrained` takes.
+            max_length: most tokens of a text.
+
+        Raises ExportError if transformers cannot load it.
+        """
+        self._source = source
+        self._max_length = max_length
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            model = AutoModel.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
+        except Exception as error:  # transformers has no base of its own for them
+            raise ExportError(
+                f"encoder {source!r}: transformers cannot load it: {error}"
+            ) from error
+        self._model = model.eval()
+
+    def tokens(self, text: Text) -> ReferenceTokens:
+        """The tokens of a text or a pair, cut to the maximum length."""
+        texts = (text,) if isinstance(text, str) else text
+        encoded: ReferenceTokens = self._tokenizer(
+            *texts, truncation=True, max_length=self._max_length
+        )
+        return encoded
+
+    def hidden_states(
+        self, tokens: ReferenceTokens, layers: tuple[int, ...]
+    ) -> list[NDArray[np.float32]]:
+        """The chosen hidden states of a text's tokens, of which there are some, each [tokens, dim].
+
+        To be called from several threads at once.
+
+        Raises ExportError if the model cannot run it, or gives what is no number.
+        """
+        inputs = {name: torch.tensor([values]) for name, values in tokens.items()}
+        try:
+            with torch.inference_mode():
+                found = self._model(**inputs, output_hidden_states=True, return_dict=True)
+        except Exception as error:  # whatever torch and the model's own code raise
+            raise ExportError(
+                f"encoder {self._source!r}: transformers itself cannot run it on "
+                f"{self._show(tokens)} ({first_line(error)}). Look at its config.json, "
+                "and at whether the tokenizer belongs to it."
+            ) from error
+        hidden = [found.hidden_states[layer][0].numpy() for layer in layers]
+        if not all(np.isfinite(states).all() for states in hidden):
+            raise ExportError(
+                f"encoder {self._source!r}: transformers itself computes NaN or infinity for "
+                f"{self._show(tokens)}. Its weights are damaged: get them again."
+            )
+        return hidden
+
+    def _show(self, tokens: ReferenceTokens) -> str:
+        return repr(self._tokenizer.decode(tokens["input_ids"]))[:80]

@@ -1,0 +1,102 @@
+"""Tiny encoders that are odd in one thing, made from those of tiny_encoders by editing their files.
+
+And the outside judge of what is made of them: transformers, called as anybody calls it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoTokenizer
+
+from engine import Engine
+from engine.types import Text
+
+WEIGHTS = "model.safetensors"
+
+
+def edit(folder: Path, file: str = "config.json", **values: Any) -> None:
+    """Sets keys of a JSON file."""
+    path = folder / file
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**content, **values}), encoding="utf-8")
+
+
+def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes tokenizer.json."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Changes the weights by name."""
+    weights = load_file(folder / WEIGHTS)
+    change(weights)
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+
+
+def add_token(folder: Path, token: str, **flags: bool) -> None:
+    """Adds a token to tokenizer.json, behind all others."""
+
+    def change(content: dict[str, Any]) -> None:
+        number = 1 + max(
+            [*_vocabulary(content).values(), *(t["id"] for t in content["added_tokens"])]
+        )
+        default = dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized", "special"), False)
+        content["added_tokens"].append({"id": number, "content": token, **default, **flags})
+
+    edit_tokenizer(folder, change)
+
+
+def add_rows(folder: Path, count: int) -> None:
+    """Adds tokens to the embeddings, as `resize_token_embeddings` does."""
+
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        (name,) = (name for name in weights if name.endswith("word_embeddings.weight"))
+        rows = weights[name]
+        weights[name] = torch.cat([rows, rows[-count:].flip(1)]).contiguous()
+
+    edit_weights(folder, change)
+    size = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    edit(folder, vocab_size=size + count)
+
+
+def share_as_in_transformers(source: Path, bundle: Path, texts: Sequence[Text]) -> float:
+    """The lowest share of a text's signs that are as transformers computes them, in any backend.
+
+    Args:
+        bundle: in fp32, made of the last two layers.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModel.from_pretrained(source, dtype=torch.float32).eval()
+    shares = []
+    for backend in ("openvino", "onnxruntime"):
+        with Engine.load(bundle, backend=backend, precision="fp32") as engine:
+            features = engine.encode(list(texts))
+            limit = engine.manifest.encoder.max_length
+        for text, own in zip(texts, features, strict=True):
+            parts = (text,) if isinstance(text, str) else text
+            inputs = tokenizer(*parts, truncation=True, max_length=limit, return_tensors="pt")
+            if inputs["input_ids"].numel() == 0:
+                assert own.codes.size == 0
+                continue
+            with torch.inference_mode():
+                found = model(**inputs, output_hidden_states=True, return_dict=True)
+            expected = torch.stack(found.hidden_states[-2:]).mean(0)[0].numpy() > 0
+            assert own.codes.shape[0] == expected.shape[0]
+            bits = np.unpackbits(own.codes, axis=1)[:, : expected.shape[1]]
+            shares.append(float((bits == expected).mean()))
+    return min(shares)
+
+
+def _vocabulary(content: dict[str, Any]) -> dict[str, int]:
+    vocab = content["model"]["vocab"]
+    return vocab if isinstance(vocab, dict) else {token: i for i, (token, _) in enumerate(vocab)}
