@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.cores import count_cores
 from engine.errors import BackendError
-from engine.heads import count_cores
 from engine.sessions import BACKENDS, EncoderSession, is_installed, supports_bf16
 from engine.types import TokenBatch
 from engine.whole_file import write_whole
@@ -154,7 +154,7 @@ def _case(choices: Sequence[Way], graph_sha256: str, threads: int | None) -> dic
 def _processor() -> str:
     if not is_installed("openvino"):
         return platform.processor() or platform.machine()
-    from engine.sessions.openvino import the_core
+    from engine.sessions.openvino_core import the_core
 
     core = the_core()
     can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

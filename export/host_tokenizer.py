@@ -30,6 +30,8 @@ from tokenizers import Tokenizer
 
 from engine.bundle import TOKENIZER, Artifact, read_manifest
 from engine.command_line import exit_code
+from engine.plain_numbers import plain_numbers
+from engine.quiet_import import import_quietly
 from engine.whole_file import write_whole
 from export.errors import ExportError
 
@@ -63,6 +65,7 @@ def _run(options: argparse.Namespace) -> None:
     )
 
 
+@plain_numbers()
 def write_host_tokenizer(
     bundle: Path, texts: Sequence[str], min_agreement: float = 1.0, force: bool = False
 ) -> dict[str, Any]:
@@ -132,10 +135,11 @@ def _write_graph(tokenizer: Path, folder: Path) -> None:
             "the C++ host's tokenizer needs the package 'openvino-tokenizers'. Type: "
             "pip install 'bitheads[host]'"
         )
-    import openvino
-    from openvino_tokenizers import convert_tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    from engine.sessions.openvino_core import openvino
+
+    convert_tokenizer = import_quietly("openvino_tokenizers").convert_tokenizer
     try:
         fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))  # type: ignore[no-untyped-call]
         converted = convert_tokenizer(fast, add_special_tokens=False, with_detokenizer=False)
@@ -162,7 +166,7 @@ def _normalize_as_bert(model: Any) -> None:
     folds their case, which of the letters in use changes LEFT_BY_LOWER, too: they pass the folding
     as private use characters, of which there are none left by then.
     """
-    from openvino import opset15
+    from openvino import opset15  # both are imported by now
     from openvino_tokenizers.tokenizer_pipeline import RegexNormalizationStep
 
     ops = model.get_ordered_ops()
@@ -193,13 +197,10 @@ def _normalize_as_bert(model: Any) -> None:
 
 def run_graph(graph: Path, texts: Sequence[str]) -> list[TokenIds]:
     """Token ids of each text, int32, as the C++ host gets them."""
-    import openvino
-    import openvino_tokenizers
-
-    from engine.sessions.openvino import the_core
+    from engine.sessions.openvino_core import openvino, the_core
 
     core = the_core()
-    core.add_extension(str(openvino_tokenizers._ext_path))
+    core.add_extension(str(import_quietly("openvino_tokenizers")._ext_path))
     compiled = core.compile_model(graph, "CPU")
     found = compiled(openvino.Tensor(list(texts)))
     begins, ends, ids = (found[name] for name in ("begins", "ends", "ids"))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from engine.errors import BackendError
+from engine.plain_numbers import plain_numbers
 from engine.types import TokenBatch
 
 BACKENDS = {
@@ -40,6 +41,7 @@ class EncoderSession(Protocol):
         """
 
 
+@plain_numbers()
 def open_session(
     graph: Path,
     output_names: list[str],
@@ -85,6 +87,7 @@ def open_session(
     return session
 
 
+@plain_numbers()
 def open_lanes(
     graph: Path,
     output_names: list[str],

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from engine.cores import count_physical_cores
 from engine.device.driver import Device
 from engine.errors import BackendError, DeviceMemoryError
+from engine.forked import keep_in_children
+from engine.quiet_import import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 PROVIDERS = {
     "onnxruntime-tensorrt": "TensorrtExecutionProvider",
@@ -74,6 +78,7 @@ class Session:
         missing = load_cuda_libraries()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
+        options.intra_op_num_threads = count_physical_cores()  # see engine.sessions.onnxruntime
         try:
             self._session = onnxruntime.InferenceSession(
                 graph,
@@ -93,6 +98,7 @@ class Session:
         types = {port.name: port.type for port in self._session.get_outputs()}
         self.dtype = DTYPES[types[self._outputs[0]]]
         self.precision = {"float16": "fp16", "float32": "fp32"}[self.dtype]
+        keep_in_children(self)
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
