@@ -287,8 +287,9 @@ def open_encoder(
         backend: a key of BACKENDS, one of DEVICE_BACKENDS, or "auto": a GPU's if there is one
             and it can be used, else a CPU's. A machine that looks as if it were meant to use its
             GPU, but cannot, gets one warning.
-        precision: "auto", or what the encoder must compute in: "fp32", "bf16", "fp16", or "int8",
-            which only openvino has, and only of bundles that were built with it.
+        precision: "auto", or what the encoder must compute in: on a CPU "fp32", "bf16", or "int8",
+            which only openvino has, and only of bundles that were built with it; on a GPU the type
+            of the bundle's graph, "fp16" or "fp32".
         threads: processor threads, None for all cores.
 
     Raises BackendError or PlanError for a backend that cannot be had.

@@ -106,10 +106,12 @@ class Engine:
             backend: "openvino" or "onnxruntime" on a CPU; "tensorrt", "onnxruntime-tensorrt" or
                 "onnxruntime-cuda" on a GPU; "auto": a GPU's first that works, else the fastest on
                 the CPU, which is timed once for a bundle and a machine, and remembered.
-            threads: processor threads of the encoder and of reading heads, None for all cores.
-            precision: "auto" (the fastest floating-point type, timed with the backends), "fp32",
-                "bf16", "fp16", or "int8": faster on CPUs, with more signs that differ, and only
-                with "openvino" and bundles built with `--precision int8`.
+            threads: processor threads of the encoder and of heads, None for all cores that this
+                process has, by its affinity and its container's quota (engine.cores).
+            precision: "auto" (on a CPU the fastest floating-point type, timed with the backends;
+                on a GPU the graph's), "fp32", "bf16" where the processor has it, or "int8":
+                faster on CPUs, with more signs that differ, and only with "openvino" and bundles
+                built with `--precision int8`. "fp16" is for a GPU alone, and bundles in fp16.
             verify: compare every file with its recorded hash first; takes about 0.1 s per 100 MB.
 
         Raises BundleError, HeadError, SpecMismatchError, BackendError or PlanError, and ForkedError

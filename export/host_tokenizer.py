@@ -166,8 +166,8 @@ def _normalize_as_bert(model: Any) -> None:
     folds their case, which of the letters in use changes LEFT_BY_LOWER, too: they pass the folding
     as private use characters, of which there are none left by then.
     """
-    from openvino import opset15  # both are imported by now
-    from openvino_tokenizers.tokenizer_pipeline import RegexNormalizationStep
+    opset15 = import_quietly("openvino.opset15")
+    pipeline = import_quietly("openvino_tokenizers.tokenizer_pipeline")
 
     ops = model.get_ordered_ops()
     for op in ops:
@@ -186,8 +186,8 @@ def _normalize_as_bert(model: Any) -> None:
             before, after = [op.input_value(i) for i in range(4)], op.outputs()
             for i, letter in enumerate(LEFT_BY_LOWER):
                 aside = chr(FIRST_PRIVATE_USE + i)
-                before = RegexNormalizationStep(letter, aside).get_ov_subgraph(before)
-                after = RegexNormalizationStep(aside, letter).get_ov_subgraph(after)
+                before = pipeline.RegexNormalizationStep(letter, aside).get_ov_subgraph(before)
+                after = pipeline.RegexNormalizationStep(aside, letter).get_ov_subgraph(after)
             for i, output in enumerate(before[:4]):
                 op.input(i).replace_source_output(output)
             for inputs, output in zip(users, after, strict=False):

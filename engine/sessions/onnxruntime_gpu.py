@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,21 @@ OUT_OF_MEMORY = ("allocate memory", "out of memory", "resource allocation failed
 """What its arena, CUDA and cuBLAS say then."""
 
 
-def load_cuda_libraries() -> str:
+def load_libraries(provider: str) -> str:
     """Loads CUDA and cuDNN from the packages that pip has, or else from where the linker looks.
+
+    TensorRT, for its provider, is where the linker does not look: its own package loads it.
 
     Returns what could not be loaded; ONNX Runtime would print it to standard output.
     """
     said = io.StringIO()
     with redirect_stdout(said):
         onnxruntime.preload_dlls(directory="")
+        if provider == PROVIDERS["onnxruntime-tensorrt"]:
+            try:
+                import_module("tensorrt")
+            except (ImportError, OSError) as error:
+                print(f"tensorrt: {error}")
     return " ".join(said.getvalue().split())
 
 
@@ -75,7 +83,7 @@ class Session:
         self._device = device
         self._dim = dim
         self._max_seq = max_seq
-        missing = load_cuda_libraries()
+        missing = load_libraries(provider)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
         options.intra_op_num_threads = count_physical_cores()  # see engine.sessions.onnxruntime
