@@ -37,10 +37,12 @@ class Lifetime:
         """Raises ClosedError or ForkedError."""
         check_process(self._process, self._what)
         caller = threading.get_ident()
-        with self._changed:
-            if self._is_ended and caller not in self._callers:
-                self._refuse()
-            self._callers.append(caller)
+        # Without the lock, for a call takes only microseconds in places: whoever ends it looks for
+        # callers after saying so, and callers look for that after they are there.
+        self._callers.append(caller)
+        if self._is_ended and self._callers.count(caller) == 1:
+            self._leave(caller)
+            self._refuse()
 
     def __exit__(
         self,
@@ -48,9 +50,12 @@ class Lifetime:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._changed:
-            self._callers.remove(threading.get_ident())
-            if self._is_ended:
+        self._leave(threading.get_ident())
+
+    def _leave(self, caller: int) -> None:
+        self._callers.remove(caller)
+        if self._is_ended:
+            with self._changed:
                 self._changed.notify_all()
 
     def check(self) -> None:
