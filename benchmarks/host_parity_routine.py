@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks import record
 from benchmarks.host_library import HostEngine, HostFeatures, HostLibrary
 from engine import Engine, PackedFeatures, Predictions
+from engine.cores import count_cores
 from engine.errors import InputError
-from engine.heads import count_cores
 from engine.tables import read_table
 from engine.types import Text
 

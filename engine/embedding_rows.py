@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import bundle
+from engine.errors import ForkedError
 
 
 def embedding_rows(folder: Path, manifest: bundle.Manifest) -> tuple[int | None, int | None]:
@@ -23,11 +24,11 @@ def embedding_rows(folder: Path, manifest: bundle.Manifest) -> tuple[int | None,
         return encoder.vocabulary, encoder.token_types
     if find_spec("openvino") is None:
         return None, None
-    from engine.sessions.openvino import the_core
+    from engine.sessions.openvino_core import the_core
 
     try:
         model = the_core().read_model(folder / bundle.GRAPH)
-    except RuntimeError:  # the session that is opened next says what is wrong with it
+    except (RuntimeError, ForkedError):  # the session that is opened next says what is wrong
         return None, None
     rows = {port.get_any_name(): _rows_looked_up(port) for port in model.inputs}
     return rows.get("input_ids"), rows.get("token_type_ids")

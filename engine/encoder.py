@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 from engine import bundle, pack, tuning
 from engine.batching import round_lengths
 from engine.cache import make_cache_folder
+from engine.cores import count_cores
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
-from engine.heads import CpuHead, Head, HeadThreads, count_cores, load_head
+from engine.heads import CpuHead, Head, HeadThreads, load_head
 from engine.lanes import Lanes
+from engine.lifetime import Lifetime, give_back_memory
+from engine.plain_numbers import plain_numbers
 from engine.plan import PLANS, graph_sha256
 from engine.sessions import BACKENDS, EncoderSession, open_lanes, open_session
 from engine.types import (
@@ -103,7 +106,11 @@ class Encoder(Protocol[LoadedHead]):
         """See engine.heads.predict_heads."""
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Frees what it holds; once is enough, more does nothing.
+
+        Waits for calls that run; later ones raise ClosedError. In a process that was forked since
+        it does nothing, and everything else raises ForkedError there.
+        """
 
 
 @runtime_checkable
@@ -171,6 +178,7 @@ class CpuEncoder:
                 lengths are rounded up, so that there are few. None: they stay as they are.
         """
         self.name = f"{session.backend} {session.precision}"
+        self._lifetime = Lifetime(f"this encoder ({self.name})")
         self._session = session
         self._spec = spec
         self._calibration = calibration or Calibration()
@@ -184,9 +192,10 @@ class CpuEncoder:
         return lengths if self._round_up_to is None else round_lengths(lengths, self._round_up_to)
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
-        batches = iter(batches)
-        first = list(islice(batches, OPEN_LANES_FROM))
-        lanes = self._find_lanes(len(first))
+        with self._lifetime:
+            batches = iter(batches)
+            first = list(islice(batches, OPEN_LANES_FROM))
+            lanes = self._find_lanes(len(first))
         batches = chain(first, batches)
         if lanes is not None:
             return lanes.run(lambda lane, batch: self._encode_batch(lane, batch, codes), batches)
@@ -196,8 +205,8 @@ class CpuEncoder:
         self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]
     ) -> Iterator[Stats]:
         for batch in batches:
-            with self._lock:
-                stats = self._encode_batch(self._session, batch, codes)
+            with self._lifetime, self._lock:
+                stats = self._encode_now(self._session, batch, codes)
             yield stats
 
     def _find_lanes(self, num_batches: int) -> Lanes | None:
@@ -210,7 +219,7 @@ class CpuEncoder:
             return self._lanes if self._lanes is not None and len(self._lanes) > 1 else None
 
     def open_runners(self) -> tuple[BatchRunner, list[BatchRunner]]:
-        with self._lock:
+        with self._lifetime, self._lock:
             sessions = [] if self._open_lanes is None else self._open_lanes()
         lanes: list[BatchRunner] = [partial(self._encode_batch, s) for s in sessions]
         return partial(self._encode_batch, self._session), lanes if len(lanes) > 1 else []
@@ -219,14 +228,26 @@ class CpuEncoder:
         return load_head(head)
 
     def predict(self, features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[str, Prediction]:
-        return self._heads.predict(features, heads)
+        with self._lifetime:
+            return self._heads.predict(features, heads)
 
     def close(self) -> None:
+        """Waits for batches that run. Runners must not be kept: they hold the session's memory."""
+        if not self._lifetime.end():
+            return
         if self._lanes is not None:
             self._lanes.close()
         self._heads.close()
+        del self._session, self._lanes, self._open_lanes
+        give_back_memory()
 
     def _encode_batch(
+        self, session: EncoderSession, batch: PlacedBatch, codes: NDArray[np.uint8]
+    ) -> Stats:
+        with self._lifetime:
+            return self._encode_now(session, batch, codes)
+
+    def _encode_now(
         self, session: EncoderSession, batch: PlacedBatch, codes: NDArray[np.uint8]
     ) -> Stats:
         spec, calibration, tokens = self._spec, self._calibration, batch.tokens
@@ -266,8 +287,9 @@ def open_encoder(
         backend: a key of BACKENDS, one of DEVICE_BACKENDS, or "auto": a GPU's if there is one
             and it can be used, else a CPU's. A machine that looks as if it were meant to use its
             GPU, but cannot, gets one warning.
-        precision: "auto", or what the encoder must compute in: "fp32", "bf16", "fp16", or "int8",
-            which only openvino has, and only of bundles that were built with it.
+        precision: "auto", or what the encoder must compute in: on a CPU "fp32", "bf16", or "int8",
+            which only openvino has, and only of bundles that were built with it; on a GPU the type
+            of the bundle's graph, "fp16" or "fp32".
         threads: processor threads, None for all cores.
 
     Raises BackendError or PlanError for a backend that cannot be had.
@@ -382,6 +404,7 @@ def _open_on_device(
     return encoder
 
 
+@plain_numbers()
 def _open_device_session(
     folder: Path, manifest: bundle.Manifest, backend: str, device: Device, stream: Any
 ) -> DeviceSession:

@@ -17,12 +17,14 @@ import numpy as np
 
 from engine import bundle
 from engine.batching import BatchedTexts, cut_batches
+from engine.cores import count_cores
 from engine.embedding_rows import embedding_rows
 from engine.encoder import AnsweringEncoder, Encoder, open_encoder
 from engine.errors import HeadError, InputError, UnknownTaskError
 from engine.forms import are_pairs, fitting, leave_out_misfits
 from engine.head_file import SUFFIX, read_head
-from engine.heads import Head, check_spec, count_cores
+from engine.heads import Head, check_spec
+from engine.lifetime import Lifetime
 from engine.progress import progress_bar
 from engine.tokenize import MAX_CHARS, TextTokenizer
 from engine.types import (
@@ -66,6 +68,10 @@ class Engine:
 
     Thread-safe: calls from several threads take turns on the encoder; heads may be added and
     removed at any time, and a call sees the heads there were when it began.
+
+    An engine is of the process that loaded it: in one that is forked later every call raises
+    ForkedError, and OpenVINO cannot be loaded there. After `close` every call raises ClosedError.
+    What an engine is, `spec`, `manifest`, `calibration` and `backend`, can be read everywhere.
     """
 
     def __init__(
@@ -77,8 +83,10 @@ class Engine:
     ) -> None:
         self.manifest = manifest
         self.calibration = calibration
+        self._lifetime = Lifetime("this engine")
         self._tokenizer = tokenizer
         self._encoder = encoder
+        self._backend = encoder.name
         # Once: to ask a protocol takes as long as a small text's tokens.
         self._answering = encoder if isinstance(encoder, AnsweringEncoder) else None
         self._heads_lock = threading.Lock()
@@ -100,13 +108,16 @@ class Engine:
             backend: "openvino" or "onnxruntime" on a CPU; "tensorrt", "onnxruntime-tensorrt" or
                 "onnxruntime-cuda" on a GPU; "auto": a GPU's first that works, else the fastest on
                 the CPU, which is timed once for a bundle and a machine, and remembered.
-            threads: processor threads of the encoder and of reading heads, None for all cores.
-            precision: "auto" (the fastest floating-point type, timed with the backends), "fp32",
-                "bf16", "fp16", or "int8": faster on CPUs, with more signs that differ, and only
-                with "openvino" and bundles built with `--precision int8`.
+            threads: processor threads of the encoder and of heads, None for all cores that this
+                process has, by its affinity and its container's quota (engine.cores).
+            precision: "auto" (on a CPU the fastest floating-point type, timed with the backends;
+                on a GPU the graph's), "fp32", "bf16" where the processor has it, or "int8":
+                faster on CPUs, with more signs that differ, and only with "openvino" and bundles
+                built with `--precision int8`. "fp16" is for a GPU alone, and bundles in fp16.
             verify: compare every file with its recorded hash first; takes about 0.1 s per 100 MB.
 
-        Raises BundleError, HeadError, SpecMismatchError, BackendError or PlanError.
+        Raises BundleError, HeadError, SpecMismatchError, BackendError or PlanError, and ForkedError
+        if it would take OpenVINO, and this process was forked from one that had loaded that.
         """
         folder = Path(path)
         manifest = bundle.read_manifest(folder)
@@ -125,8 +136,19 @@ class Engine:
         return engine
 
     def close(self) -> None:
-        """Frees the encoder's memory, a GPU's too. Nothing may be called afterwards."""
-        self._encoder.close()
+        """Frees the memory of encoder, heads and tokenizer, a GPU's too; more than once is fine.
+
+        Waits for calls that run in other threads. What `tokenizer` and `encoder` gave keeps its
+        memory for as long as it is kept. In a process that was forked since, nothing is freed.
+
+        Raises InputError within a call of this engine.
+        """
+        if not self._lifetime.end():
+            return
+        self._heads = MappingProxyType({})
+        encoder = self._encoder
+        del self._tokenizer, self._encoder, self._answering
+        encoder.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -142,21 +164,24 @@ class Engine:
     @property
     def backend(self) -> str:
         """The encoder's backend and precision, such as "openvino bf16"."""
-        return self._encoder.name
+        return self._backend
 
     @property
     def tokenizer(self) -> TextTokenizer:
         """For hosts that schedule batches themselves, as engine.serve does."""
+        self._lifetime.check()
         return self._tokenizer
 
     @property
     def encoder(self) -> Encoder[Any]:
         """For hosts that schedule batches themselves, as engine.serve does."""
+        self._lifetime.check()
         return self._encoder
 
     @property
     def tasks(self) -> Mapping[str, TaskInfo]:
         """The loaded heads by task name; a snapshot."""
+        self._lifetime.check()
         return {
             name: TaskInfo(
                 head.labels, head.form, MappingProxyType(dict(head.metrics)), head.nbytes
@@ -170,8 +195,9 @@ class Engine:
         Raises HeadError if the file is no sound head or the name is taken (without `replace`),
         SpecMismatchError if it was trained on another feature spec.
         """
-        head = self.read_head(path)
-        self._use_head_of(path, head, replace)
+        with self._lifetime:
+            head = self.read_head(path)
+            self._use_head_of(path, head, replace)
         return head.task
 
     def read_head(self, path: str | Path) -> Head:
@@ -179,14 +205,15 @@ class Engine:
 
         Raises HeadError or SpecMismatchError.
         """
-        folded = read_head(Path(path))
-        check_spec(f"head {path}", folded.spec, self.spec)
-        head: Head = self._encoder.load_head(folded)
+        with self._lifetime:
+            folded = read_head(Path(path))
+            check_spec(f"head {path}", folded.spec, self.spec)
+            head: Head = self._encoder.load_head(folded)
         return head
 
     def use_head(self, head: Head, replace: bool = False) -> None:
         """Adds what `read_head` gave. Raises HeadError if its name is taken (without `replace`)."""
-        with self._heads_lock:
+        with self._lifetime, self._heads_lock:
             if head.task in self._heads and not replace:
                 raise HeadError(
                     f"task {head.task!r} is loaded already. Remove it first, or pass replace=True."
@@ -210,7 +237,7 @@ class Engine:
 
     def remove_head(self, name: str) -> None:
         """Forgets a head; its file stays. Raises UnknownTaskError if there is none."""
-        with self._heads_lock:
+        with self._lifetime, self._heads_lock:
             self.choose_heads([name])
             self._heads = MappingProxyType({k: v for k, v in self._heads.items() if k != name})
 
@@ -237,9 +264,10 @@ class Engine:
         Raises InputError for items that are no texts and for pairs that would have to be split,
         BackendError if the encoder fails.
         """
-        work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
-        with progress_bar(len(work.windows), progress) as bar:
-            return self._encode(work, bar)
+        with self._lifetime:
+            work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
+            with progress_bar(len(work.windows), progress) as bar:
+                return self._encode(work, bar)
 
     def encode_stream(
         self,
@@ -262,6 +290,7 @@ class Engine:
 
         Raises what `encode` and the iterable raise.
         """
+        self._lifetime.check()
         if isinstance(texts, str):
             raise InputError(
                 f"texts: got one string ({texts[:40]!r}), expected an iterable of texts. "
@@ -283,23 +312,25 @@ class Engine:
         starts = count(0, chunk_texts)
         with ThreadPoolExecutor(1, "tokenize") as tokenizing, progress_bar(None, progress) as bar:
 
+            def tokenize(chunk: list[Text], start: int) -> BatchedTexts:
+                with self._lifetime:
+                    return self._tokenize(chunk, max_batch_tokens, split, start)
+
             def tokenize_next() -> Future[BatchedTexts] | None:
                 chunk = list(islice(texts, chunk_texts))
-                if not chunk:
-                    return None
-                return tokenizing.submit(
-                    self._tokenize, chunk, max_batch_tokens, split, next(starts)
-                )
+                return tokenizing.submit(tokenize, chunk, next(starts)) if chunk else None
 
             ahead = tokenize_next()
             while ahead is not None:
+                self._lifetime.check()  # in a forked process, nobody tokenizes
                 work = ahead.result()
                 ahead = tokenize_next()
                 yield self._encode(work, bar)
 
     def _encode(self, work: BatchedTexts, bar: Any) -> PackedFeatures:
         codes = np.empty((int(work.offsets[-1]), self.spec.code_bytes), np.uint8)
-        stats = self._run(work, self._encoder.encode(work.batches(), codes), bar)
+        with self._lifetime:
+            stats = self._run(work, self._encoder.encode(work.batches(), codes), bar)
         return PackedFeatures(codes, work.offsets, self.spec, self.calibration, stats, work.pairs)
 
     def _tokenize(
@@ -374,6 +405,17 @@ class Engine:
         Raises what `encode` raises, UnknownTaskError for a task no head answers, and InputError for
         a task that was named and is for none of the texts.
         """
+        with self._lifetime:
+            return self._encode_and_predict(texts, tasks, max_batch_tokens, progress, long_texts)
+
+    def _encode_and_predict(
+        self,
+        texts: Sequence[Text],
+        tasks: Sequence[str] | None,
+        max_batch_tokens: int | None,
+        progress: bool,
+        long_texts: str,
+    ) -> Predictions:
         heads = self.choose_heads(tasks)  # first: an unknown task should not cost an encoder pass
         work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
         heads = fitting(heads, work.pairs, named=tasks is not None)
@@ -404,9 +446,10 @@ class Engine:
         Raises UnknownTaskError for a task no head answers, InputError for a task that was named and
         is for none of the texts, SpecMismatchError for features of another spec.
         """
-        heads = self.choose_heads(tasks)
-        check_spec("features", features.spec, self.spec)
-        return self._predict(features, fitting(heads, features.pairs, named=tasks is not None))
+        with self._lifetime:
+            heads = self.choose_heads(tasks)
+            check_spec("features", features.spec, self.spec)
+            return self._predict(features, fitting(heads, features.pairs, named=tasks is not None))
 
     def _predict(self, features: PackedFeatures, heads: list[Head]) -> Predictions:
         started_s = time.perf_counter()
@@ -419,7 +462,8 @@ class Engine:
 
         Raises UnknownTaskError for a task no head answers.
         """
-        heads = self._heads
+        with self._lifetime:
+            heads = self._heads
         if tasks is None:
             return list(heads.values())
         if isinstance(tasks, str):

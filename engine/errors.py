@@ -40,5 +40,13 @@ class DeviceMemoryError(BackendError):
     """The GPU has too little memory free."""
 
 
+class ClosedError(BitheadsError):
+    """Something was called after it was closed."""
+
+
+class ForkedError(BitheadsError):
+    """Something was called in another process than the one that loaded it."""
+
+
 class PlanError(BitheadsError):
     """A TensorRT plan is missing, damaged, of another graph, version or GPU, or too small."""

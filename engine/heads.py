@@ -7,7 +7,6 @@ the other heads, the SIMD level or the number of threads.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import _kernels, float_heads
+from engine.cores import count_cores
 from engine.errors import HeadError, InputError, SpecMismatchError
 from engine.forms import leave_out_misfits
 from engine.head_file import FoldedHead
+from engine.lifetime import Lifetime
 from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction, Quantization
 
 ALIGNMENT = 64
@@ -137,11 +138,6 @@ def lay_out(head: FoldedHead) -> LaidOutHead:
     )
 
 
-def count_cores() -> int:
-    """That this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
 def check_spec(what: str, got: FeatureSpec, expected: FeatureSpec) -> None:
     """Raises SpecMismatchError, naming both, unless the specs have the same id."""
     if got.id != expected.id:
@@ -193,6 +189,7 @@ class HeadThreads:
 
     def __init__(self, threads: int | None = None) -> None:
         """threads: None for all cores."""
+        self._lifetime = Lifetime("these threads of heads")
         self._threads = threads or count_cores()
         self._pool = ThreadPoolExecutor(self._threads, "bitheads-heads")  # starts none yet
         self._workspaces: list[NDArray[np.uint8]] = []
@@ -204,11 +201,20 @@ class HeadThreads:
         self.close()
 
     def close(self) -> None:
-        """Ends the threads. Nothing may be called afterwards."""
-        self._pool.shutdown()
+        """Waits for calls that run and ends the threads; later calls raise ClosedError."""
+        if self._lifetime.end():
+            self._pool.shutdown()
+            self._workspaces.clear()
 
     def predict(self, features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[str, Prediction]:
-        """See `predict_heads`. May be called from several threads at a time."""
+        """See `predict_heads`. May be called from several threads at a time.
+
+        Raises ClosedError after `close`, ForkedError in another process.
+        """
+        with self._lifetime:
+            return self._predict(features, heads)
+
+    def _predict(self, features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[str, Prediction]:
         check_features(features, heads)
         if features.spec.quantization is Quantization.FLOAT16:
             folded = [head for head in heads if isinstance(head, FoldedHead)]

@@ -253,8 +253,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--precision",
         default="auto",
-        help="auto, fp32, bf16, fp16, or int8: the fastest on a CPU, of bundles that were built "
-        "with it (default: %(default)s)",
+        help="on a CPU auto, fp32, bf16, or int8: the fastest, of bundles that were built with it; "
+        "on a GPU auto, or the graph's own, fp16 or fp32 (default: %(default)s)",
     )
     add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
     add(

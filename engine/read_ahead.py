@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from engine.forked import check_process
 
 Item = TypeVar("Item")
 
@@ -22,11 +25,12 @@ def read_ahead(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, N
     """
     pool = ThreadPoolExecutor(1, "bitheads-read-ahead")
     waiting: deque[Future[Item | _End]] = deque()
-    end = _End()
+    end, process = _End(), os.getpid()
     try:
         while True:
             while len(waiting) <= ahead:
                 waiting.append(pool.submit(next, items, end))
+            check_process(process, "what is being read")
             item = waiting.popleft().result()
             if isinstance(item, _End):
                 return

@@ -8,13 +8,14 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
+from engine.cores import count_cores
 from engine.errors import BackendError
-from engine.heads import count_cores
+from engine.quiet_import import import_quietly
 from engine.sessions import BACKENDS, EncoderSession, is_installed, supports_bf16
 from engine.types import TokenBatch
 from engine.whole_file import write_whole
@@ -146,15 +147,23 @@ def _case(choices: Sequence[Way], graph_sha256: str, threads: int | None) -> dic
         "graph_sha256": graph_sha256,
         "processor": _processor(),
         "threads": threads or count_cores(),
-        "versions": {b: version(BACKENDS[b][0]) for b in sorted({b for b, _ in choices})},
+        "versions": {b: _version(BACKENDS[b][0]) for b in sorted({b for b, _ in choices})},
         "ways": [_name(way) for way in choices],
     }
+
+
+def _version(module: str) -> str:
+    """Asks the distribution of that name, which needs no import, or else the module itself."""
+    try:
+        return version(module)
+    except PackageNotFoundError:  # another one has it, as onnxruntime-gpu has onnxruntime
+        return str(import_quietly(module).__version__)
 
 
 def _processor() -> str:
     if not is_installed("openvino"):
         return platform.processor() or platform.machine()
-    from engine.sessions.openvino import the_core
+    from engine.sessions.openvino_core import the_core
 
     core = the_core()
     can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.heads import count_cores
+from engine.cores import count_cores
 from engine.tokenize import TextTokenizer, Tokens
 from engine.types import PlacedBatch, Text
 from export.errors import ExportError

@@ -30,6 +30,8 @@ from tokenizers import Tokenizer
 
 from engine.bundle import TOKENIZER, Artifact, read_manifest
 from engine.command_line import exit_code
+from engine.plain_numbers import plain_numbers
+from engine.quiet_import import import_quietly
 from engine.whole_file import write_whole
 from export.errors import ExportError
 
@@ -63,6 +65,7 @@ def _run(options: argparse.Namespace) -> None:
     )
 
 
+@plain_numbers()
 def write_host_tokenizer(
     bundle: Path, texts: Sequence[str], min_agreement: float = 1.0, force: bool = False
 ) -> dict[str, Any]:
@@ -132,10 +135,11 @@ def _write_graph(tokenizer: Path, folder: Path) -> None:
             "the C++ host's tokenizer needs the package 'openvino-tokenizers'. Type: "
             "pip install 'bitheads[host]'"
         )
-    import openvino
-    from openvino_tokenizers import convert_tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    from engine.sessions.openvino_core import openvino
+
+    convert_tokenizer = import_quietly("openvino_tokenizers").convert_tokenizer
     try:
         fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))  # type: ignore[no-untyped-call]
         converted = convert_tokenizer(fast, add_special_tokens=False, with_detokenizer=False)
@@ -162,8 +166,8 @@ def _normalize_as_bert(model: Any) -> None:
     folds their case, which of the letters in use changes LEFT_BY_LOWER, too: they pass the folding
     as private use characters, of which there are none left by then.
     """
-    from openvino import opset15
-    from openvino_tokenizers.tokenizer_pipeline import RegexNormalizationStep
+    opset15 = import_quietly("openvino.opset15")
+    pipeline = import_quietly("openvino_tokenizers.tokenizer_pipeline")
 
     ops = model.get_ordered_ops()
     for op in ops:
@@ -182,8 +186,8 @@ def _normalize_as_bert(model: Any) -> None:
             before, after = [op.input_value(i) for i in range(4)], op.outputs()
             for i, letter in enumerate(LEFT_BY_LOWER):
                 aside = chr(FIRST_PRIVATE_USE + i)
-                before = RegexNormalizationStep(letter, aside).get_ov_subgraph(before)
-                after = RegexNormalizationStep(aside, letter).get_ov_subgraph(after)
+                before = pipeline.RegexNormalizationStep(letter, aside).get_ov_subgraph(before)
+                after = pipeline.RegexNormalizationStep(aside, letter).get_ov_subgraph(after)
             for i, output in enumerate(before[:4]):
                 op.input(i).replace_source_output(output)
             for inputs, output in zip(users, after, strict=False):
@@ -193,13 +197,10 @@ def _normalize_as_bert(model: Any) -> None:
 
 def run_graph(graph: Path, texts: Sequence[str]) -> list[TokenIds]:
     """Token ids of each text, int32, as the C++ host gets them."""
-    import openvino
-    import openvino_tokenizers
-
-    from engine.sessions.openvino import the_core
+    from engine.sessions.openvino_core import openvino, the_core
 
     core = the_core()
-    core.add_extension(str(openvino_tokenizers._ext_path))
+    core.add_extension(str(import_quietly("openvino_tokenizers")._ext_path))
     compiled = core.compile_model(graph, "CPU")
     found = compiled(openvino.Tensor(list(texts)))
     begins, ends, ids = (found[name] for name in ("begins", "ends", "ids"))

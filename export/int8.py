@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import io
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from engine.bundle import INT8_GRAPH, INT8_WEIGHTS
+from engine.quiet_import import import_quietly
 from engine.types import TokenBatch
 from export.errors import ExportError
 
@@ -30,7 +29,6 @@ SMOOTHING = 0.9
 
 UNSMOOTHED = -1.0
 SAY_EVERY_S = 10.0
-TELEMETRY = "openvino_telemetry"
 
 
 def require_nncf() -> None:
@@ -57,14 +55,13 @@ def quantize_graph(
     Raises ExportError if NNCF is not installed or refuses the graph.
     """
     require_nncf()
-    import openvino
+    from engine.sessions.openvino_core import openvino, the_core
 
-    from engine.sessions.openvino import the_core
-
-    model = the_core().read_model(graph)
+    core = the_core()
+    model = core.read_model(graph)
     inputs = [port.get_any_name() for port in model.inputs]
     seen = _Batches(batches, inputs, say)
-    with _quiet():
+    with _quiet(), _one_core(openvino, core):
         nncf = _import_nncf()
         advanced = nncf.AdvancedQuantizationParameters(
             # It moved no sign in a thousand, and takes a third pass over the batches.
@@ -145,18 +142,24 @@ class _Batches:
 
 def _import_nncf() -> Any:
     """NNCF, without its telemetry: it would write to the user's home and call a server."""
-    telemetry = sys.modules.get(TELEMETRY)
     logger_class = logging.getLoggerClass()
-    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # which makes its import fail
     try:
-        nncf = import_module("nncf")
+        nncf = import_quietly("nncf")
     finally:
         logging.setLoggerClass(logger_class)  # it sets its own for everybody
-        del sys.modules[TELEMETRY]
-        if telemetry is not None:
-            sys.modules[TELEMETRY] = telemetry
     nncf.set_log_level(logging.ERROR)
     return nncf
+
+
+@contextmanager
+def _one_core(openvino: Any, core: Any) -> Iterator[None]:
+    """For NNCF, which would make cores of its own, though there is to be one in a process."""
+    core_class = openvino.Core
+    openvino.Core = lambda: core
+    try:
+        yield
+    finally:
+        openvino.Core = core_class
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from engine import bundle
 from engine.head_file import SUFFIX, read_head
 from engine.heads import check_spec
 from engine.interrupts import interrupts_held_back
+from engine.plain_numbers import plain_numbers
 from engine.tokenize import TextTokenizer
 from engine.types import Calibration, FeatureSpec
 from engine.whole_file import make_folder, sync, sync_tree
@@ -42,6 +43,7 @@ VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "tokenizers")
 VERSIONED_INT8 = ("nncf", "openvino")
 
 
+@plain_numbers()
 def make_bundle(config: BuildConfig, say: Say = lambda message: None) -> bundle.Manifest:
     """Makes a bundle and returns its manifest, parity report included.
 

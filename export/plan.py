@@ -16,6 +16,7 @@ import numpy as np
 
 from engine.bundle import GRAPH, Manifest, read_manifest, verify
 from engine.command_line import exit_code, leave, print_json
+from engine.plain_numbers import plain_numbers
 from engine.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
 from engine.whole_file import write_whole
 from export import tensorrt_module
@@ -57,6 +58,7 @@ def resolve_plan(config: PlanConfig, say: Say = lambda message: None) -> PlanCon
     return replace(config, flavour=flavour, capabilities=capabilities)
 
 
+@plain_numbers()
 def build_plan(
     bundle_folder: Path, manifest: Manifest, config: PlanConfig, say: Say = lambda message: None
 ) -> Plan | None:

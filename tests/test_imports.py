@@ -48,6 +48,13 @@ def test_no_module_imports_back(path: Path) -> None:
     assert not imported & forbidden
 
 
+@pytest.mark.parametrize("path", modules(), ids=shown)
+def test_what_reports_to_its_makers_is_imported_quietly(path: Path) -> None:
+    """By engine.quiet_import."""
+    imported = {name.split(".")[0] for name in imported_modules(path)}
+    assert not imported & {"nncf", "onnxruntime", "openvino", "openvino_tokenizers"}
+
+
 def test_the_modules_were_found() -> None:
     found = {shown(path) for path in modules()}
     assert {"engine/engine.py", "engine/sessions/openvino.py", "export/build.py"} <= found

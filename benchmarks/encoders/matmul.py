@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
-from openvino import opset13
+
+from engine.sessions.openvino_core import openvino, the_core
+
+opset13 = openvino.opset13
 
 
 class Matmul:
@@ -37,7 +39,7 @@ class Matmul:
         hint = "bf16" if request["precision"] == "bf16" else "f32"
         options = {"INFERENCE_NUM_THREADS": request["threads"], "INFERENCE_PRECISION_HINT": hint}
         model = openvino.Model([product], [parameter], "matmul")
-        self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+        self._request = the_core().compile_model(model, "CPU", options).create_infer_request()
 
     def encode(self) -> None:
         self._request.infer([self._input], share_inputs=True)

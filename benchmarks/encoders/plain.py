@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.encoders.batches import Batch, OverBatches
 from engine import bundle
+from engine.quiet_import import import_quietly
 
 
 class Plain(OverBatches):
@@ -39,8 +40,7 @@ class Plain(OverBatches):
 
 class OpenVino(Plain):
     def load(self, graph: Path, precision: str, threads: int) -> None:
-        import openvino
-
+        openvino = import_quietly("openvino")
         options = {"INFERENCE_NUM_THREADS": threads}
         if precision != "int8":  # what is not int8 there is left to OpenVINO
             options["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
@@ -54,8 +54,7 @@ class OpenVino(Plain):
 
 class OnnxRuntime(Plain):
     def load(self, graph: Path, precision: str, threads: int) -> None:
-        import onnxruntime
-
+        onnxruntime = import_quietly("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._model = onnxruntime.InferenceSession(

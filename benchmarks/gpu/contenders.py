@@ -15,6 +15,7 @@ from engine.device.encoder import CALL_TOKENS
 from engine.encoder import CpuEncoder, open_encoder
 from engine.head_file import SUFFIX
 from engine.plan import MODULES, graph_sha256
+from engine.quiet_import import import_quietly
 from engine.types import Text
 
 
@@ -65,8 +66,7 @@ def missing(backend: str) -> str | None:
     if backend == "tensorrt" and not any(find_spec(module) for module in MODULES.values()):
         return "TensorRT is not installed. Type: pip install 'bitheads[gpu]'"
     if backend == "onnxruntime-cuda":
-        import onnxruntime
-
+        onnxruntime = import_quietly("onnxruntime")
         found = onnxruntime.get_available_providers()
         if "CUDAExecutionProvider" not in found:
             return (

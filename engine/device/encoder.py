@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from engine.device.graphs import Graph
 from engine.device.heads import DeviceHeads, HeadGroup
 from engine.errors import BackendError, DeviceMemoryError
 from engine.head_file import FoldedHead
+from engine.lifetime import Lifetime, give_back_memory
 from engine.types import (
     BatchRunner,
     Calibration,
@@ -119,7 +120,7 @@ class DeviceEncoder:
         self._spec = spec
         self._stream = stream
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._lifetime = Lifetime(f"this encoder ({self.name})")
         self.cuda_graphs = session.capturable
         self._graphs: OrderedDict[tuple[int, int], Graph | None] = OrderedDict()
         self.max_batch_tokens = min(MAX_BATCH_TOKENS, session.max_tokens())
@@ -213,6 +214,7 @@ class DeviceEncoder:
 
     def open_runners(self) -> tuple[BatchRunner, list[BatchRunner]]:
         """One: batches share the device by taking turns."""
+        self._lifetime.check()
         return self._encode_one, []
 
     def _encode_one(self, batch: PlacedBatch, codes: NDArray[np.uint8]) -> Stats:
@@ -226,22 +228,21 @@ class DeviceEncoder:
         self, features: PackedFeatures, heads: Sequence[FoldedHead]
     ) -> dict[str, Prediction]:
         """See engine.heads.predict_heads."""
-        with self._lock, self._current("running the task heads"):
+        with self._lifetime, self._lock, self._device.current("running the task heads"):
             return self._heads.predict(features, heads)
 
-    def _current(self, doing: str) -> AbstractContextManager[None]:
-        if self._is_closed:
-            raise BackendError(
-                f"{self.name}: got a call after close(), expected none. Load the engine again."
-            )
-        return self._device.current(doing)
+    @contextmanager
+    def _current(self, doing: str) -> Iterator[None]:
+        """The device, unless it was given back; `close` waits for the lock that callers have."""
+        self._lifetime.check()
+        with self._device.current(doing):
+            yield
 
     def close(self) -> None:
-        """Frees the device memory. Nothing else may be called afterwards."""
+        """Frees the device memory, when calls that run are done; later ones raise ClosedError."""
+        if not self._lifetime.end():
+            return
         with self._lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
             with self._device.current("freeing the encoder's buffers"):
                 # After a failed launch the driver refuses all that follows, and frees it at the end
                 # of the program: the failure has been reported by the call that met it.
@@ -258,6 +259,7 @@ class DeviceEncoder:
                 self._slots.clear()
                 self._stream = None
             self._device.close()
+        give_back_memory()
 
     def _run(
         self, batches: Iterable[PlacedBatch], heads: Sequence[FoldedHead] | None

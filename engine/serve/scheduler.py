@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from engine.batching import pad_batch
 from engine.engine import Engine
 from engine.errors import BitheadsError
+from engine.forked import check_process
 from engine.heads import Head
 from engine.serve.fair_queue import FairQueue, Row
 from engine.serve.room import Room
@@ -123,6 +125,7 @@ class Scheduler:
             max_batch_tokens: None for the encoder's choice.
             report: called after each batch, from the scheduler's threads.
         """
+        self._process = os.getpid()
         self._engine = engine
         self._encoder = engine.encoder
         self._room = Room(max_queue_tokens, max_queue_s, 2 * max_queue_s)
@@ -188,8 +191,10 @@ class Scheduler:
     def submit(self, request: Request) -> Future[Answer]:
         """Queues a request's texts; its future gets the answer, or BackendError.
 
-        Raises QueueFull, TooLong or Closed.
+        Raises QueueFull, TooLong or Closed, and ForkedError in a process without the scheduler's
+        threads.
         """
+        check_process(self._process, "this scheduler")
         if not request.texts:
             request.future.set_result(_answer(request, self._engine))
             return request.future
@@ -212,12 +217,18 @@ class Scheduler:
         return request.future
 
     def close(self) -> None:
-        """Takes nothing any more, answers all that waits, and ends the threads."""
+        """Takes nothing any more, answers all that waits, and ends the threads.
+
+        In a process that was forked since, there is nothing to end.
+        """
+        if os.getpid() != self._process:
+            return
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        del self._run_on_all, self._lanes  # they hold the sessions' memory
 
     def _warm_up(self) -> None:
         """A short text everywhere: what backends put off until their first call takes long."""

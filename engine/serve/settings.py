@@ -35,7 +35,9 @@ class Settings:
         "auto", f"{', '.join((*BACKENDS, *DEVICE_BACKENDS))}; auto takes the fastest that works"
     )
     precision: str = _option(
-        "auto", "auto, fp32, bf16, fp16, or int8 for bundles that were built with it"
+        "auto",
+        "on a CPU auto, fp32, bf16, or int8 for bundles that were built with it; on a GPU auto, or "
+        "the graph's own, fp16 or fp32",
     )
     threads: int | None = _option(
         None, "processor threads of the encoder; lower it to leave cores to others (default: all)"

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from engine.errors import BackendError
+from engine.plain_numbers import plain_numbers
 from engine.types import TokenBatch
 
 BACKENDS = {
@@ -40,6 +41,7 @@ class EncoderSession(Protocol):
         """
 
 
+@plain_numbers()
 def open_session(
     graph: Path,
     output_names: list[str],
@@ -61,6 +63,12 @@ def open_session(
 
     Raises BackendError for unknown, missing or failing backends.
     """
+    if precision == "fp16":
+        raise BackendError(
+            "precision: got 'fp16', which is for a GPU: on a CPU nothing is computed in it, "
+            "expected 'auto', 'fp32', 'bf16' or 'int8'. Pass precision='auto', which is the "
+            "fastest floating-point type of this processor; a graph in fp16 is no hindrance."
+        )
     if precision not in PRECISIONS:
         raise BackendError(f"precision: got {precision!r}, expected one of {list(PRECISIONS)}.")
     if threads is not None and threads < 1:
@@ -85,6 +93,7 @@ def open_session(
     return session
 
 
+@plain_numbers()
 def open_lanes(
     graph: Path,
     output_names: list[str],

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 from numpy.typing import NDArray
 
+from engine.cores import count_physical_cores
 from engine.errors import BackendError
+from engine.forked import keep_in_children
+from engine.quiet_import import import_quietly
 from engine.types import TokenBatch
+
+onnxruntime = import_quietly("onnxruntime")
 
 LOG_ERRORS_ONLY = 3
 
@@ -36,8 +40,9 @@ class Session:
             )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        # As many as it takes by itself; but those it would bind to a processor each, and it knows
+        # of no quota.
+        options.intra_op_num_threads = threads or count_physical_cores()
         try:
             self._session = onnxruntime.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]
@@ -49,6 +54,7 @@ class Session:
             ) from error
         self._inputs = [port.name for port in self._session.get_inputs()]
         self._outputs = output_names
+        keep_in_children(self)
 
     def run(self, batch: TokenBatch) -> list[NDArray[Any]]:
         feeds = {name: getattr(batch, name) for name in self._inputs}

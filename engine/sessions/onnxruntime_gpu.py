@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from engine.cores import count_physical_cores
 from engine.device.driver import Device
 from engine.errors import BackendError, DeviceMemoryError
+from engine.forked import keep_in_children
+from engine.quiet_import import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 PROVIDERS = {
     "onnxruntime-tensorrt": "TensorrtExecutionProvider",
@@ -25,14 +30,21 @@ OUT_OF_MEMORY = ("allocate memory", "out of memory", "resource allocation failed
 """What its arena, CUDA and cuBLAS say then."""
 
 
-def load_cuda_libraries() -> str:
+def load_libraries(provider: str) -> str:
     """Loads CUDA and cuDNN from the packages that pip has, or else from where the linker looks.
+
+    TensorRT, for its provider, is where the linker does not look: its own package loads it.
 
     Returns what could not be loaded; ONNX Runtime would print it to standard output.
     """
     said = io.StringIO()
     with redirect_stdout(said):
         onnxruntime.preload_dlls(directory="")
+        if provider == PROVIDERS["onnxruntime-tensorrt"]:
+            try:
+                import_module("tensorrt")
+            except (ImportError, OSError) as error:
+                print(f"tensorrt: {error}")
     return " ".join(said.getvalue().split())
 
 
@@ -71,9 +83,10 @@ class Session:
         self._device = device
         self._dim = dim
         self._max_seq = max_seq
-        missing = load_cuda_libraries()
+        missing = load_libraries(provider)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
+        options.intra_op_num_threads = count_physical_cores()  # see engine.sessions.onnxruntime
         try:
             self._session = onnxruntime.InferenceSession(
                 graph,
@@ -93,6 +106,7 @@ class Session:
         types = {port.name: port.type for port in self._session.get_outputs()}
         self.dtype = DTYPES[types[self._outputs[0]]]
         self.precision = {"float16": "fp16", "float32": "fp32"}[self.dtype]
+        keep_in_children(self)
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 

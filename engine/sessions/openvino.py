@@ -7,15 +7,16 @@ measured.
 
 from __future__ import annotations
 
-import functools
 from copy import copy
 from pathlib import Path
 from typing import Any
 
-import openvino
 from numpy.typing import NDArray
 
+from engine.cores import choose_threads
 from engine.errors import BackendError
+from engine.forked import keep_in_children
+from engine.sessions.openvino_core import the_core
 from engine.types import TokenBatch
 
 OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
@@ -24,17 +25,6 @@ KEPT_SHAPES = 96
 """Kernels that OpenVINO keeps, by the shape they are for. Of its own 5,000, each takes 0.7 MB more
 for a new shape of a batch of all-MiniLM-L6-v2. Sorted texts go through all 80 lengths there are
 (`round_lengths`) again and again: fewer would be made anew each time, which takes 7% more time."""
-
-
-@functools.cache
-def the_core() -> openvino.Core:
-    """The only one of this process, which never goes.
-
-    A core with the CPU's plugin gives its thread a stack for signals, and takes it back when it
-    goes, though a later core may put it in place again when that one goes. Then Ctrl-C is a
-    segfault.
-    """
-    return openvino.Core()
 
 
 def has_bf16() -> bool:
@@ -62,6 +52,7 @@ class Session:
             "PERFORMANCE_HINT": performance,
             "CPU_RUNTIME_CACHE_CAPACITY": KEPT_SHAPES,
         }
+        threads = threads or choose_threads()
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         if precision == "int8":
@@ -86,6 +77,7 @@ class Session:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._outputs = output_names
+        keep_in_children(self)
 
     def run(self, batch: TokenBatch) -> list[NDArray[Any]]:
         self._request.infer(
@@ -101,6 +93,7 @@ class Session:
     def _another(self) -> Session:
         other = copy(self)
         other._request = self._compiled.create_infer_request()
+        keep_in_children(other)
         return other
 
 

@@ -23,7 +23,7 @@ from random_heads import random_head
 from software_driver import LAUNCH_FAILED, SoftwareCuda
 from software_tensorrt import with_heads_and_plan
 
-from engine import BackendError, DeviceMemoryError, Engine, PlanError
+from engine import BackendError, ClosedError, DeviceMemoryError, Engine, PlanError
 from engine.head_file import write_head
 from engine.plan import PLANS, Profile
 from engine.sessions import BACKENDS, onnxruntime_gpu
@@ -340,9 +340,18 @@ def test_a_caller_who_stops_early(open_engine: OpenEngine, on_cpu: Engine) -> No
 def test_a_call_after_close(open_engine: OpenEngine) -> None:
     engine = open_engine()
     features = engine.encode(TEXTS[:2])
+    encoder, batches = engine.encoder, iter(())
     engine.close()
-    for call in (lambda: engine.encode(TEXTS), lambda: engine.predict_features(features)):
-        with pytest.raises(BackendError, match=r"after close\(\).*Load the engine again"):
+    engine.close()
+    encoder.close()
+    for call in (
+        lambda: engine.encode(TEXTS),
+        lambda: engine.predict_features(features),
+        lambda: list(encoder.encode(batches, features.codes)),
+        lambda: encoder.predict(features, []),
+        encoder.open_runners,
+    ):
+        with pytest.raises(ClosedError, match=r"is closed: got a call.*Load it again"):
             call()
 
 

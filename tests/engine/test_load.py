@@ -276,6 +276,12 @@ def test_auto_with_no_backend_says_what_to_type(
         Engine.load(tiny_bundle)
 
 
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_fp16_is_for_a_gpu(tiny_bundle: Path, backend: str) -> None:
+    with pytest.raises(BackendError, match=r"got 'fp16', which is for a GPU.*precision='auto'"):
+        Engine.load(tiny_bundle, backend, precision="fp16")
+
+
 def test_an_unknown_precision_is_an_error(tiny_bundle: Path) -> None:
     with pytest.raises(BackendError, match=r"got 'int4', expected one of \['auto', 'fp32', 'bf16"):
         Engine.load(tiny_bundle, precision="int4")

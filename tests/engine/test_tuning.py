@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from engine import Engine, tuning
@@ -195,3 +200,29 @@ def test_without_a_cache_nothing_is_timed(
     with caplog.at_level(logging.INFO, logger="bitheads"):
         Engine.load(tiny_bundle).close()
     assert "once for this bundle" not in caplog.text
+
+
+def test_another_distribution_has_the_library(tmp_path: Path) -> None:
+    """As onnxruntime-gpu has onnxruntime: no distribution has the module's name."""
+    packages = Path(onnxruntime.__file__).parents[1]
+    for path in packages.iterdir():
+        name = re.sub(r"^onnxruntime-(.*)\.dist-info$", r"onnxruntime_gpu-\1.dist-info", path.name)
+        (tmp_path / name).symlink_to(path)
+    program = """
+import site, sys
+site.addsitedir(sys.argv[1])
+from importlib.metadata import PackageNotFoundError, version
+try:
+    version("onnxruntime")
+except PackageNotFoundError:
+    from engine.tuning import _version
+    print(_version("onnxruntime"), _version("openvino"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [version("onnxruntime"), version("openvino")]

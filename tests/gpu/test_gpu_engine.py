@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,3 +205,15 @@ def test_little_memory_means_smaller_calls_or_a_clear_error(
     assert all(outcome == "ran" or "memory" in outcome for outcome in outcomes), outcomes
     with Engine.load(plan_bundle, backend=backend) as engine:  # nothing is broken for good
         np.testing.assert_array_equal(engine.encode(texts).codes, expected.codes)
+
+
+def test_tensorrt_is_the_one_that_onnxruntime_asks_for(gpu: Any) -> None:
+    """Of one version of it: the provider would not start with another."""
+    tensorrt = pytest.importorskip("tensorrt")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
+    if not provider.exists():
+        pytest.skip("onnxruntime-gpu is not installed")
+    asked = re.search(rb"libnvinfer\.so\.(\d+)", provider.read_bytes())
+    assert asked is not None
+    assert tensorrt.__version__.split(".")[0] == asked[1].decode()

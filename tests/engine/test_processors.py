@@ -1,0 +1,81 @@
+"""Threads run on any processor the process may use: processes do not share the first one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys
+from engine import Engine
+bundle, backend, threads = sys.argv[1:]
+threads = None if threads == "all" else int(threads)
+with Engine.load(bundle, backend, threads, "fp32") as engine:
+    texts = ["a text of some words that " * (1 + i % 8) for i in range(64)]
+    engine.encode(texts, max_batch_tokens=64)
+    print("encoding", flush=True)
+    while True:
+        engine.encode(texts, max_batch_tokens=64)
+"""
+SAMPLES, TIMEOUT_S = 50, 60.0
+
+
+@contextmanager
+def encoding(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that encodes without end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "encoding\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def threads_of(process: subprocess.Popen[str]) -> Iterator[tuple[str, str, str]]:
+    """Each thread's state, the processor it was on last, and those it may run on."""
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        try:
+            stat = (task / "stat").read_text().rpartition(")")[2].split()
+            status = (task / "status").read_text()
+        except OSError:
+            continue  # it has ended
+        allowed = status.partition("Cpus_allowed_list:")[2].split()[0]
+        yield stat[0], stat[36], allowed
+
+
+@pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="one processor is all that this process may use"
+)
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(("threads", "processes"), [("1", 2), ("all", 1)])
+def test_threads_are_not_bound(
+    backend: str, threads: str, processes: int, tiny_bundle: Path
+) -> None:
+    own = Path("/proc/self/status").read_text().partition("Cpus_allowed_list:")[2].split()[0]
+    arguments = str(tiny_bundle), backend, threads
+    allowed, used = set(), set()
+    with ExitStack() as stack:
+        running = [stack.enter_context(encoding(*arguments)) for _ in range(processes)]
+        ends_s = time.monotonic() + TIMEOUT_S
+        samples = 0
+        while (samples < SAMPLES or len(used) < 2) and time.monotonic() < ends_s:
+            for process in running:
+                for state, processor, may_use in threads_of(process):
+                    allowed.add(may_use)
+                    if state == "R":
+                        used.add(processor)
+            samples += 1
+            time.sleep(0.01)
+    assert allowed == {own}
+    assert len(used) > 1
