@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from engine import strict_json
 from engine.errors import BundleError
 from engine.types import Calibration, FeatureSpec
 
@@ -36,6 +38,12 @@ INT8_WEIGHTS = "encoder_int8.bin"
 TOKENIZER = "tokenizer.json"
 CALIBRATION = "calibration.safetensors"
 HEADS = "heads"
+PRECISIONS = ("fp16", "fp32")
+
+MAX_LAYERS, MAX_LENGTH, MAX_ROWS = 1 << 20, 1 << 24, 1 << 31
+
+EXTERNAL = b"\x0a\x08location\x12"
+"""Before the length and the name of a file, in an ONNX graph."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads bundle.json. Raises BundleError if it is absent, malformed or of another version."""
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = strict_json.loads(path.read_text(encoding="utf-8-sig"))
         version = content["format_version"]
     except FileNotFoundError as error:
         raise BundleError(
@@ -134,7 +142,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(
             f"bundle {folder}: {MANIFEST} cannot be read ({error!r}). Export the bundle again."
         ) from error
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise BundleError(
             f"bundle {folder}: got format version {version}, expected {FORMAT_VERSION}. "
             "Export it again with this version of bitheads, or install the version that wrote it."
@@ -148,6 +156,7 @@ def read_manifest(folder: Path) -> Manifest:
             parity=content["parity"],
         )
         _check_encoder(manifest.encoder)
+        _check_artifacts(manifest)
         expected = content.pop("sha256")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
@@ -163,11 +172,49 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _check_encoder(encoder: EncoderInfo) -> None:
     """Raises ValueError or TypeError for what no encoder has."""
+    least_and_most = {
+        "num_layers": (1, MAX_LAYERS),
+        "attention_heads": (1, MAX_LAYERS),
+        "max_length": (1, MAX_LENGTH),
+        "pad_id": (0, MAX_ROWS - 1),
+        "vocabulary": (1, MAX_ROWS),
+        "token_types": (1, MAX_ROWS),
+    }
+    for name, (least, most) in least_and_most.items():
+        number = getattr(encoder, name)
+        if number is None and name in ("vocabulary", "token_types"):
+            continue
+        if type(number) is not int or not least <= number <= most:
+            raise ValueError(f"{name} is {number!r:.60}, expected {least} to {most}")
+    if not isinstance(encoder.model_type, str) or encoder.precision not in PRECISIONS:
+        raise ValueError(
+            f"precision is {encoder.precision!r:.60}, expected one of {PRECISIONS}, and model_type "
+            f"{encoder.model_type!r:.60}, expected a text"
+        )
     rows = encoder.vocabulary
-    if rows is not None and not 0 <= encoder.pad_id < rows:
+    if rows is not None and encoder.pad_id >= rows:
         raise ValueError(f"the padding's token id {encoder.pad_id} is not among {rows} tokens")
-    if encoder.token_types is not None and encoder.token_types < 1:
-        raise ValueError(f"{encoder.token_types} token types")
+
+
+def _check_artifacts(manifest: Manifest) -> None:
+    """Every file that is read is listed. Raises ValueError or TypeError."""
+    wanted = {GRAPH, TOKENIZER}
+    if manifest.spec.calibration_sha256 is not None:
+        wanted.add(CALIBRATION)
+    if not isinstance(manifest.versions, dict) or not isinstance(manifest.parity, dict):
+        raise TypeError("versions or parity are no object")
+    if missing := wanted - manifest.artifacts.keys():
+        raise ValueError(f"{', '.join(sorted(missing))} not among the artifacts")
+    for name, artifact in manifest.artifacts.items():
+        if not is_plain_name(name):
+            raise ValueError(f"the artifact {name!r:.60} is no file of the bundle's own folder")
+        if type(artifact.bytes) is not int or type(artifact.sha256) is not str:
+            raise TypeError(f"the size or hash of {name} is none")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether it names a file of a folder, and nothing elsewhere."""
+    return name not in ("", ".", "..") and not {"/", "\\", "\0"} & {*name}
 
 
 def graph_file(precision: str) -> str:
@@ -184,6 +231,12 @@ def verify(folder: Path, manifest: Manifest) -> None:
 
     Raises BundleError for the first one that is absent or differs.
     """
+    for name in _external_files(folder / GRAPH):
+        if name not in manifest.artifacts:
+            raise BundleError(
+                f"bundle {folder}: its graph reads the file {name!r:.200}, which is not among the "
+                "artifacts, so nobody knows what is in it. Export the bundle again."
+            )
     for name, expected in manifest.artifacts.items():
         path = folder / name
         if not path.is_file():
@@ -197,6 +250,32 @@ def verify(folder: Path, manifest: Manifest) -> None:
                 f"{actual.sha256[:12]}..., expected {expected.bytes} bytes, "
                 f"{expected.sha256[:12]}.... Copy it again, or export the bundle again."
             )
+
+
+def _external_files(graph: Path) -> set[str]:
+    """Names of the files that an ONNX graph keeps weights in beside itself.
+
+    Each is in an entry of protobuf: a key, "location", and a value. Where the bytes of weights read
+    as one, the graph seems to read a file that it does not, and is refused.
+    """
+    if not graph.is_file() or not graph.stat().st_size:
+        return set()
+    found = set()
+    with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        at = content.find(EXTERNAL)
+        while at >= 0:
+            start = at + len(EXTERNAL)
+            size, shift = 0, 0
+            while start < len(content):
+                byte = content[start]
+                start += 1
+                size |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    break
+            found.add(content[start : start + size].decode("utf-8", "replace"))
+            at = content.find(EXTERNAL, start)
+    return found
 
 
 def read_calibration(folder: Path, spec: FeatureSpec) -> Calibration | None:

@@ -118,7 +118,9 @@ class FeatureSpec:
         """Raises BundleError for missing or unknown fields and values out of range."""
         names = {f.name for f in fields(cls)}
         if not isinstance(data, Mapping):
-            raise BundleError(f"feature spec: got {data!r:.60}, expected an object.")
+            raise BundleError(
+                f"feature spec: got {data!r:.60}, expected an object. Export the bundle again."
+            )
         unknown = set(data) - names
         if unknown:
             raise BundleError(

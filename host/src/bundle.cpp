@@ -1,6 +1,8 @@
 #include "bundle.h"
 
 #include <cmath>
+#include <limits>
+#include <set>
 #include <stdexcept>
 
 #include "error.h"
@@ -10,6 +12,10 @@ namespace bitheads {
 namespace {
 
 constexpr int format_version = 1;
+constexpr std::int64_t max_layers = 1 << 20;
+constexpr std::int64_t max_length = 1 << 24;
+constexpr std::int64_t max_rows = std::int64_t{1} << 31;
+constexpr std::int64_t max_bytes = std::numeric_limits<std::int64_t>::max();
 const char *const again = "Export the bundle again.";
 
 /* A number that earlier bundles do not have; 0 for those, and for null. */
@@ -18,11 +24,64 @@ std::int64_t number_or_0(const Json &object, const char *key) {
   if (found == object.end() || found->is_null()) {
     return 0;
   }
-  const std::int64_t number = found->get<std::int64_t>();
-  if (number < 1) {
-    throw std::invalid_argument(std::string(key) + " below 1");
+  return whole_number(*found, 1, max_rows);
+}
+
+/* Of an encoder, what is used and what is not: the list of `engine/bundle.py`. */
+void read_encoder(Manifest &manifest, const Json &encoder) {
+  static const std::set<std::string> known = {"model_type", "num_layers", "attention_heads",
+                                              "max_length", "pad_id",     "precision",
+                                              "vocabulary", "token_types"};
+  for (const auto &[name, value] : encoder.items()) {
+    if (known.count(name) == 0) {
+      throw std::invalid_argument("an encoder with an unknown " + name);
+    }
   }
-  return number;
+  whole_number(encoder.at("num_layers"), 1, max_layers);
+  whole_number(encoder.at("attention_heads"), 1, max_layers);
+  encoder.at("model_type").get_ref<const std::string &>();
+  const std::string &precision = encoder.at("precision").get_ref<const std::string &>();
+  if (precision != "fp16" && precision != "fp32") {
+    throw std::invalid_argument("an encoder of an unknown precision");
+  }
+  manifest.max_length = whole_number(encoder.at("max_length"), 1, max_length);
+  manifest.pad_id = whole_number(encoder.at("pad_id"), 0, max_rows - 1);
+  manifest.token_types = number_or_0(encoder, "token_types");
+  if (const std::int64_t rows = number_or_0(encoder, "vocabulary");
+      rows > 0 && manifest.pad_id >= rows) {
+    throw std::invalid_argument("a padding id that is no token of the encoder");
+  }
+}
+
+bool is_plain_name(const std::string &name) {
+  return !name.empty() && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+}
+
+void read_artifacts(Manifest &manifest, const Json &artifacts) {
+  if (!artifacts.is_object()) {
+    throw std::invalid_argument("artifacts that are no object");
+  }
+  for (const auto &[name, artifact] : artifacts.items()) {
+    if (!is_plain_name(name)) {
+      throw std::invalid_argument("an artifact that is no file of the bundle's own folder");
+    }
+    if (!artifact.is_object() || artifact.size() != 2) {
+      throw std::invalid_argument("an artifact of other than a size and a hash");
+    }
+    manifest.artifacts[name] = {
+        static_cast<std::uint64_t>(whole_number(artifact.at("bytes"), 0, max_bytes)),
+        artifact.at("sha256").get<std::string>()};
+  }
+  std::vector<std::string> wanted = {"encoder.onnx", "tokenizer.json"};
+  if (!manifest.spec.calibration_sha256.empty()) {
+    wanted.push_back("calibration.safetensors");
+  }
+  for (const std::string &name : wanted) {
+    if (manifest.artifacts.count(name) == 0) {
+      throw std::invalid_argument(name + " is not among the artifacts");
+    }
+  }
 }
 
 std::vector<float> inverse(const std::vector<float> &scale) {
@@ -48,7 +107,11 @@ Json read_hashed_json(const fs::path &path, const std::string &what, const std::
   const std::string name = path.filename().string();
   try {
     Json content = parse_json(text);
-    const int version = content.at("format_version").get<int>();
+    if (!content.at("format_version").is_number_integer()) {
+      fail(Status::bundle, what, ": ", name, " has a format version that is no whole number. ",
+           fix);
+    }
+    const auto version = content.at("format_version").get<std::int64_t>();
     if (version != format_version) {
       fail(Status::bundle, what, ": ", name, " has format version ", version, ", expected ",
            format_version, ". ", fix);
@@ -72,20 +135,10 @@ Manifest read_manifest(const fs::path &folder) {
   try {
     Manifest manifest;
     manifest.spec = FeatureSpec::read(content.at("spec"));
-    const Json &encoder = content.at("encoder");
-    manifest.max_length = encoder.at("max_length").get<std::int64_t>();
-    manifest.pad_id = encoder.at("pad_id").get<std::int64_t>();
-    if (manifest.max_length < 1 || manifest.max_length > 1 << 24 || manifest.pad_id < 0) {
-      throw std::invalid_argument("a maximum length or padding id out of range");
-    }
-    manifest.token_types = number_or_0(encoder, "token_types");
-    if (const std::int64_t rows = number_or_0(encoder, "vocabulary");
-        rows > 0 && manifest.pad_id >= rows) {
-      throw std::invalid_argument("a padding id that is no token of the encoder");
-    }
-    for (const auto &[name, artifact] : content.at("artifacts").items()) {
-      manifest.artifacts[name] = {artifact.at("bytes").get<std::uint64_t>(),
-                                  artifact.at("sha256").get<std::string>()};
+    read_encoder(manifest, content.at("encoder"));
+    read_artifacts(manifest, content.at("artifacts"));
+    if (!content.at("versions").is_object() || !content.at("parity").is_object()) {
+      throw std::invalid_argument("versions or parity that are no object");
     }
     return manifest;
   } catch (const Json::exception &error) {
@@ -95,8 +148,38 @@ Manifest read_manifest(const fs::path &folder) {
   }
 }
 
+namespace {
+
+/* Names of the files that an ONNX graph keeps weights in: see engine/bundle.py. */
+std::set<std::string> external_files(const std::string &graph) {
+  static const std::string key("\x0a\x08location\x12", 11);
+  std::set<std::string> names;
+  for (std::size_t at = graph.find(key); at != std::string::npos; at = graph.find(key, at)) {
+    at += key.size();
+    std::uint64_t size = 0;
+    for (int shift = 0; at < graph.size() && shift < 63; shift += 7) {
+      const auto byte = static_cast<unsigned char>(graph[at++]);
+      size |= static_cast<std::uint64_t>(byte & 0x7F) << shift;
+      if (byte < 0x80) {
+        break;
+      }
+    }
+    names.insert(graph.substr(at, size));
+  }
+  return names;
+}
+
+}  // namespace
+
 void verify_artifacts(const fs::path &folder, const Manifest &manifest) {
   const std::string what = "bundle " + folder.string();
+  for (const std::string &name :
+       external_files(read_file(folder / "encoder.onnx", Status::bundle, what))) {
+    if (manifest.artifacts.count(name) == 0) {
+      fail(Status::bundle, what, ": its graph reads the file '", name.substr(0, 200),
+           "', which is not among the artifacts, so nobody knows what is in it. ", again);
+    }
+  }
   for (const auto &[name, expected] : manifest.artifacts) {
     const FileHash got = hash_file(folder / name, Status::bundle, what);
     if (got.bytes != expected.bytes || got.sha256 != expected.sha256) {

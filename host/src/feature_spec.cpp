@@ -19,14 +19,6 @@ Value find_word(const std::string &word,
   throw std::invalid_argument("unknown word '" + word + "'");
 }
 
-std::int64_t whole_number(const Json &value, std::int64_t least, std::int64_t most) {
-  if (!value.is_number_integer() || value < least || value > most) {
-    throw std::invalid_argument("got " + value.dump() + ", expected a whole number from " +
-                                std::to_string(least) + " to " + std::to_string(most));
-  }
-  return value.get<std::int64_t>();
-}
-
 }  // namespace
 
 FeatureSpec FeatureSpec::read(const Json &json) {

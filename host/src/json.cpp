@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <stdexcept>
 
 #include "classic_locale.h"
 
@@ -55,6 +56,15 @@ std::string python_json(const Json &value, bool compact) {
   std::string out;
   append(out, value, compact);
   return out;
+}
+
+std::int64_t whole_number(const Json &value, std::int64_t least, std::int64_t most) {
+  if (!value.is_number_integer() || value < least || value > most) {
+    throw std::invalid_argument("got " + value.dump().substr(0, 60) +
+                                ", expected a whole number from " + std::to_string(least) + " to " +
+                                std::to_string(most));
+  }
+  return value.get<std::int64_t>();
 }
 
 std::string python_float(double value) {

@@ -2,6 +2,7 @@
 #ifndef BITHEADS_HOST_JSON_H
 #define BITHEADS_HOST_JSON_H
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -15,6 +16,9 @@ Json parse_json(std::string_view text);
 
 /* json.dumps(value, sort_keys=True), or with separators=(",", ":") if it is compact. */
 std::string python_json(const Json &value, bool compact = false);
+
+/* A whole number within the two, or throws std::invalid_argument: true and 2.0 are none. */
+std::int64_t whole_number(const Json &value, std::int64_t least, std::int64_t most);
 
 /* repr(value) of a float. */
 std::string python_float(double value);

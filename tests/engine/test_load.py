@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_bundles import HOSTILE_BUNDLES, spoil, with_external_weights
 
 from engine import BackendError, BundleError, Engine, InputError
 from engine import bundle as bundle_format
@@ -372,3 +373,27 @@ def test_auto_says_that_the_plan_is_not_used(
         assert Engine.load(own_bundle).backend.split()[0] in BACKENDS
     (record,) = caplog.records
     assert "pycuda is not installed: running on the CPU" in record.message
+
+
+@pytest.mark.parametrize("name", HOSTILE_BUNDLES)
+def test_a_hostile_bundle_is_a_bundle_error(own_bundle: Path, name: str) -> None:
+    spoil(own_bundle, name)
+    with pytest.raises(BundleError, match=r"[Ee]xport"):
+        Engine.load(own_bundle, backend="onnxruntime")
+
+
+def test_weights_beside_the_graph_are_read_where_they_are_listed(own_bundle: Path) -> None:
+    expected = Engine.load(own_bundle, backend="onnxruntime").encode(["A text."]).codes
+    path = own_bundle / bundle_format.MANIFEST
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["sha256"]
+    with_external_weights(own_bundle, content)
+    made = bundle_format.Artifact.of(own_bundle / "weights.bin")
+    content["artifacts"]["weights.bin"] = {"bytes": made.bytes, "sha256": made.sha256}
+    content["sha256"] = bundle_format._hash(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    got = Engine.load(own_bundle, backend="onnxruntime").encode(["A text."]).codes
+    assert np.array_equal(got, expected)
+    (own_bundle / "weights.bin").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"weights\.bin was changed"):
+        Engine.load(own_bundle, backend="onnxruntime")

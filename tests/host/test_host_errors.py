@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_bundles import HOSTILE_BUNDLES, spoil
 from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
 from random_heads import random_head
 from test_encode import texts_of_all_lengths
@@ -185,6 +186,14 @@ def test_features_that_do_not_fit(host_engine: HostEngine) -> None:
     for wrong in ([1, 4], [0, 4, 3]):
         with refused("invalid_input", "offsets"):
             host_engine.predict_features(codes, np.array(wrong))
+
+
+@pytest.mark.parametrize("name", HOSTILE_BUNDLES)
+def test_hostile_bundles(own_host_bundle: Path, load: Callable[..., HostEngine], name: str) -> None:
+    """As Python refuses them, in tests/engine/test_load.py."""
+    spoil(own_host_bundle, name)
+    with refused("bundle", "xport"):
+        load(own_host_bundle)
 
 
 @pytest.mark.parametrize("name", HOSTILE_HEADS)

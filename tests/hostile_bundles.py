@@ -1,0 +1,109 @@
+"""Bundles whose hash is right and whose content is not: both hosts refuse each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.bundle import GRAPH, MANIFEST, Artifact, _hash
+
+Change = Callable[[Path, dict[str, Any]], object]
+
+
+def spoil(folder: Path, name: str) -> None:
+    """One of HOSTILE_BUNDLES, made of a sound one."""
+    path = folder / MANIFEST
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["sha256"]
+    HOSTILE_BUNDLES[name](folder, content)
+    content["sha256"] = _hash(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def encoder(**values: Any) -> Change:
+    return lambda folder, content: content["encoder"].update(values)
+
+
+def without(part: str, name: str) -> Change:
+    return lambda folder, content: content[part].pop(name)
+
+
+def setting(**values: Any) -> Change:
+    return lambda folder, content: content.update(values)
+
+
+def artifact(name: str, **values: Any) -> Change:
+    return lambda folder, content: content["artifacts"][name].update(values)
+
+
+def listed(name: str) -> Change:
+    """A file from elsewhere, which is there."""
+
+    def change(folder: Path, content: dict[str, Any]) -> None:
+        path = folder / name
+        if "\0" not in name and not path.is_dir():
+            path.write_bytes(b"x")
+        content["artifacts"][name] = {"bytes": 1, "sha256": "0" * 64}
+
+    return change
+
+
+def with_external_weights(folder: Path, content: dict[str, Any]) -> None:
+    """As onnx itself writes them, beside the graph; the graph is listed as it is then."""
+    import onnx
+
+    model = onnx.load(folder / GRAPH)
+    onnx.save(
+        model, folder / GRAPH, save_as_external_data=True, location="weights.bin", size_threshold=64
+    )
+    assert (folder / "weights.bin").stat().st_size > 1000
+    made = Artifact.of(folder / GRAPH)
+    content["artifacts"][GRAPH] = {"bytes": made.bytes, "sha256": made.sha256}
+
+
+HOSTILE_BUNDLES: dict[str, Change] = {
+    "no artifacts": setting(artifacts={}),
+    "artifacts that are a list": setting(artifacts=[]),
+    "no graph among them": without("artifacts", "encoder.onnx"),
+    "no tokenizer among them": without("artifacts", "tokenizer.json"),
+    "weights that are not listed": with_external_weights,
+    "a file of the folder above": listed("../secret"),
+    "a file of a folder": listed("heads/x"),
+    "a folder": listed(".."),
+    "no name": listed(""),
+    "a name with a NUL": listed("a\0b"),
+    "another size": artifact("encoder.onnx", bytes=1),
+    "a size that is a word": artifact("encoder.onnx", bytes="1"),
+    "a size below nothing": artifact("encoder.onnx", bytes=-1),
+    "a size with a point": artifact("encoder.onnx", bytes=1.0),
+    "a hash that is a number": artifact("encoder.onnx", sha256=5),
+    "more of an artifact": artifact("encoder.onnx", more=1),
+    "a length of nothing": encoder(max_length=0),
+    "a length below nothing": encoder(max_length=-5),
+    "a length that is a word": encoder(max_length="64"),
+    "a length with a point": encoder(max_length=64.0),
+    "a length that is true": encoder(max_length=True),
+    "an endless length": encoder(max_length=10**12),
+    "padding that is a word": encoder(pad_id="x"),
+    "padding below nothing": encoder(pad_id=-1),
+    "huge padding": encoder(pad_id=2**40),
+    "no layers": encoder(num_layers=0),
+    "layers that are words": encoder(num_layers="3"),
+    "attention heads of nothing": encoder(attention_heads=0),
+    "an unknown precision": encoder(precision="fp8"),
+    "a precision that is a number": encoder(precision=16),
+    "a model type that is a number": encoder(model_type=5),
+    "an encoder of more": encoder(color="red"),
+    "no length": without("encoder", "max_length"),
+    "no precision": without("encoder", "precision"),
+    "an encoder that is a list": setting(encoder=[]),
+    "versions that are a list": setting(versions=[]),
+    "parity that is a word": setting(parity="100%"),
+    "a version that is true": setting(format_version=True),
+    "a spec of no dim": without("spec", "dim"),
+    "a spec that is none": setting(spec=None),
+    "numbers of 2^64": setting(parity={"texts": 2**64}),
+    "NaN": setting(parity={"agreement": float("nan")}),
+}
