@@ -297,15 +297,23 @@ class TestEngine:
         from_codes = engine.predict_features(engine.encode(self.TEXTS))
         assert list(predictions) == list(from_codes) == [f"task-{i}" for i in range(6)]
         for task, prediction in predictions.items():
-            assert np.array_equal(prediction.logits, from_codes[task].logits)
+            assert np.array_equal(prediction.logits, from_codes[task].logits, equal_nan=True)
             assert prediction.top == from_codes[task].top
+            assert prediction.answered.tolist() == [True, False, True, True]  # one is a pair
             assert prediction.logits.shape[0] == len(self.TEXTS)
 
     def test_predictions_are_the_heads_on_the_codes(self, engine: Engine) -> None:
         features = engine.encode(self.TEXTS)
         head = mixed_heads(engine.spec, 6)[0]
         expected = [evaluate(head, numbers(text.codes, engine.spec)) for text in features]
-        got = engine.predict(self.TEXTS, ["task-0"])["task-0"].logits
+        answer = engine.predict(self.TEXTS, ["task-0"])["task-0"]
+        alike = [
+            row for row, has_answer in zip(expected, answer.answered, strict=True) if has_answer
+        ]
+        assert len(alike) == 3
+        assert_close(answer.logits[answer.answered], alike, engine.spec.quantization)
+        # Of codes whose form nobody says, the head answers all.
+        got = engine.predict_features(replace(features, pairs=None), ["task-0"])["task-0"].logits
         assert_close(got, expected, engine.spec.quantization)
 
     def test_a_text_is_answered_alike_alone_and_among_others(self, engine: Engine) -> None:

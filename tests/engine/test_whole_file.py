@@ -12,12 +12,12 @@ from durable import watched_disk
 from random_heads import random_head
 from store_cases import fill, make_spec
 
-from engine import Engine, HeadError
+from engine import Engine
 from engine.answers import TaskHead
 from engine.backfill import Backfill
 from engine.head_file import write_head
 from engine.heads import load_head
-from engine.serve.head_store import HeadStore
+from engine.serve.head_store import HeadStore, KeepError
 from engine.store import StoreWriter, compact
 from engine.whole_file import make_folder, remove, sync, write_whole
 
@@ -72,7 +72,7 @@ def test_an_uploaded_head_outlasts_a_crash_and_a_deleted_one_stays_away(
 
     with monkeypatch.context() as patch:  # root may remove what others may not
         patch.setattr(os, "unlink", fail(OSError(errno.EROFS, "Read-only file system")))
-        with pytest.raises(HeadError, match=r"head 'tone': cannot be removed .*Read-only"):
+        with pytest.raises(KeepError, match=r"head 'tone': cannot be removed .*Read-only"):
             heads.delete("tone")
     assert "tone" in engine.tasks, "what would come back is not said to be gone"
     with watched_disk(tmp_path) as disk:
