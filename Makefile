@@ -17,7 +17,9 @@ CPP := $(shell find host kernels tests/cuda tests/device tests/host -name '*.cpp
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-gpu check sanitize host ray device device-code plans software-device bench format clean help
+AUDIT := build/audit
+
+.PHONY: demo test test-gpu check audit lock sanitize host ray device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +36,19 @@ check: $(VENV)/.dev ## formatting, lint, types
 	$(RUN) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(RUN) -m benchmarks tables --check
+
+# Strict: a version that the index's service does not know is an error, not a package without faults.
+audit: $(AUDIT)/bin/pip-audit ## known vulnerabilities of constraints.txt; needs the package index itself
+	$< --strict --no-deps --disable-pip -r constraints.txt
+
+lock: $(AUDIT)/bin/pip-compile ## build/requirements.lock: what a server needs, with hashes, for releases
+	$< --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --extra serve --constraint constraints.txt --output-file build/requirements.lock pyproject.toml
+
+$(AUDIT)/bin/pip-audit $(AUDIT)/bin/pip-compile:
+	$(PYTHON) -m venv $(AUDIT)
+	env -u PIP_CONSTRAINT $(AUDIT)/bin/python -m pip install --quiet pip-audit pip-tools
+	touch $(AUDIT)/bin/pip-audit $(AUDIT)/bin/pip-compile
 
 sanitize: $(VENV)/.dev ## kernel tests under the address, undefined-behaviour and thread sanitizers
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize

@@ -19,14 +19,20 @@ from engine.plain_numbers import plain_numbers
 OPENVINO_TELEMETRY = "openvino_telemetry"
 """The module that OpenVINO and NNCF report through, where it is installed."""
 
-NO_ONNXRUNTIME_TELEMETRY = "ORT_DISABLE_TELEMETRY"
-"""The environment variable that ONNX Runtime looks at when it is imported."""
+QUIET = {
+    "onnxruntime": {"ORT_DISABLE_TELEMETRY": "1"},
+    # Else every request to the hub names the coding agent that it comes from, and asks for a list
+    # of them first.
+    "huggingface_hub.constants": {"HF_HUB_DISABLE_TELEMETRY": "1"},
+}
+"""Environment variables that a module looks at when it is imported, and the values to find there,
+unless the user has set them."""
 
 NO_HOME = "/nonexistent"
 
 
 def import_quietly(name: str) -> Any:
-    """The module of that name: openvino, nncf, openvino_tokenizers, or onnxruntime.
+    """The module of that name: openvino, nncf, openvino_tokenizers, onnxruntime, or one of QUIET.
 
     A module that the program has imported already stays as it is, and afterwards the program may
     import those that report itself.
@@ -35,7 +41,8 @@ def import_quietly(name: str) -> Any:
     """
     if name in sys.modules:
         return import_module(name)  # which waits for another thread that is at it
-    environment = {NO_ONNXRUNTIME_TELEMETRY: "1"} if name == "onnxruntime" else {}
+    wanted = QUIET.get(name, {})
+    environment = {key: value for key, value in wanted.items() if key not in os.environ}
     try:
         Path.home()
     except RuntimeError:  # NNCF wants to know where it is

@@ -20,8 +20,9 @@ from engine import bundle
 from engine.backfill import Backfill, fitting_heads, read_heads
 from engine.encode import refuse_twice
 from engine.engine import Engine
-from engine.errors import BackendError, BitheadsError, InputError, StoreError
+from engine.errors import BitheadsError, InputError, StoreError
 from engine.job_options import check_above_zero
+from engine.ray_cluster import connect
 from engine.store import FeatureStore, Part, StoreWriter, schema
 from engine.store.ids import IdIndex
 from engine.store.part_writer import PartWriter, new_name
@@ -226,16 +227,7 @@ def _run(
     check_above_zero("--workers", options.workers)
     if not blocks:
         return 0
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise BackendError(
-            f"--runner ray needs Ray, which cannot be loaded ({error}). Type: "
-            "pip install 'bitheads[ray]'"
-        ) from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)  # RAY_ADDRESS says where, if anywhere
+    ray = connect()
     ray.data.DataContext.get_current().enable_progress_bars = False
     data = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         Worker,
