@@ -11,6 +11,10 @@ from engine.engine import Engine
 from engine.errors import BackendError
 from engine.serve import settings as options
 
+SWITCH_S = 0.001
+"""Seconds that a thread of the server has the interpreter before another may have it: with Python's
+own five, those that read and write large requests keep the event loop waiting for 100 ms."""
+
 logger = logging.getLogger("bitheads.serve")
 
 
@@ -34,6 +38,7 @@ def _run(argv: list[str] | None) -> None:
     from engine.serve.app import Server
     from engine.serve.logs import set_up
 
+    sys.setswitchinterval(SWITCH_S)
     server.allow_connections(settings.max_connections)
     with server.listen(settings) as listening:
         log = set_up(settings.log)
