@@ -106,7 +106,7 @@ Json read_hashed_json(const fs::path &path, const std::string &what, const std::
   const std::string text = read_file(path, Status::bundle, what);
   const std::string name = path.filename().string();
   try {
-    Json content = parse_json(text);
+    Json content = parse_json(without_byte_order_mark(text));
     if (!content.at("format_version").is_number_integer()) {
       fail(Status::bundle, what, ": ", name, " has a format version that is no whole number. ",
            fix);
