@@ -98,6 +98,7 @@ class Guard:
         self._metrics = metrics
         self._log = log
         self._is_local = is_loopback(settings.host)
+        self._allowed_hosts = [name.lower() for name in settings.allowed_hosts]
         self._keys = [key.encode() for key in (*settings.api_keys, *settings.admin_keys)]
         self._admin_keys = [key.encode() for key in settings.admin_keys]
         self._held_bytes: Counter[str] = Counter()
@@ -212,7 +213,7 @@ class Guard:
         """Before all else: what a page has a browser send is not for a server of this machine."""
         if not self._is_local:
             return
-        foreign = foreign_name(headers, self._settings.allowed_hosts)
+        foreign = foreign_name(headers, self._allowed_hosts)
         if foreign is not None:
             raise HttpError(
                 403,
