@@ -18,7 +18,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from safetensors.numpy import load_file
 
 from engine import strict_json
 from engine.errors import BundleError
+from engine.external_files import external_files
 from engine.types import Calibration, FeatureSpec
 
 FORMAT_VERSION = 1
@@ -41,9 +41,6 @@ HEADS = "heads"
 PRECISIONS = ("fp16", "fp32")
 
 MAX_LAYERS, MAX_LENGTH, MAX_ROWS = 1 << 20, 1 << 24, 1 << 31
-
-EXTERNAL = b"\x0a\x08location\x12"
-"""Before the length and the name of a file, in an ONNX graph."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,13 @@ def verify(folder: Path, manifest: Manifest) -> None:
 
     Raises BundleError for the first one that is absent or differs.
     """
-    for name in _external_files(folder / GRAPH):
+    try:
+        beside = external_files(folder / GRAPH)
+    except ValueError as error:
+        raise BundleError(
+            f"bundle {folder}: {GRAPH} cannot be read ({error}). Export the bundle again."
+        ) from error
+    for name in sorted(beside):
         if name not in manifest.artifacts:
             raise BundleError(
                 f"bundle {folder}: its graph reads the file {name!r:.200}, which is not among the "
@@ -250,32 +253,6 @@ def verify(folder: Path, manifest: Manifest) -> None:
                 f"{actual.sha256[:12]}..., expected {expected.bytes} bytes, "
                 f"{expected.sha256[:12]}.... Copy it again, or export the bundle again."
             )
-
-
-def _external_files(graph: Path) -> set[str]:
-    """Names of the files that an ONNX graph keeps weights in beside itself.
-
-    Each is in an entry of protobuf: a key, "location", and a value. Where the bytes of weights read
-    as one, the graph seems to read a file that it does not, and is refused.
-    """
-    if not graph.is_file() or not graph.stat().st_size:
-        return set()
-    found = set()
-    with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        at = content.find(EXTERNAL)
-        while at >= 0:
-            start = at + len(EXTERNAL)
-            size, shift = 0, 0
-            while start < len(content):
-                byte = content[start]
-                start += 1
-                size |= (byte & 0x7F) << shift
-                shift += 7
-                if byte < 0x80:
-                    break
-            found.add(content[start : start + size].decode("utf-8", "replace"))
-            at = content.find(EXTERNAL, start)
-    return found
 
 
 def read_calibration(folder: Path, spec: FeatureSpec) -> Calibration | None:

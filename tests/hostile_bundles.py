@@ -63,12 +63,35 @@ def with_external_weights(folder: Path, content: dict[str, Any]) -> None:
     content["artifacts"][GRAPH] = {"bytes": made.bytes, "sha256": made.sha256}
 
 
+def with_weights_in(entry: Callable[[bytes], bytes]) -> Change:
+    """The same, with the file's name in an entry that protobuf reads and onnx does not write.
+
+    Args:
+        entry: (the name as a field: its tag, its size, itself) -> the entry of as many bytes.
+    """
+
+    def change(folder: Path, content: dict[str, Any]) -> None:
+        with_external_weights(folder, content)
+        name = b"\x12\x0bweights.bin"
+        graph = (folder / GRAPH).read_bytes()
+        written = b"\x0a\x08location" + name
+        made = entry(name)
+        assert len(made) == len(written)
+        assert written in graph
+        (folder / GRAPH).write_bytes(graph.replace(written, made))
+        artifact = Artifact.of(folder / GRAPH)
+        content["artifacts"][GRAPH] = {"bytes": artifact.bytes, "sha256": artifact.sha256}
+
+    return change
+
+
 HOSTILE_BUNDLES: dict[str, Change] = {
     "no artifacts": setting(artifacts={}),
     "artifacts that are a list": setting(artifacts=[]),
     "no graph among them": without("artifacts", "encoder.onnx"),
     "no tokenizer among them": without("artifacts", "tokenizer.json"),
     "weights that are not listed": with_external_weights,
+    "weights by a name before its key": with_weights_in(lambda name: name + b"\x0a\x08location"),
     "a file of the folder above": listed("../secret"),
     "a file of a folder": listed("heads/x"),
     "a folder": listed(".."),

@@ -17,6 +17,7 @@ from engine.types import FeatureSpec
 Meta = dict[str, Any]
 Tensors = dict[str, np.ndarray]
 
+AROUND = "around"
 DTYPES = {
     "float32": "F32",
     "float16": "F16",
@@ -52,7 +53,11 @@ def write_hostile_head(name: str, spec: FeatureSpec, path: Path) -> None:
 
 
 def head_bytes(meta: Meta, tensors: Tensors) -> bytes:
-    """The file of a head, with the hash it ought to have."""
+    """The file of a head, with the hash it ought to have.
+
+    What `written` set of the metadata is taken out of it.
+    """
+    around_json, around_header = meta.pop(AROUND, ("{}", b"{}"))
     digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode() + b"\n")
     entries: dict[str, Any] = {}
     data = b""
@@ -65,13 +70,19 @@ def head_bytes(meta: Meta, tensors: Tensors) -> bytes:
             "data_offsets": [len(data), end],
         }
         data += array.tobytes()
-    content = json.dumps({**meta, "sha256": digest.hexdigest()})
+    content = around_json.format(json.dumps({**meta, "sha256": digest.hexdigest()}))
     header = json.dumps({"__metadata__": {"bitheads_head": content}, **entries}).encode()
+    header = around_header.replace(b"{}", header)
     return struct.pack("<Q", len(header)) + header + data
 
 
 def setting(**values: Any) -> Callable[[Meta, Tensors], None]:
     return lambda meta, tensors: meta.update(values)
+
+
+def written(json: str = "{}", header: bytes = b"{}") -> Callable[[Meta, Tensors], None]:
+    """What stands around the metadata's JSON, or around that of the file; {} is the JSON."""
+    return lambda meta, tensors: meta.update({AROUND: (json, header)})
 
 
 def setting_spec(**values: Any) -> Callable[[Meta, Tensors], None]:
@@ -138,6 +149,8 @@ SOUND_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "metrics that are whole": setting(metrics={"texts": 7, "least": -(2**63), "most": 2**64 - 1}),
     "names beyond ASCII": setting(labels=["ü", "☃", "𝄞"], metrics={"é": 0.1}),
     "an empty label": setting(labels=["", " ", "\u0001"]),
+    "JSON of 64 levels": setting(training={"deep": nested(62)}),
+    "blanks around its JSON": written(json=" \t{}\r\n", header=b"{}  "),
     "numbers of all sizes": setting(training={"a": [1e-320, 1e308, -0.0, 1e22, 1e21, 123456.75]}),
 }
 """Odd, but all that is asked of a head."""
@@ -170,6 +183,13 @@ HOSTILE_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "a version with a point": setting(format_version=1.0),
     "a version of the future": setting(format_version=2),
     "a huge version": setting(format_version=2**40),
+    "a byte order mark": written(json="\ufeff{}"),
+    "a byte order mark before its header": written(header=b"\xef\xbb\xbf{}"),
+    "a NUL behind": written(json="{}\0"),
+    "a NUL and more behind": written(json="{}\0 more"),
+    "a NUL behind its header": written(header=b"{}\0"),
+    "bytes that are no text": written(header=b'{} "\xff\xc3"'),
+    "JSON of 65 levels": setting(training={"deep": nested(63)}),
     "JSON of 70 levels": setting(training={"deep": nested(68)}),
     "a dim that is true": setting_spec(dim=True),
     "layers that are words": setting_spec(layers=["2"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import logging
 import re
 import time
@@ -97,6 +98,7 @@ class Guard:
         self._metrics = metrics
         self._log = log
         self._is_local = is_loopback(settings.host)
+        self._allowed_hosts = [name.lower() for name in settings.allowed_hosts]
         self._keys = [key.encode() for key in (*settings.api_keys, *settings.admin_keys)]
         self._admin_keys = [key.encode() for key in settings.admin_keys]
         self._held_bytes: Counter[str] = Counter()
@@ -211,7 +213,7 @@ class Guard:
         """Before all else: what a page has a browser send is not for a server of this machine."""
         if not self._is_local:
             return
-        foreign = foreign_name(headers, self._settings.allowed_hosts)
+        foreign = foreign_name(headers, self._allowed_hosts)
         if foreign is not None:
             raise HttpError(
                 403,
@@ -233,10 +235,10 @@ class Guard:
                 "unauthorized",
             )
         keys = self._admin_keys if is_admin else self._keys if self._settings.api_keys else []
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        scheme, given = _authorization(headers)
         is_bearer = scheme.lower() == b"bearer"
         # Every key is compared, whatever the first ones said: time tells nothing.
-        same = [hmac.compare_digest(given.strip(), key) for key in keys]
+        same = [hmac.compare_digest(given, key) for key in keys]
         if keys and not (is_bearer and any(same)):
             raise HttpError(
                 401,
@@ -250,10 +252,9 @@ class Guard:
     def _client(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """See Visit.client. A key is what follows; whether it is a valid one is looked at later."""
         if self._settings.api_keys and b"authorization" in headers:
-            return "key " + hashlib.sha256(headers[b"authorization"]).hexdigest()
-        host = (scope.get("client") or ("",))[0]
-        # Whoever has one address of IPv6 has as many as there are behind its first half.
-        return ":".join(host.split(":")[:4]) if ":" in host else str(host)
+            # The key alone: "bearer" can be spelled in many ways, and each would have a share.
+            return "key " + hashlib.sha256(_authorization(headers)[1]).hexdigest()
+        return network_of((scope.get("client") or ("",))[0])
 
     async def _read(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, client: str
@@ -320,6 +321,24 @@ class _Left(Exception):
 async def _until_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def network_of(host: str) -> str:
+    """Whose an address is: whoever has one of IPv6 has all behind its first half."""
+    if ":" not in host:
+        return host
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        return host
+    # Of a socket for both, where those of IPv4 have the same first half.
+    return str(address.ipv4_mapped or f"{address.packed[:8].hex(':', 2)}::/64")
+
+
+def _authorization(headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Scheme and key of the header, without blanks around them."""
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return scheme, key.strip()
 
 
 def _is_change(method: str, path: str) -> bool:

@@ -212,7 +212,8 @@ def _read(
 
 def _read_inputs(body: bytes, length: int, max_texts: int) -> tuple[dict[str, Any], list[Text]]:
     try:
-        header = json.loads(body[:length])
+        # UTF-8 alone, as its values were counted: json would find out that it is UTF-16.
+        header = json.loads(body[:length].decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"body: no valid JSON ({error}).") from error
     if not isinstance(header, dict) or not isinstance(header.get("inputs"), list):

@@ -27,7 +27,7 @@ def foreign_name(headers: Mapping[bytes, bytes], allowed: Sequence[str]) -> str 
 
     Args:
         headers: by name in small letters.
-        allowed: names by which this server is known, too.
+        allowed: names by which this server is known, too, in small letters.
     """
     host = headers.get(b"host", b"").decode("latin-1").lower()
     name = _name_of(f"//{host}")

@@ -114,6 +114,12 @@ class Settings:
             raise InputError(f"--port: got {self.port}, expected 0 to 65535.")
         if self.log not in LOGS:
             raise InputError(f"--log: got {self.log!r}, expected one of {list(LOGS)}.")
+        for name in self.allowed_hosts:
+            if ":" in name or "/" in name:
+                raise InputError(
+                    f"--allowed-hosts: got {name!r}, expected a name alone, such as "
+                    "models.example.org: ports do not matter, and addresses are always answered."
+                )
         for key in (*self.api_keys, *self.admin_keys):
             if len(key) < KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
                 raise InputError(

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "error.h"
+#include "external_files.h"
 #include "safetensors.h"
 
 namespace bitheads {
@@ -106,7 +107,7 @@ Json read_hashed_json(const fs::path &path, const std::string &what, const std::
   const std::string text = read_file(path, Status::bundle, what);
   const std::string name = path.filename().string();
   try {
-    Json content = parse_json(text);
+    Json content = parse_json(without_byte_order_mark(text));
     if (!content.at("format_version").is_number_integer()) {
       fail(Status::bundle, what, ": ", name, " has a format version that is no whole number. ",
            fix);
@@ -148,33 +149,15 @@ Manifest read_manifest(const fs::path &folder) {
   }
 }
 
-namespace {
-
-/* Names of the files that an ONNX graph keeps weights in: see engine/bundle.py. */
-std::set<std::string> external_files(const std::string &graph) {
-  static const std::string key("\x0a\x08location\x12", 11);
-  std::set<std::string> names;
-  for (std::size_t at = graph.find(key); at != std::string::npos; at = graph.find(key, at)) {
-    at += key.size();
-    std::uint64_t size = 0;
-    for (int shift = 0; at < graph.size() && shift < 63; shift += 7) {
-      const auto byte = static_cast<unsigned char>(graph[at++]);
-      size |= static_cast<std::uint64_t>(byte & 0x7F) << shift;
-      if (byte < 0x80) {
-        break;
-      }
-    }
-    names.insert(graph.substr(at, size));
-  }
-  return names;
-}
-
-}  // namespace
-
 void verify_artifacts(const fs::path &folder, const Manifest &manifest) {
   const std::string what = "bundle " + folder.string();
-  for (const std::string &name :
-       external_files(read_file(folder / "encoder.onnx", Status::bundle, what))) {
+  std::set<std::string> beside;
+  try {
+    beside = external_files(read_file(folder / "encoder.onnx", Status::bundle, what));
+  } catch (const std::invalid_argument &error) {
+    fail(Status::bundle, what, ": encoder.onnx cannot be read (", error.what(), "). ", again);
+  }
+  for (const std::string &name : beside) {
     if (manifest.artifacts.count(name) == 0) {
       fail(Status::bundle, what, ": its graph reads the file '", name.substr(0, 200),
            "', which is not among the artifacts, so nobody knows what is in it. ", again);

@@ -6,15 +6,19 @@
 #include <sstream>
 
 #include "bitheads/bitheads.hpp"
+#include "utf8.h"
 
 namespace bitheads {
+
+constexpr std::size_t max_message_bytes = 4000;
 
 template <typename... Parts>
 [[noreturn]] void fail(Status status, const Parts &...parts) {
   std::ostringstream message;
   message.imbue(std::locale::classic()); /* the program's may write 30.521, or 30,521 */
   (message << ... << parts);
-  throw Error(status, message.str());
+  /* Files may have anything in them, and parsers say what they came upon. */
+  throw Error(status, to_valid_utf8(message.str().substr(0, max_message_bytes)));
 }
 
 }  // namespace bitheads

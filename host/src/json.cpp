@@ -43,13 +43,25 @@ void append(std::string &out, const Json &value, bool compact) {
 }  // namespace
 
 Json parse_json(std::string_view text) {
+  /* The parser ends at a NUL, and passes over a byte order mark; other parsers do neither. */
+  if (text.find('\0') != std::string_view::npos ||
+      without_byte_order_mark(text).size() < text.size()) {
+    throw Json::other_error::create(599, "a NUL, or a byte order mark", nullptr);
+  }
   const ClassicLocale numbers; /* the parser copes with other decimal points, if they are a byte */
-  return Json::parse(text.begin(), text.end(), [](int depth, Json::parse_event_t, Json &) {
-    if (depth > max_depth) {
+  using Event = Json::parse_event_t;
+  return Json::parse(text.begin(), text.end(), [](int depth, Event event, Json &) {
+    /* Of what begins, the depth is that of what it is in. */
+    const bool begins = event == Event::object_start || event == Event::array_start;
+    if (depth + (begins ? 1 : 0) > max_depth) {
       throw Json::other_error::create(599, "nested deeper than 64 levels", nullptr);
     }
     return true;
   });
+}
+
+std::string_view without_byte_order_mark(std::string_view text) {
+  return text.substr(text.substr(0, 3) == "\xEF\xBB\xBF" ? 3 : 0);
 }
 
 std::string python_json(const Json &value, bool compact) {

@@ -14,6 +14,9 @@ using Json = nlohmann::json;
 /* Throws Json::exception for what is no JSON, or nested deeper than anything of ours. */
 Json parse_json(std::string_view text);
 
+/* Where a file may begin with one. */
+std::string_view without_byte_order_mark(std::string_view text);
+
 /* json.dumps(value, sort_keys=True), or with separators=(",", ":") if it is compact. */
 std::string python_json(const Json &value, bool compact = false);
 

@@ -45,6 +45,14 @@ std::size_t find_invalid_utf8(std::string_view text) {
   return at;
 }
 
+std::string to_valid_utf8(std::string text) {
+  std::size_t at = 0;
+  while ((at += find_invalid_utf8(std::string_view(text).substr(at))) < text.size()) {
+    text[at] = '?';
+  }
+  return text;
+}
+
 std::size_t count_chars(std::string_view text) {
   std::size_t chars = 0;
   for (const char byte : text) {

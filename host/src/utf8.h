@@ -3,6 +3,7 @@
 #define BITHEADS_HOST_UTF8_H
 
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 namespace bitheads {
@@ -10,6 +11,8 @@ namespace bitheads {
 /* Where the first byte is that begins no code point; the text's size if there is none. Surrogates
  * and overlong forms are none. */
 std::size_t find_invalid_utf8(std::string_view text);
+/* With a question mark for each byte that is of no code point. */
+std::string to_valid_utf8(std::string text);
 
 /* The functions below want valid UTF-8. */
 std::size_t count_chars(std::string_view text);

@@ -85,6 +85,16 @@ def test_millions_of_values_are_refused(served: httpx.Client, path: str, name: s
     assert "more than 24384 values" in answer.text
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-32-be"])
+def test_values_that_were_not_counted_are_not_read(served: httpx.Client, encoding: str) -> None:
+    """A byte of one letter looks like a quote, and all behind it like one text."""
+    inputs = "[" + "[]," * 100_000 + "[]]"
+    content = f'{{"x": "\u2201", "inputs": {inputs}}}'.encode(encoding)
+    answer = served.post(INFER, content=content)
+    assert answer.status_code == 422
+    assert "no valid JSON" in answer.json()["error"]
+
+
 def test_commas_in_texts_are_no_values(served: httpx.Client) -> None:
     """Three times as many as there may be values."""
     texts = [",[{" * 1000] * 25

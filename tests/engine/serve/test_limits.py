@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from conftest import ADMIN_KEY, running
+
+from engine.serve.guard import network_of
 
 API_KEY = "an-api-key-of-the-tests"
 
@@ -121,6 +124,43 @@ class TestKeys:
             headers = {"authorization": f"Bearer {API_KEY}"}
             assert client.delete("/v1/tasks/topic", headers=headers).status_code == 401
             assert rejected(client, "unauthorized") == 8
+
+    def test_one_key_is_one_client_however_it_is_written(
+        self, head_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or who spells "bearer" in 64 ways, or puts blanks behind it, has as many shares."""
+        asked: list[Hashable] = []
+        keys = (API_KEY, API_KEY[::-1])
+        with running(head_bundle, api_keys=keys) as (client, server):
+            monkeypatch.setattr(server._scheduler, "check_room", asked.append)
+            for scheme in ("Bearer", "bearer", "BEARER", "bEaReR", "Bearer ", "Bearer    "):
+                headers = {"authorization": f"{scheme} {API_KEY}"}
+                answer = client.post("/v1/predict", json={"inputs": "a"}, headers=headers)
+                assert answer.status_code == 200
+            assert len({*asked}) == 1
+            headers = {"authorization": f"Bearer {keys[1]}"}
+            client.post("/v1/predict", json={"inputs": "a"}, headers=headers)
+            assert len({*asked}) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("2001:db8::1", "2001:db8::2", True),
+        ("2001:db8::1", "2001:db8::a:b:c:d", True),
+        ("2001:db8::a:b:c:d", "2001:db8:0:0:ffff::", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("", "testclient", False),
+    ],
+)
+def test_whose_an_address_is(one: str, other: str, is_same: bool) -> None:
+    """An address of IPv6 is written with its zeros left out, wherever they are."""
+    assert (network_of(one) == network_of(other)) == is_same
 
 
 class TestTime:

@@ -79,7 +79,7 @@ def test_a_page_of_another_site(head_bundle: Path) -> None:
                 assert "--allowed-hosts" in answer.json()["error"]["message"]
         own = {"origin": str(client.base_url).rstrip("/")}
         assert client.post("/v1/predict", content=BODY, headers=own).status_code == 200
-    with running(head_bundle, allowed_hosts=("models.example",)) as (client, _):
+    with running(head_bundle, allowed_hosts=("Models.Example",)) as (client, _):
         headers = {"host": "models.example", "origin": "https://models.example"}
         assert client.post("/v1/predict", content=BODY, headers=headers).status_code == 200
 

@@ -47,6 +47,8 @@ def test_keys_and_paths() -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
+        (["--allowed-hosts", "a.example,b.example:8000"], {}, "b.example:8000.*a name alone"),
+        (["--allowed-hosts", "https://a.example"], {}, "a name alone"),
         (["--port", "x"], {}, r"--port or BITHEADS_SERVE_PORT: got 'x', expected a number"),
         ([], {"BITHEADS_SERVE_PORT": "70000"}, r"--port: got 70000, expected 0 to 65535"),
         (["--max-texts", "0"], {}, r"--max-texts: got 0, expected more than 0"),
