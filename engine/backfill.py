@@ -14,7 +14,7 @@ from typing import Any
 
 from engine import bundle
 from engine.answers import AnswerFile, TaskAnswers, TaskHead
-from engine.command_line import exit_code
+from engine.command_line import exit_code, say
 from engine.errors import HeadError, InputError, UnknownTaskError
 from engine.head_file import SUFFIX, read_head
 from engine.heads import HeadThreads, check_spec, load_head
@@ -242,6 +242,11 @@ def _run(options: argparse.Namespace) -> None:
     if options.tasks is None:
         heads = fitting_heads(heads, store)
     job = Backfill(store, heads, options.output, options.probabilities)
+    if store.forms is None and len({head.head.form for head in heads}) > 1:
+        say(
+            f"{store.folder} does not say which of its texts are pairs, as it was made by an "
+            "earlier version: every head answers all of them. Ask for those that fit: --tasks."
+        )
     with job.lock():
         parts = job.prepare()
         with progress_bar(sum(p.rows for p in parts), options.progress, "backfill") as bar:

@@ -45,17 +45,19 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
 
     async def read(request: Request, kind: type[messages.AnyMessage]) -> messages.AnyMessage:
         body = await request.body()
-        return await work.read(body, len(body), partial(messages.parse, kind, body))
+        parse = partial(messages.parse, kind, body)
+        return await work.read(_client(request), body, len(body), parse)
 
     async def answer(
         predictions: Mapping[str, Prediction],
         asked: messages.Tasks,
         usage: Mapping[str, int],
         timing: str,
+        client: str,
     ) -> Response:
         wants_all, spec_id = asked.return_probabilities, engine.spec.id
         write = partial(messages.write_predictions, predictions, wants_all, usage, spec_id)
-        return _json(await work.run(answer_bytes(predictions, wants_all), write), timing)
+        return _json(await work.run(client, answer_bytes(predictions, wants_all), write), timing)
 
     @router.post(
         "/predict",
@@ -67,7 +69,8 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         """Every task's answer for every text, from one encoder pass."""
         asked = await read(request, messages.PredictRequest)
         done = await work.encode(asked.texts(), asked.tasks, False, request.scope["visit"])
-        return await answer(done.answer.predictions, asked, done.usage, done.timing)
+        found = done.answer.predictions
+        return await answer(found, asked, done.usage, done.timing, _client(request))
 
     @router.post(
         "/features",
@@ -82,7 +85,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         found = done.answer.features
         assert found is not None
         write = partial(messages.write_features, found, done.usage)
-        return _json(await work.run(2 * found.nbytes, write), done.timing)
+        return _json(await work.run(_client(request), 2 * found.nbytes, write), done.timing)
 
     @router.post(
         "/predict_features",
@@ -95,12 +98,13 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         asked = await read(request, messages.PredictFeaturesRequest)
         read_features = partial(messages.read_features, asked, engine)
         try:
-            found = await work.run(len(await request.body()), read_features)
+            size = len(await request.body())
+            found = await work.run(_client(request), size, read_features)
         except BitheadsError as error:
             raise of_engine(error) from error
         answers, timing = await work.predict_features(found, asked.tasks, request.scope["visit"])
         usage = {"texts": len(found), "tokens": int(found.offsets[-1]), "truncated": 0}
-        return await answer(answers, asked, usage, timing)
+        return await answer(answers, asked, usage, timing, _client(request))
 
     @router.get(
         "/tasks",
@@ -150,6 +154,11 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         return Response(status_code=204)
 
     return router
+
+
+def _client(request: Request) -> str:
+    client: str = request.scope["visit"].client
+    return client
 
 
 def _json(body: bytes, timing: str | None = None) -> Response:

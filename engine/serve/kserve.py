@@ -28,7 +28,7 @@ from engine.serve import kserve_messages as described
 from engine.serve.described import json_body
 from engine.serve.errors import HttpError, of_engine, too_large
 from engine.serve.messages import to_json
-from engine.serve.work import Answered, Work
+from engine.serve.work import Answered, Work, answer_bytes
 from engine.types import Text
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -143,14 +143,22 @@ def routes(
         _check_name(name, version, model)
         body = await request.body()
         length = _json_bytes(body, request.headers.get(HEADER_LENGTH))
+        client = request.scope["visit"].client
         header, texts, wanted, is_binary = await work.read(
-            body, length, partial(_read, body, length, work.max_texts)
+            client, body, length, partial(_read, body, length, work.max_texts)
         )
         tasks = None if wanted is None else _tasks_of(wanted)
         wants_codes = wanted is not None and bool({CODES, NUM_TOKENS} & {*wanted})
         done = await work.encode(texts, tasks, wants_codes, request.scope["visit"])
-        outputs = [o for o in _tensors(done) if wanted is None or o.name in wanted]
-        return _answer(outputs, is_binary, model, header.get("id"), done.timing)
+
+        def make() -> Response:
+            outputs = [o for o in _tensors(done) if wanted is None or o.name in wanted]
+            return _answer(outputs, is_binary, model, header.get("id"), done.timing)
+
+        features = done.answer.features
+        size = answer_bytes(done.answer.predictions, True)
+        size += 0 if features is None else 3 * features.nbytes
+        return await work.run(client, size, make)
 
     return router
 

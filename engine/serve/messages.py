@@ -70,7 +70,7 @@ class Codes(Message):
     is_pair: bool | None = Field(
         None,
         description="Whether they are of a pair of texts, as /v1/features says it. Heads answer "
-        "codes of texts of their form. Left out for any of the codes, it is not looked at.",
+        "codes of texts of their form. It is said of all codes or of none.",
     )
 
 
@@ -189,6 +189,12 @@ def read_features(request: PredictFeaturesRequest, engine: Engine) -> PackedFeat
     offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([item.num_tokens for item in request.features], out=offsets[1:])
     stated = [item.is_pair for item in request.features]
+    if None in stated and {*stated} != {None}:
+        raise InputError(
+            f"features.{stated.index(None)}.is_pair: got none, expected true or false as of the "
+            "others. Say it of all, or of none: heads for single texts and for pairs then answer "
+            "each, and it is for you to know which."
+        )
     pairs = None if None in stated else np.array(stated, np.bool_)
     return PackedFeatures(codes, offsets, spec, engine.calibration, pairs=pairs)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from engine.errors import BitheadsError, InputError
 from engine.forms import are_pairs, fitting
 from engine.heads import Head
 from engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
+from engine.serve.fair_threads import FairThreads
 from engine.serve.guard import Visit
 from engine.serve.json_size import count_values
 from engine.serve.messages import server_timing
@@ -31,6 +31,12 @@ from engine.types import PackedFeatures, Prediction, Stats, Text
 
 INLINE_CHARS = 4096
 """Fewer are tokenized at once, in 0.1 ms or so; more on another thread, meanwhile others go on."""
+
+PIECE_CHARS = 1 << 17
+"""Characters that are tokenized by one job of a thread, at least a text."""
+
+THREADS = 3
+"""Beside the encoder's; a client has two of them at most."""
 
 INLINE_TOKENS = 4096
 """As many tokens of codes are answered at once."""
@@ -71,11 +77,11 @@ class Work:
         self._scheduler = scheduler
         self._settings = settings
         self._metrics = metrics
-        self._threads = ThreadPoolExecutor(2, "bitheads-serve")
+        self._threads = FairThreads(THREADS, "bitheads-serve")
 
     def close(self) -> None:
         """Waits for what runs."""
-        self._threads.shutdown()
+        self._threads.close()
 
     async def encode(
         self,
@@ -95,7 +101,7 @@ class Work:
         self._check(texts)
         heads = self._choose_heads(tasks, are_pairs(texts))
         started_s = time.perf_counter()
-        tokens = await self._tokenize(texts)
+        tokens = await self._tokenize(texts, visit.client)
         tokenize_s = time.perf_counter() - started_s
         request = Request(tokens, heads, wants_features, visit.client)
         visit.texts, visit.tokens = len(texts), request.tokens
@@ -124,18 +130,20 @@ class Work:
             if visit.tokens * max(1, len(heads)) <= INLINE_TOKENS:
                 found = predict(features, heads)
             else:
-                loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(self._threads, predict, features, heads)
+                found = await self._aside(visit.client, partial(predict, features, heads))
         except BitheadsError as error:
             raise of_engine(error) from error
         heads_s = time.perf_counter() - started_s
         self._count(found)
         return found, server_timing(0.0, 0.0, Stats(heads_s=heads_s))
 
-    async def read(self, body: bytes, json_bytes: int, parse: Callable[[], Result]) -> Result:
+    async def read(
+        self, client: str, body: bytes, json_bytes: int, parse: Callable[[], Result]
+    ) -> Result:
         """Reads a request, aside if that takes long.
 
         Args:
+            client: whose it is.
             json_bytes: of JSON, at the beginning of the body.
             parse: raises BitheadsError for what is no request.
 
@@ -143,18 +151,19 @@ class Work:
         """
         limit = VALUES_PER_TEXT * self._settings.max_texts + OTHER_VALUES
         count = partial(count_values, body[:json_bytes], limit)
-        if json_bytes > limit and await self.run(json_bytes, count) > limit:
+        if json_bytes > limit and await self.run(client, json_bytes, count) > limit:
             raise too_large("body", f"more than {limit} values", str(limit), "--max-texts")
         try:
-            return await self.run(len(body), parse)
+            return await self.run(client, len(body), parse)
         except BitheadsError as error:
             raise of_engine(error) from error
 
-    async def run(self, num_bytes: int, work: Callable[[], Result]) -> Result:
+    async def run(self, client: str, num_bytes: int, work: Callable[[], Result]) -> Result:
         """Runs what reads or writes so many bytes of JSON, aside if that takes long."""
-        if num_bytes <= INLINE_BYTES:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return work() if num_bytes <= INLINE_BYTES else await self._aside(client, work)
+
+    async def _aside(self, client: str, work: Callable[[], Result]) -> Result:
+        return await asyncio.wrap_future(self._threads.submit(client, work))
 
     def _choose_heads(
         self, tasks: Sequence[str] | None, pairs: NDArray[np.bool_] | None
@@ -187,14 +196,24 @@ class Work:
     def _too_many(self, count: int) -> HttpError:
         return too_large("inputs", f"{count} texts", str(self._settings.max_texts), "--max-texts")
 
-    async def _tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
+    async def _tokenize(self, texts: Sequence[Text], client: str) -> list[Tokens]:
+        """In pieces where there is much, so that others have their turn meanwhile."""
         tokenize = self.engine.tokenizer
-        chars = sum(len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts)
+        chars = [len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts]
         try:
-            if chars <= INLINE_CHARS:
+            if sum(chars) <= INLINE_CHARS:
                 return tokenize(texts)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, tokenize, texts)
+            tokens: list[Tokens] = []
+            start = 0
+            while start < len(texts):
+                stop, size = start, 0
+                while stop < len(texts) and (size == 0 or size + chars[stop] <= PIECE_CHARS):
+                    size += chars[stop] + 1
+                    stop += 1
+                piece = partial(tokenize, texts[start:stop], first_index=start)
+                tokens += await self._aside(client, piece)
+                start = stop
+            return tokens
         except InputError as error:
             raise of_engine(error) from error
 

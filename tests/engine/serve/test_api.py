@@ -88,6 +88,10 @@ def test_a_task_that_is_for_none_of_the_texts(
     answer = client.post("/v1/predict_features", json=body)
     assert answer.status_code == 422
     assert message in answer.json()["error"]["message"]
+    half = {**body, "features": [body["features"][0], {**body["features"][0], "is_pair": None}]}
+    answer = client.post("/v1/predict_features", json=half)
+    assert answer.status_code == 422
+    assert "features.1.is_pair: got none" in answer.json()["error"]["message"]
     del body["features"][0]["is_pair"]  # the client answers for what it does not say
     answer = client.post("/v1/predict_features", json=body)
     assert [{*row} for row in answer.json()["predictions"]] == [{task}]

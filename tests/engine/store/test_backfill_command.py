@@ -309,7 +309,11 @@ def schema_of_version_1(spec: FeatureSpec, columns: Sequence[pa.Field] = ()) -> 
 
 @pytest.mark.parametrize("older", [False, True], ids=["says forms", "older version"])
 def test_rows_are_answered_by_heads_of_their_form(
-    bundle_with_a_pair_head: Path, tmp_path: Path, older: bool, monkeypatch: pytest.MonkeyPatch
+    bundle_with_a_pair_head: Path,
+    tmp_path: Path,
+    older: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A store of an older version does not say what was a pair, also after rows are added."""
     if older:
@@ -329,6 +333,9 @@ def test_rows_are_answered_by_heads_of_their_form(
         heads = fitting_heads(read_heads(bundle, None), store)
         Backfill(store, heads, tmp_path / "answers").run(store.parts)
         expected = engine.predict(texts)
+    again = ["--bundle", bundle, "--store", path, "--output", tmp_path / "answers"]
+    assert main([*map(str, again)]) == 0
+    assert ("does not say which of its texts are pairs" in capsys.readouterr().err) == older
     for task, ids in (("tone", ["a", "c"]), ("same", ["b"])):
         table = read(tmp_path, task)
         assert table["id"].to_pylist() == (["a", "b", "c"] if older else ids)
