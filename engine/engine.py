@@ -288,8 +288,8 @@ class Engine:
                 so that many short texts want larger chunks.
             max_batch_tokens, progress, long_texts: see `encode`.
 
-        Raises what `encode` and the iterable raise, and InputError for what is no iterable of texts:
-        one string, bytes, a mapping, which gives its keys, a table, a number.
+        Raises what `encode` and the iterable raise, and InputError for what gives no texts: one
+        string, bytes, a mapping, which gives its keys, a table, a number.
         """
         self._lifetime.check()
         check_iterable(texts)
