@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ from engine import bundle
 from engine.answers import AnswerFile, TaskAnswers, TaskHead
 from engine.command_line import exit_code, say
 from engine.errors import HeadError, InputError, UnknownTaskError
+from engine.forked import check_process
 from engine.head_file import SUFFIX, read_head
 from engine.heads import HeadThreads, check_spec, load_head
 from engine.job_options import add_progress_option, add_runner_options, check_above_zero
@@ -171,6 +173,7 @@ class _Writer:
     """Writes the answers of one part after another on a thread of its own, one step behind."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._pool = ThreadPoolExecutor(1, "bitheads-write-answers")
         self._last: Future[None] | None = None
         self._files: dict[str, AnswerFile] = {}
@@ -179,6 +182,8 @@ class _Writer:
         return self
 
     def __exit__(self, kind: Any, *exception: object) -> None:
+        if os.getpid() != self._process:
+            return  # the thread and the files are those of the process that began them
         try:
             if kind is None:
                 self._wait()
@@ -221,6 +226,7 @@ class _Writer:
         self._files = {}
 
     def _wait(self) -> None:
+        check_process(self._process, "the writer of answers")
         last, self._last = self._last, None
         if last is not None:
             last.result()

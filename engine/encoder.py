@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from engine import bundle, pack, tuning
 from engine.batching import round_lengths
 from engine.cache import make_cache_folder
+from engine.compiled_graphs import CompiledGraphs
 from engine.cores import count_cores
 from engine.errors import BackendError, BitheadsError
 from engine.head_file import FoldedHead
@@ -27,7 +28,7 @@ from engine.heads import CpuHead, Head, HeadThreads, load_head
 from engine.lanes import Lanes
 from engine.lifetime import Lifetime, give_back_memory
 from engine.plain_numbers import plain_numbers
-from engine.plan import PLANS, graph_sha256
+from engine.plan import PLANS, graph_files, graph_sha256
 from engine.sessions import BACKENDS, EncoderSession, open_lanes, open_session
 from engine.types import (
     BatchRunner,
@@ -312,7 +313,7 @@ def open_encoder(
             f"it was built with, and --precision int8: python -m export.build --precision int8 "
             f"--encoder {manifest.spec.encoder} --output {folder} --force"
         )
-    cache = make_cache_folder(f"openvino/{graph_sha256(manifest.artifacts, name)}")
+    cache = _open_cache(folder, manifest, name)
     graph, outputs = folder / name, manifest.output_names
 
     def open_way(way: tuning.Way) -> EncoderSession:
@@ -332,6 +333,17 @@ def open_encoder(
         lanes = partial(open_lanes, graph, outputs, session.backend, way[1], threads, cache)
     round_up_to = manifest.encoder.max_length if session.backend == "openvino" else None
     return CpuEncoder(session, manifest.spec, calibration, threads, lanes, round_up_to)
+
+
+def _open_cache(folder: Path, manifest: bundle.Manifest, graph: str) -> CompiledGraphs | None:
+    files, cache = graph_files(manifest.artifacts, graph), make_cache_folder("compiled")
+    if cache is None:
+        return None
+
+    def is_unchanged() -> bool:
+        return all(bundle.Artifact.of(folder / f) == manifest.artifacts[f] for f in files)
+
+    return CompiledGraphs(cache, graph_sha256(manifest.artifacts, graph), is_unchanged)
 
 
 def _open_on_any_device(

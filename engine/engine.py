@@ -26,7 +26,7 @@ from engine.head_file import SUFFIX, read_head
 from engine.heads import Head, check_spec
 from engine.lifetime import Lifetime
 from engine.progress import progress_bar
-from engine.tokenize import MAX_CHARS, TextTokenizer
+from engine.tokenize import MAX_CHARS, TextTokenizer, check_iterable
 from engine.types import (
     Calibration,
     FeatureSpec,
@@ -288,14 +288,11 @@ class Engine:
                 so that many short texts want larger chunks.
             max_batch_tokens, progress, long_texts: see `encode`.
 
-        Raises what `encode` and the iterable raise.
+        Raises what `encode` and the iterable raise, and InputError for what gives no texts: one
+        string, bytes, a mapping, which gives its keys, a table, a number.
         """
         self._lifetime.check()
-        if isinstance(texts, str):
-            raise InputError(
-                f"texts: got one string ({texts[:40]!r}), expected an iterable of texts. "
-                "Pass [text]."
-            )
+        check_iterable(texts)
         if chunk_texts < 1:
             raise InputError(f"chunk_texts: got {chunk_texts}, expected at least 1.")
         split = _is_split(long_texts)

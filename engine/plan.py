@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import GRAPH, Artifact
+from engine.bundle import CALIBRATION, GRAPH, INT8_GRAPH, INT8_WEIGHTS, TOKENIZER, Artifact
 from engine.errors import PlanError
 from engine.whole_file import write_whole
 
@@ -366,11 +366,20 @@ def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
     Args:
         graph: the graph's file; one in int8 always has its weights in a file of its own.
     """
-    files = (graph, f"{graph}.data", str(Path(graph).with_suffix(".bin")))
-    hashes = [artifacts[name].sha256 for name in sorted(files) if name in artifacts]
+    files = graph_files(artifacts, graph)
+    hashes = [artifacts[name].sha256 for name in files]
     if len(hashes) == 1:
         return hashes[0]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[str]:
+    """Those of a manifest's artifacts that a graph is made of, or may be: weights have any name."""
+    others = {
+        *(name for name in (GRAPH, INT8_GRAPH) if name != graph),
+        *(f"{GRAPH}.data", INT8_WEIGHTS, TOKENIZER, CALIBRATION),
+    } - {f"{graph}.data", str(Path(graph).with_suffix(".bin"))}
+    return sorted(artifacts.keys() - others)
 
 
 def rebuild_command(

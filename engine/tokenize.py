@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from engine.errors import BundleError, InputError
+from engine.errors import BitheadsError, BundleError, InputError
+from engine.tokenizer_bounds import check_tokenizer
 from engine.types import Text
 
 CHARS_PER_TOKEN = 16
@@ -69,13 +70,16 @@ class TextTokenizer:
     ) -> None:
         """
         Args:
+            max_length: most tokens of a text, the tokenizer's own among them.
             vocabulary: rows of the encoder's table of tokens, None if it is not known.
             token_types: rows of that of token types; None: unknown, or the encoder reads none.
 
-        Raises BundleError for a tokenizer that cannot be read, or whose tokens have no row: an
-        encoder answers anything for those.
+        Raises BundleError for a tokenizer that cannot be read, that makes more of a text than
+        engine.tokenizer_bounds allows, or whose tokens have no row: an encoder answers anything for
+        those.
         """
         try:
+            check_tokenizer(path, max_length)
             self._tokenizer = Tokenizer.from_file(str(path))
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
@@ -83,7 +87,9 @@ class TextTokenizer:
                 1: _Template(self._tokenizer.encode("a")),
                 2: _Template(self._tokenizer.encode("a", "a")),
             }
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:  # the library raises bare Exception, and panics
+            if not _is_of_library(error):
+                raise
             raise BundleError(
                 f"tokenizer {path}: cannot be read ({error}). Export the bundle again."
             ) from error
@@ -121,14 +127,16 @@ class TextTokenizer:
 
         Raises InputError for what is no sequence, such as a generator, for items that are neither
         a string nor a pair of strings, for strings that are not valid Unicode (lone surrogates),
-        for pairs that would have to be split, and for pairs where the encoder has no token type
-        for a second text.
+        for pairs that would have to be split, for pairs where the encoder has no token type for a
+        second text, and where the tokenizer itself fails, as at a pattern that does not end.
         """
         _check_sequence(texts)
         checked = [_check(item, index) for index, item in enumerate(texts, first_index)]
         if not self.takes_pairs:
             self._refuse_pairs(checked, first_index)
-        encoded = (text for chunk in self._chunks(checked) for text in self._encode(chunk, split))
+        encoded = (
+            text for chunk in self._chunks(checked) for text in self._encode_or_say(chunk, split)
+        )
         if not split:
             return [self._join(parts, whole) for parts, whole in encoded]
         windows: list[Tokens] = []
@@ -157,6 +165,20 @@ class TextTokenizer:
                 chunk, chars = [], 0
         if chunk:
             yield chunk
+
+    def _encode_or_say(
+        self, items: list[tuple[str, ...]], split: bool
+    ) -> Iterator[tuple[list[TokenIds], bool]]:
+        """`_encode`; the library panics where a pattern tries too many ways to match."""
+        try:
+            yield from self._encode(items, split)
+        except BaseException as error:
+            if not _is_of_library(error) or isinstance(error, BitheadsError):
+                raise
+            raise InputError(
+                f"texts: the tokenizer failed on one of {len(items)} ({error!s:.200}). Leave out "
+                "what is unlike language, such as one character a thousand times."
+            ) from error
 
     def _encode(
         self, items: list[tuple[str, ...]], split: bool
@@ -279,26 +301,44 @@ def _cut_longest_first(lengths: list[int], budget: int) -> list[int]:
     return kept if lengths[0] <= lengths[1] else kept[::-1]
 
 
+def check_iterable(texts: object) -> None:
+    """Raises InputError for what gives no texts one by one; it may have no end, and no order."""
+    kind, fix = _misfit(texts)
+    if not fix and (isinstance(texts, Mapping) or not hasattr(texts, "__iter__")):
+        fix = "Pass its values, or a list of texts."
+    if fix:
+        raise InputError(f"texts: got {kind}, expected an iterable of texts. {fix}")
+
+
 def _check_sequence(texts: object) -> None:
     """What has no length cannot be read twice; a set has no order, a mapping gives its keys.
 
     A pandas Series, or a NumPy array of one axis, is as good as a list; a data frame would give
     the names of its columns.
     """
-    kind, fix = f"a {type(texts).__name__}", ""
-    if isinstance(texts, str):
-        kind, fix = f"one string ({texts[:40]!r})", "Pass [text]."
-    elif isinstance(texts, bytes | bytearray):
-        kind, fix = f"bytes ({texts[:40]!r})", "Pass [text.decode()]."
-    elif getattr(texts, "ndim", 1) != 1 or hasattr(texts, "columns"):
-        fix = "Pass one of its columns."
-    elif isinstance(texts, Mapping) or not hasattr(texts, "__getitem__"):
+    kind, fix = _misfit(texts)
+    if not fix and (isinstance(texts, Mapping) or not hasattr(texts, "__getitem__")):
         fix = (
             "Pass list(texts), in the order that answers shall have; encode_stream takes what has "
             "no end."
         )
     if fix:
         raise InputError(f"texts: got {kind}, expected a sequence of texts. {fix}")
+
+
+def _misfit(texts: object) -> tuple[str, str]:
+    """What it is, and what to pass instead if it is text itself, or a table."""
+    if isinstance(texts, str):
+        return f"one string ({texts[:40]!r})", "Pass [text]."
+    if isinstance(texts, bytes | bytearray):
+        return f"bytes ({texts[:40]!r})", "Pass [text.decode()]."
+    is_table = getattr(texts, "ndim", 1) != 1 or hasattr(texts, "columns")
+    return f"a {type(texts).__name__}", "Pass one of its columns." if is_table else ""
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """Whether it is an error, or a panic of the tokenizers library, whose class cannot be had."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def rowless_tokens(outside: Mapping[str, int], vocabulary: int) -> str:

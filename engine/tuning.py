@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.cache import FILE_MODE, open_own
 from engine.cores import count_cores
 from engine.errors import BackendError
 from engine.quiet_import import import_quietly
@@ -29,6 +30,9 @@ TIMED_CALLS, TIMED_S = 5, 1.0
 WORTH_CHANGING = 0.9
 """Share of the time of the way before it that a way must do with to be taken instead. Between
 two that are as good, noise must not decide: their codes differ in some signs."""
+
+_MAX_BYTES = 1 << 16
+"""Of a file with times."""
 
 Way = tuple[str, str]
 """Backend and precision."""
@@ -74,7 +78,7 @@ def open_fastest(
     """
     case = _case(choices, graph_sha256, threads)
     file = folder / f"{hashlib.sha256(json.dumps(case).encode()).hexdigest()[:32]}.json"
-    known = _read(file, choices)
+    known = _read(file, case, choices)
     if known is not None:
         try:
             return fastest(known), open_way(fastest(known))
@@ -99,7 +103,7 @@ def open_fastest(
     logger.info("%s is taken", _name(fastest(times)))
     content = {**case, "seconds": {_name(way): s for way, s in times.items()}}
     try:
-        write_whole(file, json.dumps(content, indent=1).encode())
+        write_whole(file, json.dumps(content, indent=1).encode(), FILE_MODE)
     except OSError as error:
         logger.info("what was found is not kept: %s", error)
     return fastest(times), best
@@ -170,12 +174,18 @@ def _processor() -> str:
     return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} ({' '.join(sorted(can))})"
 
 
-def _read(file: Path, choices: Sequence[Way]) -> dict[Way, float] | None:
-    """The times in a file, None if it is not there or not sound."""
+def _read(
+    file: Path, case: Mapping[str, object], choices: Sequence[Way]
+) -> dict[Way, float] | None:
+    """The times in a file, None if it is not there, not sound, or of another case."""
     try:
-        seconds = json.loads(file.read_text(encoding="utf-8"))["seconds"]
+        with open_own(file) as opened:
+            content = json.loads(opened.read(_MAX_BYTES))
+        seconds = content.pop("seconds")
+        if content != case:
+            return None
         found = {way: float(seconds[_name(way)]) for way in choices if _name(way) in seconds}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return found if found and all(s > 0 for s in found.values()) else None
 

@@ -9,23 +9,38 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+FILE_MODE = 0o666
+"""Of a new file, less what the process's umask takes away."""
 
-def write_whole(path: Path, data: Any) -> None:
+
+def write_whole(path: Path, data: Any, mode: int = FILE_MODE) -> None:
     """Writes the file aside, flushes it to disk, then renames it to its name, and flushes that.
 
     Whatever happens, `path` holds what it held before or all of `data`, and nothing is left
     beside it. Once this returns, it outlasts a crash. Makes the folder. Raises OSError.
+
+    Args:
+        mode: who may read and write it, less what the process's umask takes away.
     """
+    with open_whole(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_whole(path: Path, mode: int = FILE_MODE) -> Iterator[BufferedRandom]:
+    """`write_whole` of what the block writes; an error in it leaves all as it was."""
     make_folder(path.parent)
     # Not by the process alone: those of two containers may have one number and one folder.
     aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
-        with aside.open("xb") as file:
-            file.write(data)
+        with open(aside, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         rename(aside, path)

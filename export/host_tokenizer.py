@@ -32,6 +32,7 @@ from engine.bundle import TOKENIZER, Artifact, read_manifest
 from engine.command_line import exit_code
 from engine.plain_numbers import plain_numbers
 from engine.quiet_import import import_quietly
+from engine.tokenize import TextTokenizer
 from engine.whole_file import write_whole
 from export.errors import ExportError
 
@@ -82,6 +83,7 @@ def write_host_tokenizer(
     folder = bundle / FOLDER
     if (folder / DESCRIPTION).exists() and not force:
         raise ExportError(f"{folder} is there already. Pass --force to replace it.")
+    TextTokenizer(bundle / TOKENIZER, manifest.encoder.max_length)  # raises for what is none
     own = Tokenizer.from_file(str(bundle / TOKENIZER))
     own.no_padding()
     own.no_truncation()

@@ -231,6 +231,8 @@ class Work:
             ) from None
         except Closed:
             raise shutting_down() from None
+        except BitheadsError as error:
+            raise of_engine(error) from error
         finally:
             visit.retract()
         try:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from engine.compiled_graphs import CompiledGraphs
 from engine.errors import BackendError
 from engine.plain_numbers import plain_numbers
 from engine.types import TokenBatch
@@ -48,7 +49,7 @@ def open_session(
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
-    cache: Path | None = None,
+    cache: CompiledGraphs | None = None,
 ) -> EncoderSession:
     """Loads a graph into a backend.
 
@@ -59,7 +60,7 @@ def open_session(
         precision: "auto" (the fastest floating-point type the processor is made for), "fp32",
             "bf16", or "int8", which only openvino has.
         threads: processor threads, None for all cores.
-        cache: a folder for this very graph, compiled; None to compile it every time.
+        cache: where this very graph is kept, compiled; None to compile it every time.
 
     Raises BackendError for unknown, missing or failing backends.
     """
@@ -100,7 +101,7 @@ def open_lanes(
     backend: str,
     precision: str,
     threads: int | None = None,
-    cache: Path | None = None,
+    cache: CompiledGraphs | None = None,
 ) -> list[EncoderSession]:
     """Sessions that run at the same time, each on its share of the threads.
 

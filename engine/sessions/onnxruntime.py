@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from engine.compiled_graphs import CompiledGraphs
 from engine.cores import count_physical_cores
 from engine.errors import BackendError
 from engine.forked import keep_in_children
@@ -30,7 +31,7 @@ class Session:
         output_names: list[str],
         precision: str,
         threads: int | None,
-        cache: Path | None = None,
+        cache: CompiledGraphs | None = None,
     ) -> None:
         """cache: not used, a graph is loaded as it is."""
         if precision not in ("auto", "fp32"):

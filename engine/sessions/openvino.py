@@ -7,16 +7,19 @@ measured.
 
 from __future__ import annotations
 
+import logging
 from copy import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled_graphs import CompiledGraphs
 from engine.cores import choose_threads
 from engine.errors import BackendError
 from engine.forked import keep_in_children
-from engine.sessions.openvino_core import the_core
+from engine.sessions.openvino_core import openvino, the_core
 from engine.types import TokenBatch
 
 OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
@@ -25,6 +28,9 @@ KEPT_SHAPES = 96
 """Kernels that OpenVINO keeps, by the shape they are for. Of its own 5,000, each takes 0.7 MB more
 for a new shape of a batch of all-MiniLM-L6-v2. Sorted texts go through all 80 lengths there are
 (`round_lengths`) again and again: fewer would be made anew each time, which takes 7% more time."""
+
+
+logger = logging.getLogger("bitheads")
 
 
 def has_bf16() -> bool:
@@ -43,7 +49,7 @@ class Session:
         output_names: list[str],
         precision: str,
         threads: int | None,
-        cache: Path | None = None,
+        cache: CompiledGraphs | None = None,
         performance: str = "LATENCY",
     ) -> None:
         """performance: OpenVINO's hint; "THROUGHPUT" is for lanes."""
@@ -65,7 +71,7 @@ class Session:
                     "Pass precision='auto' or 'fp32'."
                 )
         try:
-            compiled = _compile(core, graph, options, cache)
+            compiled, memory = _compile(core, graph, options, cache)
         except RuntimeError as error:
             raise BackendError(
                 f"openvino cannot load {graph}: {error}. Export the bundle again, or try "
@@ -77,6 +83,7 @@ class Session:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._outputs = output_names
+        self._memory = memory  # that all above points into: last, as what is first goes first
         keep_in_children(self)
 
     def run(self, batch: TokenBatch) -> list[NDArray[Any]]:
@@ -102,22 +109,35 @@ def open_lanes(
     output_names: list[str],
     precision: str,
     threads: int | None,
-    cache: Path | None = None,
+    cache: CompiledGraphs | None = None,
 ) -> list[Session]:
     """See engine.sessions.open_lanes. The weights are there once for all of them."""
     return Session(graph, output_names, precision, threads, cache, "THROUGHPUT").lanes()
 
 
-def _compile(core: Any, graph: Path, options: dict[str, Any], cache: Path | None) -> Any:
-    """The compiled graph, from the cache if it is there: reading it takes half the time.
+def _compile(
+    core: Any, graph: Path, options: dict[str, Any], cache: CompiledGraphs | None
+) -> tuple[Any, NDArray[np.uint8] | None]:
+    """The compiled graph, from the cache if it is there, and the memory that it lies in.
 
-    A file there is named after the graph's path and its time, so `cache` must be the graph's own;
-    what a processor can do is not in the name, so each kind has a folder.
+    Reading it takes half the time. OpenVINO has a cache of its own, but it names files by the
+    graph's path and time, and believes whatever it finds under a name.
     """
-    if cache is not None:
-        kind = "-".join(sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+    if cache is None:
+        return core.compile_model(graph, "CPU", options), None
+    made = {
+        "by": f"openvino {openvino.__version__}",
+        "for": core.get_property("CPU", "FULL_DEVICE_NAME"),
+        "can": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        "options": options,
+    }
+    kept = cache.read(made)
+    if kept is not None:
         try:
-            return core.compile_model(graph, "CPU", {**options, "CACHE_DIR": str(cache / kind)})
-        except RuntimeError:
-            pass  # the disk may be full: once more, without
-    return core.compile_model(graph, "CPU", options)
+            tensor = openvino.Tensor(kept, shared_memory=True)
+            return core.import_model(tensor, "CPU", options), kept
+        except RuntimeError as error:
+            logger.info("what was compiled before does not load any more: %s", error)
+    compiled = core.compile_model(graph, "CPU", options)
+    cache.write(made, compiled.export_model)
+    return compiled, None

@@ -97,21 +97,50 @@ std::string four_decimals(float value) {
   return std::string(shown, end.ptr);
 }
 
+/* A text, and which line of the input it is, from 1. */
+struct Line {
+  std::size_t number;
+  bitheads::Text text;
+};
+
+/* The library counts the texts of a call: for people, the line takes the place of that number. */
+std::string with_line(const std::string &message, const std::vector<std::size_t> &numbers) {
+  const std::string prefix = "text ";
+  std::size_t index = 0;
+  const char *end = message.data() + message.size();
+  if (message.rfind(prefix, 0) != 0) {
+    return message;
+  }
+  const auto read = std::from_chars(message.data() + prefix.size(), end, index);
+  if (read.ec != std::errc() || index >= numbers.size()) {
+    return message;
+  }
+  return "line " + std::to_string(numbers[index]) + std::string(read.ptr, end);
+}
+
 /* Text -> its answers, shown; the texts of one form asked of the heads of that form. */
-void answer(const bitheads::Engine &engine, const std::vector<bitheads::Text> &texts,
+void answer(const bitheads::Engine &engine, const std::vector<Line> &lines,
             const std::vector<std::string> &tasks, bool pairs, std::vector<std::string> &shown) {
   std::vector<bitheads::Text> asked;
   std::vector<std::size_t> places;
-  for (std::size_t i = 0; i < texts.size(); ++i) {
-    if (texts[i].is_pair == pairs) {
-      asked.push_back(texts[i]);
+  std::vector<std::size_t> numbers;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (lines[i].text.is_pair == pairs) {
+      asked.push_back(lines[i].text);
       places.push_back(i);
+      numbers.push_back(lines[i].number);
     }
   }
   if (asked.empty() || tasks.empty()) {
     return;
   }
-  for (const bitheads::Prediction &prediction : engine.predict(asked, tasks)) {
+  std::vector<bitheads::Prediction> predictions;
+  try {
+    predictions = engine.predict(asked, tasks);
+  } catch (const bitheads::Error &error) {
+    throw bitheads::Error(error.status(), with_line(error.what(), numbers));
+  }
+  for (const bitheads::Prediction &prediction : predictions) {
     const std::vector<float> probabilities = prediction.probabilities();
     const std::size_t classes = prediction.labels.size();
     for (std::size_t row = 0; row < asked.size(); ++row) {
@@ -127,17 +156,18 @@ void answer(const bitheads::Engine &engine, const std::vector<bitheads::Text> &t
   }
 }
 
-void answer_chunk(const bitheads::Engine &engine, const std::vector<bitheads::Text> &texts,
+void answer_chunk(const bitheads::Engine &engine, const std::vector<Line> &lines,
                   const std::map<bool, std::vector<std::string>> &tasks) {
-  std::vector<std::string> shown(texts.size());
+  std::vector<std::string> shown(lines.size());
   for (const auto &[pairs, names] : tasks) {
-    answer(engine, texts, names, pairs, shown);
+    answer(engine, lines, names, pairs, shown);
   }
-  for (std::size_t i = 0; i < texts.size(); ++i) {
-    const std::string text =
-        texts[i].is_pair ? "[" + quoted(texts[i].first) + ", " + quoted(texts[i].second) + "]"
-                         : quoted(texts[i].first);
-    std::cout << "{\"text\": " << text << ", \"tasks\": {" << shown[i] << "}}\n";
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const bitheads::Text &text = lines[i].text;
+    const std::string quotation = text.is_pair
+                                      ? "[" + quoted(text.first) + ", " + quoted(text.second) + "]"
+                                      : quoted(text.first);
+    std::cout << "{\"text\": " << quotation << ", \"tasks\": {" << shown[i] << "}}\n";
   }
 }
 
@@ -157,10 +187,11 @@ void run(const Arguments &arguments) {
   if (!wanted.empty()) {
     throw std::invalid_argument("no head answers the task " + wanted[0]);
   }
-  std::vector<bitheads::Text> texts;
-  bool is_first = true;
-  for (std::string line; std::getline(std::cin, line); is_first = false) {
-    if (is_first && line.rfind(byte_order_mark, 0) == 0) {
+  std::vector<Line> lines;
+  std::size_t number = 0;
+  for (std::string line; std::getline(std::cin, line);) {
+    number += 1;
+    if (number == 1 && line.rfind(byte_order_mark, 0) == 0) {
       line.erase(0, std::strlen(byte_order_mark));
     }
     if (!line.empty() && line.back() == '\r') {
@@ -171,16 +202,16 @@ void run(const Arguments &arguments) {
       continue;
     }
     if (tab != std::string::npos && tab + 1 < line.size()) {
-      texts.emplace_back(line.substr(0, tab), line.substr(tab + 1));
+      lines.push_back({number, bitheads::Text(line.substr(0, tab), line.substr(tab + 1))});
     } else {
-      texts.emplace_back(line.substr(0, tab));
+      lines.push_back({number, bitheads::Text(line.substr(0, tab))});
     }
-    if (texts.size() == chunk_texts) {
-      answer_chunk(engine, texts, tasks);
-      texts.clear();
+    if (lines.size() == chunk_texts) {
+      answer_chunk(engine, lines, tasks);
+      lines.clear();
     }
   }
-  answer_chunk(engine, texts, tasks);
+  answer_chunk(engine, lines, tasks);
   if (!std::cout.flush()) {
     throw std::runtime_error("the answers could not be written: is the disk full?");
   }

@@ -108,6 +108,11 @@ Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &man
     }
     single_ = Template::read(content.at("single"), 1);
     pair_ = Template::read(content.at("pair"), 2);
+    if (single_.num_own + 1 > max_length_ || pair_.num_own + 2 > max_length_) {
+      fail(Status::bundle, what,
+           ": the tokenizer's own tokens leave no room for texts: the maximum ", "length is ",
+           max_length_, ". Export the bundle again.");
+    }
     for (const char *name : {"tokenizer.xml", "tokenizer.bin"}) {
       const Json &expected = content.at("files").at(name);
       if (verify && hash_file(folder / name, Status::bundle, what).sha256 !=

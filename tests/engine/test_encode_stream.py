@@ -7,7 +7,9 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from test_encode import bits_that_differ, texts_of_all_lengths
 
@@ -94,6 +96,21 @@ def test_what_is_no_text_is_named_with_its_index_in_the_stream(engine: Engine) -
     assert len(next(stream)) == 2
     with pytest.raises(InputError, match="text 3: got int"):
         next(stream)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [{"a": 1}, None, b"hello", bytearray(b"hello"), 5, np.zeros((2, 2)), np.array(5)],
+    ids=repr,
+)
+def test_what_gives_no_texts_is_refused_at_once(engine: Engine, texts: Any) -> None:
+    with pytest.raises(InputError, match=r"texts: got .*, expected an iterable of texts\. Pass "):
+        engine.encode_stream(texts)
+
+
+def test_any_iterable_of_texts_is_read(engine: Engine) -> None:
+    for texts in ({"a tide"}, ("a tide",), np.array(["a tide"]), {1: "a tide"}.values()):
+        assert sum(len(part) for part in engine.encode_stream(texts)) == 1
 
 
 def test_options_are_checked_at_once(engine: Engine) -> None:

@@ -194,6 +194,24 @@ def test_an_engine_remembers(
         assert engine.backend.startswith(f"{slowest_guess} ")
 
 
+def test_times_of_another_case_or_another_user_are_not_believed(
+    own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write there could else choose the backend, so the codes."""
+    monkeypatch.setenv("BITHEADS_CACHE", str(tmp_path))
+    Engine.load(own_bundle).close()
+    (file,) = (tmp_path / "times").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    kept = json.loads(file.read_text())
+    absurd = dict.fromkeys(kept["seconds"], 1000000000.0)
+    for other, mode in (({"threads": 99}, 0o600), ({}, 0o602)):
+        file.write_text(json.dumps({**kept, "seconds": absurd, **other}))
+        file.chmod(mode)
+        Engine.load(own_bundle).close()
+        assert set(json.loads(file.read_text())["seconds"].values()).isdisjoint({1e9})
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_without_a_cache_nothing_is_timed(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -73,6 +73,19 @@ def test_a_byte_order_mark_is_no_text(host_build: Path, host_bundle: Path) -> No
     ]
 
 
+def test_an_error_names_the_line(host_build: Path, host_bundle: Path) -> None:
+    """Blank lines, lines of the other form and those of chunks before count."""
+    lines = [b"a\tb", b"", *[b"one"] * 5000, b"a\tb", b"\xff"]
+    done = subprocess.run(
+        [host_build / "predict_lines", host_bundle],
+        input=b"\n".join(lines),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: line 5004: byte 0")
+
+
 def test_answers_that_cannot_be_written_are_an_error(host_build: Path, host_bundle: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")

@@ -171,3 +171,18 @@ def test_health_of_a_server_that_cannot_answer(
         assert asyncio.run(ask()) == [503] * 4
     finally:
         server.close()
+
+
+def test_a_server_of_another_process_says_so(
+    head_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a worker that was forked from a process that had made the server."""
+    with running(head_bundle) as (client, server):
+        monkeypatch.setattr(server._scheduler, "_process", 1)
+        answered = client.post("/v1/predict", json={"inputs": "A text."})
+        assert answered.status_code == 500
+        error = answered.json()["error"]
+        assert error["code"] == "engine_failed"
+        assert "this scheduler was loaded in process 1" in error["message"]
+        monkeypatch.undo()
+        assert client.post("/v1/predict", json={"inputs": "A text."}).status_code == 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -366,3 +368,46 @@ def test_a_task_that_is_for_no_text_of_the_store(
         "task=topic",
         "task=spam",
     }
+
+
+FORKING = """
+import os, sys
+from pathlib import Path
+from engine.backfill import Backfill, read_heads
+from engine.errors import ForkedError
+from engine.store import FeatureStore
+
+bundle, store, output = sys.argv[1:]
+heads = read_heads(Path(bundle), None)
+job = Backfill(FeatureStore(store), heads, output)
+parent, children = os.getpid(), []
+
+
+class Bar:
+    def update(self, rows):
+        if os.getpid() == parent and len(children) < 3:
+            children.append(os.fork())
+
+
+try:
+    job.run(job.prepare(), 1, Bar())
+except ForkedError:
+    os._exit(7)
+assert os.getpid() == parent
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
+
+
+def test_a_child_forked_meanwhile_ends_and_leaves_the_answers_alone(
+    bundle: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    """It has neither the threads nor the right to the files that were begun."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, bundle, str(store.folder), tmp_path / "answers"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[7, 7, 7]\n"), done.stderr
+    check(tmp_path, bundle, store, list(TASKS))
