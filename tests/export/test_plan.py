@@ -86,6 +86,8 @@ def deep_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = tuple(range(1, DEEP_LAYERS + 1))
     folder = tmp_path_factory.mktemp("deep")
     written = export_graph(encoder, layers, "fp16", folder / bundle.GRAPH)
+    written.append(folder / bundle.TOKENIZER)  # which no plan reads
+    written[-1].write_text("{}", encoding="utf-8")
     manifest = bundle.Manifest(
         spec=FeatureSpec(
             encoder="deep",
