@@ -9,6 +9,10 @@ ENOUGH_TOKENS = 4096
 """Encoded before any time is believed: first calls take long."""
 
 
+PIECES = 64
+"""A request of at most this part of the bound's tokens is a small one: it is encoded whole before
+those of its client that came later."""
+
 REMEMBERED_TOKENS = 1 << 16
 """Encoded, after which what was measured before them counts a third."""
 
@@ -52,9 +56,9 @@ class Room:
 
     While a request is encoded, clients have equal shares, and of a client's requests every one
     goes on (engine.serve.fair_queue). So what a request of n tokens waits for is, of each other
-    client, as much as it has itself, and of each request of its own client, n tokens; and no more
-    than there is. That sum is bounded, in tokens and by the time it takes. So a small request finds
-    room however much others have waiting, and what is bounded is work of its like.
+    client, as much as it has itself, and of each request of its own client, n tokens, or a small
+    request whole; and no more than there is. That sum is bounded, in tokens and by the time it
+    takes. So a small request finds room however much others have waiting, and what is bounded is work of its like.
     """
 
     def __init__(self, max_tokens: int, max_wait_s: float, max_alone_s: float) -> None:
@@ -92,7 +96,8 @@ class Room:
     def _before(self, client: Hashable, tokens: int) -> int:
         """What a request of so many tokens waits for, itself included; see the class."""
         loads = list(self._clients.items())  # one step: others may add some meanwhile
-        waits = {name: min(load.tokens, load.requests * tokens) for name, load in loads}
+        piece = max(tokens, self.max_tokens // PIECES)
+        waits = {name: min(load.tokens, load.requests * piece) for name, load in loads}
         own = waits.pop(client, 0) + tokens
         return own + sum(min(others, own) for others in waits.values())
 

@@ -76,6 +76,16 @@ def test_a_client_with_much_waits_for_itself_not_others_for_it() -> None:
     assert not is_taken(there, "other", 501)
 
 
+def test_small_requests_of_a_client_wait_for_each_other_whole() -> None:
+    """However small the next one is: else more would wait than the queue is to hold."""
+    there = room(max_tokens=6400, max_wait_s=1000.0)
+    count = 0
+    while is_taken(there, "a", 1):
+        there.add("a", 100 if count % 2 else 10)
+        count += 1
+    assert 6300 <= there.tokens <= 6500
+
+
 def test_time_is_bounded_as_tokens_are() -> None:
     there = room(max_tokens=10**6, max_wait_s=10.0)
     for _ in range(9):
