@@ -58,7 +58,8 @@ class Room:
     goes on (engine.serve.fair_queue). So what a request of n tokens waits for is, of each other
     client, as much as it has itself, and of each request of its own client, n tokens, or a small
     request whole; and no more than there is. That sum is bounded, in tokens and by the time it
-    takes. So a small request finds room however much others have waiting, and what is bounded is work of its like.
+    takes. So a small request finds room however much others have waiting, and what is bounded is
+    work of its like.
     """
 
     def __init__(self, max_tokens: int, max_wait_s: float, max_alone_s: float) -> None:

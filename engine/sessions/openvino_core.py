@@ -18,7 +18,8 @@ openvino = import_quietly("openvino")
 def _make_core() -> Any:
     core = openvino.Core()
     # OpenVINO would bind its threads to processors, beginning at the first this process may run on:
-    # every one-thread process of a machine to the same one. Unbound is as fast (benchmarks/LOG.md).
+    # every one-thread process of a machine to the same one. Sessions that take all processors do so
+    # (engine.sessions.openvino), no others (benchmarks/LOG.md).
     core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
     keep_in_children(core)
     return core

@@ -1,4 +1,4 @@
-"""Threads run on any processor the process may use: processes do not share the first one."""
+"""Processes do not share the first processor: threads are bound to none, or one to each."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def threads_of(process: subprocess.Popen[str]) -> Iterator[tuple[str, str, str]]
 )
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize(("threads", "processes"), [("1", 2), ("all", 1)])
-def test_threads_are_not_bound(
+def test_threads_do_not_crowd_on_one_processor(
     backend: str, threads: str, processes: int, tiny_bundle: Path
 ) -> None:
     own = Path("/proc/self/status").read_text().partition("Cpus_allowed_list:")[2].split()[0]
@@ -77,5 +77,8 @@ def test_threads_are_not_bound(
                         used.add(processor)
             samples += 1
             time.sleep(0.01)
-    assert allowed == {own}
     assert len(used) > 1
+    if threads == "1" or backend == "onnxruntime":
+        assert allowed == {own}
+    else:  # OpenVINO's threads for all processors may be bound, to one each
+        assert len(allowed - {own}) != 1
