@@ -70,9 +70,10 @@ def fitting_heads(heads: list[TaskHead], store: FeatureStore) -> list[TaskHead]:
 
     Where none does, that is for Backfill to say.
     """
-    if store.forms is None:
+    forms = store.forms
+    if forms is None:
         return heads
-    return [head for head in heads if head.head.form in store.forms] or heads
+    return [head for head in heads if head.head.form in forms] or heads
 
 
 class Backfill:
@@ -103,13 +104,14 @@ class Backfill:
                 f"at most {limit - OTHER_FILES} where a process may have {limit} files open. Raise "
                 "that (ulimit -n), or do some at a time: --tasks."
             )
+        forms = store.forms  # once: it looks at every row group's statistics
         for head in heads:
             check_spec(f"head {head.head.task!r}", head.head.spec, store.spec)
-            if store.forms is not None and head.head.form not in store.forms:
+            if forms is not None and head.head.form not in forms:
                 raise InputError(
                     f"task {head.head.task!r}: its head is for texts of the form "
                     f"{head.head.form!r}, but all of store {store.folder} are of the form "
-                    f"{', '.join(store.forms)!r}. Leave it out, or name other tasks."
+                    f"{', '.join(forms)!r}. Leave it out, or name other tasks."
                 )
         self._store = store
         self._heads = {head.head.task: head.head for head in heads}

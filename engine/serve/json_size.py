@@ -23,8 +23,9 @@ def count_values(body: bytes, limit: int) -> int:
 
     A text that is no JSON has some number, too.
     """
-    if body.count(b",") + body.count(b"[") + body.count(b"{") < limit:  # in strings, too
-        return body.count(b",") + body.count(b"[") + body.count(b"{") + 1
+    most = body.count(b",") + body.count(b"[") + body.count(b"{")  # in strings, too
+    if most < limit:
+        return most + 1
     letters = np.frombuffer(body, np.uint8)
     values, is_inside, is_escaped = 1, False, False
     for start in range(0, letters.size, BLOCK_BYTES):
