@@ -172,9 +172,9 @@ class Scheduler:
         """When what is there now should be done."""
         return self._room.seconds(self._room.tokens)
 
-    def check_room(self, client: Hashable) -> None:
-        """Raises QueueFull if nothing of this client would be taken now."""
-        self._room.check(client, 1)
+    def check_room(self, client: Hashable, tokens: int = 1) -> None:
+        """Raises QueueFull if so many of this client would not be taken now, or TooLong."""
+        self._room.check(client, tokens)
 
     def announce(self) -> None:
         """A request is being read: a batch may wait for it. Followed by `submit` or `retract`."""

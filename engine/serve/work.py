@@ -160,6 +160,7 @@ class Work:
 
     async def run(self, client: str, num_bytes: int, work: Callable[[], Result]) -> Result:
         """Runs what reads or writes so many bytes of JSON, aside if that takes long."""
+        self._threads.notice(client)
         return work() if num_bytes <= INLINE_BYTES else await self._aside(client, work)
 
     async def _aside(self, client: str, work: Callable[[], Result]) -> Result:
@@ -213,22 +214,34 @@ class Work:
                 piece = partial(tokenize, texts[start:stop], first_index=start)
                 tokens += await self._aside(client, piece)
                 start = stop
+                if start < len(texts):  # what will be refused needs no more work
+                    self._check_room(client, sum(text.ids.size for text in tokens))
             return tokens
         except InputError as error:
             raise of_engine(error) from error
 
+    def _check_room(self, client: str, tokens: int) -> None:
+        """Raises HttpError if so many tokens would not be taken now."""
+        try:
+            self._scheduler.check_room(client, tokens)
+        except (QueueFull, TooLong) as error:
+            raise self._no_room(error) from None
+
+    def _no_room(self, error: QueueFull | TooLong) -> HttpError:
+        if isinstance(error, QueueFull):
+            return queue_full(error.retry_after_s)
+        return too_large(
+            "inputs",
+            f"{error.tokens} tokens or more, which take about {error.needed_s:.0f} s",
+            f"{self._settings.request_timeout_s:g} s",
+            "--request-timeout-s",
+        )
+
     async def _submit(self, request: Request, visit: Visit) -> Answer:
         try:
             future = self._scheduler.submit(request)
-        except QueueFull as full:
-            raise queue_full(full.retry_after_s) from None
-        except TooLong as long:
-            raise too_large(
-                "inputs",
-                f"{long.tokens} tokens, which take about {long.needed_s:.0f} s",
-                f"{self._settings.request_timeout_s:g} s",
-                "--request-timeout-s",
-            ) from None
+        except (QueueFull, TooLong) as error:
+            raise self._no_room(error) from None
         except Closed:
             raise shutting_down() from None
         except BitheadsError as error:

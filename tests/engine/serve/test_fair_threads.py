@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
-from engine.serve.fair_threads import FairThreads
+from engine.serve.fair_threads import OTHERS_S, REST, FairThreads
 
 
 @pytest.fixture
@@ -96,3 +98,65 @@ def test_closing_does_all_that_waits() -> None:
     assert sorted(done) == list(range(200))
     with pytest.raises(RuntimeError, match="closed"):
         threads.submit("a", lambda: None)
+
+
+JOB_S = 0.05
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_client_rests_while_others_are_there(threads: FairThreads, others: bool) -> None:
+    """Its jobs take the processors from what the others wait for."""
+    spans: list[tuple[float, float]] = []
+
+    def job() -> None:
+        started_s = time.monotonic()
+        if others:
+            threads.notice("modest")
+        time.sleep(JOB_S)
+        spans.append((started_s, time.monotonic()))
+
+    for _ in range(3):  # one after the other, as of a client that waits for its answers
+        threads.notice("greedy")
+        threads.submit("greedy", job).result(60)
+    threads.notice("modest")
+    threads.submit("modest", lambda: None).result(JOB_S * REST)  # does not wait for a rest
+    gaps = [after[0] - before[1] for before, after in pairwise(spans)]
+    if others:
+        assert min(gaps) >= REST * JOB_S
+    else:
+        assert min(gaps) < REST * JOB_S
+
+
+def test_jobs_at_the_same_time_each_make_a_rest() -> None:
+    made = FairThreads(3, "tests")
+    made.notice("greedy")
+    made.notice("modest")
+    started_s = time.monotonic()
+    for future in [made.submit("greedy", partial(time.sleep, JOB_S)) for _ in range(2)]:
+        future.result(60)
+    made.submit("greedy", lambda: None).result(60)
+    assert time.monotonic() - started_s >= JOB_S * (1 + 2 * REST)
+    made.close()
+
+
+def test_rests_are_forgotten(threads: FairThreads) -> None:
+    for number in range(100):
+        threads.notice(str(number))
+        threads.submit(str(number), lambda: None).result(60)
+    time.sleep(0.1)
+    threads.submit("last", lambda: None).result(60)
+    assert len(threads._resting) <= 1
+
+
+def test_closing_waits_for_no_rest() -> None:
+    made = FairThreads(2, "tests")
+    made.notice("greedy")
+    made.notice("modest")
+    slow = made.submit("greedy", partial(time.sleep, OTHERS_S))
+    after = made.submit("greedy", lambda: None)
+    slow.result(60)
+    made.notice("modest")
+    started_s = time.monotonic()
+    made.close()
+    assert after.done()
+    assert time.monotonic() - started_s < REST * OTHERS_S / 2
