@@ -25,7 +25,7 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
-	$(RUN) -m engine.predict --bundle $(BUNDLE) --demo
+	$(RUN) -m bitheads predict --bundle $(BUNDLE) --demo
 
 test: $(VENV)/.dev ## all tests
 	$(RUN) -m pytest --ignore=tests/host --ignore=tests/ray
@@ -70,7 +70,7 @@ ray: $(VENV)/.dev ## both jobs over a store on a Ray cluster of this machine, wo
 device: device-code plans software-device ## all of CUDA and TensorRT that needs no GPU
 
 device-code: $(VENV)/.device ## compile the CUDA kernels, look at what the compiler made of them
-	$(RUN) -m export.device_code
+	$(RUN) -m bitheads device-code
 	$(RUN) -m pytest tests/cuda/test_device_code.py
 
 plans: $(VENV)/.device ## build TensorRT-RTX plans and look at them
@@ -136,7 +136,7 @@ $(VENV)/.gpu: $(VENV)/.dev | $(VENV)/.pycuda $(DEVICE_CODE)
 	touch $@
 
 $(DEVICE_CODE): $(KERNELS) export/device_code.py | $(VENV)/.device
-	$(RUN) -m export.device_code
+	$(RUN) -m bitheads device-code
 
 # Pinned apart from the rest: a CUDA build of torch brings its own versions of some of these.
 $(VENV)/.device: pyproject.toml constraints-device.txt | $(VENV)/.dev

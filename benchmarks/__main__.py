@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import cpu_options, gpu_options, heads_options
-from engine.command_line import exit_code
+from bitheads.engine.commands.command_line import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     gpu_options.add_options(gpu)
 
-    tables = routines.add_parser("tables", help="write the README's tables from stored results")
+    tables = routines.add_parser(
+        "tables", help="write the tables of README.md and docs from stored results"
+    )
     tables.add_argument("--check", action="store_true", help="only compare")
     return parser
 

@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks import precision_accuracy, record
-from engine import Engine
-from engine.command_line import say
-from engine.errors import InputError
-from engine.types import LayerPooling, PositionPooling, Quantization, Text
-from export.config import BuildConfig
-from export.encoder import find_encoder
-from export.make_bundle import make_bundle
-from training.config import FitConfig, HeadConfig
-from training.data import read_labelled
-from training.task_head import TaskHead
-from training.tasks import file_of
-from training.train_head import train_head
+from bitheads import Engine
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.errors import InputError
+from bitheads.engine.types import LayerPooling, PositionPooling, Quantization, Text
+from bitheads.export.config import BuildConfig
+from bitheads.export.encoder import find_encoder
+from bitheads.export.make_bundle import make_bundle
+from bitheads.training.config import FitConfig, HeadConfig
+from bitheads.training.data import read_labelled
+from bitheads.training.task_head import TaskHead
+from bitheads.training.tasks import file_of
+from bitheads.training.train_head import train_head
 
 TASKS = {
     "sentiment": "sst2",

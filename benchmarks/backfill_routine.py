@@ -29,15 +29,15 @@ from benchmarks.heads.cases import random_codes, random_heads, spec_of
 from benchmarks.heads.native import NativeCall, fastest_level
 from benchmarks.heads.timing import rounded
 from benchmarks.shapes import SHAPES, Shape
-from engine import Engine, bundle
-from engine.answers import TaskHead
-from engine.backfill import Backfill
-from engine.command_line import say
-from engine.errors import InputError
-from engine.heads import lay_out
-from engine.store import FeatureStore, StoreWriter
-from engine.tokenize import TextTokenizer
-from engine.types import PackedFeatures, Quantization
+from bitheads.engine import Engine, bundle
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.errors import InputError
+from bitheads.engine.heads.cpu import lay_out
+from bitheads.engine.jobs.answers import TaskHead
+from bitheads.engine.jobs.backfill import Backfill
+from bitheads.engine.store import FeatureStore, StoreWriter
+from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.types import PackedFeatures, Quantization
 
 COMMAND = "python -m benchmarks backfill"
 TASKS = (1, 14)

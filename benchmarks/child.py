@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import BitheadsError
+from bitheads.engine.errors import BitheadsError
 
 ROOT = Path(__file__).parent.parent
 LAST_LINES = 5

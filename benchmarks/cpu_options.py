@@ -100,10 +100,12 @@ def add_backfill(parser: argparse.ArgumentParser) -> None:
 def add_table3(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR", help="a folder of tasks")
-    add("--output", type=Path, required=True, metavar="DIR", help="of training.table3: it goes on")
+    add(
+        "--output", type=Path, required=True, metavar="DIR", help="of `bitheads table3`: it goes on"
+    )
     add("--encoder", default=ENCODER, help="the source model (default: %(default)s)")
     add("--config", type=Path, default=TABLE3, metavar="TOML", help="(default: %(default)s)")
-    add("--device", default="auto", help="see training.table3 (default: %(default)s)")
+    add("--device", default="auto", help="see `bitheads table3` (default: %(default)s)")
     add("--name", default="minilm", help="of the stored result, table3_NAME (default: %(default)s)")
     add("--report-only", action="store_true", help="train nothing that is not done")
 

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from export.device_code import ARCHITECTURES, KernelResources, compile_device_code, run_tool
+from bitheads.export.device_code import (
+    ARCHITECTURES,
+    KernelResources,
+    compile_device_code,
+    run_tool,
+)
 
 FAMILIES = ("pool_and_pack", "packed_attention_pool", "grouped_dense")
 PATHS = ("vector", "scalar")

@@ -16,12 +16,12 @@ from benchmarks.cpu_options import ENCODER_TEXTS, SEEDED_TEXTS, THREADS
 from benchmarks.encoders import contenders, measure, seeded
 from benchmarks.encoders.contenders import Contender
 from benchmarks.shapes import SEEDED, Shape
-from engine import bundle
-from engine.command_line import say
-from engine.errors import BitheadsError, InputError
-from engine.tokenize import TextTokenizer
-from engine.types import Quantization
-from export.encoder import find_encoder, load_encoder
+from bitheads.engine import bundle
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.errors import BitheadsError, InputError
+from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.types import Quantization
+from bitheads.export.encoder import find_encoder, load_encoder
 
 COMMAND = "python -m benchmarks encoder"
 MATMUL_SIZE, QUICK_MATMUL_SIZE = 2048, 128

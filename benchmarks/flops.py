@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.shapes import Shape
-from training import flops
-from training.flops import first_token_head, usual_head
+from bitheads.training import flops
+from bitheads.training.flops import first_token_head, usual_head
 
 __all__ = ["encoder", "first_token_head", "usual_head"]
 

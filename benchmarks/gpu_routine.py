@@ -14,7 +14,7 @@ from benchmarks.gpu.contenders import CONTENDERS
 from benchmarks.gpu.context import FULL, QUICK, Bench, Gpu, open_gpu
 from benchmarks.gpu.outcome import attempt, failures
 from benchmarks.gpu_options import PARTS, SCRATCH
-from engine.errors import BackendError
+from bitheads.engine.errors import BackendError
 
 REPORT = Path("build/gpu-report.md")
 COMMAND = "python -m benchmarks gpu"

@@ -10,9 +10,9 @@ import torch
 from benchmarks import record
 from benchmarks.heads import accuracy, cases, encoders, loading, native, speed
 from benchmarks.heads_options import THREADS
-from engine import bundle
-from engine.command_line import say
-from engine.errors import InputError
+from bitheads.engine import bundle
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.errors import InputError
 
 COMMAND = "python -m benchmarks heads"
 

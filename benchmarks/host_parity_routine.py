@@ -11,11 +11,11 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.host_library import HostEngine, HostFeatures, HostLibrary
-from engine import Engine, PackedFeatures, Predictions
-from engine.cores import count_cores
-from engine.errors import InputError
-from engine.tables import read_table
-from engine.types import Text
+from bitheads import Engine, PackedFeatures, Predictions
+from bitheads.engine.errors import InputError
+from bitheads.engine.process.cores import count_cores
+from bitheads.engine.texts.tables import read_table
+from bitheads.engine.types import Text
 
 PRECISIONS = ("fp32", "bf16")
 ALONE = 200

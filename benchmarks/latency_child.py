@@ -14,7 +14,7 @@ from typing import Any
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Loads a bundle as a user would and answers one text with all heads."""
     begun_s = time.monotonic()
-    from engine import Engine
+    from bitheads import Engine
 
     imported_s = time.monotonic()
     engine = Engine.load(request["bundle"], threads=request["threads"])

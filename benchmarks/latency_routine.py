@@ -14,12 +14,12 @@ import numpy as np
 from benchmarks import child, record
 from benchmarks.cpu_options import LATENCY_CALLS, THREADS
 from benchmarks.heads.timing import Contender, Samples, in_turn, rounded
-from engine import Engine, bundle
-from engine.batching import pad_batch
-from engine.command_line import say
-from engine.errors import InputError
-from engine.sessions import open_session
-from engine.tokenize import TextTokenizer
+from bitheads.engine import Engine, bundle
+from bitheads.engine.batching import pad_batch
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.errors import InputError
+from bitheads.engine.sessions import open_session
+from bitheads.engine.texts.tokenize import TextTokenizer
 
 COMMAND = "python -m benchmarks latency"
 TEXT = "How do I change the address on my account?"

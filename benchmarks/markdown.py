@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 
-def source(stored: dict[str, Any], how: str | None = None, folder: str = "benchmarks") -> str:
+def source(stored: dict[str, Any], how: str | None = None) -> str:
     """Where the numbers come from, under every table.
 
     Args:
         how: on what, if not on the machine that stored them.
-        folder: the way to the folder of `results` from the page.
     """
     cores = f"{stored['cores']} core{'s' if stored['cores'] > 1 else ''}"
     on = f"{cores} of {stored['cpu']}" if how is None else how
     return (
         f"\n`{stored['command']}`, {stored['date']}, {on}, "
-        f"[stored result]({folder}/results/{stored['name']}.json)."
+        f"[stored result](../benchmarks/results/{stored['name']}.json)."
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import child, rss
-from engine import Engine, PackedFeatures
+from bitheads import Engine, PackedFeatures
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks import child, record, texts
 from benchmarks.cpu_options import MEMORY_TEXTS, THREADS
-from engine import bundle
-from engine.errors import InputError
+from bitheads.engine import bundle
+from bitheads.engine.errors import InputError
 
 COMMAND = "python -m benchmarks memory"
 FEW = 1000

@@ -18,8 +18,8 @@ from benchmarks.cpu_options import OVERLOAD_MINUTES, THREADS
 from benchmarks.heads.timing import rounded
 from benchmarks.serve_routine import PATH, TEXTS, single, summary
 from benchmarks.serving.process import ServerProcess
-from engine.command_line import say
-from engine.errors import InputError
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.errors import InputError
 
 COMMAND = "python -m benchmarks overload"
 TIMES = 2.0

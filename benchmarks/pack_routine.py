@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.shapes import SHAPES as ENCODERS
-from engine import kernels_info, pack
+from bitheads import kernels_info
+from bitheads.engine.features import pack
 
 REPEATS = 15
 SHAPES = {

@@ -7,15 +7,15 @@ from typing import Any
 
 from benchmarks import record
 from benchmarks.texts import drawn
-from engine import bundle
-from engine.errors import InputError
-from engine.tokenize import TextTokenizer
-from export.compared_texts import run_reference
-from export.encoder import find_encoder, load_encoder
-from export.odd_texts import LONGEST_RUN, odd_texts
-from export.parity import available_sessions, compare_session
-from export.reference_model import ReferenceModel
-from export.texts import read_texts
+from bitheads.engine import bundle
+from bitheads.engine.errors import InputError
+from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.export.compared_texts import run_reference
+from bitheads.export.encoder import find_encoder, load_encoder
+from bitheads.export.odd_texts import LONGEST_RUN, odd_texts
+from bitheads.export.parity import available_sessions, compare_session
+from bitheads.export.reference_model import ReferenceModel
+from bitheads.export.texts import read_texts
 
 
 def run(options: argparse.Namespace) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 from benchmarks import record
 from benchmarks.shapes import SHAPES, Shape, random_encoder
-from engine import bundle
-from engine.command_line import say
-from engine.types import FeatureSpec, LayerPooling, Order, Quantization
-from export.config import choose_layers
-from export.onnx_graph import export_graph
-from export.plan import build_plan, resolve_plan
-from export.plan_config import PlanConfig, default_profiles
+from bitheads.engine import bundle
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.types import FeatureSpec, LayerPooling, Order, Quantization
+from bitheads.export.config import choose_layers
+from bitheads.export.onnx_graph import export_graph
+from bitheads.export.plan import build_plan, resolve_plan
+from bitheads.export.plan_config import PlanConfig, default_profiles
 
 
 def run(options: argparse.Namespace) -> None:

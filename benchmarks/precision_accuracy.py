@@ -7,13 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine import Engine
-from engine.errors import InputError
-from export.config import BuildConfig
-from export.make_bundle import make_bundle
-from export.parity import available_sessions
-from training.data import LabelledTexts, read_labelled
-from training.tasks import file_of
+from bitheads import Engine
+from bitheads.engine.errors import InputError
+from bitheads.export.config import BuildConfig
+from bitheads.export.make_bundle import make_bundle
+from bitheads.export.parity import available_sessions
+from bitheads.training.data import LabelledTexts, read_labelled
+from bitheads.training.tasks import file_of
 
 COMMAND = "python -m benchmarks accuracy --data DIR --shipped"
 BACKEND = "openvino"

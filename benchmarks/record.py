@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import engine
+from bitheads import __version__, kernels_info
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
@@ -60,14 +60,14 @@ def _record(name: str, command: str, result: Mapping[str, Any]) -> dict[str, Any
 
 
 def _machine() -> dict[str, Any]:
-    kernels = engine.kernels_info()
+    kernels = kernels_info()
     return {
         "date": date.today().isoformat(),
         "commit": _commit(),
         "cpu": _cpu(),
         "cores": _cores(),
         "python": platform.python_version(),
-        "versions": {"bitheads": engine.__version__, **versions(PACKAGES)},
+        "versions": {"bitheads": __version__, **versions(PACKAGES)},
         "kernel_level": kernels.active_level,
     }
 

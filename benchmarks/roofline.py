@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 from benchmarks.shapes import SHAPES, Shape
-from engine.device import heads
-from export.device_code import ARCHITECTURES
+from bitheads.engine.device import heads
+from bitheads.export.device_code import ARCHITECTURES
 
 FP16_BYTES, FP32_BYTES = 2, 4
 BATCH_TOKENS = 16384

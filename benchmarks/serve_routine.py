@@ -17,10 +17,10 @@ from benchmarks import child, record, texts
 from benchmarks.cpu_options import SERVE_SECONDS, THREADS
 from benchmarks.heads.timing import rounded
 from benchmarks.serving.process import ServerProcess
-from engine import Engine
-from engine.command_line import say
-from engine.errors import InputError
-from engine.types import Text
+from bitheads import Engine
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.errors import InputError
+from bitheads.engine.types import Text
 
 COMMAND = "python -m benchmarks serve"
 PATH = "/v1/predict"
@@ -103,7 +103,7 @@ def _host(
 ) -> dict[str, Any] | None:
     """The C++ host under the same closed loads; None if it is not built."""
     if not options.host_library.exists() or not (options.bundle / "host").exists():
-        say("no C++ host: type make host, and python -m export.host_tokenizer")
+        say("no C++ host: type make host, and bitheads host-tokenizer")
         return None
     say("the C++ host")
     backend, precision = _backend(options)

@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 
 from benchmarks import record
 from benchmarks.shapes import SHAPES, Shape
-from engine import bundle, pack
-from engine.batching import pad_batch
-from engine.errors import InputError
-from engine.sessions import open_session
-from engine.tokenize import TextTokenizer, Tokens
-from engine.types import Quantization
-from export.encoder import load_encoder
-from export.onnx_graph import export_graph
-from export.texts import read_texts
+from bitheads.engine import bundle
+from bitheads.engine.batching import pad_batch
+from bitheads.engine.errors import InputError
+from bitheads.engine.features import pack
+from bitheads.engine.sessions import open_session
+from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
+from bitheads.engine.types import Quantization
+from bitheads.export.encoder import load_encoder
+from bitheads.export.onnx_graph import export_graph
+from bitheads.export.texts import read_texts
 
 COMMAND = "python -m benchmarks storage"
 TEXT_TOKENS = 50

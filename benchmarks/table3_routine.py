@@ -15,25 +15,25 @@ from typing import Any
 import numpy as np
 
 from benchmarks import precision_accuracy, record
-from engine import Engine
-from engine.command_line import say
-from engine.head_file import write_head
-from engine.types import code_affine
-from export.config import BuildConfig
-from export.fold import fold
-from export.make_bundle import make_bundle
-from training.checkpoint import RECORD
-from training.config_file import read_config
-from training.device import choose_device
-from training.fit import evaluate
-from training.grid.config import Table3Config, as_json
-from training.grid.encoders import encoder_folder, shared_encoder, train_encoder
-from training.grid.feature_cache import FeatureCache
-from training.grid.heads import EncoderFeatures, best_head
-from training.grid.recipe import Codes, Recipe
-from training.grid.run import ALL, SCRATCH, Grid
-from training.grid.table import make_table
-from training.grid.work import GridTask, Work, open_work
+from bitheads import Engine
+from bitheads.engine.commands.command_line import say
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.types import code_affine
+from bitheads.export.config import BuildConfig
+from bitheads.export.fold import fold
+from bitheads.export.make_bundle import make_bundle
+from bitheads.training.checkpoint import RECORD
+from bitheads.training.config_file import read_config
+from bitheads.training.device import choose_device
+from bitheads.training.fit import evaluate
+from bitheads.training.table3.config import Table3Config, as_json
+from bitheads.training.table3.encoders import encoder_folder, shared_encoder, train_encoder
+from bitheads.training.table3.feature_cache import FeatureCache
+from bitheads.training.table3.heads import EncoderFeatures, best_head
+from bitheads.training.table3.recipe import Codes, Recipe
+from bitheads.training.table3.run import ALL, SCRATCH, Grid
+from bitheads.training.table3.table import make_table
+from bitheads.training.table3.work import GridTask, Work, open_work
 
 METHOD = "all_tasks_heads"
 

@@ -8,8 +8,8 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.markdown import source
-from training.grid.config import section_of
-from training.grid.markdown import by_section, shown, to_markdown
+from bitheads.training.table3.config import section_of
+from bitheads.training.table3.markdown import by_section, shown, to_markdown
 
 PAPER = {
     ("single task", "fine-tuned end to end"): 90.5,
@@ -59,7 +59,7 @@ def details(stored: dict[str, Any]) -> str:
     parts = [_data(result), to_markdown(result["table"])]
     if result["served"] is not None:
         parts.append(_served_tasks(result["served"]))
-    return "\n\n".join([*parts, source(stored, folder="../benchmarks").strip()])
+    return "\n\n".join([*parts, source(stored).strip()])
 
 
 def _data(result: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from benchmarks.tasks_curves import Curves, cheaper_from
-from engine.errors import InputError
+from bitheads.engine.errors import InputError
 
 LABELS = {"gflops": "GFLOPs a text", "us": "milliseconds a text, one core"}
 TITLES = {"gflops": "counted, as the paper does", "us": "measured on this engine"}

@@ -18,7 +18,7 @@ from benchmarks.heads.encoders import DISTILLED
 from benchmarks.heads.timing import rounded
 from benchmarks.shapes import SHAPES
 from benchmarks.tasks_curves import Cost, Curves, HeadTimes, Line, Shared, cheaper_from
-from engine.errors import InputError
+from bitheads.engine.errors import InputError
 
 COMMAND = "python -m benchmarks tasks"
 ENCODER = "RoBERTa-large"

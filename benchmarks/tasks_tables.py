@@ -1,4 +1,4 @@
-"""The README's picture and table of cost by number of tasks."""
+"""The picture and table of cost by number of tasks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.markdown import duration, source
 
-PICTURE = "docs/tasks.png"
+PICTURE = "tasks.png"
 
 
 def measured(stored: dict[str, Any]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from engine.errors import InputError
-from engine.tables import read_table
-from export.texts import read_texts
+from bitheads.engine.errors import InputError
+from bitheads.engine.texts.tables import read_table
+from bitheads.export.texts import read_texts
 
 MOST_SENTENCES = 12
 """That are joined into one text where there are no reviews to draw from."""

@@ -1,14 +1,14 @@
 """bitheads runtime: one encoder pass over a text, any number of predictions from its bits.
 
-from engine import Engine
+from bitheads import Engine
 
 engine = Engine.load("bundles/all-MiniLM-L6-v2")
 predictions = engine.predict(["The plot is thin, but what a cast!"])
 predictions["sentiment"].top
 """
 
-from engine.engine import Engine, TaskInfo
-from engine.errors import (
+from bitheads.engine.engine import Engine, TaskInfo
+from bitheads.engine.errors import (
     BackendError,
     BitheadsError,
     BundleError,
@@ -22,8 +22,8 @@ from engine.errors import (
     StoreError,
     UnknownTaskError,
 )
-from engine.pack import KernelsInfo, kernels_info
-from engine.types import (
+from bitheads.engine.features.pack import KernelsInfo, kernels_info
+from bitheads.engine.types import (
     Calibration,
     FeatureSpec,
     LayerPooling,
@@ -35,8 +35,6 @@ from engine.types import (
     Quantization,
     Stats,
 )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BackendError",

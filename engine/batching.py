@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError
-from engine.tokenize import Tokens
-from engine.types import PlacedBatch, Stats, TokenBatch
+from bitheads.engine.errors import InputError
+from bitheads.engine.texts.tokenize import Tokens
+from bitheads.engine.types import PlacedBatch, Stats, TokenBatch
 
 
 @dataclass(frozen=True)

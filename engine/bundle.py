@@ -5,8 +5,8 @@
     encoder_int8.xml, .bin   the same graph in int8, as OpenVINO IR; only if it was asked for
     tokenizer.json           the encoder's tokenizer
     calibration.safetensors  per-feature constants, only for specs that have them
-    heads/<task>.safetensors task heads, added and removed at any time (engine.head_file)
-    plans/                   TensorRT plans, a cache of the graph (engine.plan)
+    heads/<task>.safetensors task heads, added and removed at any time (engine.heads.head_file)
+    plans/                   TensorRT plans, a cache of the graph (engine.device.plan)
 
 Every file but heads and plans is listed with its size and SHA-256; the manifest, each head and
 each plan carry their own.
@@ -25,10 +25,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from engine import strict_json
-from engine.errors import BundleError
-from engine.external_files import external_files
-from engine.types import Calibration, FeatureSpec
+from bitheads.engine.errors import BundleError
+from bitheads.engine.files import strict_json
+from bitheads.engine.files.external_files import external_files
+from bitheads.engine.types import Calibration, FeatureSpec
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
@@ -71,7 +71,7 @@ class EncoderInfo:
         pad_id: token id of the padding; the model's own, which counts positions by it.
         precision: the floating-point type of encoder.onnx, "fp16" or "fp32".
         vocabulary: rows of the table of tokens; every token id is below. None in bundles of
-            versions that did not say, for which engine.embedding_rows looks at the graph.
+            versions that did not say, for which engine.sessions.embedding_rows looks at the graph.
         token_types: rows of the table of token types. None where the encoder reads none, or
             where `vocabulary` is None.
     """
@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError as error:
         raise BundleError(
             f"bundle {folder}: no {MANIFEST} there. Make one with "
-            f"`python -m export.build --output {folder}`, or name the right folder."
+            f"`bitheads build --output {folder}`, or name the right folder."
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(

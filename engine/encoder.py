@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import bundle, pack, tuning
-from engine.batching import round_lengths
-from engine.cache import make_cache_folder
-from engine.compiled_graphs import CompiledGraphs
-from engine.cores import count_cores
-from engine.errors import BackendError, BitheadsError
-from engine.head_file import FoldedHead
-from engine.heads import CpuHead, Head, HeadThreads, load_head
-from engine.lanes import Lanes
-from engine.lifetime import Lifetime, give_back_memory
-from engine.plain_numbers import plain_numbers
-from engine.plan import PLANS, graph_files, graph_sha256
-from engine.sessions import BACKENDS, EncoderSession, open_lanes, open_session
-from engine.types import (
+from bitheads.engine import bundle
+from bitheads.engine.batching import round_lengths
+from bitheads.engine.device.plan import PLANS, graph_files, graph_sha256
+from bitheads.engine.errors import BackendError, BitheadsError
+from bitheads.engine.features import pack
+from bitheads.engine.files.cache import make_cache_folder
+from bitheads.engine.heads.cpu import CpuHead, Head, HeadThreads, load_head
+from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.process.cores import count_cores
+from bitheads.engine.process.lifetime import Lifetime, give_back_memory
+from bitheads.engine.process.plain_numbers import plain_numbers
+from bitheads.engine.sessions import BACKENDS, EncoderSession, open_lanes, open_session, tuning
+from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
+from bitheads.engine.sessions.lanes import Lanes
+from bitheads.engine.types import (
     BatchRunner,
     Calibration,
     FeatureSpec,
@@ -41,8 +42,8 @@ from engine.types import (
 )
 
 if TYPE_CHECKING:
-    from engine.device.driver import Device
-    from engine.device.encoder import DeviceEncoder, DeviceSession
+    from bitheads.engine.device.driver import Device
+    from bitheads.engine.device.encoder import DeviceEncoder, DeviceSession
 
 DEVICE_BACKENDS = ("tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda")
 """Backends that need a GPU, fastest first; the second and third want no plan."""
@@ -104,7 +105,7 @@ class Encoder(Protocol[LoadedHead]):
     def predict(
         self, features: PackedFeatures, heads: Sequence[LoadedHead]
     ) -> dict[str, Prediction]:
-        """See engine.heads.predict_heads."""
+        """See engine.heads.cpu.predict_heads."""
 
     def close(self) -> None:
         """Frees what it holds; once is enough, more does nothing.
@@ -135,7 +136,7 @@ def pack_layers(
     spec: FeatureSpec,
     calibration: Calibration,
 ) -> None:
-    """engine.pack.pool_and_pack as a spec and its calibration ask for it."""
+    """engine.features.pack.pool_and_pack as a spec and its calibration ask for it."""
     pack.pool_and_pack(
         layers,
         lengths,
@@ -310,7 +311,7 @@ def open_encoder(
     if precision == "int8" and not manifest.has_int8:
         raise BackendError(
             f"precision: got 'int8', but bundle {folder} has no {name}. Build it with the options "
-            f"it was built with, and --precision int8: python -m export.build --precision int8 "
+            f"it was built with, and --precision int8: bitheads build --precision int8 "
             f"--encoder {manifest.spec.encoder} --output {folder} --force"
         )
     cache = _open_cache(folder, manifest, name)
@@ -370,7 +371,7 @@ def _open_on_any_device(
 
 
 def _has_device() -> bool:
-    from engine.device.driver import Device
+    from bitheads.engine.device.driver import Device
 
     try:
         Device().close()
@@ -386,9 +387,9 @@ def _open_on_device(
     backend: str,
     precision: str,
 ) -> DeviceEncoder:
-    from engine.device.code import DeviceCode
-    from engine.device.driver import Device
-    from engine.device.encoder import DeviceEncoder
+    from bitheads.engine.device.code import DeviceCode
+    from bitheads.engine.device.driver import Device
+    from bitheads.engine.device.encoder import DeviceEncoder
 
     if precision == "int8":
         raise BackendError(
@@ -422,7 +423,7 @@ def _open_device_session(
 ) -> DeviceSession:
     session: DeviceSession
     if backend == "tensorrt":
-        tensorrt = import_module("engine.sessions.tensorrt")
+        tensorrt = import_module("bitheads.engine.sessions.tensorrt")
         graph_hash = graph_sha256(manifest.artifacts)
         trt, plan = tensorrt.find_fitting_plan(folder, graph_hash, device)
         session = tensorrt.Session(trt, plan, manifest.output_names, device, stream)
@@ -431,7 +432,7 @@ def _open_device_session(
         raise BackendError(
             f"backend {backend!r} needs ONNX Runtime. Type: pip install 'bitheads[gpu]'"
         )
-    session = import_module("engine.sessions.onnxruntime_gpu").Session(
+    session = import_module("bitheads.engine.sessions.onnxruntime_gpu").Session(
         backend,
         folder / bundle.GRAPH,
         manifest.output_names,

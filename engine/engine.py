@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from engine import bundle
-from engine.batching import BatchedTexts, cut_batches
-from engine.cores import count_cores
-from engine.embedding_rows import embedding_rows
-from engine.encoder import AnsweringEncoder, Encoder, open_encoder
-from engine.errors import HeadError, InputError, UnknownTaskError
-from engine.forms import are_pairs, fitting, leave_out_misfits
-from engine.head_file import SUFFIX, read_head
-from engine.heads import Head, check_spec
-from engine.lifetime import Lifetime
-from engine.progress import progress_bar
-from engine.tokenize import MAX_CHARS, TextTokenizer, check_iterable
-from engine.types import (
+from bitheads.engine import bundle
+from bitheads.engine.batching import BatchedTexts, cut_batches
+from bitheads.engine.encoder import AnsweringEncoder, Encoder, open_encoder
+from bitheads.engine.errors import HeadError, InputError, UnknownTaskError
+from bitheads.engine.heads.cpu import Head, check_spec
+from bitheads.engine.heads.head_file import SUFFIX, read_head
+from bitheads.engine.process.cores import count_cores
+from bitheads.engine.process.lifetime import Lifetime
+from bitheads.engine.progress import progress_bar
+from bitheads.engine.sessions.embedding_rows import embedding_rows
+from bitheads.engine.texts.forms import are_pairs, fitting, leave_out_misfits
+from bitheads.engine.texts.tokenize import MAX_CHARS, TextTokenizer, check_iterable
+from bitheads.engine.types import (
     Calibration,
     FeatureSpec,
     PackedFeatures,
@@ -109,7 +109,7 @@ class Engine:
                 "onnxruntime-cuda" on a GPU; "auto": a GPU's first that works, else the fastest on
                 the CPU, which is timed once for a bundle and a machine, and remembered.
             threads: processor threads of the encoder and of heads, None for all cores that this
-                process has, by its affinity and its container's quota (engine.cores).
+                process has, by its affinity and its container's quota (engine.process.cores).
             precision: "auto" (on a CPU the fastest floating-point type, timed with the backends;
                 on a GPU the graph's), "fp32", "bf16" where the processor has it, or "int8":
                 faster on CPUs, with more signs that differ, and only with "openvino" and bundles
@@ -470,7 +470,7 @@ class Engine:
             raise UnknownTaskError(
                 f"task {unknown[0]!r}: no such head is loaded, expected one of "
                 f"{sorted(heads) or 'none (no head is loaded)'}. Add it with "
-                "engine.add_head(path), or train it with `python -m training.head`."
+                "engine.add_head(path), or train it with `bitheads train-head`."
             )
         return [heads[name] for name in dict.fromkeys(tasks)]
 

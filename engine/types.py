@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import pack
-from engine.errors import BundleError, InputError, SpecMismatchError, UnknownTaskError
+from bitheads.engine.errors import BundleError, InputError, SpecMismatchError, UnknownTaskError
+from bitheads.engine.features import pack
 
 Text = str | tuple[str, str]
 """What a task reads: one text, or a pair joined the way the encoder's tokenizer joins pairs."""
@@ -287,7 +287,7 @@ class PackedFeatures:
         calibration: the spec's per-feature constants, where it has any.
         stats: what the call that made them cost, where a call did.
         pairs: bool [texts], which texts were pairs; None where nobody knows. A head answers only
-            texts of its form, see engine.forms.
+            texts of its form, see engine.texts.forms.
     """
 
     codes: NDArray[np.uint8]
@@ -416,7 +416,7 @@ class Prediction:
 
     @property
     def answered(self) -> NDArray[np.bool_]:
-        """Which texts have an answer, bool [texts]; see engine.forms for those that have not."""
+        """Which texts have an answer, bool [texts]; the others are not of the head's form."""
         result: NDArray[np.bool_] = ~np.isnan(self.logits[:, 0])
         return result
 

@@ -1,8 +1,8 @@
-"""Offline: a trained encoder becomes a bundle. `python -m export.build --help`."""
+"""Offline: a trained encoder becomes a bundle. `bitheads build --help`."""
 
 from contextlib import suppress
 
-from engine.quiet_import import import_quietly
+from bitheads.engine.process.quiet_import import import_quietly
 
 with suppress(ImportError):  # what transformers asks the hub with; here, it is before transformers
     import_quietly("huggingface_hub.constants")

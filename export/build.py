@@ -1,4 +1,4 @@
-"""`python -m export.build`: a trained encoder becomes a bundle."""
+"""`bitheads build`: a trained encoder becomes a bundle."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-from engine.command_line import exit_code, leave, print_json
-from engine.types import LayerPooling, Order, Quantization
-from export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
-from export.int8 import require_nncf
-from export.plan_config import add_plan_options, plan_config
+from bitheads.engine.commands.command_line import exit_code, leave, print_json
+from bitheads.engine.types import LayerPooling, Order, Quantization
+from bitheads.export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
+from bitheads.export.int8 import require_nncf
+from bitheads.export.plan_config import add_plan_options, plan_config
 
 EPILOG = """\
 examples:
-  python -m export.build --precision fp16
-  python -m export.build --precision int8 --calibration texts.txt
-  python -m export.build --encoder roberta-large --layers 16 --output bundles/roberta
-  python -m export.build --thresholds mean --output bundles/centred
-  python -m export.build --precision fp16 --plan tensorrt-rtx --plan-capabilities 8.6,12.0
+  bitheads build --precision fp16
+  bitheads build --precision int8 --calibration texts.txt
+  bitheads build --encoder roberta-large --layers 16 --output bundles/roberta
+  bitheads build --thresholds mean --output bundles/centred
+  bitheads build --precision fp16 --plan tensorrt-rtx --plan-capabilities 8.6,12.0
 """
 
 
@@ -43,7 +43,9 @@ def _run(options: argparse.Namespace) -> None:
     if config.precision == "int8":
         require_nncf()
     say("starting torch and transformers")
-    from export.make_bundle import make_bundle  # takes seconds: after the options are checked
+    from bitheads.export.make_bundle import (
+        make_bundle,  # takes seconds: after the options are checked
+    )
 
     manifest = make_bundle(config, say)
     if as_json:
@@ -52,7 +54,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export.build",
+        prog="bitheads build",
         description="Export a trained encoder as a bundle: an ONNX graph with one output a layer, "
         "its tokenizer, a report that compares the graph with transformers' model, and a plan "
         "where TensorRT is installed.",

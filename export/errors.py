@@ -1,6 +1,6 @@
 """What can go wrong while a bundle is made."""
 
-from engine.errors import BitheadsError
+from bitheads.engine.errors import BitheadsError
 
 
 class ExportError(BitheadsError):

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.head_file import FoldedHead
-from engine.types import FeatureSpec, PositionPooling
+from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.types import FeatureSpec, PositionPooling
 
 FloatArray = NDArray[np.floating[Any]]
 

@@ -1,8 +1,8 @@
-"""`python -m export.host_tokenizer`: a bundle's tokenizer as a graph, for the C++ host.
+"""`bitheads host-tokenizer`: a bundle's tokenizer as a graph, for the C++ host.
 
 openvino-tokenizers makes an OpenVINO graph of it, which any process runs without Python. The graph
 only splits text: it adds no tokens of the tokenizer's own and cuts nothing. The host does both, as
-`engine.tokenize` does, from the template that is written beside it.
+`engine.texts.tokenize` does, from the template that is written beside it.
 
     host/tokenizer.xml, .bin    texts [n] -> begins, ends int32 [n], ids int32 [tokens]
     host/tokenizer_graph.json   templates, hashes, the tokenizer it was made of, the comparison
@@ -28,13 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from engine.bundle import TOKENIZER, Artifact, read_manifest
-from engine.command_line import exit_code
-from engine.plain_numbers import plain_numbers
-from engine.quiet_import import import_quietly
-from engine.tokenize import TextTokenizer
-from engine.whole_file import write_whole
-from export.errors import ExportError
+from bitheads.engine.bundle import TOKENIZER, Artifact, read_manifest
+from bitheads.engine.commands.command_line import exit_code
+from bitheads.engine.files.whole_file import write_whole
+from bitheads.engine.process.plain_numbers import plain_numbers
+from bitheads.engine.process.quiet_import import import_quietly
+from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.export.errors import ExportError
 
 FORMAT_VERSION = 1
 FOLDER = "host"
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from export.texts import read_texts
+    from bitheads.export.texts import read_texts
 
     texts = read_texts(options.texts)
     report = write_host_tokenizer(options.bundle, texts, options.min_agreement, options.force)
@@ -139,7 +139,7 @@ def _write_graph(tokenizer: Path, folder: Path) -> None:
         )
     from transformers import PreTrainedTokenizerFast
 
-    from engine.sessions.openvino_core import openvino
+    from bitheads.engine.sessions.openvino_core import openvino
 
     convert_tokenizer = import_quietly("openvino_tokenizers").convert_tokenizer
     try:
@@ -199,7 +199,7 @@ def _normalize_as_bert(model: Any) -> None:
 
 def run_graph(graph: Path, texts: Sequence[str]) -> list[TokenIds]:
     """Token ids of each text, int32, as the C++ host gets them."""
-    from engine.sessions.openvino_core import openvino, the_core
+    from bitheads.engine.sessions.openvino_core import openvino, the_core
 
     core = the_core()
     core.add_extension(str(import_quietly("openvino_tokenizers")._ext_path))
@@ -237,11 +237,11 @@ def _differing(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export.host_tokenizer",
+        prog="bitheads host-tokenizer",
         description="Put a bundle's tokenizer into it as the graph that the C++ host runs.",
     )
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, metavar="DIR", help="made by export.build")
+    add("--bundle", type=Path, required=True, metavar="DIR", help="made by `bitheads build`")
     add(
         "--texts",
         type=Path,

@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import INT8_GRAPH, INT8_WEIGHTS
-from engine.quiet_import import import_quietly
-from engine.types import TokenBatch
-from export.errors import ExportError
+from bitheads.engine.bundle import INT8_GRAPH, INT8_WEIGHTS
+from bitheads.engine.process.quiet_import import import_quietly
+from bitheads.engine.types import TokenBatch
+from bitheads.export.errors import ExportError
 
 Say = Callable[[str], None]
 
@@ -55,7 +55,7 @@ def quantize_graph(
     Raises ExportError if NNCF is not installed or refuses the graph.
     """
     require_nncf()
-    from engine.sessions.openvino_core import openvino, the_core
+    from bitheads.engine.sessions.openvino_core import openvino, the_core
 
     core = the_core()
     model = core.read_model(graph)

@@ -16,27 +16,27 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-import engine
-from engine import bundle
-from engine.head_file import SUFFIX, read_head
-from engine.heads import check_spec
-from engine.interrupts import interrupts_held_back
-from engine.plain_numbers import plain_numbers
-from engine.tokenize import TextTokenizer
-from engine.types import Calibration, FeatureSpec
-from engine.whole_file import make_folder, sync, sync_tree
-from export.calibrate import calibrate
-from export.compared_texts import ComparedTexts, run_reference
-from export.config import MIN_LENGTH, BuildConfig, choose_layers
-from export.encoder import Encoder, find_encoder, load_encoder
-from export.errors import ExportError
-from export.int8 import quantize_graph, require_nncf
-from export.odd_texts import LONGEST_RUN, odd_texts
-from export.onnx_graph import export_graph
-from export.parity import available_sessions, compare_session, failures
-from export.plan import build_plan, resolve_plan
-from export.reference_model import ReferenceModel
-from export.texts import read_texts
+from bitheads import __version__
+from bitheads.engine import bundle
+from bitheads.engine.files.whole_file import make_folder, sync, sync_tree
+from bitheads.engine.heads.cpu import check_spec
+from bitheads.engine.heads.head_file import SUFFIX, read_head
+from bitheads.engine.process.interrupts import interrupts_held_back
+from bitheads.engine.process.plain_numbers import plain_numbers
+from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.types import Calibration, FeatureSpec
+from bitheads.export.calibrate import calibrate
+from bitheads.export.compared_texts import ComparedTexts, run_reference
+from bitheads.export.config import MIN_LENGTH, BuildConfig, choose_layers
+from bitheads.export.encoder import Encoder, find_encoder, load_encoder
+from bitheads.export.errors import ExportError
+from bitheads.export.int8 import quantize_graph, require_nncf
+from bitheads.export.odd_texts import LONGEST_RUN, odd_texts
+from bitheads.export.onnx_graph import export_graph
+from bitheads.export.parity import available_sessions, compare_session, failures
+from bitheads.export.plan import build_plan, resolve_plan
+from bitheads.export.reference_model import ReferenceModel
+from bitheads.export.texts import read_texts
 
 Say = Callable[[str], None]
 VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "tokenizers")
@@ -209,7 +209,7 @@ def _compare(
 
 def _copy_heads(config: BuildConfig, spec: FeatureSpec, target: Path) -> int:
     """Copies the heads asked for, or the shipped ones that belong to the spec."""
-    source = config.heads or Path(str(files("export") / "heads" / spec.encoder))
+    source = config.heads or Path(str(files("bitheads.export") / "heads" / spec.encoder))
     if config.heads is not None and not source.is_dir():
         raise ExportError(f"--heads {source}: no such folder.")
     chosen = []
@@ -234,7 +234,7 @@ def _write_calibration(folder: Path, calibration: Calibration) -> Path:
 def _versions(config: BuildConfig) -> dict[str, str]:
     names = VERSIONED + (VERSIONED_INT8 if config.precision == "int8" else ())
     found = {name: version(name) for name in names}
-    return {"bitheads": engine.__version__, "python": platform.python_version(), **found}
+    return {"bitheads": __version__, "python": platform.python_version(), **found}
 
 
 @contextmanager

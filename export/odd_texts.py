@@ -8,9 +8,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Any
 
-from engine.tokenize import CHARS_PER_TOKEN
-from engine.types import Text
-from export.texts import read_texts
+from bitheads.engine.texts.tokenize import CHARS_PER_TOKEN
+from bitheads.engine.types import Text
+from bitheads.export.texts import read_texts
 
 MAX_TOKENS_TRIED = 24
 """Special and added tokens whose literal text is tried; some tokenizers have thousands."""

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bundle import graph_file
-from engine.sessions import BACKENDS, is_installed, open_session, supports_bf16
-from engine.types import Calibration, Quantization
-from export.calibrate import pool_layers
-from export.compared_texts import ComparedTexts
-from export.config import MAX_RELATIVE_ERROR, MIN_SIGN_AGREEMENT, BuildConfig
-from export.texts import real_tokens
+from bitheads.engine.bundle import graph_file
+from bitheads.engine.sessions import BACKENDS, is_installed, open_session, supports_bf16
+from bitheads.engine.types import Calibration, Quantization
+from bitheads.export.calibrate import pool_layers
+from bitheads.export.compared_texts import ComparedTexts
+from bitheads.export.config import MAX_RELATIVE_ERROR, MIN_SIGN_AGREEMENT, BuildConfig
+from bitheads.export.texts import real_tokens
 
 MARGIN_BINS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Lower edges of |feature - threshold| over the feature's root mean square."""

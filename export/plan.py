@@ -1,4 +1,4 @@
-"""`python -m export.plan`: the graph of a bundle becomes a TensorRT plan in it (engine.plan)."""
+"""`bitheads plan`: the graph of a bundle becomes a TensorRT plan in it (engine.device.plan)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from engine.bundle import GRAPH, Manifest, read_manifest, verify
-from engine.command_line import exit_code, leave, print_json
-from engine.plain_numbers import plain_numbers
-from engine.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
-from engine.whole_file import write_whole
-from export import tensorrt_module
-from export.errors import ExportError
-from export.plan_config import NO_PLAN, PlanConfig, add_plan_options, default_profiles, plan_config
-from export.plan_progress import build_serialized
+from bitheads.engine.bundle import GRAPH, Manifest, read_manifest, verify
+from bitheads.engine.commands.command_line import exit_code, leave, print_json
+from bitheads.engine.device.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
+from bitheads.engine.files.whole_file import write_whole
+from bitheads.engine.process.plain_numbers import plain_numbers
+from bitheads.export import tensorrt_module
+from bitheads.export.errors import ExportError
+from bitheads.export.plan_config import (
+    NO_PLAN,
+    PlanConfig,
+    add_plan_options,
+    default_profiles,
+    plan_config,
+)
+from bitheads.export.plan_progress import build_serialized
 
 Say = Callable[[str], None]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -33,9 +39,9 @@ _TYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "INT32": "int
 
 EPILOG = """\
 examples:
-  python -m export.plan --bundle bundles/all-MiniLM-L6-v2
-  python -m export.plan --bundle bundles/roberta --plan tensorrt-rtx --plan-capabilities 8.6,12.0
-  python -m export.plan --bundle bundles/roberta --plan-profile 1x1,1x64,1x512 \\
+  bitheads plan --bundle bundles/all-MiniLM-L6-v2
+  bitheads plan --bundle bundles/roberta --plan tensorrt-rtx --plan-capabilities 8.6,12.0
+  bitheads plan --bundle bundles/roberta --plan-profile 1x1,1x64,1x512 \\
       --plan-profile 1x1,64x128,64x128
 """
 
@@ -279,7 +285,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export.plan",
+        prog="bitheads plan",
         description="Build a TensorRT plan from a bundle's graph, and write it to the bundle's "
         "folder plans/. A plan of the same graph, TensorRT and GPUs is replaced.",
         epilog=EPILOG,

@@ -1,4 +1,4 @@
-"""What plan to build: the --plan options of `export.build` and `export.plan` as a checked value."""
+"""What plan to build: the --plan options of `bitheads build` and `plan` as a checked value."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import PlanError
-from engine.plan import MODULES, Profile
-from export.errors import ExportError
+from bitheads.engine.device.plan import MODULES, Profile
+from bitheads.engine.errors import PlanError
+from bitheads.export.errors import ExportError
 
 CHOICES = ("auto", *MODULES, "none")
 MAX_TOKENS = 8192
@@ -26,7 +26,7 @@ class PlanConfig:
     """The plan to build.
 
     Attributes:
-        flavour: a key of engine.plan.MODULES, "none", or "auto", see `choose_flavour`.
+        flavour: a key of engine.device.plan.MODULES, "none", or "auto", see `choose_flavour`.
         capabilities: compute capabilities to build for; none for the flavour's default.
         profiles: the batches to build for; none for `default_profiles`.
         workspace_gib: most memory a kernel may take for itself; None for TensorRT's default.
@@ -73,7 +73,8 @@ def default_profiles(max_length: int) -> tuple[Profile, ...]:
 
     Ranges end at 32, 64, 128, ... and `max_length`. Each is fastest for MAX_TOKENS of its longest
     texts and takes twice as many rows, so MAX_TOKENS of its shortest texts fit as well. None takes
-    fewer tokens than one before it, or `engine.plan.choose_profile` would not choose by length.
+    fewer tokens than one before it, or
+    `engine.device.plan.choose_profile` would not choose by length.
     """
     profiles = [Profile((1, 1), (1, min(LATENCY_SEQ, max_length)), (1, max_length))]
     seq = min(SHORTEST_BUCKET, max_length)

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from engine.types import Text
-from export.errors import ExportError, first_line
+from bitheads.engine.types import Text
+from bitheads.export.errors import ExportError, first_line
 
 ReferenceTokens = Mapping[str, list[int]]
 """A text as the model is given it: input_ids, and what else its tokenizer makes."""

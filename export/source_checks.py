@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from transformers.utils.hub import cached_file
 
-from export.errors import ExportError
+from bitheads.export.errors import ExportError
 
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 SENTENCE_TRANSFORMERS = "sentence_bert_config.json"

@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine.plan import MODULES
-from export.errors import ExportError
+from bitheads.engine.device.plan import MODULES
+from bitheads.export.errors import ExportError
 
 INSTALL = {
     "tensorrt": "pip install 'bitheads[gpu]', on a machine with an NVIDIA GPU",

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.batching import cut_batches, pad_batch
-from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
-from engine.text_files import lines_of
-from engine.tokenize import Tokens
-from engine.types import PlacedBatch
-from export.errors import ExportError
+from bitheads.engine.batching import cut_batches, pad_batch
+from bitheads.engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
+from bitheads.engine.texts.text_files import lines_of
+from bitheads.engine.texts.tokenize import Tokens
+from bitheads.engine.types import PlacedBatch
+from bitheads.export.errors import ExportError
 
 MAX_TEXTS = 2000
 """More than this says nothing new about a graph, and takes minutes in float32."""
@@ -25,7 +25,7 @@ def read_texts(path: Path | None) -> list[str]:
 
     Raises ExportError if the file cannot be read or holds no text.
     """
-    source = files("export") / "data" / "sentences.txt" if path is None else path
+    source = files("bitheads.export") / "data" / "sentences.txt" if path is None else path
     try:
         lines = lines_of(source.read_bytes())
     except (OSError, UnicodeDecodeError) as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from engine import Engine
+    from bitheads import Engine
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -66,7 +66,7 @@ def few_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Each graph is traced once a session and then copied: tracing is most of a tiny build."""
-    from export import make_bundle
+    from bitheads.export import make_bundle
 
     folder = tmp_path_factory.mktemp("graphs")
     export_graph = make_bundle.export_graph
@@ -95,8 +95,8 @@ def build_bundle(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> BuildBundle:
     """(family, BuildConfig options) -> folder of a bundle; not to be written to."""
-    from export.config import BuildConfig
-    from export.make_bundle import make_bundle
+    from bitheads.export.config import BuildConfig
+    from bitheads.export.make_bundle import make_bundle
 
     made: dict[str, Path] = {}
 
@@ -133,7 +133,7 @@ def own_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_engine(tiny_bundle: Path) -> Engine:
     """A fresh engine on `tiny_bundle`, with no head, in fp32."""
-    from engine import Engine
+    from bitheads import Engine
 
     return Engine.load(tiny_bundle, backend="onnxruntime")
 
@@ -141,8 +141,8 @@ def tiny_engine(tiny_bundle: Path) -> Engine:
 @pytest.fixture(scope="session")
 def minilm_bundle(few_texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """all-MiniLM-L6-v2, exported with the default options; not to be written to."""
-    from export.config import BuildConfig
-    from export.make_bundle import make_bundle
+    from bitheads.export.config import BuildConfig
+    from bitheads.export.make_bundle import make_bundle
 
     folder = tmp_path_factory.mktemp("bundles") / "all-MiniLM-L6-v2"
     make_bundle(BuildConfig(calibration=few_texts, output=folder))

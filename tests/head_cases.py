@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import (
+from bitheads.engine import (
     FeatureSpec,
     LayerPooling,
     Order,
     PositionPooling,
     Quantization,
     _kernels,
-    pack,
-    reference_heads,
 )
-from engine.head_file import FoldedHead
+from bitheads.engine.features import pack
+from bitheads.engine.heads import reference as reference_heads
+from bitheads.engine.heads.head_file import FoldedHead
 
 Bytes = NDArray[np.uint8]
 

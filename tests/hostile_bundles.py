@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import GRAPH, MANIFEST, Artifact, _hash
+from bitheads.engine.bundle import GRAPH, MANIFEST, Artifact, _hash
 
 Change = Callable[[Path, dict[str, Any]], object]
 

@@ -12,7 +12,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import _kernels, pack, reference
+from bitheads.engine import _kernels
+from bitheads.engine.features import pack, reference
 
 DIMS = (1, 7, 8, 9, 63, 64, 65, 127, 384, 768, 1024)
 NUM_LAYERS = (1, 2, 3, 4, 16)

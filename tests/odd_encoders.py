@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from engine import Engine
-from engine.types import Text
+from bitheads import Engine
+from bitheads.engine.types import Text
 
 WEIGHTS = "model.safetensors"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import FeatureSpec, PositionPooling
-from engine.head_file import FoldedHead
+from bitheads import FeatureSpec, PositionPooling
+from bitheads.engine.heads.head_file import FoldedHead
 
 ATTENTION_HEADS = 4
 

@@ -1,4 +1,7 @@
-"""Folders are the dependency graph: training -> export -> engine -> kernels, never back."""
+"""Folders are the dependency graph: training -> export -> engine -> kernels, never back.
+
+All are modules of `bitheads`: their bare names are anybody's.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ast
 import json
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,14 @@ def modules() -> list[Path]:
     return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+def sources() -> list[Path]:
+    """Every Python file of the repository."""
+    found = [ROOT / "bitheads/__init__.py", ROOT / "bitheads/__main__.py", *modules()]
+    for folder in ("benchmarks", "tests", "host", "examples"):
+        found += sorted((ROOT / folder).rglob("*.py"))
+    return found
+
+
 def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -41,18 +53,58 @@ def shown(path: Path) -> str:
 @pytest.mark.parametrize("path", modules(), ids=shown)
 def test_no_module_imports_back(path: Path) -> None:
     folder = path.relative_to(ROOT).parts[0]
-    forbidden = set(FOLDERS[: FOLDERS.index(folder)]) | {"tests", "benchmarks"}
-    if folder == "engine":
-        forbidden |= HEAVY
+    forbidden = {f"bitheads.{name}" for name in FOLDERS[: FOLDERS.index(folder)]}
+    imported = imported_modules(path)
+    assert not {".".join(name.split(".")[:2]) for name in imported} & forbidden
+    forbidden = {"tests", "benchmarks", *(HEAVY if folder == "engine" else ())}
+    assert not {name.split(".")[0] for name in imported} & forbidden
+
+
+@pytest.mark.parametrize("path", sources(), ids=shown)
+def test_nothing_imports_a_bare_name(path: Path) -> None:
+    """Elsewhere `import engine` is a module of the user's, or of this clone's beside a wheel."""
     imported = {name.split(".")[0] for name in imported_modules(path)}
-    assert not imported & forbidden
+    assert not imported & set(FOLDERS)
 
 
 @pytest.mark.parametrize("path", modules(), ids=shown)
 def test_what_reports_to_its_makers_is_imported_quietly(path: Path) -> None:
-    """By engine.quiet_import."""
+    """By bitheads.engine.process.quiet_import."""
     imported = {name.split(".")[0] for name in imported_modules(path)}
     assert not imported & {"nncf", "onnxruntime", "openvino", "openvino_tokenizers"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    name = ".".join(parts if parts[0] in ("benchmarks", "bitheads") else ("bitheads", *parts))
+    return name.removesuffix(".__init__")
+
+
+def imports_by_module() -> dict[str, set[str]]:
+    """Our modules and those of ours that each imports, anywhere in it, for types too."""
+    paths = [path for path in sources() if path.relative_to(ROOT).parts[0] not in ("tests", "host")]
+    known = {module_name(path) for path in paths} | {"bitheads.engine._kernels"}
+    found = {}
+    for path in paths:
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module is not None
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                imported |= (names & known) | ({node.module} if names - known else set())
+        found[module_name(path)] = imported & known - {module_name(path)}
+    return found
+
+
+def test_no_imports_go_in_circles() -> None:
+    graph = imports_by_module()
+    assert "bitheads.engine.encoder" in graph["bitheads.engine.engine"]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_the_modules_were_found() -> None:
@@ -66,9 +118,12 @@ def test_kernels_cannot_be_imported() -> None:
 
 
 def run_python(program: str) -> set[str]:
-    """Top-level modules that are loaded after a program ran in a fresh interpreter."""
+    """Modules that are loaded after a program ran: top-level ones, and our folders."""
     program += (
-        "\nimport json, sys; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+        "\nimport json, sys"
+        "\nparts = [m.split('.') for m in sys.modules]"
+        "\nfound = {p[1] if p[0] == 'bitheads' and p[1:] else p[0] for p in parts}"
+        "\nprint(json.dumps(sorted(found)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
@@ -79,9 +134,10 @@ def run_python(program: str) -> set[str]:
 def test_the_engine_loads_no_heavy_package(tiny_bundle: Path) -> None:
     """Nor does using it, with either backend."""
     program = f"""
-import engine, engine.predict
+import bitheads.engine.commands.predict
+from bitheads import Engine
 for backend in ("openvino", "onnxruntime"):
-    loaded = engine.Engine.load({str(tiny_bundle)!r}, backend=backend)
+    loaded = Engine.load({str(tiny_bundle)!r}, backend=backend)
     assert len(loaded.predict(["text"])) == 0
 """
     loaded = run_python(program)
@@ -90,13 +146,21 @@ for backend in ("openvino", "onnxruntime"):
 
 
 def test_importing_the_engine_loads_no_backend() -> None:
-    assert not run_python("import engine") & (HEAVY | {"openvino", "onnxruntime"})
+    assert not run_python("import bitheads.engine") & (HEAVY | {"openvino", "onnxruntime"})
+
+
+def test_the_command_line_lists_its_commands_before_anything_is_loaded() -> None:
+    program = """
+from bitheads.__main__ import main
+main(["--help"])
+"""
+    assert not run_python(program) & (HEAVY | {"numpy", "tokenizers", "engine", "export"})
 
 
 def test_the_build_command_answers_before_torch_is_loaded() -> None:
     program = """
-import contextlib, export.build
+import contextlib, bitheads.export.build
 with contextlib.suppress(SystemExit):
-    export.build.main(["--help"])
+    bitheads.export.build.main(["--help"])
 """
     assert not run_python(program) & HEAVY

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from random_heads import random_head
 
-from engine import Engine
-from engine.head_file import write_head
+from bitheads import Engine
+from bitheads.__main__ import COMMANDS
+from bitheads.engine.heads.head_file import write_head
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
@@ -26,25 +27,29 @@ DOCUMENTS = (
 )
 PARSERS = {
     "benchmarks": "benchmarks.__main__",
-    "engine.serve": "engine.serve.settings",
-    "engine.store": "engine.store.__main__",
+    "bitheads.engine.serve.__main__": "bitheads.engine.serve.settings",
 }
-"""Where a command's parser is, if not in the module of its name."""
+"""Where a command's parser is, if not in the module that runs it."""
+
+NAMED = re.compile(rf"\bbitheads ({'|'.join(COMMANDS)})(?![\w-])([^`\n]*)")
+MODULE = re.compile(r"python -m ((?:export|training|benchmarks)\b[\w.]*)([^`\n]*)")
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """(module, arguments) of every `python -m ...` of ours in the documents."""
+    """(module, arguments) of every command of ours in the documents."""
     found = []
     for document in DOCUMENTS:
         text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
-        for line in re.findall(r"python -m ((?:engine|export|training|benchmarks)\b[^`\n]*)", text):
-            module, *arguments = shlex.split(line, comments=True)
-            found.append((module, arguments))
+        for name, arguments in NAMED.findall(text):
+            found.append((COMMANDS[name].module, shlex.split(arguments, comments=True)))
+        for module, arguments in MODULE.findall(text):
+            name = module if module == "benchmarks" else f"bitheads.{module}"
+            found.append((name, shlex.split(arguments, comments=True)))
     return found
 
 
 def test_there_are_commands() -> None:
-    assert len(commands()) >= 5
+    assert len(commands()) >= 15
 
 
 @pytest.mark.parametrize(("module", "arguments"), commands(), ids=lambda value: str(value)[:60])

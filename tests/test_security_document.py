@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.quiet_import import OPENVINO_TELEMETRY, QUIET
-from engine.ray_cluster import USAGE_STATISTICS
-from engine.serve.settings import Settings, flag
-from engine.serve.work import OTHER_VALUES, VALUES_PER_TEXT
+from bitheads.engine.jobs.ray_cluster import USAGE_STATISTICS
+from bitheads.engine.process.quiet_import import OPENVINO_TELEMETRY, QUIET
+from bitheads.engine.serve.settings import Settings, flag
+from bitheads.engine.serve.work import OTHER_VALUES, VALUES_PER_TEXT
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

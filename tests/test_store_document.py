@@ -11,11 +11,11 @@ import pytest
 from random_heads import random_head
 from store_cases import fill, make_spec
 
-from engine import pack
-from engine.answers import TaskHead
-from engine.backfill import Backfill
-from engine.heads import load_head
-from engine.store import FeatureStore
+from bitheads.engine.features import pack
+from bitheads.engine.heads.cpu import load_head
+from bitheads.engine.jobs.answers import TaskHead
+from bitheads.engine.jobs.backfill import Backfill
+from bitheads.engine.store import FeatureStore
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "store.md"
 

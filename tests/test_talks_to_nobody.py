@@ -17,8 +17,8 @@ import pytest
 from random_heads import random_head
 from watched import STRACE, Watch
 
-from engine import Engine
-from engine.head_file import write_head
+from bitheads import Engine
+from bitheads.engine.heads.head_file import write_head
 
 DATA = Path(__file__).parent / "data"
 
@@ -88,15 +88,17 @@ c.creat(os.path.expanduser("~/kept").encode(), 0o600)
 @pytest.mark.parametrize("backend", ["auto", "openvino", "onnxruntime"])
 def test_predicting(watch: Watch, backend: str, bundle: Path, texts: Path) -> None:
     given = ["--bundle", bundle, "--backend", backend, "--input", texts]
-    assert "tone" in watch.run("-m", "engine.predict", *given)
+    assert "tone" in watch.run("-m", "bitheads", "predict", *given)
     check(watch)
 
 
 def test_encoding_and_backfilling(watch: Watch, bundle: Path, texts: Path, tmp_path: Path) -> None:
     store, answers = tmp_path / "store", tmp_path / "answers"
-    watch.run("-m", "engine.encode", "--bundle", bundle, "--input", texts, "--store", store)
+    watch.run("-m", "bitheads", "encode", "--bundle", bundle, "--input", texts, "--store", store)
     check(watch, store)
-    watch.run("-m", "engine.backfill", "--bundle", bundle, "--store", store, "--output", answers)
+    watch.run(
+        "-m", "bitheads", "backfill", "--bundle", bundle, "--store", store, "--output", answers
+    )
     check(watch, store, answers)
     assert store.is_dir()
     assert answers.is_dir()
@@ -114,7 +116,7 @@ def ended(watch: Watch) -> Iterator[None]:
 def test_serving(watch: Watch, bundle: Path, tmp_path: Path) -> None:
     key, kept = "an-admin-key-of-the-tests", tmp_path / "kept"
     given = ["--port", "0", "--bundle", bundle, "--admin-keys", key, "--heads", kept]
-    with watch.start("-m", "engine.serve", *given) as process, ended(watch):
+    with watch.start("-m", "bitheads", "serve", *given) as process, ended(watch):
         assert process.stdout is not None
         found = (re.search(r"http://[\w.]+:\d+", line) for line in process.stdout)
         url = next(match[0] for match in found if match)
@@ -139,7 +141,7 @@ def test_building(
     """In int8, too: torch, transformers, ONNX, NNCF, OpenVINO, ONNX Runtime."""
     output = tmp_path / "built" / "bundle"
     given = ["--encoder", tiny_encoder("bert"), "--calibration", few_texts, "--precision", "int8"]
-    watch.run("-m", "export.build", *given, "--output", output)
+    watch.run("-m", "bitheads", "build", *given, "--output", output)
     assert (output / "bundle.json").is_file()
     check(watch, output.parent, children=LDCONFIG)
 
@@ -151,7 +153,7 @@ def test_training(watch: Watch, bundle: Path, tmp_path: Path) -> None:
     output = tmp_path / "heads" / "topic.safetensors"
     given = ["--bundle", bundle, "--task", "topic", "--epochs", "1", "--output", output]
     given += ["--train", tmp_path / "train.tsv", "--dev", tmp_path / "dev.tsv"]
-    watch.run("-m", "training.head", *given)
+    watch.run("-m", "bitheads", "train-head", *given)
     assert output.is_file()
     check(watch, output.parent, children=LDCONFIG)
 
@@ -191,7 +193,7 @@ def test_an_encoder_of_the_hub(said: str, tmp_path: Path) -> None:
     with hub() as (address, asked):
         watch = Watch(tmp_path / "watched", HF_ENDPOINT=address, **report)
         given = ["--encoder", "somebody/some-encoder", "--output", tmp_path / "bundle"]
-        assert "somebody/some-encoder" in watch.run("-m", "export.build", *given, code=1)
+        assert "somebody/some-encoder" in watch.run("-m", "bitheads", "build", *given, code=1)
     assert watch.connections() == set()
     paths = [path for path, _ in asked]
     assert any(path.startswith("/somebody/some-encoder/resolve/") for path in paths)

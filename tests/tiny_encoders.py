@@ -46,7 +46,7 @@ def num_layers(family: str) -> int:
 
 def corpus() -> list[str]:
     """The sentences a build is calibrated on, which is also what the tokenizers learn from."""
-    source = files("export") / "data" / "sentences.txt"
+    source = files("bitheads.export") / "data" / "sentences.txt"
     return source.read_text(encoding="utf-8").splitlines()
 
 

@@ -1,6 +1,6 @@
 """The folder that multi-task training writes: an encoder as transformers reads it, and the rest.
 
-    config.json, model.safetensors, tokenizer files   for `export.build --encoder`
+    config.json, model.safetensors, tokenizer files   for `bitheads build --encoder`
     heads.safetensors      `<task>/<parameter>`
     optimizer.safetensors  `<step|exp_avg|exp_avg_sq>/<parameter>`; in checkpoints alone
     multitask.json         what was trained on what, how far, and the SHA-256 of the files above
@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.bundle import Artifact
-from engine.whole_file import make_folder, rename, sync, sync_tree
-from training.errors import CheckpointError, OtherRunError
-from training.multitask_model import MultitaskModel
+from bitheads.engine.bundle import Artifact
+from bitheads.engine.files.whole_file import make_folder, rename, sync, sync_tree
+from bitheads.training.errors import CheckpointError, OtherRunError
+from bitheads.training.multitask.model import MultitaskModel
 
 FORMAT_VERSION = 1
 RECORD = "multitask.json"

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from training.errors import ConfigError
+from bitheads.training.errors import ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError
-from engine.tables import QUOTES_OPTION, read_table
-from engine.types import Text
+from bitheads.engine.errors import InputError
+from bitheads.engine.texts.tables import QUOTES_OPTION, read_table
+from bitheads.engine.types import Text
 
 HEADERS = {("label", "text"): "single", ("label", "text_a", "text_b"): "pair"}
 
@@ -57,8 +57,8 @@ def read_labelled(
     """Reads a UTF-8 file with a header: CSV if its suffix is .csv, else TSV.
 
     Args:
-        quotes: "csv" or "none", how they are read, see `engine.tables`. None: CSV is RFC 4180, and
-            TSV that looks quoted an error.
+        quotes: "csv" or "none", how they are read, see `engine.texts.tables`. None: CSV is RFC
+            4180, and TSV that looks quoted an error.
         option: what says `quotes`, for that error, with {} for the value.
 
     Raises InputError, with the line number, for anything malformed.

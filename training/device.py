@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.errors import TrainingError
+from bitheads.training.errors import TrainingError
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.errors import BitheadsError
+from bitheads.engine.errors import BitheadsError
 
 
 class TrainingError(BitheadsError):

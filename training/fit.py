@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from engine import pack
-from engine.types import PackedFeatures, code_affine
-from training.batches import shuffled_batches
-from training.config import FitConfig
-from training.errors import TrainingError
-from training.layer_features import LayerFeatures, WeighingHead
-from training.metrics import summarize
-from training.task_head import TaskHead
+from bitheads.engine.features import pack
+from bitheads.engine.types import PackedFeatures, code_affine
+from bitheads.training.batches import shuffled_batches
+from bitheads.training.config import FitConfig
+from bitheads.training.errors import TrainingError
+from bitheads.training.layer_features import LayerFeatures, WeighingHead
+from bitheads.training.metrics import summarize
+from bitheads.training.task_head import TaskHead
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""`python -m training.head`: a task head, trained on the codes it will be served from."""
+"""`bitheads train-head`: a task head, trained on the codes it will be served from."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from engine import Engine
-from engine.command_line import exit_code, print_json, say
-from engine.head_file import FoldedHead, check_head_output
-from engine.tables import QUOTES, QUOTES_HELP
-from engine.types import PositionPooling
-from training.config import FitConfig, HeadConfig
+from bitheads.engine import Engine
+from bitheads.engine.commands.command_line import exit_code, print_json, say
+from bitheads.engine.heads.head_file import FoldedHead, check_head_output
+from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
+from bitheads.engine.types import PositionPooling
+from bitheads.training.config import FitConfig, HeadConfig
 
 EPILOG = """\
 example:
-  python -m training.head --bundle bundles/all-MiniLM-L6-v2 --task tone \\
+  bitheads train-head --bundle bundles/all-MiniLM-L6-v2 --task tone \\
       --train tone/train.tsv --dev tone/dev.tsv --output heads/tone.safetensors
 
 The files have a header, label<TAB>text, or label<TAB>text_a<TAB>text_b for pairs of texts; in CSV
@@ -41,7 +41,9 @@ def _run(options: argparse.Namespace) -> None:
     check_head_output(files["task"], files["output"], files["force"])
     loaded = Engine.load(bundle, backend=backend)
     say(f"bundle {bundle}: {loaded.spec}, {loaded.backend}")
-    from training.train_head import train_head  # torch takes seconds: after the first checks
+    from bitheads.training.train_head import (
+        train_head,  # torch takes seconds: after the first checks
+    )
 
     head = train_head(
         loaded,
@@ -69,14 +71,14 @@ def _say_metrics(head: FoldedHead) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m training.head",
+        prog="bitheads train-head",
         description="Train a task head on a bundle's packed features. The encoder is not touched.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     default = FitConfig()
-    add("--bundle", type=Path, required=True, metavar="DIR", help="made by export.build")
+    add("--bundle", type=Path, required=True, metavar="DIR", help="made by `bitheads build`")
     add("--task", required=True, help="name of the task, as callers will ask for it")
     add("--train", type=Path, required=True, metavar="FILE", help="TSV, or CSV by its suffix .csv")
     add("--dev", type=Path, required=True, metavar="FILE", help="decides when to stop")

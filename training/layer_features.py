@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from engine.types import PositionPooling
-from training.task_head import TaskHead
+from bitheads.engine.types import PositionPooling
+from bitheads.training.task_head import TaskHead
 
 
 @dataclass(frozen=True, eq=False)

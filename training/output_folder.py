@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.whole_file import make_folder
-from training.errors import TrainingError
+from bitheads.engine.files.whole_file import make_folder
+from bitheads.training.errors import TrainingError
 
 
 @contextmanager

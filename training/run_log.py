@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from engine.whole_file import sync
-from training.errors import TrainingError
+from bitheads.engine.files.whole_file import sync
+from bitheads.training.errors import TrainingError
 
 
 class RunLog:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from engine.types import PositionPooling
-from export.fold import TrainedHead
+from bitheads.engine.types import PositionPooling
+from bitheads.export.fold import TrainedHead
 
 
 class TaskHead(nn.Module):

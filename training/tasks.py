@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError
-from engine.head_file import check_task_name
-from engine.tables import QUOTES, read_table
-from engine.types import Text
-from training.batches import seed_of
-from training.data import LabelledTexts, classes_of, read_labelled
-from training.errors import require
+from bitheads.engine.errors import InputError
+from bitheads.engine.heads.head_file import check_task_name
+from bitheads.engine.texts.tables import QUOTES, read_table
+from bitheads.engine.types import Text
+from bitheads.training.batches import seed_of
+from bitheads.training.data import LabelledTexts, classes_of, read_labelled
+from bitheads.training.errors import require
 
 INDEX = "index"
 SUFFIXES = (".tsv", ".csv")
 
 Quotes = Mapping[str, str] | None
-"""Task -> how the quotes in its files are read, see `engine.tables`."""
+"""Task -> how the quotes in its files are read, see `engine.texts.tables`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 
-import engine
-from engine import Engine, float_heads
-from engine.errors import HeadError, InputError
-from engine.head_file import FoldedHead, check_head_output, write_head
-from engine.heads import predict_heads
-from engine.types import PackedFeatures, code_affine
-from export.fold import fold
-from training.config import FitConfig, HeadConfig
-from training.data import LabelledTexts, classes_of, read_labelled
-from training.fit import Epoch, evaluate, fit
-from training.metrics import summarize
-from training.task_head import TaskHead
+from bitheads import __version__
+from bitheads.engine import Engine
+from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.heads import float_heads
+from bitheads.engine.heads.cpu import predict_heads
+from bitheads.engine.heads.head_file import FoldedHead, check_head_output, write_head
+from bitheads.engine.types import PackedFeatures, code_affine
+from bitheads.export.fold import fold
+from bitheads.training.config import FitConfig, HeadConfig
+from bitheads.training.data import LabelledTexts, classes_of, read_labelled
+from bitheads.training.fit import Epoch, evaluate, fit
+from bitheads.training.metrics import summarize
+from bitheads.training.task_head import TaskHead
 
 MAX_FOLD_ERROR = 1e-4
 """Largest difference between a logit of the trained head and of the folded one."""
@@ -161,5 +162,5 @@ def _provenance(
             for name, data in sets.items()
         },
         "backend": loaded.backend,
-        "versions": {"bitheads": engine.__version__, "torch": version("torch")},
+        "versions": {"bitheads": __version__, "torch": version("torch")},
     }

@@ -1,4 +1,4 @@
-"""A multi-task encoder with its heads, as `training.multitask` wrote it."""
+"""A multi-task encoder with its heads, as `bitheads train-encoder` wrote it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from export.encoder import load_encoder
-from training.checkpoint import HEADS, read_record
-from training.config_file import make_config
-from training.multitask_config import MultitaskConfig
-from training.multitask_model import MultitaskModel
+from bitheads.export.encoder import load_encoder
+from bitheads.training.checkpoint import HEADS, read_record
+from bitheads.training.config_file import make_config
+from bitheads.training.multitask.config import MultitaskConfig
+from bitheads.training.multitask.model import MultitaskModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError
-from engine.tables import QUOTES_OPTION, read_table
+from bitheads.engine.errors import InputError
+from bitheads.engine.texts.tables import QUOTES_OPTION, read_table
 
 HEADER = ("label", "text", "start", "end", "lemma", "pos")
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from engine import bundle
+from bitheads.engine import bundle
 
 ROWS = 32
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.errors import InputError
-from engine.sessions import is_installed, supports_bf16
-from export.parity import available_sessions
+from bitheads.engine.errors import InputError
+from bitheads.engine.sessions import is_installed, supports_bf16
+from bitheads.export.parity import available_sessions
 
 REFERENCE = "transformers"
 OURS, PEER, PEAK = "ours", "peer", "peak"

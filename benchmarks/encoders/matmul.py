@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.sessions.openvino_core import openvino, the_core
+from bitheads.engine.sessions.openvino_core import openvino, the_core
 
 opset13 = openvino.opset13
 

@@ -20,7 +20,7 @@ from benchmarks.encoders.process import Process
 from benchmarks.heads import timing
 from benchmarks.heads.timing import Samples, in_turn, rounded
 from benchmarks.shapes import Shape
-from engine import bundle
+from bitheads.engine import bundle
 
 Say = Callable[[str], None]
 BUDGET_S = 24 * 3600.0

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.heads.cases import random_heads
-from engine import Engine
-from engine.heads import HeadThreads, load_head
-from engine.types import PackedFeatures
+from bitheads import Engine
+from bitheads.engine.heads.cpu import HeadThreads, load_head
+from bitheads.engine.types import PackedFeatures
 
 TASKS = 14
 """As many as the paper has."""

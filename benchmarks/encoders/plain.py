@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.encoders.batches import Batch, OverBatches
-from engine import bundle
-from engine.quiet_import import import_quietly
+from bitheads.engine import bundle
+from bitheads.engine.process.quiet_import import import_quietly
 
 
 class Plain(OverBatches):

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.shapes import Shape, random_encoder
-from engine import bundle
-from engine.types import FeatureSpec, LayerPooling, Order, Quantization
-from export.config import choose_layers
-from export.onnx_graph import export_graph
+from bitheads.engine import bundle
+from bitheads.engine.types import FeatureSpec, LayerPooling, Order, Quantization
+from bitheads.export.config import choose_layers
+from bitheads.export.onnx_graph import export_graph
 
 PRECISION = "fp16"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.encoders.batches import Batch, OverBatches
 from benchmarks.shapes import Shape, random_model
-from engine import bundle
+from bitheads.engine import bundle
 
 
 class Transformers(OverBatches):

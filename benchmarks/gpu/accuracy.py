@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from benchmarks.gpu.context import Bench, labels
 from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
 from benchmarks.gpu.speed import Open
-from engine import Engine, bundle
-from engine.encoder import pack_layers
-from engine.types import Calibration, PackedFeatures, Quantization, Text
+from bitheads.engine import Engine, bundle
+from bitheads.engine.encoder import pack_layers
+from bitheads.engine.types import Calibration, PackedFeatures, Quantization, Text
 
 MAX_TEXTS = 500
 
@@ -98,9 +98,9 @@ def compare_labels(
 
 def torch_codes(bench: Bench, texts: Sequence[Text]) -> NDArray[np.uint8]:
     """Codes of the source model's hidden states in fp32, uint8 [tokens, code_bytes]."""
-    from export.compared_texts import run_reference
-    from export.encoder import find_encoder, load_encoder
-    from export.reference_model import ReferenceModel
+    from bitheads.export.compared_texts import run_reference
+    from bitheads.export.encoder import find_encoder, load_encoder
+    from bitheads.export.reference_model import ReferenceModel
 
     spec, limit = bench.manifest.spec, bench.manifest.encoder.max_length
     encoder = load_encoder(bench.encoder)

@@ -10,13 +10,13 @@ from typing import Any
 from benchmarks.gpu.context import Bench, Predictor
 from benchmarks.gpu.outcome import Skip
 from benchmarks.gpu.speed import Open
-from engine import Engine, bundle
-from engine.device.encoder import CALL_TOKENS
-from engine.encoder import CpuEncoder, open_encoder
-from engine.head_file import SUFFIX
-from engine.plan import MODULES, graph_sha256
-from engine.quiet_import import import_quietly
-from engine.types import Text
+from bitheads.engine import Engine, bundle
+from bitheads.engine.device.encoder import CALL_TOKENS
+from bitheads.engine.device.plan import MODULES, graph_sha256
+from bitheads.engine.encoder import CpuEncoder, open_encoder
+from bitheads.engine.heads.head_file import SUFFIX
+from bitheads.engine.process.quiet_import import import_quietly
+from bitheads.engine.types import Text
 
 
 def open_engine(backend: str) -> Open:
@@ -121,8 +121,8 @@ def open_host_packing(bench: Bench) -> Iterator[Predictor]:
     """TensorRT without our kernels: hidden states come back, the CPU packs them and runs heads."""
     require("tensorrt")
     from benchmarks.gpu.host_session import HostSession
-    from engine.device.driver import Device
-    from engine.sessions import tensorrt
+    from bitheads.engine.device.driver import Device
+    from bitheads.engine.sessions import tensorrt
 
     manifest = bench.manifest
     device = Device()

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.gpu.texts import TextMaker
-from engine import bundle
-from engine.bundle import Manifest
-from engine.tokenize import TextTokenizer
-from engine.types import Predictions, Text
+from bitheads.engine import bundle
+from bitheads.engine.bundle import Manifest
+from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.types import Predictions, Text
 
 
 class Predictor(Protocol):
@@ -50,7 +50,7 @@ class Bench:
 
     Attributes:
         bundle: its folder.
-        encoder: the source model, as `export.build --encoder` takes it; for torch.
+        encoder: the source model, as `bitheads build --encoder` takes it; for torch.
     """
 
     bundle: Path
@@ -72,8 +72,14 @@ class Bench:
     @cached_property
     def shipped_texts(self) -> list[Text]:
         """The demo's texts and the sentences that a build is compared on."""
-        demo = (files("engine") / "data" / "demo.tsv").read_text(encoding="utf-8").splitlines()
-        sentences = (files("export") / "data" / "sentences.txt").read_text(encoding="utf-8")
+        demo = (
+            (files("bitheads.engine") / "data" / "demo.tsv")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
+        sentences = (files("bitheads.export") / "data" / "sentences.txt").read_text(
+            encoding="utf-8"
+        )
         texts: list[Text] = [line.split("\t")[-1] for line in demo[1:] if line.strip()]
         return texts + [line for line in sentences.splitlines() if line.strip()]
 
@@ -121,8 +127,8 @@ class Gpu:
 @contextmanager
 def open_gpu() -> Iterator[Gpu]:
     """Raises BackendError without a GPU, a driver, pycuda or device code."""
-    from engine.device.code import DeviceCode
-    from engine.device.driver import Device
+    from bitheads.engine.device.code import DeviceCode
+    from bitheads.engine.device.driver import Device
 
     device = Device()
     try:

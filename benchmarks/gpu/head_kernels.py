@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.gpu.context import Bench, Gpu
 from benchmarks.gpu.outcome import Outcome, attempt, rounded
-from engine.head_file import FoldedHead
-from engine.types import FeatureSpec, PositionPooling
+from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.types import FeatureSpec, PositionPooling
 
 TASK_COUNTS = (1, 14, 100, 1000)
 TEXT_TOKENS = 50
@@ -52,7 +52,7 @@ def time_heads(gpu: Gpu, bench: Bench, texts: int | None = None) -> dict[str, Ou
 
 
 def _time(gpu: Gpu, bench: Bench, tasks: int, texts: int) -> dict[str, Any]:
-    from engine.device.heads import DeviceHeads
+    from bitheads.engine.device.heads import DeviceHeads
 
     cuda, spec = gpu.device.cuda, bench.manifest.spec
     tokens = texts * TEXT_TOKENS

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device.encoder import MAX_BATCH_TOKENS, DeviceSession
-from engine.errors import BackendError
-from engine.types import TokenBatch
+from bitheads.engine.device.encoder import MAX_BATCH_TOKENS, DeviceSession
+from bitheads.engine.errors import BackendError
+from bitheads.engine.types import TokenBatch
 
 
 class HostSession:

@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks.gpu.context import Bench, Gpu
 from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
 from benchmarks.shapes import SHAPES as ENCODERS
-from engine import _kernels, pack
+from bitheads.engine import _kernels
+from bitheads.engine.features import pack
 
 SEQ = 64
 DTYPES = {"float16": 2, "bfloat16": 2, "float32": 4}

@@ -6,7 +6,7 @@ import subprocess
 from typing import Any
 
 from benchmarks import record
-from engine.device.driver import Device
+from bitheads.engine.device.driver import Device
 
 PACKAGES = (
     "pycuda", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime-gpu",

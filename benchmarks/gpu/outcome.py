@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import BitheadsError, DeviceMemoryError, PlanError
+from bitheads.engine.errors import BitheadsError, DeviceMemoryError, PlanError
 
 Outcome = dict[str, Any]
 """{"status": "measured", "result": ..., "wall_s": ...}, or "skipped" or "failed" and "reason"."""

@@ -11,14 +11,14 @@ from typing import Any
 
 from benchmarks.gpu.context import Bench
 from benchmarks.gpu.outcome import rounded
-from engine.errors import BackendError, PlanError
-from engine.plan import graph_sha256
+from bitheads.engine.device.plan import graph_sha256
+from bitheads.engine.errors import BackendError, PlanError
 
 
 def ensure_plan(bench: Bench, device: Any, rebuild: bool) -> dict[str, Any]:
     """Finds the plan that the engine will run, or builds it in a process of its own, timed."""
     from benchmarks.gpu.contenders import require
-    from engine.sessions.tensorrt import find_fitting_plan
+    from bitheads.engine.sessions.tensorrt import find_fitting_plan
 
     require("tensorrt")
     graph = graph_sha256(bench.manifest.artifacts)
@@ -42,8 +42,8 @@ def ensure_plan(bench: Bench, device: Any, rebuild: bool) -> dict[str, Any]:
 
 
 def build(bundle_folder: Path) -> float:
-    """Seconds that `python -m export.plan` takes; its own start is part of it."""
-    command = [sys.executable, "-m", "export.plan", "--bundle", str(bundle_folder), "--json"]
+    """Seconds that `bitheads plan` takes; its own start is part of it."""
+    command = [sys.executable, "-m", "bitheads", "plan", "--bundle", str(bundle_folder), "--json"]
     started_s = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

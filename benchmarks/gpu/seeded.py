@@ -12,10 +12,10 @@ from pathlib import Path
 
 from benchmarks.gpu.head_kernels import random_heads
 from benchmarks.shapes import SHAPES, Shape, random_model
-from engine import bundle
-from engine.head_file import SUFFIX, write_head
-from export.config import BuildConfig
-from export.make_bundle import make_bundle
+from bitheads.engine import bundle
+from bitheads.engine.heads.head_file import SUFFIX, write_head
+from bitheads.export.config import BuildConfig
+from bitheads.export.make_bundle import make_bundle
 
 NAME = "seeded-roberta-large"
 HEADS = 14
@@ -88,5 +88,5 @@ def save_encoder(folder: Path, shape: Shape) -> None:
 
 
 def _sentences() -> list[str]:
-    source = files("export") / "data" / "sentences.txt"
+    source = files("bitheads.export") / "data" / "sentences.txt"
     return source.read_text(encoding="utf-8").splitlines()

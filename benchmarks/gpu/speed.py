@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.gpu.context import Bench, Predictor
 from benchmarks.gpu.outcome import Outcome, attempt, percentiles, rounded
-from engine.types import Text
+from bitheads.engine.types import Text
 
 LENGTHS = (8, 50, 200)
 BUDGETS = (1024, 4096, 16384)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
-from engine.types import Text
+from bitheads.engine.types import Text
 
 MEAN_TOKENS = 50
 """The paper's (Section 6)."""
@@ -24,7 +24,9 @@ class TextMaker:
         self._tokenize = tokenize
         self._max_length = max_length
         self._random = random.Random(seed)
-        sentences = (files("export") / "data" / "sentences.txt").read_text(encoding="utf-8")
+        sentences = (files("bitheads.export") / "data" / "sentences.txt").read_text(
+            encoding="utf-8"
+        )
         words = sorted(set(re.findall(r"[a-z]{2,}", sentences)))
         alone = [tokens.ids.size for tokens in tokenize(words)]
         # What a second copy of a word adds is the word's own; the rest are special tokens.

@@ -15,12 +15,20 @@ from transformers import AutoModel
 
 from benchmarks.gpu.context import Bench
 from benchmarks.gpu.outcome import Skip
-from engine import bundle
-from engine.batching import cut_batches, pad_batch
-from engine.device.encoder import CALL_TOKENS, MAX_BATCH_TOKENS
-from engine.head_file import SUFFIX, FoldedHead, read_head
-from engine.types import Order, PositionPooling, Prediction, Predictions, Quantization, Stats, Text
-from export.encoder import find_encoder
+from bitheads.engine import bundle
+from bitheads.engine.batching import cut_batches, pad_batch
+from bitheads.engine.device.encoder import CALL_TOKENS, MAX_BATCH_TOKENS
+from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
+from bitheads.engine.types import (
+    Order,
+    PositionPooling,
+    Prediction,
+    Predictions,
+    Quantization,
+    Stats,
+    Text,
+)
+from bitheads.export.encoder import find_encoder
 
 
 class TorchPeer:
@@ -90,7 +98,7 @@ class TorchPeer:
 
 
 class TorchHeads:
-    """Folded heads of one shape (engine.head_file.FoldedHead), all tasks at once."""
+    """Folded heads of one shape (engine.heads.head_file.FoldedHead), all tasks at once."""
 
     def __init__(self, heads: Sequence[FoldedHead], device: str, dtype: torch.dtype) -> None:
         shapes = {

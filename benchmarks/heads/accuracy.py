@@ -15,20 +15,21 @@ from benchmarks.accuracy_routine import TASKS
 from benchmarks.heads.cases import Settings, random_codes, random_heads, spec_of
 from benchmarks.heads.native import NativeCall, fastest_level
 from benchmarks.heads.timing import rounded
-from engine import Engine, bundle, pack
-from engine.errors import InputError
-from engine.head_file import SUFFIX, FoldedHead, read_head
-from engine.heads import lay_out
-from engine.types import PackedFeatures, PositionPooling, Prediction, Quantization, Text
-from training.data import read_labelled
-from training.tasks import file_of
+from bitheads.engine import Engine, bundle
+from bitheads.engine.errors import InputError
+from bitheads.engine.features import pack
+from bitheads.engine.heads.cpu import lay_out
+from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
+from bitheads.engine.types import PackedFeatures, PositionPooling, Prediction, Quantization, Text
+from bitheads.training.data import read_labelled
+from bitheads.training.tasks import file_of
 
 Say = Callable[[str], None]
 Float64 = NDArray[np.float64]
 
 
 def evaluate(features: PackedFeatures, head: FoldedHead) -> Float64:
-    """The head's logits in float64, [texts, classes], as its file says (engine/head_file.py)."""
+    """The head's logits in float64, [texts, classes], as engine/heads/head_file.py says."""
     spec = features.spec
     ones, zeros = np.ones(spec.dim, np.float32), np.zeros(spec.dim, np.float32)
     wide = {name: array.astype(np.float64) for name, array in head.tensors.items()}
@@ -90,7 +91,7 @@ def shipped(bundle_folder: Path, data: Path | None, say: Say) -> dict[str, Any]:
     if not found:
         raise InputError(
             f"--bundle {bundle_folder}: has no shipped heads to compare. Build it with "
-            "`python -m export.build --precision fp16`."
+            "`bitheads build --precision fp16`."
         )
     return found
 
@@ -132,7 +133,7 @@ def _demo_texts(head: FoldedHead) -> list[Text]:
 
 
 def _demo() -> Iterator[Text]:
-    content = (files("engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
+    content = (files("bitheads.engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
     for line in content.splitlines()[1:]:
         first, second = line.split("\t")
         yield (first, second) if second else first

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.shapes import SHAPES, Shape
-from engine.head_file import FoldedHead
-from engine.types import (
+from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.types import (
     FeatureSpec,
     LayerPooling,
     Order,

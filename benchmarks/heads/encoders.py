@@ -16,12 +16,13 @@ import torch
 from benchmarks.heads.cases import CLASSES, TEXT_TOKENS, Settings
 from benchmarks.heads.timing import Contender, in_turn, rounded
 from benchmarks.shapes import Shape, random_encoder
-from engine import bundle, pack
-from engine.sessions import EncoderSession, open_session
-from engine.types import LayerPooling, PositionPooling, TokenBatch
-from export.config import choose_layers
-from export.onnx_graph import export_graph
-from training.task_head import TaskHead
+from bitheads.engine import bundle
+from bitheads.engine.features import pack
+from bitheads.engine.sessions import EncoderSession, open_session
+from bitheads.engine.types import LayerPooling, PositionPooling, TokenBatch
+from bitheads.export.config import choose_layers
+from bitheads.export.onnx_graph import export_graph
+from bitheads.training.task_head import TaskHead
 
 Say = Callable[[str], None]
 DISTILLED = "distilled"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine import _kernels
-from engine.heads import LaidOutHead, aligned_bytes
-from engine.types import PackedFeatures
+from bitheads.engine import _kernels
+from bitheads.engine.heads.cpu import LaidOutHead, aligned_bytes
+from bitheads.engine.types import PackedFeatures
 
 PEAK_SAMPLE_S = 0.02
 FIRST_PEAK_MULTIPLY_ADDS = 1_000_000

@@ -26,11 +26,12 @@ from benchmarks.heads.native import NativeCall, PeakCall, fastest_level
 from benchmarks.heads.timing import Contender, Samples, in_turn, rounded
 from benchmarks.shapes import Shape
 from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
-from engine import float_heads, kernels_info
-from engine.head_file import FoldedHead
-from engine.heads import LaidOutHead, lay_out
-from engine.types import Calibration, PackedFeatures, Quantization, code_affine
-from training.task_head import TaskHead
+from bitheads import kernels_info
+from bitheads.engine.heads import float_heads
+from bitheads.engine.heads.cpu import LaidOutHead, lay_out
+from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.types import Calibration, PackedFeatures, Quantization, code_affine
+from bitheads.training.task_head import TaskHead
 
 Say = Callable[[str], None]
 

@@ -19,7 +19,7 @@ SAMPLE_S = 0.05
 
 
 class ServerProcess:
-    """`python -m engine.serve` on a free port of this machine.
+    """`bitheads serve` on a free port of this machine.
 
     Attributes:
         host, port: where it listens.
@@ -28,7 +28,7 @@ class ServerProcess:
 
     def __init__(self, bundle: Path, threads: int, *options: str) -> None:
         """Returns when it listens. Raises ChildError if it does not."""
-        command = [sys.executable, "-m", "engine.serve", "--bundle", str(bundle.resolve())]
+        command = [sys.executable, "-m", "bitheads", "serve", "--bundle", str(bundle.resolve())]
         command += ["--port", "0", "--threads", str(threads), "--log", "text", *options]
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT

@@ -3,7 +3,7 @@
     bitheads.fatbin   machine code for some architectures, and PTX for those to come
     bitheads.json     its hash, and the version of the launches it was compiled for
 
-`python -m export.device_code` writes both into this package's folder, where a wheel takes them
+`bitheads device-code` writes both into this package's folder, where a wheel takes them
 from: device code and the module that plans its launches are made of the same sources.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from engine import _kernels
-from engine.device.driver import Device
-from engine.errors import BackendError
-from engine.whole_file import write_whole
+from bitheads.engine import _kernels
+from bitheads.engine.device.driver import Device
+from bitheads.engine.errors import BackendError
+from bitheads.engine.files.whole_file import write_whole
 
 DEVICE_CODE = Path(__file__).with_name("bitheads.fatbin")
 FIX = (
-    "Make it with `python -m export.device_code` in a clone of the repository; that needs "
+    "Make it with `bitheads device-code` in a clone of the repository; that needs "
     "pip install -e '.[device]' -c constraints-device.txt, but no GPU."
 )
 

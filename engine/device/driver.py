@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engine.errors import BackendError, DeviceMemoryError
+from bitheads.engine.errors import BackendError, DeviceMemoryError
 
 NVIDIA_DEVICE = "Type nvidia-smi to see which GPUs the driver knows"
 

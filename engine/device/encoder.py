@@ -18,15 +18,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import _kernels
-from engine.device.code import DeviceCode
-from engine.device.driver import Device
-from engine.device.graphs import Graph
-from engine.device.heads import DeviceHeads, HeadGroup
-from engine.errors import BackendError, DeviceMemoryError
-from engine.head_file import FoldedHead
-from engine.lifetime import Lifetime, give_back_memory
-from engine.types import (
+from bitheads.engine import _kernels
+from bitheads.engine.device.code import DeviceCode
+from bitheads.engine.device.driver import Device
+from bitheads.engine.device.graphs import Graph
+from bitheads.engine.device.heads import DeviceHeads, HeadGroup
+from bitheads.engine.errors import BackendError, DeviceMemoryError
+from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.process.lifetime import Lifetime, give_back_memory
+from bitheads.engine.types import (
     BatchRunner,
     Calibration,
     FeatureSpec,
@@ -227,7 +227,7 @@ class DeviceEncoder:
     def predict(
         self, features: PackedFeatures, heads: Sequence[FoldedHead]
     ) -> dict[str, Prediction]:
-        """See engine.heads.predict_heads."""
+        """See engine.heads.cpu.predict_heads."""
         with self._lifetime, self._lock, self._device.current("running the task heads"):
             return self._heads.predict(features, heads)
 
@@ -307,7 +307,7 @@ class DeviceEncoder:
             raise BackendError(
                 f"a text of {longest} tokens: got room for {self.max_batch_tokens} tokens and "
                 f"{self._session.max_rows(longest)} rows of that length. Build a plan with a "
-                "larger profile (`python -m export.plan --help`), or free device memory."
+                "larger profile (`bitheads plan --help`), or free device memory."
             )
         for start in range(0, batch.texts.size, rows):
             chosen = slice(start, start + rows)

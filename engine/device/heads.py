@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import _kernels
-from engine.device.code import DeviceCode
-from engine.device.driver import Device
-from engine.forms import leave_out_misfits
-from engine.head_file import FoldedHead
-from engine.heads import check_features
-from engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction
+from bitheads.engine import _kernels
+from bitheads.engine.device.code import DeviceCode
+from bitheads.engine.device.driver import Device
+from bitheads.engine.heads.cpu import check_features
+from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.texts.forms import leave_out_misfits
+from bitheads.engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction
 
 WORKSPACE_BYTES = 256 << 20
 """Bound on what lies between the stages, whatever the number of texts (one text aside)."""
@@ -94,7 +94,7 @@ class DeviceHeads:
     def predict(
         self, features: PackedFeatures, heads: Sequence[FoldedHead]
     ) -> dict[str, Prediction]:
-        """See engine.heads.predict_heads."""
+        """See engine.heads.cpu.predict_heads."""
         check_features(features, heads)
         logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
         if heads and len(features):

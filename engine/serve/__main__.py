@@ -1,4 +1,4 @@
-"""`python -m engine.serve`: a bundle over HTTP."""
+"""`bitheads serve`: a bundle over HTTP."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 import sys
 from importlib.util import find_spec
 
-from engine.command_line import exit_code
-from engine.engine import Engine
-from engine.errors import BackendError
-from engine.serve import settings as options
+from bitheads.engine.commands.command_line import exit_code
+from bitheads.engine.engine import Engine
+from bitheads.engine.errors import BackendError
+from bitheads.engine.serve import settings as options
 
 SWITCH_S = 0.001
 """Seconds that a thread of the server has the interpreter before another may have it: with Python's
@@ -34,9 +34,9 @@ def _run(argv: list[str] | None) -> None:
         raise BackendError(
             f"the server needs {', '.join(missing)}. Type: pip install 'bitheads[serve]'"
         )
-    from engine.serve import server
-    from engine.serve.app import Server
-    from engine.serve.logs import set_up
+    from bitheads.engine.serve import server
+    from bitheads.engine.serve.app import Server
+    from bitheads.engine.serve.logs import set_up
 
     sys.setswitchinterval(SWITCH_S)
     server.allow_connections(settings.max_connections)

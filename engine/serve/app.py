@@ -13,18 +13,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from engine import __version__
-from engine.engine import Engine
-from engine.serve import api, kserve
-from engine.serve.errors import HttpError, internal
-from engine.serve.guard import BATCHED_PATHS, Guard
-from engine.serve.head_store import HeadStore
-from engine.serve.logs import RequestLog
-from engine.serve.metrics import Metrics
-from engine.serve.scheduler import Scheduler
-from engine.serve.settings import Settings
-from engine.serve.shortcut import Shortcut
-from engine.serve.work import Work
+from bitheads import __version__
+from bitheads.engine.engine import Engine
+from bitheads.engine.serve import api, kserve
+from bitheads.engine.serve.errors import HttpError, internal
+from bitheads.engine.serve.guard import BATCHED_PATHS, Guard
+from bitheads.engine.serve.head_store import HeadStore
+from bitheads.engine.serve.logs import RequestLog
+from bitheads.engine.serve.metrics import Metrics
+from bitheads.engine.serve.scheduler import Scheduler
+from bitheads.engine.serve.settings import Settings
+from bitheads.engine.serve.shortcut import Shortcut
+from bitheads.engine.serve.work import Work
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -110,7 +110,7 @@ class Server:
             kserve.routes(self._work, model, self._is_live, self._is_ready),
             tags=["Open Inference Protocol"],
         )
-        page = files("engine.serve").joinpath("page.html").read_text(encoding="utf-8")
+        page = files("bitheads.engine.serve").joinpath("page.html").read_text(encoding="utf-8")
 
         @app.get("/", include_in_schema=False)
         async def show_page() -> Response:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from engine.serve.errors import HttpError
+from bitheads.engine.serve.errors import HttpError
 
 MAX_HEADER_BYTES = 64 << 10
 """And at most what comes at once with a request's first bytes."""

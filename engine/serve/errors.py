@@ -6,15 +6,15 @@ import math
 
 from starlette.responses import Response
 
-from engine.errors import (
+from bitheads.engine.errors import (
     BitheadsError,
     HeadError,
     InputError,
     SpecMismatchError,
     UnknownTaskError,
 )
-from engine.serve.head_store import KeepError
-from engine.serve.messages import to_json
+from bitheads.engine.serve.head_store import KeepError
+from bitheads.engine.serve.messages import to_json
 
 MAX_MESSAGE = 1000
 """Characters of an error's sentence."""

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.batching import cut_batches
+from bitheads.engine.batching import cut_batches
 
 LOOK_AHEAD = 16
 """Budgets' worth of tokens among which texts of like length are looked for."""

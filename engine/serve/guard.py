@@ -17,13 +17,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.serve.errors import HttpError, internal, queue_full, shutting_down, too_large
-from engine.serve.logs import RequestLog
-from engine.serve.metrics import Metrics
-from engine.serve.origins import foreign_name, is_loopback
-from engine.serve.room import QueueFull
-from engine.serve.scheduler import Scheduler
-from engine.serve.settings import Settings
+from bitheads.engine.serve.errors import HttpError, internal, queue_full, shutting_down, too_large
+from bitheads.engine.serve.logs import RequestLog
+from bitheads.engine.serve.metrics import Metrics
+from bitheads.engine.serve.origins import foreign_name, is_loopback
+from bitheads.engine.serve.room import QueueFull
+from bitheads.engine.serve.scheduler import Scheduler
+from bitheads.engine.serve.settings import Settings
+from bitheads.engine.serve.visit import Visit
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/metrics")
 """And all of /health: what needs no key."""
@@ -38,43 +39,6 @@ NOT_ANSWERED = 499
 """The status of a request whose client left, as nginx logs it."""
 
 logger = logging.getLogger("bitheads.serve")
-
-
-class Visit:
-    """One request on its way, in `scope["visit"]`; routes write down what it turned out to be.
-
-    Attributes:
-        id: the client's X-Request-ID, or one made up.
-        client: whose it is, for shares of the server: the API key's, else the address's.
-        error: the word of the error it ended with.
-        reason: of bitheads_rejections.
-        texts, tokens: of its inputs, None before they are known.
-    """
-
-    def __init__(self, request_id: str, client: str, scheduler: Scheduler) -> None:
-        self.id = request_id
-        self.client = client
-        self.error: str | None = None
-        self.reason: str | None = None
-        self.texts: int | None = None
-        self.tokens: int | None = None
-        self._scheduler = scheduler
-        self._is_announced = False
-
-    def fail(self, error: HttpError) -> None:
-        """It ends with this error."""
-        self.error, self.reason = error.code, error.reason
-
-    def announce(self) -> None:
-        """See Scheduler.announce."""
-        self._is_announced = True
-        self._scheduler.announce()
-
-    def retract(self) -> None:
-        """See Scheduler.retract; once is enough, more does nothing."""
-        if self._is_announced:
-            self._is_announced = False
-            self._scheduler.retract()
 
 
 class Guard:

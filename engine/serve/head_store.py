@@ -7,10 +7,10 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from engine.engine import Engine
-from engine.errors import BitheadsError, HeadError
-from engine.head_file import SUFFIX
-from engine.whole_file import make_folder, remove, write_whole
+from bitheads.engine.engine import Engine
+from bitheads.engine.errors import BitheadsError, HeadError
+from bitheads.engine.files.whole_file import make_folder, remove, write_whole
+from bitheads.engine.heads.head_file import SUFFIX
 
 
 class KeepError(BitheadsError):

@@ -22,14 +22,14 @@ from fastapi import APIRouter, Path, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from engine import __version__
-from engine.errors import InputError
-from engine.serve import kserve_messages as described
-from engine.serve.described import json_body
-from engine.serve.errors import HttpError, of_engine, too_large
-from engine.serve.messages import to_json
-from engine.serve.work import Answered, Work, answer_bytes
-from engine.types import Text
+from bitheads import __version__
+from bitheads.engine.errors import InputError
+from bitheads.engine.serve import kserve_messages as described
+from bitheads.engine.serve.described import json_body
+from bitheads.engine.serve.errors import HttpError, of_engine, too_large
+from bitheads.engine.serve.messages import to_json
+from bitheads.engine.serve.work import Answered, Work, answer_bytes
+from bitheads.engine.types import Text
 
 HEADER_LENGTH = "inference-header-content-length"
 """Bytes of the JSON before the binary tensors."""

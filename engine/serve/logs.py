@@ -8,12 +8,10 @@ import re
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from engine.command_line import print_json
-
-if TYPE_CHECKING:
-    from engine.serve.guard import Visit
+from bitheads.engine.commands.command_line import print_json
+from bitheads.engine.serve.visit import Visit
 
 
 class RequestLog:

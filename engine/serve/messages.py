@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.engine import Engine, TaskInfo
-from engine.errors import InputError, SpecMismatchError
-from engine.types import PackedFeatures, Prediction, Quantization, Stats, Text
+from bitheads.engine.engine import Engine, TaskInfo
+from bitheads.engine.errors import InputError, SpecMismatchError
+from bitheads.engine.types import PackedFeatures, Prediction, Quantization, Stats, Text
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 # An error takes a thousand times the memory of the byte that made it: of a list's, one is enough.

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.batching import pad_batch
-from engine.engine import Engine
-from engine.errors import BitheadsError
-from engine.forked import check_process
-from engine.heads import Head
-from engine.serve.fair_queue import FairQueue, Row
-from engine.serve.room import Room
-from engine.tokenize import Tokens
-from engine.types import BatchRunner, PackedFeatures, PlacedBatch, Prediction, Stats
+from bitheads.engine.batching import pad_batch
+from bitheads.engine.engine import Engine
+from bitheads.engine.errors import BitheadsError
+from bitheads.engine.heads.cpu import Head
+from bitheads.engine.process.forked import check_process
+from bitheads.engine.serve.fair_queue import FairQueue, Row
+from bitheads.engine.serve.room import Room
+from bitheads.engine.texts.tokenize import Tokens
+from bitheads.engine.types import BatchRunner, PackedFeatures, PlacedBatch, Prediction, Stats
 
 logger = logging.getLogger("bitheads.serve")
 

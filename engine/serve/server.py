@@ -11,10 +11,10 @@ from types import FrameType
 
 import uvicorn
 
-from engine.errors import InputError
-from engine.serve.app import Server
-from engine.serve.connection import Connection
-from engine.serve.settings import Settings
+from bitheads.engine.errors import InputError
+from bitheads.engine.serve.app import Server
+from bitheads.engine.serve.connection import Connection
+from bitheads.engine.serve.settings import Settings
 
 BACKLOG = 2048
 OTHER_FILES = 1024

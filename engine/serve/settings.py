@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from engine.encoder import DEVICE_BACKENDS
-from engine.errors import InputError
-from engine.sessions import BACKENDS
+from bitheads.engine.encoder import DEVICE_BACKENDS
+from bitheads.engine.errors import InputError
+from bitheads.engine.sessions import BACKENDS
 
 PREFIX = "BITHEADS_SERVE_"
 KEY_LENGTH = 16
@@ -26,7 +26,9 @@ def _option(default: Any, help: str, **more: Any) -> Any:
 class Settings:
     """See the help texts. Times are in seconds, sizes in bytes."""
 
-    bundle: Path = _option(Path("bundles/all-MiniLM-L6-v2"), "made by export.build", metavar="DIR")
+    bundle: Path = _option(
+        Path("bundles/all-MiniLM-L6-v2"), "made by `bitheads build`", metavar="DIR"
+    )
     host: str = _option(
         "127.0.0.1", "address to listen on; 0.0.0.0 to be reached from other machines"
     )
@@ -148,7 +150,7 @@ def read(argv: Sequence[str] | None, environment: Mapping[str, str] | None = Non
     known = {variable(f.name) for f in fields(Settings)}
     for name in environment:
         if name.startswith(PREFIX) and name not in known:
-            raise InputError(f"{name}: no such option. See python -m engine.serve --help")
+            raise InputError(f"{name}: no such option. See bitheads serve --help")
     given = vars(_parser().parse_args(argv))
     values = {}
     for option in fields(Settings):
@@ -177,7 +179,7 @@ def _convert(name: str, kind: str, text: str) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m engine.serve",
+        prog="bitheads serve",
         description="Serves a bundle over HTTP: one encoder pass a text, every task's answer.",
         epilog=f"Each option is also an environment variable: {PREFIX} and its name in capitals, "
         f"such as {variable('max_batch_tokens')}. Flags win.",

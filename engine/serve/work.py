@@ -13,21 +13,21 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.engine import Engine
-from engine.errors import BitheadsError, InputError
-from engine.forms import are_pairs, fitting
-from engine.heads import Head
-from engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
-from engine.serve.fair_threads import FairThreads
-from engine.serve.guard import Visit
-from engine.serve.json_size import count_values
-from engine.serve.messages import server_timing
-from engine.serve.metrics import Metrics
-from engine.serve.room import QueueFull, TooLong
-from engine.serve.scheduler import Answer, Closed, Request, Scheduler
-from engine.serve.settings import Settings
-from engine.tokenize import Tokens
-from engine.types import PackedFeatures, Prediction, Stats, Text
+from bitheads.engine.engine import Engine
+from bitheads.engine.errors import BitheadsError, InputError
+from bitheads.engine.heads.cpu import Head
+from bitheads.engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
+from bitheads.engine.serve.fair_threads import FairThreads
+from bitheads.engine.serve.json_size import count_values
+from bitheads.engine.serve.messages import server_timing
+from bitheads.engine.serve.metrics import Metrics
+from bitheads.engine.serve.room import QueueFull, TooLong
+from bitheads.engine.serve.scheduler import Answer, Closed, Request, Scheduler
+from bitheads.engine.serve.settings import Settings
+from bitheads.engine.serve.visit import Visit
+from bitheads.engine.texts.forms import are_pairs, fitting
+from bitheads.engine.texts.tokenize import Tokens
+from bitheads.engine.types import PackedFeatures, Prediction, Stats, Text
 
 INLINE_CHARS = 4096
 """Fewer are tokenized at once, in 0.1 ms or so; more on another thread, meanwhile others go on."""
@@ -94,7 +94,7 @@ class Work:
 
         Args:
             tasks: names of heads; None for all of each text's form; empty for none. See
-                engine.forms.
+                engine.texts.forms.
 
         Raises HttpError.
         """

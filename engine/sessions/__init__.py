@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from engine.compiled_graphs import CompiledGraphs
-from engine.errors import BackendError
-from engine.plain_numbers import plain_numbers
-from engine.types import TokenBatch
+from bitheads.engine.errors import BackendError
+from bitheads.engine.process.plain_numbers import plain_numbers
+from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
+from bitheads.engine.types import TokenBatch
 
 BACKENDS = {
     "openvino": ("openvino", "pip install bitheads"),
@@ -88,7 +88,7 @@ def open_session(
     if not is_installed(backend):
         module, fix = BACKENDS[backend]
         raise BackendError(f"backend {backend!r} needs the package {module!r}. Type: {fix}")
-    session: EncoderSession = import_module(f"engine.sessions.{backend}").Session(
+    session: EncoderSession = import_module(f"bitheads.engine.sessions.{backend}").Session(
         graph, output_names, precision, threads, cache
     )
     return session
@@ -112,7 +112,7 @@ def open_lanes(
 
     Returns an empty list for a backend without them. Raises BackendError if they cannot be loaded.
     """
-    module = import_module(f"engine.sessions.{backend}")
+    module = import_module(f"bitheads.engine.sessions.{backend}")
     lanes: list[EncoderSession] = []
     if hasattr(module, "open_lanes"):
         lanes = module.open_lanes(graph, output_names, precision, threads, cache)
@@ -128,6 +128,6 @@ def supports_bf16(backend: str) -> bool:
     """Whether a backend computes in bfloat16 on this processor."""
     if backend != "openvino":
         return False
-    from engine.sessions import openvino
+    from bitheads.engine.sessions import openvino
 
     return openvino.has_bf16()

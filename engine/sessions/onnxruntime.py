@@ -7,12 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.compiled_graphs import CompiledGraphs
-from engine.cores import count_physical_cores
-from engine.errors import BackendError
-from engine.forked import keep_in_children
-from engine.quiet_import import import_quietly
-from engine.types import TokenBatch
+from bitheads.engine.errors import BackendError
+from bitheads.engine.process.cores import count_physical_cores
+from bitheads.engine.process.forked import keep_in_children
+from bitheads.engine.process.quiet_import import import_quietly
+from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
+from bitheads.engine.types import TokenBatch
 
 onnxruntime = import_quietly("onnxruntime")
 

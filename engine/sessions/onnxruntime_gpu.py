@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.cores import count_physical_cores
-from engine.device.driver import Device
-from engine.errors import BackendError, DeviceMemoryError
-from engine.forked import keep_in_children
-from engine.quiet_import import import_quietly
+from bitheads.engine.device.driver import Device
+from bitheads.engine.errors import BackendError, DeviceMemoryError
+from bitheads.engine.process.cores import count_physical_cores
+from bitheads.engine.process.forked import keep_in_children
+from bitheads.engine.process.quiet_import import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.compiled_graphs import CompiledGraphs
-from engine.cores import choose_threads
-from engine.errors import BackendError
-from engine.forked import keep_in_children
-from engine.sessions.openvino_core import openvino, the_core
-from engine.types import TokenBatch
+from bitheads.engine.errors import BackendError
+from bitheads.engine.process.cores import choose_threads
+from bitheads.engine.process.forked import keep_in_children
+from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
+from bitheads.engine.sessions.openvino_core import openvino, the_core
+from bitheads.engine.types import TokenBatch
 
 OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.forked import check_process, keep_in_children
-from engine.quiet_import import import_quietly
+from bitheads.engine.process.forked import check_process, keep_in_children
+from bitheads.engine.process.quiet_import import import_quietly
 
 __all__ = ["openvino", "the_core"]
 

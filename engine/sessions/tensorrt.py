@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine.device.driver import Device
-from engine.errors import BackendError, DeviceMemoryError, PlanError
-from engine.plan import MODULES, Plan, choose_profile, find_plan, max_rows
-from engine.types import TokenBatch
+from bitheads.engine.device.driver import Device
+from bitheads.engine.device.plan import MODULES, Plan, choose_profile, find_plan, max_rows
+from bitheads.engine.errors import BackendError, DeviceMemoryError, PlanError
+from bitheads.engine.types import TokenBatch
 
 PIP_NAMES = {"tensorrt": "bitheads[gpu]", "tensorrt-rtx": "bitheads[rtx]"}
 
@@ -79,7 +79,7 @@ class Session:
                 raise PlanError(
                     f"plan {plan.path}: {plan.info.flavour} {trt.__version__} cannot load it on "
                     f"{device.name}: {self._log.last}. Build it again on this machine with "
-                    "`python -m export.plan`."
+                    "`bitheads plan`."
                 )
             self._check_tensors()
             self._activation_bytes = int(self._engine.device_memory_size_v2)
@@ -135,7 +135,7 @@ class Session:
             raise PlanError(
                 f"plan {self._plan.path}: got tensors {sorted(names)} and {profiles} profiles, "
                 f"expected {sorted(expected)} and {len(self._plan.profiles)}. Build it again with "
-                "`python -m export.plan`."
+                "`bitheads plan`."
             )
 
     def _make_context(self, profile: int) -> Any:
@@ -180,7 +180,7 @@ def _common_dtype(plan: Plan, inputs: Sequence[str], outputs: Sequence[str]) -> 
         raise PlanError(
             f"plan {plan.path}: got inputs {dict(info.inputs)} and outputs {dict(info.outputs)}, "
             f"expected int64 token ids and masks, and {list(outputs)} of one type. Build it again "
-            "with `python -m export.plan`."
+            "with `bitheads plan`."
         )
     return str(dtypes.pop())
 

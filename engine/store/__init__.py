@@ -1,6 +1,6 @@
 """The feature store: codes of texts as Parquet files in a folder, on a disk or in a cloud.
 
-from engine.store import FeatureStore
+from bitheads.engine.store import FeatureStore
 
 store = FeatureStore("features")
 for rows in store.scan():
@@ -13,13 +13,13 @@ try:
     import pyarrow as _pyarrow  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"engine.store needs pyarrow, which cannot be loaded ({error}). Type: "
+        f"bitheads.engine.store needs pyarrow, which cannot be loaded ({error}). Type: "
         "pip install 'bitheads[store]'"
     ) from error
 
-from engine.store.compact import compact
-from engine.store.store import FeatureStore, Part, Rows, StoreInfo
-from engine.store.verify import verify
-from engine.store.writer import StoreWriter
+from bitheads.engine.store.compact import compact
+from bitheads.engine.store.store import FeatureStore, Part, Rows, StoreInfo
+from bitheads.engine.store.verify import verify
+from bitheads.engine.store.writer import StoreWriter
 
 __all__ = ["FeatureStore", "Part", "Rows", "StoreInfo", "StoreWriter", "compact", "verify"]

@@ -1,19 +1,19 @@
-"""`python -m engine.store`: looks at a feature store, checks it, merges its parts."""
+"""`bitheads store`: looks at a feature store, checks it, merges its parts."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from engine.command_line import exit_code, print_json
-from engine.errors import StoreError
-from engine.job_options import check_above_zero
-from engine.progress import progress_bar
-from engine.store import FeatureStore, compact, verify
-from engine.store.folder import Folder
-from engine.store.part_writer import PART_BYTES
-from engine.store.store import SUFFIX
-from engine.types import FeatureSpec
+from bitheads.engine.commands.command_line import exit_code, print_json
+from bitheads.engine.commands.job_options import check_above_zero
+from bitheads.engine.errors import StoreError
+from bitheads.engine.progress import progress_bar
+from bitheads.engine.store import FeatureStore, compact, verify
+from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.part_writer import PART_BYTES
+from bitheads.engine.store.store import SUFFIX
+from bitheads.engine.types import FeatureSpec
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _compact(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m engine.store", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bitheads store", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     info = commands.add_parser("info", help="rows, tokens, bytes a text, feature spec, parts")
     info.add_argument("--json", action="store_true", help="one JSON object")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.store.part_writer import (
+from bitheads.engine.store.part_writer import (
     PART_BYTES,
     ROW_GROUP_BYTES,
     PartWriter,
     new_name,
     new_store_id,
 )
-from engine.store.store import FeatureStore, Part
-from engine.store.writer import clean_up
+from bitheads.engine.store.store import FeatureStore, Part
+from bitheads.engine.store.writer import clean_up
 
 
 def compact(

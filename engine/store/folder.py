@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from engine.errors import StoreError
-from engine.whole_file import make_folder, rename
+from bitheads.engine.errors import StoreError
+from bitheads.engine.files.whole_file import make_folder, rename
 
 ASIDE = ".partial"
 LOCK = ".lock"

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.store import schema
-from engine.store.folder import Folder
-from engine.store.sealed import SealedWriter
+from bitheads.engine.store import schema
+from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.sealed import SealedWriter
 
 ROW_GROUP_BYTES = 16 << 20
 """Of codes: 2,600 texts of 50 tokens at dim 1024. A row group costs about a millisecond beside its

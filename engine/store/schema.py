@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine import strict_json
-from engine.errors import BundleError, InputError, StoreError
-from engine.types import Calibration, FeatureSpec, PackedFeatures
+from bitheads.engine.errors import BundleError, InputError, StoreError
+from bitheads.engine.files import strict_json
+from bitheads.engine.types import Calibration, FeatureSpec, PackedFeatures
 
 FORMAT_VERSION = 2
 OLDER_VERSIONS = (1,)

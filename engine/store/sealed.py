@@ -23,8 +23,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine import strict_json
-from engine.errors import StoreError
+from bitheads.engine.errors import StoreError
+from bitheads.engine.files import strict_json
 
 BLOCK_BYTES = 1 << 18
 """Columns begin anywhere, so the blocks at their ends are checked twice: with 1 MiB a scan took a
@@ -162,7 +162,7 @@ def read_footer(file: pa.NativeFile, shown: str) -> Footer:
     if not mark:
         raise StoreError(
             f"{shown}: has no seal, so its bytes cannot be checked. Expected a file written by "
-            "engine.store: move it away, and append what it holds with StoreWriter."
+            "bitheads.engine.store: move it away, and append what it holds with StoreWriter."
         )
     seal = after[: len(BLANK)]
     if hashlib.sha256(before + SEAL + BLANK + after[len(BLANK) :]).hexdigest().encode() != seal:
@@ -174,8 +174,8 @@ def read_footer(file: pa.NativeFile, shown: str) -> Footer:
         _check_blocks(part, body_bytes)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{shown}: its footer is none that engine.store writes ({error}). Remove it, and make "
-            "its rows again."
+            f"{shown}: its footer is none that bitheads writes ({error}). Remove it, and "
+            "make its rows again."
         ) from error
     return Footer(metadata, part, seal.decode(), body_bytes, size)
 

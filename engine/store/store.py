@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.errors import InputError, StoreError
-from engine.heads import check_spec
-from engine.read_ahead import read_ahead
-from engine.store import schema, sealed
-from engine.store.folder import Folder
-from engine.store.ids import IdIndex
-from engine.types import Calibration, FeatureSpec, PackedFeatures
+from bitheads.engine.errors import InputError, StoreError
+from bitheads.engine.heads.cpu import check_spec
+from bitheads.engine.process.read_ahead import read_ahead
+from bitheads.engine.store import schema, sealed
+from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.ids import IdIndex
+from bitheads.engine.types import Calibration, FeatureSpec, PackedFeatures
 
 SUFFIX = ".parquet"
 LISTINGS = 5
@@ -74,7 +74,7 @@ class Part:
             or self.name in replaces
         ):
             raise StoreError(
-                f"{self._shown}: what its footer says of it is nothing that engine.store writes. "
+                f"{self._shown}: what its footer says of it is nothing that bitheads writes. "
                 "Remove it, and make its rows again."
             )
 
@@ -123,7 +123,7 @@ class Part:
 
     @property
     def forms(self) -> frozenset[str] | None:
-        """Of its texts, see engine.forms; None where it does not say that of each."""
+        """Of its texts, see engine.texts.forms; None where it does not say that of each."""
         if schema.IS_PAIR not in schema.columns_of(self.schema):
             return None
         at, found = self.schema.get_field_index(schema.IS_PAIR), set()
@@ -285,7 +285,7 @@ class FeatureStore:
         if not self.parts and spec is None:
             raise StoreError(
                 f"{self.folder}: no parts of a feature store there. Make one with "
-                f"`python -m engine.encode --store {self.folder}`, or name the right folder."
+                f"`bitheads encode --store {self.folder}`, or name the right folder."
             )
         first = self.parts[0].spec if self.parts else spec
         assert first is not None
@@ -314,7 +314,7 @@ class FeatureStore:
 
     @property
     def forms(self) -> frozenset[str] | None:
-        """Of its texts, see engine.forms; None where a part does not say that of each text."""
+        """Forms of its texts (engine.texts.forms); None where a part does not say it of each."""
         stated = [part.forms for part in self.parts if part.rows]
         known = [forms for forms in stated if forms is not None]
         return frozenset[str]().union(*known) if stated and len(known) == len(stated) else None

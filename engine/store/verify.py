@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.errors import BitheadsError, StoreError
-from engine.store import schema
-from engine.store.folder import Folder
-from engine.store.ids import IdIndex
-from engine.store.store import SUFFIX, Part
-from engine.types import FeatureSpec
+from bitheads.engine.errors import BitheadsError, StoreError
+from bitheads.engine.store import schema
+from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.ids import IdIndex
+from bitheads.engine.store.store import SUFFIX, Part
+from bitheads.engine.types import FeatureSpec
 
 
 def verify(

@@ -12,20 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.errors import InputError, StoreError
-from engine.heads import check_spec
-from engine.interrupts import interrupts_held_back
-from engine.store import schema
-from engine.store.ids import IdIndex
-from engine.store.part_writer import (
+from bitheads.engine.errors import InputError, StoreError
+from bitheads.engine.heads.cpu import check_spec
+from bitheads.engine.process.interrupts import interrupts_held_back
+from bitheads.engine.store import schema
+from bitheads.engine.store.ids import IdIndex
+from bitheads.engine.store.part_writer import (
     PART_BYTES,
     ROW_GROUP_BYTES,
     PartWriter,
     new_name,
     new_store_id,
 )
-from engine.store.store import SUFFIX, FeatureStore
-from engine.types import PackedFeatures
+from bitheads.engine.store.store import SUFFIX, FeatureStore
+from bitheads.engine.types import PackedFeatures
 
 EXISTING = ("refuse", "skip", "replace")
 """What can become of texts whose id is stored already."""

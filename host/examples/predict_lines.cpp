@@ -1,4 +1,4 @@
-/* Lines in, predictions out: one JSON object a text, as `python -m engine.predict --json`. */
+/* Lines in, predictions out: one JSON object a text, as `bitheads predict --json`. */
 #include <algorithm>
 #include <bitheads/bitheads.hpp>
 #include <charconv>

@@ -31,7 +31,7 @@ GraphOptions find_graph(const fs::path &folder, const Manifest &manifest, const 
   const std::string name = precision == "int8" ? "encoder_int8.xml" : "encoder.onnx";
   if (manifest.artifacts.count(name) == 0) {
     fail(Status::backend, "bundle ", folder, " has no ", name, ". Build it with ",
-         precision == "int8" ? "--precision int8: " : "", "python -m export.build");
+         precision == "int8" ? "--precision int8: " : "", "bitheads build");
   }
   return {folder / name, precision, options.threads, false};
 }

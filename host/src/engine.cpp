@@ -204,7 +204,7 @@ struct Engine::Impl {
     }
     fail(Status::unknown_task, "task '", task, "': no such head is loaded, expected one of ",
          loaded.empty() ? "none (no head is loaded)" : loaded,
-         ". Add it with add_head, or train it with `python -m training.head`.");
+         ". Add it with add_head, or train it with `bitheads train-head`.");
   }
 
   /* This, unless it was loaded in another process. */

@@ -9,7 +9,7 @@
 namespace bitheads {
 
 /* Their names; all that an entry gives, of which the last would count. Throws std::invalid_argument
- * for what is no protobuf. See engine/external_files.py. */
+ * for what is no protobuf. See engine/files/external_files.py. */
 std::set<std::string> external_files(std::string_view graph);
 
 }  // namespace bitheads

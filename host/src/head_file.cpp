@@ -89,7 +89,7 @@ void check_notes(const Json &meta) {
   }
 }
 
-/* All that must hold of a head; `engine/head_file.py` has the same list. */
+/* All that must hold of a head; `engine/heads/head_file.py` has the same list. */
 void read_meta(FoldedHead &head, const Json &meta) {
   check_notes(meta);
   head.task = meta.at("task").get<std::string>();
@@ -157,7 +157,7 @@ FoldedHead parse_head(const SafeTensors &file, const std::string &what) {
   if (!file.metadata().contains("bitheads_head")) {
     fail(Status::head, what,
          ": a safetensors file without 'bitheads_head' in its header, so not a head. Write heads "
-         "with `python -m training.head`.");
+         "with `bitheads train-head`.");
   }
   Json meta = parse_json(file.metadata().at("bitheads_head").get_ref<const std::string &>());
   if (!meta.at("format_version").is_number_integer()) {

@@ -1,4 +1,4 @@
-/* The head file format, read. engine/head_file.py owns it. */
+/* The head file format, read. engine/heads/head_file.py owns it. */
 #ifndef BITHEADS_HOST_HEAD_FILE_H
 #define BITHEADS_HOST_HEAD_FILE_H
 

@@ -10,7 +10,7 @@
 namespace bitheads {
 namespace {
 
-/* As in engine/tokenize.py, so that both cut very long texts at the same place. */
+/* As in engine/texts/tokenize.py, so that both cut very long texts at the same place. */
 constexpr std::size_t chars_per_token = 16;
 constexpr std::size_t max_chars = 1 << 18;
 constexpr std::size_t cut_margin = 128;
@@ -18,7 +18,7 @@ constexpr std::size_t chunk_bytes = 1 << 19;
 constexpr std::size_t chunk_texts = 1 << 12;
 
 const char *const again =
-    "Make it again: python -m export.host_tokenizer --bundle DIR --force, with the "
+    "Make it again: bitheads host-tokenizer --bundle DIR --force, with the "
     "openvino-tokenizers of this library's OpenVINO.";
 
 void check_text(std::string_view text, std::size_t index) {

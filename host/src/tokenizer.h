@@ -59,7 +59,7 @@ class Tokenizer {
   ov::InferRequest request_;
 };
 
-/* How many tokens of each of one or two texts are kept; as engine/tokenize.py does it. */
+/* How many tokens of each of one or two texts are kept; as engine/texts/tokenize.py does it. */
 std::vector<std::size_t> cut_longest_first(const std::vector<std::size_t> &lengths,
                                            std::size_t budget);
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.device_code_routine import families, family_of, load_widths, parse_sass
-from export.device_code import KernelResources
+from bitheads.export.device_code import KernelResources
 
 SASS = """
 	code for sm_90

@@ -21,7 +21,7 @@ from benchmarks.encoders.batches import ROWS, Batches
 from benchmarks.encoders.process import Process
 from benchmarks.encoders.worker import KINDS, Runner
 from benchmarks.shapes import Shape
-from engine import Engine
+from bitheads import Engine
 
 TEXTS = ["One text.", "A somewhat longer text than that, for padding.", "Why?"]
 TINY = Shape(2, 64, 128, 4, pooled_layers=1, vocab_size=1200, max_length=64)

@@ -21,11 +21,11 @@ from benchmarks.gpu.outcome import Skip
 from benchmarks.gpu.texts import TextMaker
 from benchmarks.gpu.torch_peer import TorchPeer
 from benchmarks.shapes import Shape
-from engine import Engine, bundle
-from engine.encoder import CpuEncoder
-from engine.head_file import write_head
-from engine.sessions import open_session
-from engine.tokenize import TextTokenizer
+from bitheads.engine import Engine, bundle
+from bitheads.engine.encoder import CpuEncoder
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.sessions import open_session
+from bitheads.engine.texts.tokenize import TextTokenizer
 
 FEW = Repeats(warm_up=1, latency=3, throughput=1, kernel=2, texts=20)
 
@@ -135,7 +135,7 @@ def test_the_torch_peer_refuses_what_it_does_not_compute(bench: Bench) -> None:
     import torch
 
     from benchmarks.gpu.torch_peer import TorchHeads
-    from engine import PositionPooling
+    from bitheads import PositionPooling
 
     spec = bench.manifest.spec
     mixed = [random_head(spec), random_head(spec, pooling=PositionPooling.MEAN)]
@@ -270,7 +270,7 @@ class FakeHeads:
 
 
 def test_heads_are_timed_by_number_of_tasks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.device.heads.DeviceHeads", FakeHeads)
+    monkeypatch.setattr("bitheads.engine.device.heads.DeviceHeads", FakeHeads)
     monkeypatch.setattr(head_kernels, "TASK_COUNTS", (1, 14))
     fake, before = FakeGpu(), Memory.live
     outcomes = head_kernels.time_heads(Gpu(fake, fake, fake), bench, texts=7)

@@ -14,7 +14,7 @@ from benchmarks import gpu_routine, gpu_tables, record, tables
 from benchmarks.gpu import markdown
 from benchmarks.gpu.outcome import Skip, attempt, failures, percentiles
 from benchmarks.gpu_options import PARTS
-from engine.errors import BackendError, DeviceMemoryError, PlanError
+from bitheads.engine.errors import BackendError, DeviceMemoryError, PlanError
 
 
 def test_percentiles_are_runs_that_happened() -> None:
@@ -153,7 +153,7 @@ def test_without_a_gpu_there_is_one_error(
     def missing() -> None:
         raise BackendError("no GPU can be used (x). Type nvidia-smi.")
 
-    monkeypatch.setattr("engine.device.driver.import_driver", missing)
+    monkeypatch.setattr("bitheads.engine.device.driver.import_driver", missing)
     assert command_line.main(["gpu"]) == 1
     assert capsys.readouterr().err == "error: no GPU can be used (x). Type nvidia-smi.\n"
 

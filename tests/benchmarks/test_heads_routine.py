@@ -20,10 +20,12 @@ from benchmarks.heads.cases import QUICK, multiply_adds, random_codes, random_he
 from benchmarks.heads.speed import PEERS
 from benchmarks.heads.timing import Contender, Samples, in_turn
 from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
-from engine import Calibration, PositionPooling, Quantization, _kernels, float_heads, pack
-from engine.types import code_affine
-from export.fold import fold
-from training.task_head import TaskHead
+from bitheads.engine import Calibration, PositionPooling, Quantization, _kernels
+from bitheads.engine.features import pack
+from bitheads.engine.heads import float_heads
+from bitheads.engine.types import code_affine
+from bitheads.export.fold import fold
+from bitheads.training.task_head import TaskHead
 
 SHAPE = QUICK.encoders["tiny"]
 BOTH = [Quantization.SIGN, Quantization.UINT8]

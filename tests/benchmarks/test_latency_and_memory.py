@@ -13,8 +13,8 @@ from benchmarks import __main__ as command_line
 from benchmarks import child, cpu_tables, latency_routine, record, rss, texts
 from benchmarks.heads.timing import Samples
 from benchmarks.markdown import duration, size
-from engine import Engine
-from engine.head_file import write_head
+from bitheads import Engine
+from bitheads.engine.heads.head_file import write_head
 
 
 @pytest.fixture(autouse=True)

@@ -11,19 +11,23 @@ import pytest
 from random_heads import random_head
 
 from benchmarks import cpu_tables, precision_accuracy
-from engine.bundle import read_manifest
-from engine.errors import InputError
-from engine.head_file import write_head
-from export.make_bundle import make_bundle
-from export.parity import available_sessions
-from training.data import read_labelled
+from bitheads.engine.bundle import read_manifest
+from bitheads.engine.errors import InputError
+from bitheads.engine.heads.head_file import write_head
+from bitheads.export.make_bundle import make_bundle
+from bitheads.export.parity import available_sessions
+from bitheads.training.data import read_labelled
 
 SESSIONS = [f"{b} {p}" for b, p in available_sessions(int8=True) if b == "openvino"]
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    demo = (files("engine") / "data" / "demo.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    demo = (
+        (files("bitheads.engine") / "data" / "demo.tsv")
+        .read_text(encoding="utf-8")
+        .splitlines()[1:]
+    )
     texts = [line.split("\t")[0] for line in demo]
     rows = [f"label-{i % 2}\t{text}" for i, text in enumerate(texts)]
     file = tmp_path / "data" / "tones" / "test.tsv"

@@ -12,9 +12,9 @@ import pytest
 from benchmarks import record, roofline
 from benchmarks.roofline import GPUS, Fractions, Gpu, Work
 from benchmarks.shapes import SHAPES, Shape
-from engine.device.encoder import MAX_BATCH_TOKENS
-from engine.types import LayerPooling
-from export.config import choose_layers
+from bitheads.engine.device.encoder import MAX_BATCH_TOKENS
+from bitheads.engine.types import LayerPooling
+from bitheads.export.config import choose_layers
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -89,10 +89,10 @@ def test_counts_of_the_dense_stage() -> None:
 def test_many_tasks_take_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert roofline.launches(TINY, 1) == [327]
     text_bytes = (2 * 128 + 2 * 128) * 2
-    monkeypatch.setattr("engine.device.heads.WORKSPACE_BYTES", 100 * text_bytes)
+    monkeypatch.setattr("bitheads.engine.device.heads.WORKSPACE_BYTES", 100 * text_bytes)
     assert roofline.launches(TINY, 1) == [100, 100, 100, 27]
     assert roofline.launches(TINY, 1000) == [100, 100, 100, 27]
-    monkeypatch.setattr("engine.device.heads.MIN_BLOCK_TEXTS", 50)  # room for two heads
+    monkeypatch.setattr("bitheads.engine.device.heads.MIN_BLOCK_TEXTS", 50)  # room for two heads
     assert roofline.launches(TINY, 1000) == [50] * 6 + [27]
 
 

@@ -14,8 +14,8 @@ from random_heads import random_head
 from benchmarks import __main__ as command_line
 from benchmarks import record, serve_routine, serve_tables
 from benchmarks.serving import load
-from engine import Engine
-from engine.head_file import write_head
+from bitheads import Engine
+from bitheads.engine.heads.head_file import write_head
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

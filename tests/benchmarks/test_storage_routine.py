@@ -12,8 +12,8 @@ from benchmarks import __main__ as command_line
 from benchmarks import record, storage_routine, storage_tables
 from benchmarks.shapes import SHAPES, Shape
 from benchmarks.storage_routine import TINY, Features, formula, measure, seeded
-from engine import bundle
-from engine.tokenize import TextTokenizer
+from bitheads.engine import bundle
+from bitheads.engine.texts.tokenize import TextTokenizer
 
 
 def test_the_paper_s_numbers() -> None:

@@ -1,4 +1,4 @@
-"""The CUDA kernels compiled for the host and called like `engine.pack.pool_and_pack`."""
+"""The CUDA kernels compiled for the host and called like `engine.features.pack.pool_and_pack`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole heads on the CUDA kernels, run on the host, against `engine.heads.predict_heads`."""
+"""Whole heads on the CUDA kernels, run on the host, against `engine.heads.cpu.predict_heads`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from host_kernels import HostKernels
 from numpy.typing import NDArray
 from random_heads import random_head
 
-from engine import (
+from bitheads import (
     FeatureSpec,
     LayerPooling,
     Order,
@@ -19,8 +19,8 @@ from engine import (
     PositionPooling,
     Quantization,
 )
-from engine.head_file import FoldedHead
-from engine.heads import predict_heads
+from bitheads.engine.heads.cpu import predict_heads
+from bitheads.engine.heads.head_file import FoldedHead
 
 ATTENTION, MEAN, CLS = PositionPooling.ATTENTION, PositionPooling.MEAN, PositionPooling.CLS
 TOLERANCE = 2e-3  # of a probability: SPEC.md

@@ -23,7 +23,7 @@ from kernel_cases import (
 )
 from numpy.typing import NDArray
 
-from engine import pack
+from bitheads.engine.features import pack
 
 
 def check(

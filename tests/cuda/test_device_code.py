@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.device.code import DEVICE_CODE, read_device_code
-from export.device_code import (
+from bitheads.engine.device.code import DEVICE_CODE, read_device_code
+from bitheads.export.device_code import (
     ARCHITECTURES,
     PTX,
     ROOT,
@@ -23,7 +23,7 @@ from export.device_code import (
     parse_report,
     run_tool,
 )
-from export.errors import ExportError
+from bitheads.export.errors import ExportError
 
 NUM_PACKING = 42  # 3 dtypes x (3 modes with and without weights + the vote) x 2 paths
 HEADS = {
@@ -273,7 +273,7 @@ def test_a_missing_compiler_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_wheel_carries_the_device_code(tmp_path: Path) -> None:
-    """What `python -m export.device_code` wrote, beside the module that launches it."""
+    """What `bitheads device-code` wrote, beside the module that launches it."""
     if not DEVICE_CODE.exists():
         pytest.skip(f"{DEVICE_CODE} is not there, type: make device")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path)]

@@ -82,11 +82,11 @@ def planned_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def device_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with the head of a fat binary: the software device has the kernels already."""
-    from engine.device.code import write_device_code
+    from bitheads.engine.device.code import write_device_code
 
     path = tmp_path / "bitheads.fatbin"
     write_device_code(path, struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0))
-    monkeypatch.setattr("engine.device.code.DEVICE_CODE", path)
+    monkeypatch.setattr("bitheads.engine.device.code.DEVICE_CODE", path)
     return path
 
 

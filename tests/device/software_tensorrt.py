@@ -22,10 +22,10 @@ import numpy as np
 import onnxruntime
 from random_heads import random_head
 
-from engine.bundle import GRAPH, read_manifest
-from engine.head_file import write_head
-from engine.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
-from engine.types import PositionPooling
+from bitheads.engine.bundle import GRAPH, read_manifest
+from bitheads.engine.device.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.types import PositionPooling
 
 __version__ = "10.99.0.1"
 ACTIVATION_BYTES = 4096

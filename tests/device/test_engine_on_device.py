@@ -23,11 +23,11 @@ from random_heads import random_head
 from software_driver import LAUNCH_FAILED, SoftwareCuda
 from software_tensorrt import with_heads_and_plan
 
-from engine import BackendError, ClosedError, DeviceMemoryError, Engine, PlanError
-from engine.head_file import write_head
-from engine.plan import PLANS, Profile
-from engine.sessions import BACKENDS, onnxruntime_gpu
-from engine.types import Order, Quantization, Text
+from bitheads import BackendError, ClosedError, DeviceMemoryError, Engine, PlanError
+from bitheads.engine.device.plan import PLANS, Profile
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.sessions import BACKENDS, onnxruntime_gpu
+from bitheads.engine.types import Order, Quantization, Text
 
 TEXTS = [
     "tide",
@@ -233,8 +233,8 @@ def test_heads_in_parts_and_texts_in_blocks(
     """A workspace for one head at a time gives the same bits as one for all."""
     whole = open_engine()
     expected = whole.predict(TEXTS)
-    monkeypatch.setattr("engine.device.heads.MIN_BLOCK_TEXTS", block_texts)
-    monkeypatch.setattr("engine.device.heads.WORKSPACE_BYTES", 300 * block_texts)
+    monkeypatch.setattr("bitheads.engine.device.heads.MIN_BLOCK_TEXTS", block_texts)
+    monkeypatch.setattr("bitheads.engine.device.heads.WORKSPACE_BYTES", 300 * block_texts)
     cut = open_engine()
     for answers in (cut.predict(TEXTS), cut.predict_features(cut.encode(TEXTS))):
         for task, prediction in expected.items():
@@ -302,8 +302,8 @@ def test_small_batches_become_graphs(open_engine: OpenEngine, software_cuda: Sof
 def test_old_graphs_are_forgotten(
     open_engine: OpenEngine, on_cpu: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.device.encoder.MAX_GRAPHS", 2)
-    monkeypatch.setattr("engine.device.encoder.SEQ_STEP", 1)
+    monkeypatch.setattr("bitheads.engine.device.encoder.MAX_GRAPHS", 2)
+    monkeypatch.setattr("bitheads.engine.device.encoder.SEQ_STEP", 1)
     engine = open_engine()
     texts = ["a " * n for n in range(1, 7)] * 3
     for text in texts:
@@ -359,7 +359,7 @@ def test_many_sets_of_heads_from_two_threads(
     open_engine: OpenEngine, on_cpu: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A set that is no longer kept is freed only when nothing uses it."""
-    monkeypatch.setattr("engine.device.heads.MAX_GROUPS", 1)
+    monkeypatch.setattr("bitheads.engine.device.heads.MAX_GROUPS", 1)
     engine = open_engine()
     expected = on_cpu.predict(TEXTS)
 
@@ -477,7 +477,7 @@ def test_auto_falls_back_with_one_warning(
     assert engine.backend.split()[0] in BACKENDS
     assert len(caplog.records) == 1
     assert "running on the CPU" in caplog.text
-    assert "python -m export.plan" in caplog.text
+    assert "bitheads plan" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "version"])

@@ -24,10 +24,10 @@ from benchmarks.gpu.context import Bench, Repeats
 from benchmarks.gpu.kernels import Layers
 from benchmarks.gpu.outcome import Skip
 from benchmarks.shapes import Shape
-from engine import Engine
-from engine.device.heads import DeviceHeads
-from engine.errors import PlanError
-from engine.plan import PLANS
+from bitheads import Engine
+from bitheads.engine.device.heads import DeviceHeads
+from bitheads.engine.device.plan import PLANS
+from bitheads.engine.errors import PlanError
 
 FEW = Repeats(warm_up=1, latency=2, throughput=1, kernel=2, texts=20)
 
@@ -142,7 +142,7 @@ def test_the_roofline_counts_the_launches_that_there_are(
     gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec("sign", 64)
-    monkeypatch.setattr("engine.device.heads.WORKSPACE_BYTES", 100_000)
+    monkeypatch.setattr("bitheads.engine.device.heads.WORKSPACE_BYTES", 100_000)
     for attention_heads, tasks in ((4, 1), (4, 9), (8, 40)):
         heads = head_kernels.random_heads(spec, attention_heads, tasks)
         shape = Shape(1, spec.dim, 128, attention_heads, pooled_layers=1)

@@ -19,8 +19,8 @@ from on_gpu import OnGpu
 from software_driver import SoftwareCuda
 
 from benchmarks.gpu.context import Bench
-from engine import Engine, _kernels
-from engine.types import Text
+from bitheads.engine import Engine, _kernels
+from bitheads.engine.types import Text
 
 
 def test_pool_and_pack(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from planned_launch import PlannedLaunch, plan_pool_and_pack
 from software_driver import LAUNCH_FAILED, SoftwareCuda
 
-from engine import pack
+from bitheads.engine.features import pack
 
 FAT_BINARY = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0)
 ROWS, SEQ, DIM = 3, 6, 384

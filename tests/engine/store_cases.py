@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import FeatureSpec, LayerPooling, Order, PackedFeatures, Quantization
-from engine.store import FeatureStore, StoreWriter
+from bitheads import FeatureSpec, LayerPooling, Order, PackedFeatures, Quantization
+from bitheads.engine.store import FeatureStore, StoreWriter
 
 
 def make_spec(dim: int = 64, quantization: str = "sign", encoder: str = "seeded") -> FeatureSpec:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import InputError
-from engine.batching import cut_batches, pad_batch, round_lengths
-from engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
-from engine.tokenize import Tokens
+from bitheads import InputError
+from bitheads.engine.batching import cut_batches, pad_batch, round_lengths
+from bitheads.engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
+from bitheads.engine.texts.tokenize import Tokens
 
 
 def cost(batches: list[list[int]], call_tokens: int) -> int:
@@ -105,7 +105,7 @@ def test_many_texts_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         choices += costs.size
         return argmin(costs)
 
-    monkeypatch.setattr("engine.batching.np.argmin", count)
+    monkeypatch.setattr("bitheads.engine.batching.np.argmin", count)
     lengths = np.random.default_rng(1).integers(3, 513, 100_000)
     assert sum(map(len, cut_batches(lengths, CPU_BATCH_TOKENS, CPU_CALL_TOKENS))) == lengths.size
     assert choices <= sum(CPU_BATCH_TOKENS // length for length in range(3, 513))

@@ -22,11 +22,11 @@ import onnx
 import pytest
 from test_encode import texts_of_all_lengths
 
-from engine import Engine
-from engine import cache as cache_module
-from engine.bundle import GRAPH, MANIFEST, Artifact, read_manifest
-from engine.cache import make_cache_folder, open_own
-from engine.compiled_graphs import BLOCK_BYTES
+from bitheads import Engine
+from bitheads.engine.bundle import GRAPH, MANIFEST, Artifact, read_manifest
+from bitheads.engine.files import cache as cache_module
+from bitheads.engine.files.cache import make_cache_folder, open_own
+from bitheads.engine.sessions.compiled_graphs import BLOCK_BYTES
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can give a folder to another user"
@@ -127,7 +127,7 @@ def test_a_graph_that_nobody_verified_is_not_kept_as_another(
 
 
 def test_weights_of_any_name_are_part_of_the_graph(own_bundle: Path) -> None:
-    from engine.plan import graph_files, graph_sha256
+    from bitheads.engine.device.plan import graph_files, graph_sha256
 
     artifacts = dict(read_manifest(own_bundle).artifacts)
     before = graph_sha256(artifacts)

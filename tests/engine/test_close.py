@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from random_heads import random_head
 
-from engine import ClosedError, Engine, InputError
-from engine.head_file import write_head
-from engine.heads import HeadThreads
-from engine.serve.scheduler import Scheduler
-from engine.types import PlacedBatch
+from bitheads import ClosedError, Engine, InputError
+from bitheads.engine.heads.cpu import HeadThreads
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.serve.scheduler import Scheduler
+from bitheads.engine.types import PlacedBatch
 
 TEXTS = [f"Short text number {i}" for i in range(64)]
 BUDGET = 16
@@ -121,14 +121,14 @@ def test_a_scheduler_that_was_closed_keeps_no_session(engine: Engine) -> None:
 
 MEASURE = """
 import json, sys
-from engine import Engine
+from bitheads import Engine
 
 def resident_mb():
     with open("/proc/self/status") as status:
         (line,) = (line for line in status if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
 
-import engine.sessions.openvino, engine.sessions.onnxruntime
+import bitheads.engine.sessions.openvino, bitheads.engine.sessions.onnxruntime
 texts = [f"Short text number {i} " * (1 + i % 9) for i in range(64)]
 before, used, closed = resident_mb(), [], []
 for _ in range(5):

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from engine import cores
-from engine.cores import count_cores, count_physical_cores, quota_cores
+from bitheads.engine.process import cores
+from bitheads.engine.process.cores import count_cores, count_physical_cores, quota_cores
 
 Files = dict[str, str]
 
@@ -150,9 +150,9 @@ PROGRAM = """
 import json, os, sys
 with open(sys.argv[1], "w") as group:
     group.write(str(os.getpid()))
-from engine import Engine
-from engine.cores import count_cores
-from engine.heads import HeadThreads
+from bitheads import Engine
+from bitheads.engine.process.cores import count_cores
+from bitheads.engine.heads.cpu import HeadThreads
 found = {"cores": count_cores(), "heads": HeadThreads()._threads}
 for backend in ("openvino", "onnxruntime"):
     with Engine.load(sys.argv[2], backend, precision="fp32") as engine:

@@ -15,12 +15,12 @@ import pyarrow
 import pytest
 from numpy.typing import NDArray
 
-from engine import BackendError, Engine, InputError, PackedFeatures
-from engine.bundle import GRAPH, TOKENIZER
-from engine.encoder import CpuEncoder
-from engine.sessions import BACKENDS, open_session
-from engine.tokenize import TextTokenizer
-from engine.types import Text, TokenBatch
+from bitheads import BackendError, Engine, InputError, PackedFeatures
+from bitheads.engine.bundle import GRAPH, TOKENIZER
+from bitheads.engine.encoder import CpuEncoder
+from bitheads.engine.sessions import BACKENDS, open_session
+from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.types import Text, TokenBatch
 
 WORDS = [
     "the",

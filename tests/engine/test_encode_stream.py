@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_encode import bits_that_differ, texts_of_all_lengths
 
-from engine import Engine, InputError, PackedFeatures
+from bitheads import Engine, InputError, PackedFeatures
 
 
 @pytest.fixture(scope="module")

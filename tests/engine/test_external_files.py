@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.external_files import external_files
+from bitheads.engine.files.external_files import external_files
 
 KEY = b"\x0a\x08location"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import (
+from bitheads import (
     BundleError,
     Calibration,
     FeatureSpec,

@@ -18,12 +18,12 @@ START = """
 import faulthandler, sys, threading
 faulthandler.dump_traceback_later(60, exit=True)
 sys.setswitchinterval(1e-5)
-from engine import Engine
+from bitheads import Engine
 texts = [f"Short text number {i}" for i in range(64)]
 """
 PROGRAMS = {
     "to NumPy's types": """
-import engine.sessions.openvino
+import bitheads.engine.sessions.openvino
 import openvino
 barrier = threading.Barrier(16)
 def use():

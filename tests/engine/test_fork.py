@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from random_heads import random_head
 
-from engine.bundle import read_manifest
-from engine.head_file import write_head
+from bitheads.engine.bundle import read_manifest
+from bitheads.engine.heads.head_file import write_head
 
 FORK = """
 import gc, json, os, signal, sys
 from pathlib import Path
-from engine import Engine
-from engine.heads import HeadThreads
-from engine.read_ahead import read_ahead
-from engine.serve.scheduler import Request, Scheduler
+from bitheads import Engine
+from bitheads.engine.heads.cpu import HeadThreads
+from bitheads.engine.process.read_ahead import read_ahead
+from bitheads.engine.serve.scheduler import Request, Scheduler
 
 bundle, backend, head = sys.argv[1:]
 texts = [f"Short text number {i}" for i in range(64)]
@@ -166,7 +166,7 @@ def test_a_child_that_loads_the_first_engine(backend: str, tiny_bundle: Path, he
 
 POOLS = """
 import json, multiprocessing, sys
-from engine import Engine, ForkedError
+from bitheads import Engine, ForkedError
 
 def work(bundle):
     with Engine.load(bundle, "openvino", precision="fp32") as engine:

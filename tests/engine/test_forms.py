@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from random_heads import random_head
 
-from engine import Engine, InputError, PackedFeatures, UnknownTaskError
-from engine.forms import are_pairs
-from engine.head_file import write_head
+from bitheads import Engine, InputError, PackedFeatures, UnknownTaskError
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.texts.forms import are_pairs
 
 SINGLES = ["What a lovely film.", "It rained all night."]
 PAIR = ("Is it raining?", "Does it rain?")
@@ -22,7 +22,7 @@ PAIR = ("Is it raining?", "Does it rain?")
 @pytest.fixture(params=["sign", "float16"])
 def engine(request: pytest.FixtureRequest, build_bundle: Any, tmp_path: Path) -> Iterator[Engine]:
     """With a head for texts and one for pairs, of each kind of codes that has its own kernels."""
-    from engine.types import Quantization
+    from bitheads.engine.types import Quantization
 
     bundle = build_bundle("bert", quantization=Quantization(request.param))
     with Engine.load(bundle, "onnxruntime") as engine:

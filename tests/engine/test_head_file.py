@@ -14,7 +14,7 @@ from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
 from random_heads import random_head
 from safetensors.numpy import save_file
 
-from engine import (
+from bitheads import (
     Engine,
     FeatureSpec,
     HeadError,
@@ -25,10 +25,10 @@ from engine import (
     SpecMismatchError,
     UnknownTaskError,
 )
-from engine import engine as engine_module
-from engine.bundle import read_manifest
-from engine.head_file import METADATA_KEY, FoldedHead, read_head, write_head
-from engine.heads import lay_out, load_head
+from bitheads.engine import engine as engine_module
+from bitheads.engine.bundle import read_manifest
+from bitheads.engine.heads.cpu import lay_out, load_head
+from bitheads.engine.heads.head_file import METADATA_KEY, FoldedHead, read_head, write_head
 
 SPEC = FeatureSpec(
     encoder="tiny",
@@ -127,7 +127,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("engine.whole_file.os.fsync", full)
+    monkeypatch.setattr("bitheads.engine.files.whole_file.os.fsync", full)
     with pytest.raises(HeadError, match="No space left"):
         write_head(head, written, force=True)
     assert written.read_bytes() == before

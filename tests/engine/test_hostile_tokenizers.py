@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from engine import BundleError, Engine, InputError
-from engine.bundle import MANIFEST, TOKENIZER, Artifact, read_manifest
-from engine.tokenizer_bounds import MAX_GROWTH, check_tokenizer
+from bitheads import BundleError, Engine, InputError
+from bitheads.engine.bundle import MANIFEST, TOKENIZER, Artifact, read_manifest
+from bitheads.engine.texts.tokenizer_bounds import MAX_GROWTH, check_tokenizer
 
 Parts = list[dict[str, Any]]
 

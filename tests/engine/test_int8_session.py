@@ -13,12 +13,13 @@ import pytest
 from random_heads import random_head
 from test_encode import texts_of_all_lengths
 
-from engine import BackendError, BundleError, Engine, predict
-from engine.bundle import INT8_GRAPH, INT8_WEIGHTS, MANIFEST, read_manifest
-from engine.compiled_graphs import BLOCK_BYTES
-from engine.encoder import DEVICE_BACKENDS
-from engine.head_file import write_head
-from engine.sessions import openvino as openvino_session
+from bitheads import BackendError, BundleError, Engine
+from bitheads.engine.bundle import INT8_GRAPH, INT8_WEIGHTS, MANIFEST, read_manifest
+from bitheads.engine.commands import predict
+from bitheads.engine.encoder import DEVICE_BACKENDS
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.sessions import openvino as openvino_session
+from bitheads.engine.sessions.compiled_graphs import BLOCK_BYTES
 
 MAX_CHANGED_BY_BATCH = 0.002
 """Share of bits that may depend on the other texts of a batch; no bit was seen to."""
@@ -98,8 +99,7 @@ def test_a_bundle_without_it_says_how_to_make_it(tiny_bundle: Path) -> None:
         Engine.load(tiny_bundle, precision="int8")
     assert "has no encoder_int8.xml" in str(error.value)
     assert str(error.value).endswith(
-        f"python -m export.build --precision int8 --encoder {encoder} "
-        f"--output {tiny_bundle} --force"
+        f"bitheads build --precision int8 --encoder {encoder} --output {tiny_bundle} --force"
     )
 
 
@@ -117,7 +117,7 @@ def test_gpus_have_no_int8(int8_bundle: Path, backend: str) -> None:
 def test_auto_without_openvino_says_what_to_type(
     int8_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.sessions.is_installed", lambda name: name == "onnxruntime")
+    monkeypatch.setattr("bitheads.engine.sessions.is_installed", lambda name: name == "onnxruntime")
     with pytest.raises(BackendError, match=r"backend 'openvino' needs .* Type: pip install"):
         Engine.load(int8_bundle, precision="int8")
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import BackendError, Engine
-from engine import encoder as encoder_module
-from engine.encoder import OPEN_LANES_FROM, CpuEncoder
-from engine.lanes import Lanes
-from engine.sessions import EncoderSession, open_lanes
-from engine.types import PlacedBatch, Stats, TokenBatch
+from bitheads import BackendError, Engine
+from bitheads.engine import encoder as encoder_module
+from bitheads.engine.encoder import OPEN_LANES_FROM, CpuEncoder
+from bitheads.engine.sessions import EncoderSession, open_lanes
+from bitheads.engine.sessions.lanes import Lanes
+from bitheads.engine.types import PlacedBatch, Stats, TokenBatch
 
 two_cores = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="OpenVINO has no lanes on one processor core"

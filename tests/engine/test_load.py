@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from hostile_bundles import HOSTILE_BUNDLES, spoil, with_external_weights
 
-from engine import BackendError, BundleError, Engine, InputError
-from engine import bundle as bundle_format
-from engine.embedding_rows import embedding_rows
-from engine.encoder import DEVICE_BACKENDS
-from engine.sessions import BACKENDS, supports_bf16
+from bitheads import BackendError, BundleError, Engine, InputError
+from bitheads.engine import bundle as bundle_format
+from bitheads.engine.encoder import DEVICE_BACKENDS
+from bitheads.engine.sessions import BACKENDS, supports_bf16
+from bitheads.engine.sessions.embedding_rows import embedding_rows
 
 
 def edit_manifest(folder: Path, **changes: Any) -> None:
@@ -256,7 +256,7 @@ def test_an_unknown_backend_is_an_error_that_names_the_known(tiny_bundle: Path) 
 def test_a_missing_backend_says_what_to_type(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, backend: str, fix: str
 ) -> None:
-    monkeypatch.setattr("engine.sessions.find_spec", lambda name: None)
+    monkeypatch.setattr("bitheads.engine.sessions.find_spec", lambda name: None)
     with pytest.raises(BackendError, match=rf"{backend!r} needs the package {backend!r}\. {fix}"):
         Engine.load(tiny_bundle, backend=backend)
 
@@ -265,14 +265,14 @@ def test_auto_takes_the_backend_that_is_there(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Engine.load(tiny_bundle).backend.startswith("openvino ")
-    monkeypatch.setattr("engine.sessions.is_installed", lambda name: name == "onnxruntime")
+    monkeypatch.setattr("bitheads.engine.sessions.is_installed", lambda name: name == "onnxruntime")
     assert Engine.load(tiny_bundle).backend == "onnxruntime fp32"
 
 
 def test_auto_with_no_backend_says_what_to_type(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.sessions.find_spec", lambda name: None)
+    monkeypatch.setattr("bitheads.engine.sessions.find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"no encoder backend is installed\. Type: pip install"):
         Engine.load(tiny_bundle)
 
@@ -296,7 +296,7 @@ def test_onnxruntime_has_no_bf16(tiny_bundle: Path) -> None:
 def test_bf16_on_a_processor_without_it_is_an_error(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.sessions.openvino.has_bf16", lambda: False)
+    monkeypatch.setattr("bitheads.engine.sessions.openvino.has_bf16", lambda: False)
     with pytest.raises(BackendError, match="no bfloat16 arithmetic"):
         Engine.load(tiny_bundle, backend="openvino", precision="bf16")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from random_heads import random_head
 
-from engine.bundle import read_manifest
-from engine.head_file import write_head
-from engine.sessions import supports_bf16
+from bitheads.engine.bundle import read_manifest
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.sessions import supports_bf16
 
 COMMA = "de_DE.UTF-8"
 
@@ -23,7 +23,7 @@ ANSWER = """
 import hashlib, json, locale, sys
 from pathlib import Path
 locale.setlocale(locale.LC_ALL, sys.argv[1])  # as graphical programs do
-from engine import Engine
+from bitheads import Engine
 texts = ["What a lovely film.", "Shares fell 8.5 percent on Monday.", "It rained all night."] * 8
 found = {}
 for bundle, backend, precision in json.loads(sys.argv[2]):
@@ -91,8 +91,8 @@ BUILD = """
 import json, locale, sys
 from pathlib import Path
 locale.setlocale(locale.LC_ALL, sys.argv[1])
-from export.config import BuildConfig
-from export.make_bundle import make_bundle
+from bitheads.export.config import BuildConfig
+from bitheads.export.make_bundle import make_bundle
 encoder, texts, output = map(Path, sys.argv[2:])
 found = []
 for name in (sys.argv[1], "C"):
@@ -120,7 +120,7 @@ def test_a_build(
 def test_only_numbers_of_only_this_thread(comma: dict[str, str]) -> None:
     program = """
 import ctypes, json, locale, threading
-from engine.plain_numbers import plain_numbers
+from bitheads.engine.process.plain_numbers import plain_numbers
 locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
 libc = ctypes.PyDLL(None)
 libc.strtod.restype, libc.strtod.argtypes = ctypes.c_double, [ctypes.c_char_p, ctypes.c_void_p]

@@ -11,10 +11,10 @@ from random_heads import random_head
 from test_encode import bits_that_differ, texts_of_all_lengths
 from tokenizers import Tokenizer
 
-from engine import Engine, InputError, PackedFeatures
-from engine.bundle import TOKENIZER
-from engine.head_file import write_head
-from engine.tokenize import MAX_CHARS, TextTokenizer
+from bitheads import Engine, InputError, PackedFeatures
+from bitheads.engine.bundle import TOKENIZER
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.texts.tokenize import MAX_CHARS, TextTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 CHILD = """
 import gc, signal, sys
-from engine import Engine
+from bitheads import Engine
 
 engines = [Engine.load(sys.argv[1], "openvino", threads=1) for _ in range(2)]
 while engines:

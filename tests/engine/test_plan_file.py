@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from engine import BitheadsError, PlanError
-from engine.bundle import Artifact
-from engine.plan import (
+from bitheads import BitheadsError, PlanError
+from bitheads.engine.bundle import Artifact
+from bitheads.engine.device.plan import (
     PlanInfo,
     Profile,
     choose_profile,
@@ -36,7 +36,7 @@ ONE, SHORT, LONG = (
     Profile((1, 1), (64, 32), (256, 32)),
     Profile((1, 1), (4, 512), (16, 512)),
 )
-REBUILD = "python -m export.plan --bundle "
+REBUILD = "bitheads plan --bundle "
 
 
 def make_info(data: bytes = DATA, **changes: Any) -> PlanInfo:
@@ -143,7 +143,7 @@ def test_a_failed_write_leaves_nothing_half_written(
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr("engine.whole_file.os.fsync", full)
+    monkeypatch.setattr("bitheads.engine.files.whole_file.os.fsync", full)
     with pytest.raises(PlanError, match=r"cannot be written .*No space left.* with 3 bytes free"):
         write_plan(bundle, make_info(b"new"), b"new")
     assert [path.suffix for path in (bundle / "plans").iterdir()] == [".plan"]
@@ -411,7 +411,7 @@ def test_a_batch_that_fits_no_profile_says_what_to_type(rows: int, seq: int) -> 
     assert f"got a batch of {rows} rows of {seq} tokens" in str(error.value)
     assert "max_batch_tokens" in str(error.value)
     assert str(error.value).endswith(
-        "python -m export.plan --bundle BUNDLE --plan-profile 1x1,1x32,1x512 "
+        "bitheads plan --bundle BUNDLE --plan-profile 1x1,1x32,1x512 "
         f"--plan-profile 1x1,64x32,256x32 --plan-profile 1x1,4x512,16x512 "
         f"--plan-profile 1x1,{rows}x{seq},{rows}x{seq}"
     )
@@ -447,7 +447,7 @@ def test_a_plan_error_is_one_of_ours() -> None:
 
 def test_reading_plans_needs_neither_tensorrt_nor_torch() -> None:
     program = (
-        "import engine.plan, sys; "
+        "import bitheads.engine.device.plan, sys; "
         "print({m.split('.')[0] for m in sys.modules} & "
         "{'tensorrt', 'tensorrt_rtx', 'torch', 'onnx', 'transformers', 'export'})"
     )

@@ -1,4 +1,4 @@
-"""`python -m engine.predict`: its table, its JSON, its errors."""
+"""`bitheads predict`: its table, its JSON, its errors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from random_heads import random_head
 
-from engine import Engine
-from engine.head_file import write_head
-from engine.predict import main
+from bitheads import Engine
+from bitheads.engine.commands.predict import main
+from bitheads.engine.heads.head_file import write_head
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_pairs_of_a_table(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def run_in(environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[bytes]:
     """The command in a process whose streams have what encoding the environment says."""
-    command = [sys.executable, "-m", "engine.predict", *options]
+    command = [sys.executable, "-m", "bitheads", "predict", *options]
     clean = {k: v for k, v in os.environ.items() if k not in ("LANG", "LC_ALL", "LC_CTYPE")}
     return subprocess.run(command, capture_output=True, env={**clean, **environment}, check=False)
 

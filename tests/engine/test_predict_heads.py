@@ -14,7 +14,7 @@ from head_cases import make_spec
 from numpy.typing import NDArray
 from random_heads import random_head
 
-from engine import (
+from bitheads import (
     Calibration,
     Engine,
     FeatureSpec,
@@ -26,11 +26,11 @@ from engine import (
     Quantization,
     SpecMismatchError,
     UnknownTaskError,
-    float_heads,
-    heads,
 )
-from engine.head_file import FoldedHead, write_head
-from engine.heads import predict_heads
+from bitheads.engine.heads import cpu as heads
+from bitheads.engine.heads import float_heads
+from bitheads.engine.heads.cpu import predict_heads
+from bitheads.engine.heads.head_file import FoldedHead, write_head
 
 ATTENTION, MEAN, CLS = PositionPooling.ATTENTION, PositionPooling.MEAN, PositionPooling.CLS
 TOLERANCE = 2e-5

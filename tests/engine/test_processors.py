@@ -14,7 +14,7 @@ import pytest
 
 PROGRAM = """
 import sys
-from engine import Engine
+from bitheads import Engine
 bundle, backend, threads = sys.argv[1:]
 threads = None if threads == "all" else int(threads)
 with Engine.load(bundle, backend, threads, "fp32") as engine:

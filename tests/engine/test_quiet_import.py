@@ -17,7 +17,7 @@ def refuse(*arguments, **options):
     raise OSError
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 before = dict(os.environ)
-from engine.quiet_import import import_quietly
+from bitheads.engine.process.quiet_import import import_quietly
 for name in ("openvino", "openvino_tokenizers", "nncf", "onnxruntime"):
     assert import_quietly(name) is sys.modules[name]
 assert dict(os.environ) == before
@@ -56,7 +56,7 @@ before = sys.argv[1] == "before"
 if before:
     import openvino
     own = sys.modules["openvino_telemetry"]
-import engine.sessions.openvino
+import bitheads.engine.sessions.openvino
 if before:
     assert sys.modules["openvino_telemetry"] is own
 import openvino, openvino_telemetry
@@ -95,9 +95,10 @@ try:
     Path.home()
 except RuntimeError:
     print("no home")
-from engine import Engine
-import engine.predict, engine.encode, engine.backfill, engine.serve.app
-from engine.quiet_import import import_quietly
+from bitheads import Engine
+import bitheads.engine.commands.predict, bitheads.engine.commands.encode
+import bitheads.engine.commands.backfill, bitheads.engine.serve.app
+from bitheads.engine.process.quiet_import import import_quietly
 for name in ("openvino", "openvino_tokenizers", "nncf", "onnxruntime"):
     import_quietly(name)
 for backend in ("auto", "openvino", "onnxruntime"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.read_ahead import read_ahead
+from bitheads.engine.process.read_ahead import read_ahead
 
 
 def test_items_come_in_order_and_few_are_made_early() -> None:

@@ -18,8 +18,8 @@ from head_cases import (
 from numpy.typing import NDArray
 from test_predict_heads import evaluate, numbers
 
-from engine import reference_heads
-from engine.head_file import FoldedHead
+from bitheads.engine.heads import reference as reference_heads
+from bitheads.engine.heads.head_file import FoldedHead
 
 TOLERANCE = 2e-3
 """Of a probability. Most of the error is of the values, which are 13 bits and a sign."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import Engine, Predictions
-from engine.types import Text
+from bitheads import Engine, Predictions
+from bitheads.engine.types import Text
 
 TEN_MEGABYTES = 10_000_000
 
@@ -22,7 +22,7 @@ def engine(minilm_bundle: Path) -> Engine:
 @pytest.fixture(scope="module")
 def demo() -> list[Text]:
     """The demo's texts and pairs."""
-    content = (files("engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
+    content = (files("bitheads.engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in content.splitlines()[1:]]
     return [(first, second) if second else first for first, second in rows]
 
@@ -32,7 +32,7 @@ def test_six_kinds_and_more_under_ten_megabytes(engine: Engine) -> None:
     assert {"sentiment", "topic", "spam", "offensive", "intent", "duplicate"} <= set(tasks)
     assert len(tasks["intent"].labels) == 150
     assert tasks["duplicate"].form == "pair"
-    shipped = files("export") / "heads" / "all-MiniLM-L6-v2"
+    shipped = files("bitheads.export") / "heads" / "all-MiniLM-L6-v2"
     assert sum(Path(str(path)).stat().st_size for path in shipped.iterdir()) < TEN_MEGABYTES
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 SOAK = """
 import random, sys
-from engine import Engine
+from bitheads import Engine
 
 def rss_mb():
     status = open("/proc/self/status").read()

@@ -10,11 +10,11 @@ from pathlib import Path
 import polars
 import pytest
 
-from engine import tables
-from engine.errors import InputError
-from engine.tables import read_table
-from engine.text_files import TextFile
-from engine.types import Text
+from bitheads.engine.errors import InputError
+from bitheads.engine.texts import tables
+from bitheads.engine.texts.tables import read_table
+from bitheads.engine.texts.text_files import TextFile
+from bitheads.engine.types import Text
 
 PIECES = ["word", '"', '""', "\t", ",", "\n", "\r\n", " ", "", "é☃", "\x00", "\\", "'"]
 

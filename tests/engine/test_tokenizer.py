@@ -16,16 +16,20 @@ from test_encode import STRANGE_TEXTS
 from tiny_encoders import FAMILIES, MAX_LENGTH, corpus
 from tokenizers import Tokenizer
 
-from engine import InputError
-from engine.bundle import TOKENIZER
-from engine.tokenize import MAX_CHARS, TextTokenizer, Tokens
-from engine.types import Text
+from bitheads import InputError
+from bitheads.engine.bundle import TOKENIZER
+from bitheads.engine.texts.tokenize import MAX_CHARS, TextTokenizer, Tokens
+from bitheads.engine.types import Text
 
 MILLION = 1_000_000
 
 
 def demo_texts() -> list[Text]:
-    lines = (files("engine") / "data" / "demo.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    lines = (
+        (files("bitheads.engine") / "data" / "demo.tsv")
+        .read_text(encoding="utf-8")
+        .splitlines()[1:]
+    )
     rows = [line.split("\t") for line in lines]
     return [first if not second else (first, second) for first, second in rows]
 
@@ -208,7 +212,7 @@ def test_long_pairs_take_little_memory(tokenizer_json: Path) -> None:
     program = """
 import resource, sys
 from pathlib import Path
-from engine.tokenize import TextTokenizer
+from bitheads.engine.texts.tokenize import TextTokenizer
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 text = "".join(map(chr, range(0x4E00, 0x4E00 + 8000)))
 tokens = TextTokenizer(Path(sys.argv[1]), 512)([(text, text)] * 64)

@@ -16,11 +16,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engine import Engine, tuning
-from engine.errors import BackendError
-from engine.sessions import EncoderSession, is_installed, supports_bf16
-from engine.tuning import Way, fastest, open_fastest, ways
-from engine.types import TokenBatch
+from bitheads import Engine
+from bitheads.engine.errors import BackendError
+from bitheads.engine.sessions import EncoderSession, is_installed, supports_bf16, tuning
+from bitheads.engine.sessions.tuning import Way, fastest, open_fastest, ways
+from bitheads.engine.types import TokenBatch
 
 CHOICES: list[Way] = [("openvino", "auto"), ("openvino", "fp32"), ("onnxruntime", "auto")]
 GRAPH = "a" * 64
@@ -48,7 +48,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, list[Wa
 
     def make(**seconds: float) -> tuple[Any, list[Way]]:
         clock, opened = [0.0], []
-        monkeypatch.setattr("engine.tuning.time.perf_counter", lambda: clock[0])
+        monkeypatch.setattr("bitheads.engine.sessions.tuning.time.perf_counter", lambda: clock[0])
 
         def open_way(way: Way) -> EncoderSession:
             opened.append(way)
@@ -105,7 +105,7 @@ def test_another_version_is_timed_anew(
 ) -> None:
     open_way, opened = machine(openvino_auto=0.01, openvino_fp32=0.03, onnxruntime_auto=0.02)
     choose(open_way, tmp_path)
-    monkeypatch.setattr("engine.tuning.version", lambda name: "1000.0")
+    monkeypatch.setattr("bitheads.engine.sessions.tuning.version", lambda name: "1000.0")
     choose(open_way, tmp_path)
     assert opened == 2 * CHOICES
 
@@ -153,15 +153,17 @@ def test_a_folder_that_cannot_be_written_is_done_without(machine: Any, tmp_path:
 
 
 def test_what_was_asked_for_stands_for_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.tuning.is_installed", lambda name: True)
-    monkeypatch.setattr("engine.tuning.supports_bf16", lambda backend: backend == "openvino")
+    monkeypatch.setattr("bitheads.engine.sessions.tuning.is_installed", lambda name: True)
+    monkeypatch.setattr(
+        "bitheads.engine.sessions.tuning.supports_bf16", lambda backend: backend == "openvino"
+    )
     assert ways("auto", "auto") == CHOICES
     assert ways("auto", "fp32") == [("openvino", "fp32"), ("onnxruntime", "fp32")]
     assert ways("auto", "bf16") == [("auto", "bf16")]
     assert ways("auto", "int8") == [("auto", "int8")]
     assert ways("onnxruntime", "auto") == [("onnxruntime", "auto")]
     assert ways("openvino", "fp32") == [("openvino", "fp32")]
-    monkeypatch.setattr("engine.tuning.supports_bf16", lambda backend: False)
+    monkeypatch.setattr("bitheads.engine.sessions.tuning.supports_bf16", lambda backend: False)
     assert ways("openvino", "auto") == [("openvino", "auto")]
 
 
@@ -233,7 +235,7 @@ from importlib.metadata import PackageNotFoundError, version
 try:
     version("onnxruntime")
 except PackageNotFoundError:
-    from engine.tuning import _version
+    from bitheads.engine.sessions.tuning import _version
     print(_version("onnxruntime"), _version("openvino"))
 """
     done = subprocess.run(

@@ -12,14 +12,14 @@ from durable import watched_disk
 from random_heads import random_head
 from store_cases import fill, make_spec
 
-from engine import Engine
-from engine.answers import TaskHead
-from engine.backfill import Backfill
-from engine.head_file import write_head
-from engine.heads import load_head
-from engine.serve.head_store import HeadStore, KeepError
-from engine.store import StoreWriter, compact
-from engine.whole_file import make_folder, remove, sync, write_whole
+from bitheads import Engine
+from bitheads.engine.files.whole_file import make_folder, remove, sync, write_whole
+from bitheads.engine.heads.cpu import load_head
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.jobs.answers import TaskHead
+from bitheads.engine.jobs.backfill import Backfill
+from bitheads.engine.serve.head_store import HeadStore, KeepError
+from bitheads.engine.store import StoreWriter, compact
 
 
 def write(folder: Path) -> None:

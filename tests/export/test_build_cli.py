@@ -1,4 +1,4 @@
-"""`python -m export.build`: what it prints, and how it ends."""
+"""`bitheads build`: what it prints, and how it ends."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.bundle import read_manifest
-from export.build import main
+from bitheads.engine.bundle import read_manifest
+from bitheads.export.build import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +116,7 @@ def test_an_existing_output_is_code_1_at_once(
     def make_bundle(*arguments: Any) -> None:
         pytest.fail("the build began")
 
-    monkeypatch.setattr("export.make_bundle.make_bundle", make_bundle)
+    monkeypatch.setattr("bitheads.export.make_bundle.make_bundle", make_bundle)
     (tmp_path / "out" / "bundle").mkdir(parents=True)
     assert main(arguments) == 1
     assert capsys.readouterr().err.startswith("error: --output")
@@ -131,7 +131,7 @@ def test_an_interrupt_is_code_130(
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("export.make_bundle.export_graph", interrupt)
+    monkeypatch.setattr("bitheads.export.make_bundle.export_graph", interrupt)
     assert main(arguments) == 130
     assert capsys.readouterr().err.endswith("interrupted: nothing was written\n")
     assert list((tmp_path / "out").iterdir()) == []
@@ -154,11 +154,11 @@ def test_options_that_cannot_be_parsed_are_code_2(
     with pytest.raises(SystemExit) as stop:
         main(options)
     assert stop.value.code == 2
-    assert "usage: python -m export.build" in capsys.readouterr().err
+    assert "usage: bitheads build" in capsys.readouterr().err
 
 
 def run_command(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "export.build", *options]
+    command = [sys.executable, "-W", "error", "-m", "bitheads", "build", *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

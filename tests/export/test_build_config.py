@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from engine.types import LayerPooling, Order, Quantization
-from export.config import BuildConfig, choose_layers
-from export.errors import ExportError
+from bitheads.engine.types import LayerPooling, Order, Quantization
+from bitheads.export.config import BuildConfig, choose_layers
+from bitheads.export.errors import ExportError
 
 MEAN, LAST, LEARNED = LayerPooling.MEAN, LayerPooling.LAST, LayerPooling.LEARNED
 

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tiny_encoders import MAX_LENGTH
 
-from engine import BundleError, Engine, LayerPooling, Order, PackedFeatures, Quantization, reference
-from engine.bundle import CALIBRATION, read_manifest
-from export.calibrate import calibrate, pool_layers
-from export.config import BuildConfig
-from export.errors import ExportError
-from export.make_bundle import make_bundle
-from export.reference_model import ReferenceModel
-from export.texts import read_texts
+from bitheads import BundleError, Engine, LayerPooling, Order, PackedFeatures, Quantization
+from bitheads.engine.bundle import CALIBRATION, read_manifest
+from bitheads.engine.features import reference
+from bitheads.export.calibrate import calibrate, pool_layers
+from bitheads.export.config import BuildConfig
+from bitheads.export.errors import ExportError
+from bitheads.export.make_bundle import make_bundle
+from bitheads.export.reference_model import ReferenceModel
+from bitheads.export.texts import read_texts
 
 WEIGHTS = (0.7, -0.4)
 BACKEND_ERROR = 0.01

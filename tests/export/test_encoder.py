@@ -13,8 +13,8 @@ import torch
 from tiny_encoders import MAX_LENGTH
 from transformers import AutoModel, GPT2Config, GPT2Model
 
-from export.encoder import load_encoder
-from export.errors import ExportError
+from bitheads.export.encoder import load_encoder
+from bitheads.export.errors import ExportError
 
 
 @pytest.fixture

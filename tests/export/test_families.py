@@ -16,12 +16,12 @@ from onnx import TensorProto
 from tiny_encoders import DIM, FAMILIES, MAX_LENGTH, corpus
 from transformers import AutoModel, AutoTokenizer
 
-from engine.batching import pad_batch
-from engine.bundle import GRAPH, TOKENIZER, read_manifest
-from engine.sessions import BACKENDS, EncoderSession, open_session
-from engine.tokenize import TextTokenizer, Tokens
-from engine.types import TokenBatch
-from export.parity import available_sessions
+from bitheads.engine.batching import pad_batch
+from bitheads.engine.bundle import GRAPH, TOKENIZER, read_manifest
+from bitheads.engine.sessions import BACKENDS, EncoderSession, open_session
+from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
+from bitheads.engine.types import TokenBatch
+from bitheads.export.parity import available_sessions
 
 GRAPH_TYPES = {"fp16": TensorProto.FLOAT16, "fp32": TensorProto.FLOAT}
 TOLERANCE = {"fp16": 0.02, "fp32": 1e-4}

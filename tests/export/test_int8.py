@@ -15,13 +15,13 @@ import openvino
 import pytest
 from tiny_encoders import ATTENTION_HEADS, DIM, FAMILIES, num_layers
 
-from engine.bundle import GRAPH, INT8_GRAPH, INT8_WEIGHTS, read_manifest, verify
-from engine.types import Quantization
-from export import int8
-from export.build import main
-from export.config import MIN_SIGN_AGREEMENT, BuildConfig
-from export.errors import ExportError
-from export.make_bundle import make_bundle
+from bitheads.engine.bundle import GRAPH, INT8_GRAPH, INT8_WEIGHTS, read_manifest, verify
+from bitheads.engine.types import Quantization
+from bitheads.export import int8
+from bitheads.export.build import main
+from bitheads.export.config import MIN_SIGN_AGREEMENT, BuildConfig
+from bitheads.export.errors import ExportError
+from bitheads.export.make_bundle import make_bundle
 
 ROOT = Path(__file__).parents[2]
 BuildBundle = Callable[..., Path]
@@ -221,7 +221,7 @@ def refuse(*arguments, **options):
     print("called", arguments, flush=True)
     raise OSError
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from export.int8 import _import_nncf
+from bitheads.export.int8 import _import_nncf
 nncf = _import_nncf()
 from nncf.telemetry import telemetry
 assert "openvino_telemetry" not in sys.modules

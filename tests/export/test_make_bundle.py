@@ -13,14 +13,22 @@ import pytest
 from durable import watched_disk
 from random_heads import random_head
 
-from engine import Engine, HeadError, SpecMismatchError
-from engine.bundle import GRAPH, HEADS, MANIFEST, TOKENIZER, Artifact, read_manifest, verify
-from engine.head_file import write_head
-from engine.types import LayerPooling
-from export import make_bundle as make_bundle_module
-from export.config import BuildConfig
-from export.errors import ExportError
-from export.make_bundle import make_bundle
+from bitheads import Engine, HeadError, SpecMismatchError
+from bitheads.engine.bundle import (
+    GRAPH,
+    HEADS,
+    MANIFEST,
+    TOKENIZER,
+    Artifact,
+    read_manifest,
+    verify,
+)
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.types import LayerPooling
+from bitheads.export import make_bundle as make_bundle_module
+from bitheads.export.config import BuildConfig
+from bitheads.export.errors import ExportError
+from bitheads.export.make_bundle import make_bundle
 
 
 @pytest.fixture
@@ -91,7 +99,7 @@ def test_failing_parity_writes_nothing(config: BuildConfig) -> None:
 def test_a_failure_leaves_nothing(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
 ) -> None:
-    monkeypatch.setattr(f"export.make_bundle.{step}", fail(error))
+    monkeypatch.setattr(f"bitheads.export.make_bundle.{step}", fail(error))
     with pytest.raises(type(error)):
         make_bundle(config)
     assert list(config.output_folder.parent.iterdir()) == []
@@ -118,7 +126,7 @@ def test_a_failure_in_any_step_leaves_the_old_bundle(
     error: BaseException,
 ) -> None:
     before = contents(own_bundle)
-    monkeypatch.setattr(f"export.make_bundle.{step}", fail(error))
+    monkeypatch.setattr(f"bitheads.export.make_bundle.{step}", fail(error))
     with pytest.raises(type(error)):
         make_bundle(replace(config, output=own_bundle, force=True))
     assert contents(own_bundle) == before
@@ -128,7 +136,9 @@ def test_a_failure_in_any_step_leaves_the_old_bundle(
 def test_a_full_disk_is_said_and_leaves_nothing(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.make_bundle.export_graph", fail(OSError(28, "No space left")))
+    monkeypatch.setattr(
+        "bitheads.export.make_bundle.export_graph", fail(OSError(28, "No space left"))
+    )
     with pytest.raises(ExportError, match=r"cannot be written .*No space left.*Free some space"):
         make_bundle(config)
     assert list(config.output_folder.parent.iterdir()) == []
@@ -278,7 +288,7 @@ def test_layers_that_are_asked_for(config: BuildConfig) -> None:
 def test_an_unknown_layer_is_found_before_torch_runs(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.make_bundle.run_reference", fail(AssertionError("ran")))
+    monkeypatch.setattr("bitheads.export.make_bundle.run_reference", fail(AssertionError("ran")))
     with pytest.raises(ExportError, match="--layers"):
         make_bundle(replace(config, layers="9"))
     with pytest.raises(ExportError, match=r"--layer-weights: got 3, expected 2"):

@@ -20,16 +20,16 @@ from odd_encoders import (
 )
 from tiny_encoders import corpus
 
-from engine import Engine, InputError
-from engine.bundle import TOKENIZER, read_manifest
-from engine.tokenize import TextTokenizer
-from engine.types import Text
-from export.compared_texts import run_reference
-from export.config import BuildConfig
-from export.encoder import HiddenStates
-from export.errors import ExportError
-from export.make_bundle import make_bundle
-from export.reference_model import ReferenceModel
+from bitheads import Engine, InputError
+from bitheads.engine.bundle import TOKENIZER, read_manifest
+from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.types import Text
+from bitheads.export.compared_texts import run_reference
+from bitheads.export.config import BuildConfig
+from bitheads.export.encoder import HiddenStates
+from bitheads.export.errors import ExportError
+from bitheads.export.make_bundle import make_bundle
+from bitheads.export.reference_model import ReferenceModel
 
 TEXTS: list[Text] = [
     "The tide <pad> was [SEP] out,<mask> and </s>  Every boat [PAD] LAY on its sid\u00e9.",

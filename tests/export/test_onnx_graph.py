@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.sessions import BACKENDS, open_session
-from engine.types import TokenBatch
-from export import onnx_graph
-from export.encoder import load_encoder
+from bitheads.engine.sessions import BACKENDS, open_session
+from bitheads.engine.types import TokenBatch
+from bitheads.export import onnx_graph
+from bitheads.export.encoder import load_encoder
 
 
 def test_weights_of_a_large_graph_go_beside_it(

@@ -27,13 +27,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engine import FeatureSpec, LayerPooling, Order, PlanError, Quantization, bundle
-from engine.plan import Profile, choose_profile, find_plan, graph_sha256
-from export import build, plan, plan_progress, tensorrt_module
-from export.encoder import Encoder
-from export.errors import ExportError
-from export.onnx_graph import export_graph
-from export.plan_config import LATENCY_SEQ, MAX_TOKENS, NO_PLAN, PlanConfig, default_profiles
+from bitheads.engine import FeatureSpec, LayerPooling, Order, PlanError, Quantization, bundle
+from bitheads.engine.device.plan import Profile, choose_profile, find_plan, graph_sha256
+from bitheads.export import build, plan, plan_progress, tensorrt_module
+from bitheads.export.encoder import Encoder
+from bitheads.export.errors import ExportError
+from bitheads.export.onnx_graph import export_graph
+from bitheads.export.plan_config import (
+    LATENCY_SEQ,
+    MAX_TOKENS,
+    NO_PLAN,
+    PlanConfig,
+    default_profiles,
+)
 
 ROOT = Path(__file__).parents[2]
 needs_rtx = pytest.mark.skipif(
@@ -219,7 +225,7 @@ def test_what_the_error_says_to_type_makes_the_plan(own_bundle: Path, trt: Any) 
     with pytest.raises(PlanError) as error:
         find_plan(own_bundle, sha256, "tensorrt-rtx", trt.__version__, "8.9")
     command = shlex.split(str(error.value).splitlines()[-1])
-    assert command[:4] == ["Type:", "python", "-m", "export.plan"]
+    assert command[:4] == ["Type:", "python", "-m", "bitheads", "plan"]
     assert plan.main([*command[4:], "--plan-profile", "1x1,4x16,8x32"]) == 0
     assert find_plan(own_bundle, sha256, "tensorrt-rtx", trt.__version__, "8.9").read_bytes()
 
@@ -283,9 +289,9 @@ def test_a_softmax_in_float16_is_refused(
     tiny_encoder: Callable[[str], Path], tmp_path: Path, trt: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The exporter's own graph, had it no casts."""
-    from export.encoder import load_encoder
+    from bitheads.export.encoder import load_encoder
 
-    monkeypatch.setattr("export.onnx_graph._softmax_in_fp32", lambda graph: None)
+    monkeypatch.setattr("bitheads.export.onnx_graph._softmax_in_fp32", lambda graph: None)
     encoder = load_encoder(str(tiny_encoder("distilbert")))
     export_graph(encoder, (1, 2), "fp16", tmp_path / "encoder.onnx")
     network, *_alive = parse(trt, tmp_path / "encoder.onnx")
@@ -413,7 +419,7 @@ def test_what_tensorrt_says_is_wrong_is_in_the_error(own_bundle: Path) -> None:
 
 @needs_rtx
 def test_ctrl_c_stops_a_build_and_leaves_nothing(own_deep_bundle: Path) -> None:
-    command = [sys.executable, "-m", "export.plan", "--bundle", str(own_deep_bundle)]
+    command = [sys.executable, "-m", "bitheads", "plan", "--bundle", str(own_deep_bundle)]
     with subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -503,7 +509,9 @@ def test_a_flavour_that_is_absent_is_an_error(
     monkeypatch.setattr(tensorrt_module, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=message):
         plan.resolve_plan(PlanConfig(flavour=flavour))
-    monkeypatch.setattr("export.make_bundle.load_encoder", lambda name: pytest.fail("it began"))
+    monkeypatch.setattr(
+        "bitheads.export.make_bundle.load_encoder", lambda name: pytest.fail("it began")
+    )
     assert build.main(["--plan", flavour, "--output", str(tmp_path / "out")]) == 1
     assert re.search(message, capsys.readouterr().err)
 
@@ -793,7 +801,7 @@ def test_a_build_puts_the_plan_into_the_bundle(
 
 def test_help_says_when_to_change_an_option() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "export.plan", "--help"],
+        [sys.executable, "-W", "error", "-m", "bitheads", "plan", "--help"],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "100"},
         capture_output=True,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from export.errors import ExportError
-from export.texts import MAX_TEXTS, read_texts
+from bitheads.export.errors import ExportError
+from bitheads.export.texts import MAX_TEXTS, read_texts
 
 
 def test_lines_are_those_of_plain_text(tmp_path: Path) -> None:

@@ -94,10 +94,10 @@ def plan_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     Without a plan if there is no TensorRT to build one.
     """
     from benchmarks.gpu.contenders import missing
-    from engine.bundle import read_manifest
-    from engine.plan import Profile
-    from export.plan import build_plan
-    from export.plan_config import PlanConfig
+    from bitheads.engine.bundle import read_manifest
+    from bitheads.engine.device.plan import Profile
+    from bitheads.export.plan import build_plan
+    from bitheads.export.plan_config import PlanConfig
 
     ready = os.environ.get("BITHEADS_GPU_BUNDLE")
     bundle = Path(ready) if ready else request.getfixturevalue("minilm_bundle")

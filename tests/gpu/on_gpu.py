@@ -1,4 +1,4 @@
-"""pool_and_pack on the GPU, called like `engine.pack.pool_and_pack`, between guarded bytes."""
+"""pool_and_pack on the GPU, called like that of `engine.features.pack`, between guarded bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gpu.context import Gpu
-from engine import _kernels
+from bitheads.engine import _kernels
 
 GUARD_BYTES = 64
 FILL = 0xA5

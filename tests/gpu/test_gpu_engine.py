@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.contenders import open_uncaptured
 from benchmarks.gpu.context import Bench
-from engine import Engine
-from engine.device.graphs import Graph
-from engine.encoder import DEVICE_BACKENDS
-from engine.errors import BackendError
-from engine.types import PackedFeatures, Predictions, Text
+from bitheads import Engine
+from bitheads.engine.device.graphs import Graph
+from bitheads.engine.encoder import DEVICE_BACKENDS
+from bitheads.engine.errors import BackendError
+from bitheads.engine.types import PackedFeatures, Predictions, Text
 
 MIN_SIGN_AGREEMENT = 0.997
 MB = 1 << 20

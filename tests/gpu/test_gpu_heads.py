@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from random_heads import random_head
 
-from engine import FeatureSpec, PositionPooling
-from engine.heads import predict_heads
-from engine.types import LayerPooling, Order, PackedFeatures, Prediction, Quantization
+from bitheads import FeatureSpec, PositionPooling
+from bitheads.engine.heads.cpu import predict_heads
+from bitheads.engine.types import LayerPooling, Order, PackedFeatures, Prediction, Quantization
 
 TOLERANCE = 2e-2
 """Of logits that are a few units large: weights, pooled codes and activations are float16."""
@@ -42,7 +42,7 @@ def make_features(spec: FeatureSpec, lengths: list[int]) -> PackedFeatures:
 
 
 def check(gpu: Any, features: PackedFeatures, heads: list[Any]) -> None:
-    from engine.device.heads import DeviceHeads
+    from bitheads.engine.device.heads import DeviceHeads
 
     expected = predict_heads(features, heads)
     with gpu.device.current("testing the task heads"):

@@ -19,7 +19,7 @@ from kernel_cases import (
 )
 from on_gpu import OnGpu
 
-from engine import pack
+from bitheads.engine.features import pack
 
 NUM_KERNELS = 42  # 3 dtypes x (3 modes with and without weights + the vote) x 2 paths
 

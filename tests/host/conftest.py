@@ -11,11 +11,11 @@ from host_build import BUILD, MIN_AGREEMENT, build
 from random_heads import random_head
 
 from benchmarks.host_library import HostEngine, HostLibrary
-from engine.bundle import read_manifest
-from engine.head_file import write_head
-from engine.types import PositionPooling
-from export.host_tokenizer import write_host_tokenizer
-from export.texts import read_texts
+from bitheads.engine.bundle import read_manifest
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.types import PositionPooling
+from bitheads.export.host_tokenizer import write_host_tokenizer
+from bitheads.export.texts import read_texts
 
 HEADS = {
     "attends": ("single", PositionPooling.ATTENTION),

@@ -14,9 +14,9 @@ from test_tokenizer import all_texts, wordy
 from tiny_encoders import FAMILIES, MAX_LENGTH
 
 from benchmarks.host_library import HostEngine, HostFeatures, HostLibrary
-from engine import Engine, PackedFeatures
-from engine.batching import cut_batches
-from engine.types import Text
+from bitheads import Engine, PackedFeatures
+from bitheads.engine.batching import cut_batches
+from bitheads.engine.types import Text
 
 SAME_TEXTS = {"roberta": 1.0, "distilbert": 1.0, "xlm-roberta": MIN_AGREEMENT}
 """Least share of texts with the very same codes."""
@@ -217,7 +217,7 @@ def test_every_feature_spec(
     add_host_parts: Callable[[Path], Path],
     library: HostLibrary,
 ) -> None:
-    from engine.types import LayerPooling, Order, Quantization
+    from bitheads.engine.types import LayerPooling, Order, Quantization
 
     words = {"quantization": Quantization, "order": Order, "layer_pooling": LayerPooling}
     chosen = {name: words.get(name, lambda v: v)(value) for name, value in options.items()}

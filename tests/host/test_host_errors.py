@@ -20,9 +20,9 @@ from random_heads import random_head
 from test_encode import texts_of_all_lengths
 
 from benchmarks.host_library import HostEngine, HostError, HostLibrary
-from engine import Engine, HeadError, bundle
-from engine.bundle import read_manifest
-from engine.head_file import write_head
+from bitheads.engine import Engine, HeadError, bundle
+from bitheads.engine.bundle import read_manifest
+from bitheads.engine.heads.head_file import write_head
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_changed_tokenizer_graph(
 ) -> None:
     path = own_host_bundle / "host" / name
     path.write_bytes(path.read_bytes()[:-20] + b"0" * 20)
-    with refused("bundle", name, "export.host_tokenizer"):
+    with refused("bundle", name, "bitheads.export.host_tokenizer"):
         load(own_host_bundle)
 
 
@@ -123,7 +123,7 @@ def test_no_tokenizer_graph(own_host_bundle: Path, load: Callable[..., HostEngin
     (own_host_bundle / "host" / "tokenizer_graph.json").unlink()
     with load(own_host_bundle) as host:
         assert host.encode_tokens([[2, 5, 3]]).offsets.tolist() == [0, 3]
-        with refused("backend", "python -m export.host_tokenizer --bundle"):
+        with refused("backend", "bitheads host-tokenizer --bundle"):
             host.encode(["text"])
 
 

@@ -10,9 +10,9 @@ import pytest
 from host_build import ROOT, run
 from tokenizers import Tokenizer
 
-from engine import Engine
-from engine.bundle import TOKENIZER
-from export.host_tokenizer import run_graph
+from bitheads import Engine
+from bitheads.engine.bundle import TOKENIZER
+from bitheads.export.host_tokenizer import run_graph
 
 
 def test_the_embedding_example(host_build: Path, demo_bundle: Path) -> None:

@@ -10,9 +10,9 @@ from host_build import ROOT, build, run
 from hostile_heads import HOSTILE_HEADS, write_hostile_head
 from random_heads import random_head
 
-from engine.bundle import MANIFEST, read_manifest
-from engine.head_file import write_head
-from engine.types import PositionPooling
+from bitheads.engine.bundle import MANIFEST, read_manifest
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.types import PositionPooling
 
 MUTATIONS = 250
 

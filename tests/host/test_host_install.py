@@ -12,7 +12,7 @@ import pytest
 from host_build import ROOT, configure, run, tool
 
 from benchmarks.host_library import HostEngine
-from engine.bundle import read_manifest
+from bitheads.engine.bundle import read_manifest
 
 HERE = Path(__file__).parent
 

@@ -9,11 +9,11 @@ import pytest
 from tiny_encoders import corpus
 from tokenizers import Tokenizer
 
-from engine import BundleError, Engine
-from engine.bundle import MANIFEST, TOKENIZER
-from export import host_tokenizer
-from export.errors import ExportError
-from export.host_tokenizer import main, run_graph, write_host_tokenizer
+from bitheads import BundleError, Engine
+from bitheads.engine.bundle import MANIFEST, TOKENIZER
+from bitheads.export import host_tokenizer
+from bitheads.export.errors import ExportError
+from bitheads.export.host_tokenizer import main, run_graph, write_host_tokenizer
 
 
 def test_the_command_writes_a_graph_of_the_same_ids(

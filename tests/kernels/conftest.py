@@ -19,7 +19,7 @@ if path := os.environ.get("BITHEADS_KERNELS_PATH"):
     loader.exec_module(module)
     sys.modules["engine._kernels"] = module
 
-from engine import _kernels
+from bitheads.engine import _kernels
 
 
 @pytest.fixture(params=["serial", "avx2", "avx512", "avx512_vnni"])

@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from engine import _kernels, pack
+from bitheads.engine import _kernels
+from bitheads.engine.features import pack
 
 ROWS, SEQ, DIM, NUM_LAYERS = 2, 3, 9, 2
 

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from engine import _kernels, pack
+from bitheads.engine import _kernels
+from bitheads.engine.features import pack
 
 # Loads the very extension under test, and not the rest of the package.
 SCRIPT = """

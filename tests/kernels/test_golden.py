@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import pack, reference
+from bitheads.engine.features import pack, reference
 
 INF, NAN = np.inf, np.nan
 # Two layers of one token, nine features; their plain sums are

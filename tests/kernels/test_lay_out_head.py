@@ -9,7 +9,8 @@ import pytest
 from head_cases import guarded, unaligned
 from numpy.typing import NDArray
 
-from engine import _kernels, reference_heads
+from bitheads.engine import _kernels
+from bitheads.engine.heads import reference as reference_heads
 
 Float32 = NDArray[np.float32]
 PANEL_ROWS, DEPTH_MULTIPLE, ALIGNMENT = 16, 32, 64  # of head_layout.h

@@ -19,7 +19,7 @@ from head_cases import (
     weights_of,
 )
 
-from engine import _kernels
+from bitheads.engine import _kernels
 
 DIM = 33
 Change = Callable[[dict[str, Any]], Any]

@@ -19,7 +19,7 @@ from kernel_cases import (
     with_odd_strides,
 )
 
-from engine import pack
+from bitheads.engine.features import pack
 
 
 def _guarded(array: np.ndarray, end: bool) -> np.ndarray:

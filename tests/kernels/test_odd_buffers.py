@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import _kernels
-from engine.heads import aligned_bytes
+from bitheads.engine import _kernels
+from bitheads.engine.heads.cpu import aligned_bytes
 
 ROWS, SEQ, DIM = 3, 4, 16
 LENGTHS, OFFSETS = np.array([4, 0, 2]), np.array([0, 4, 4])

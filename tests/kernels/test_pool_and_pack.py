@@ -23,7 +23,7 @@ from kernel_cases import (
     shuffled_offsets,
 )
 
-from engine import pack, reference
+from bitheads.engine.features import pack, reference
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from head_cases import Case, HeadSizes, aligned, moved, random_case, read_only, unaligned
 
-from engine import _kernels
+from bitheads.engine import _kernels
 
 DIM, TEXTS = 33, 2
 SIZES = (HeadSizes("attention", 3, 8, 3), HeadSizes("mean", 0, 5, 2))

@@ -26,8 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import GuardedMemory, levels
 
-from engine import _kernels
-from engine.head_file import FoldedHead
+from bitheads.engine import _kernels
+from bitheads.engine.heads.head_file import FoldedHead
 
 ATTENTION_HEADS_OF_DIM = {
     1: 1,

@@ -20,9 +20,9 @@ import pyarrow.dataset as ds
 import ray
 from store_cases import contents
 
-import engine.backfill
-import engine.encode
-from engine.store import FeatureStore, verify
+import bitheads.engine.commands.backfill
+import bitheads.engine.commands.encode
+from bitheads.engine.store import FeatureStore, verify
 
 TEXTS = 700
 
@@ -74,7 +74,11 @@ def rows(folder: Path) -> dict[str, list[dict[str, object]]]:
 
 
 def main(bundle: Path, folder: Path) -> None:
-    lines = (files("export") / "data" / "sentences.txt").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (files("bitheads.export") / "data" / "sentences.txt")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     texts = folder / "texts.txt"
     texts.write_text("\n".join((lines * 5)[:TEXTS]), encoding="utf-8")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -83,25 +87,33 @@ def main(bundle: Path, folder: Path) -> None:
     encode = ["--bundle", str(bundle), "--input", str(texts), "--backend", "onnxruntime"]
     encode += ["--threads", "1", "--chunk-texts", "16"]
     on_ray = ["--runner", "ray", "--workers", "2", "--block-texts", "32"]
-    assert engine.encode.main([*encode, "--store", str(folder / "one")]) == 0
+    assert bitheads.engine.commands.encode.main([*encode, "--store", str(folder / "one")]) == 0
     killed += run_killed(
-        engine.encode.main, [*encode, *on_ray, "--store", str(folder / "many")], folder / "many"
+        bitheads.engine.commands.encode.main,
+        [*encode, *on_ray, "--store", str(folder / "many")],
+        folder / "many",
     )
     expected = contents(FeatureStore(folder / "one"))
     assert contents(FeatureStore(folder / "many")) == expected
     assert verify(folder / "many") == []
-    assert engine.encode.main([*encode, *on_ray, "--store", str(folder / "many")]) == 0
+    assert (
+        bitheads.engine.commands.encode.main([*encode, *on_ray, "--store", str(folder / "many")])
+        == 0
+    )
     assert contents(FeatureStore(folder / "many")) == expected
 
     # What a worker cannot do is an error of ours here, too, not a traceback of Ray's.
     words = [*encode, *on_ray, "--backend", "none", "--store", str(folder / "none")]
-    assert engine.encode.main(words) == 1
+    assert bitheads.engine.commands.encode.main(words) == 1
 
     backfill = ["--bundle", str(bundle), "--store", str(folder / "many"), "--threads", "1"]
-    assert engine.backfill.main([*backfill, "--output", str(folder / "answers-one")]) == 0
+    assert (
+        bitheads.engine.commands.backfill.main([*backfill, "--output", str(folder / "answers-one")])
+        == 0
+    )
     output = folder / "answers-many"
     words = [*backfill, "--output", str(output), "--runner", "ray", "--workers", "2"]
-    killed += run_killed(engine.backfill.main, words, output)
+    killed += run_killed(bitheads.engine.commands.backfill.main, words, output)
     assert rows(output) == rows(folder / "answers-one")
     assert len(rows(output)) == 2
     assert not list(folder.rglob(".*.partial"))

@@ -22,7 +22,7 @@ def test_a_job_on_this_machine(tiny_bundle: Path, tmp_path: Path, short: Path) -
     (tmp_path / "texts.txt").write_text("a text\nanother text\n" * 4)
     watch, store = Watch(short), tmp_path / "store"
     given = ["--bundle", tiny_bundle, "--input", tmp_path / "texts.txt", "--store", store]
-    printed = watch.run("-m", "engine.encode", *given, "--runner", "ray", "--block-texts", "4")
+    printed = watch.run("-m", "bitheads", "encode", *given, "--runner", "ray", "--block-texts", "4")
     assert "stored 8 texts" in printed
     assert watch.connections() == set()
     # The key of the cluster's own connections.

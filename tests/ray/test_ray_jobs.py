@@ -9,8 +9,8 @@ from pathlib import Path
 
 from random_heads import random_head
 
-from engine import Engine
-from engine.head_file import write_head
+from bitheads import Engine
+from bitheads.engine.heads.head_file import write_head
 
 ENGINE_TESTS = Path(__file__).parent.parent / "engine"
 

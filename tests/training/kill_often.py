@@ -1,4 +1,4 @@
-"""Runs `training.multitask`, kills it with -9 at random moments, then lets it end.
+"""Runs `bitheads train-encoder`, kills it with -9 at random moments, then lets it end.
 
 The first argument is a seed, the second the steps of a whole run, the rest are those of the
 command. Each run is a process forked from this one, which has imported all and started no thread.
@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
-import training.train_multitask  # noqa: F401
-from export.encoder import load_encoder
-from training.config_file import read_config
-from training.multitask import main
-from training.multitask_config import MultitaskConfig
+import bitheads.training.multitask.train  # noqa: F401
+from bitheads.export.encoder import load_encoder
+from bitheads.training.config_file import read_config
+from bitheads.training.multitask.__main__ import main
+from bitheads.training.multitask.config import MultitaskConfig
 
 KILLS = 6
 

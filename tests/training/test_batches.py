@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.batches import BUCKET_BATCHES, EndlessBatches, seed_of, shuffled_batches
+from bitheads.training.batches import BUCKET_BATCHES, EndlessBatches, seed_of, shuffled_batches
 
 LENGTHS = np.random.default_rng(0).integers(1, 100, 1000)
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from durable import watched_disk
 
-from export.encoder import load_encoder
-from training.checkpoint import (
+from bitheads.export.encoder import load_encoder
+from bitheads.training.checkpoint import (
     RECORD,
     differences,
     last_checkpoint,
@@ -22,10 +22,10 @@ from training.checkpoint import (
     restore,
     write_checkpoint,
 )
-from training.errors import CheckpointError
-from training.multitask_config import MultitaskConfig
-from training.multitask_model import MultitaskModel
-from training.run_log import RunLog
+from bitheads.training.errors import CheckpointError
+from bitheads.training.multitask.config import MultitaskConfig
+from bitheads.training.multitask.model import MultitaskModel
+from bitheads.training.run_log import RunLog
 
 CPU = torch.device("cpu")
 

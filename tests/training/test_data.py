@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import InputError
-from training.data import classes_of, read_labelled
-from training.metrics import summarize
+from bitheads.engine.errors import InputError
+from bitheads.training.data import classes_of, read_labelled
+from bitheads.training.metrics import summarize
 
 
 def written(folder: Path, content: str | bytes) -> Path:

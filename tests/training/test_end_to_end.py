@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.accuracy_routine import end_to_end
-from engine import Engine
-from training.config import FitConfig, HeadConfig
-from training.data import read_labelled
-from training.train_head import train_head
+from bitheads import Engine
+from bitheads.training.config import FitConfig, HeadConfig
+from bitheads.training.data import read_labelled
+from bitheads.training.train_head import train_head
 
 TOPICS = Path(__file__).parent.parent / "data" / "topics.tsv"
 

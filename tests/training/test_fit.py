@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.types import FeatureSpec, LayerPooling, Order, PackedFeatures, Quantization
-from training.config import FitConfig
-from training.errors import ConfigError
-from training.fit import fit
+from bitheads.engine.types import FeatureSpec, LayerPooling, Order, PackedFeatures, Quantization
+from bitheads.training.config import FitConfig
+from bitheads.training.errors import ConfigError
+from bitheads.training.fit import fit
 
 SPEC = FeatureSpec(
     encoder="none",

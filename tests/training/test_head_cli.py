@@ -1,4 +1,4 @@
-"""`python -m training.head` on real texts and the real encoder, and what goes wrong with it."""
+"""`bitheads train-head` on real texts and the real encoder, and what goes wrong with it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Engine
-from engine.head_file import read_head
-from training.data import read_labelled
-from training.head import main
+from bitheads import Engine
+from bitheads.engine.heads.head_file import read_head
+from bitheads.training.data import read_labelled
+from bitheads.training.head import main
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -128,7 +128,7 @@ def test_interrupt_leaves_nothing(
     output = tmp_path / "heads" / "topic.safetensors"
     command = arguments(tiny_bundle, topics, output, "--epochs", "100000", "--patience", "100000")
     process = subprocess.Popen(
-        [sys.executable, "-m", "training.head", *command],
+        [sys.executable, "-m", "bitheads", "train-head", *command],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -1,4 +1,4 @@
-"""`python -m training.multitask` from a configuration to a bundle, and all that may stop it."""
+"""`bitheads train-encoder` from a configuration to a bundle, and all that may stop it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from engine import Engine
-from export import build
-from export.encoder import load_encoder
-from training import multitask, multitask_step
-from training.multitask import main
-from training.train_multitask import LOG, RUN
+from bitheads import Engine
+from bitheads.export import build
+from bitheads.export.encoder import load_encoder
+from bitheads.training.multitask import __main__ as multitask
+from bitheads.training.multitask import step as multitask_step
+from bitheads.training.multitask.__main__ import main
+from bitheads.training.multitask.train import LOG, RUN
 
 KILL_OFTEN = Path(__file__).parent / "kill_often.py"
 STEPS = 30

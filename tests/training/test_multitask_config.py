@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.types import LayerPooling, PositionPooling
-from training.config_file import read_config
-from training.errors import ConfigError
-from training.multitask_config import MultitaskConfig, Precision
+from bitheads.engine.types import LayerPooling, PositionPooling
+from bitheads.training.config_file import read_config
+from bitheads.training.errors import ConfigError
+from bitheads.training.multitask.config import MultitaskConfig, Precision
 
 SHIPPED = Path(__file__).parents[2] / "training" / "configs"
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine.types import LayerPooling, PositionPooling
-from export.encoder import HiddenStates, load_encoder
-from export.errors import ExportError
-from training.errors import TrainingError
-from training.multitask_config import MultitaskConfig, Precision
-from training.multitask_model import MultitaskModel, straight_through_signs
-from training.multitask_step import Stepper, evaluate, learning_rate_factor
-from training.task_batches import TrainBatches, all_batches, text_tokenizer
-from training.tasks import read_task
+from bitheads.engine.types import LayerPooling, PositionPooling
+from bitheads.export.encoder import HiddenStates, load_encoder
+from bitheads.export.errors import ExportError
+from bitheads.training.errors import TrainingError
+from bitheads.training.multitask.config import MultitaskConfig, Precision
+from bitheads.training.multitask.model import MultitaskModel, straight_through_signs
+from bitheads.training.multitask.step import Stepper, evaluate, learning_rate_factor
+from bitheads.training.multitask.task_batches import TrainBatches, all_batches, text_tokenizer
+from bitheads.training.tasks import read_task
 
 CPU = torch.device("cpu")
 CONFIG = MultitaskConfig(steps=10, batch_size=4, dropout=0.0, learning_rate=1e-3)

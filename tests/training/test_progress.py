@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from training import progress
-from training.progress import Progress, duration
+from bitheads.training import progress
+from bitheads.training.progress import Progress, duration
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import TrainingError
-from training.run_log import RunLog
+from bitheads.training.errors import TrainingError
+from bitheads.training.run_log import RunLog
 
 
 def test_cut_back_to_what_the_checkpoint_knew(tmp_path: Path) -> None:

@@ -7,19 +7,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine import (
+from bitheads import (
     Calibration,
     FeatureSpec,
     LayerPooling,
     Order,
     PackedFeatures,
     Quantization,
-    float_heads,
 )
-from engine.types import PositionPooling, code_affine
-from export.fold import fold
-from training.fit import evaluate, padded
-from training.task_head import TaskHead
+from bitheads.engine.heads import float_heads
+from bitheads.engine.types import PositionPooling, code_affine
+from bitheads.export.fold import fold
+from bitheads.training.fit import evaluate, padded
+from bitheads.training.task_head import TaskHead
 
 DIM, HEADS, CLASSES = 64, 4, 5
 

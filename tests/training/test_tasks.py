@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import HeadError, InputError
-from training.data import read_labelled
-from training.tasks import choose_tasks, read_task, read_test
+from bitheads.engine.errors import HeadError, InputError
+from bitheads.training.data import read_labelled
+from bitheads.training.tasks import choose_tasks, read_task, read_test
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import InputError
-from training.word_senses import SensedWord, baseline, nearest_sense, read_words
+from bitheads.engine.errors import InputError
+from bitheads.training.word_senses import SensedWord, baseline, nearest_sense, read_words
 
 HEADER = "label\ttext\tstart\tend\tlemma\tpos"
 

@@ -3,7 +3,7 @@
  * Nothing here needs CUDA, a driver or a GPU: a function of this header turns the arguments of one
  * operation into a launch, and the host hands that to the driver (cuModuleGetFunction and
  * cuLaunchKernel, with `args` as the kernel's single argument). The device code is one fat binary,
- * made by `python -m export.device_code`. The rules of kernels.h hold here, too.
+ * made by `bitheads device-code`. The rules of kernels.h hold here, too.
  */
 #ifndef BITHEADS_CUDA_H
 #define BITHEADS_CUDA_H

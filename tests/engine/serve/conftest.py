@@ -18,11 +18,11 @@ import httpx
 import pytest
 from random_heads import random_head
 
-from engine import Engine
-from engine.head_file import write_head
-from engine.serve import server as serving
-from engine.serve.app import Server
-from engine.serve.settings import Settings
+from bitheads import Engine
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.serve import server as serving
+from bitheads.engine.serve.app import Server
+from bitheads.engine.serve.settings import Settings
 
 ADMIN_KEY = "an-admin-key-of-the-tests"
 TASKS = {"topic": "single", "mood": "single", "same": "pair"}
@@ -88,7 +88,7 @@ def client(head_bundle: Path) -> Iterator[httpx.Client]:
 
 
 class ServerProcess:
-    """`python -m engine.serve` on a free port.
+    """`bitheads serve` on a free port.
 
     Attributes:
         url: where it listens.
@@ -97,7 +97,7 @@ class ServerProcess:
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.serve", "--port", "0", *arguments],
+            [sys.executable, "-m", "bitheads", "serve", "--port", "0", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

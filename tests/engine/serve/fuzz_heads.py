@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from engine.head_file import METADATA_KEY, _hash
+from bitheads.engine.heads.head_file import METADATA_KEY, _hash
 
 DTYPES = ("float16", "float64", "int8", "uint8", "int64", "uint64", "bool")
 SIZES = (0, 1, 7, 1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)

@@ -15,8 +15,8 @@ import pytest
 from conftest import ADMIN_KEY, TASKS, running
 from random_heads import random_head
 
-from engine import Engine
-from engine.head_file import write_head
+from bitheads import Engine
+from bitheads.engine.heads.head_file import write_head
 
 TEXT = "The plot is thin, but what a cast!"
 PAIR = ["Two men are smoking.", "Nobody is smoking."]

@@ -213,8 +213,8 @@ class TestMemory:
     )
     def test_of_many_errors_in_one_body(self, path: str, content: bytes) -> None:
         """Two megabytes that are wrong at every other byte took two gigabytes."""
-        from engine.errors import InputError
-        from engine.serve import messages
+        from bitheads.engine.errors import InputError
+        from bitheads.engine.serve import messages
 
         kinds = {
             "predict": messages.PredictRequest,

@@ -12,9 +12,9 @@ import pytest
 from conftest import ADMIN_KEY, ServerProcess, running
 from random_heads import random_head
 
-from engine import Engine
-from engine.head_file import write_head
-from engine.serve.errors import MAX_MESSAGE
+from bitheads import Engine
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.serve.errors import MAX_MESSAGE
 
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 LONG = "x" * 1_000_000

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.serve.fair_queue import FairQueue, Row
+from bitheads.engine.serve.fair_queue import FairQueue, Row
 
 
 def put(queue: FairQueue[Any], owner: Any, lengths: list[int], client: Any = None) -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from engine.serve.fair_threads import OTHERS_S, REST, FairThreads
+from bitheads.engine.serve.fair_threads import OTHERS_S, REST, FairThreads
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from conftest import ADMIN_KEY, ServerProcess
 from random_heads import random_head
 
-from engine import Engine
-from engine.head_file import write_head
+from bitheads import Engine
+from bitheads.engine.heads.head_file import write_head
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "1500"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))

@@ -20,12 +20,12 @@ from conftest import ADMIN_KEY, ServerProcess
 from random_heads import random_head
 from safetensors.numpy import load, save
 
-from engine import Engine, FeatureSpec
-from engine.errors import HeadError, InputError
-from engine.head_file import METADATA_KEY, _hash, write_head
-from engine.heads import load_head
-from engine.serve.messages import PredictFeaturesRequest, parse, read_features
-from engine.types import Calibration, Quantization
+from bitheads import Engine, FeatureSpec
+from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.heads.cpu import load_head
+from bitheads.engine.heads.head_file import METADATA_KEY, _hash, write_head
+from bitheads.engine.serve.messages import PredictFeaturesRequest, parse, read_features
+from bitheads.engine.types import Calibration, Quantization
 
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 

@@ -12,7 +12,7 @@ import pytest
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
-from engine import Engine
+from bitheads import Engine
 
 MODEL = "tiny"
 TEXTS = ["The plot is thin, but what a cast!", "Why?", "Übermäßig 😀"]

@@ -15,13 +15,13 @@ import httpx
 import pytest
 from conftest import running
 
-from engine import Engine
-from engine.serve import scheduler as scheduler_module
-from engine.serve.app import Server
-from engine.serve.fair_queue import FairQueue
-from engine.serve.metrics import Metrics
-from engine.serve.scheduler import Closed, Request, Scheduler
-from engine.serve.settings import Settings
+from bitheads import Engine
+from bitheads.engine.serve import scheduler as scheduler_module
+from bitheads.engine.serve.app import Server
+from bitheads.engine.serve.fair_queue import FairQueue
+from bitheads.engine.serve.metrics import Metrics
+from bitheads.engine.serve.scheduler import Closed, Request, Scheduler
+from bitheads.engine.serve.settings import Settings
 
 LANES = 2
 
@@ -107,9 +107,9 @@ def test_a_lane_that_ends_ends_all_that_waits(
 
 SERVER = """
 import sys
-from engine.serve import __main__
-from engine.serve.app import Server
-from engine.serve.fair_queue import FairQueue
+from bitheads.engine.serve import __main__
+from bitheads.engine.serve.app import Server
+from bitheads.engine.serve.fair_queue import FairQueue
 
 def take(*arguments):
     raise MemoryError("a defect of the tests")

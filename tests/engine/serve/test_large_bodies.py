@@ -15,9 +15,9 @@ import httpx
 import pytest
 from conftest import running
 
-from engine.serve import json_size
-from engine.serve.json_size import count_values
-from engine.serve.settings import Settings
+from bitheads.engine.serve import json_size
+from bitheads.engine.serve.json_size import count_values
+from bitheads.engine.serve.settings import Settings
 
 LIMIT = Settings().max_body_bytes
 HEALTH_S = 0.1

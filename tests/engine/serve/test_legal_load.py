@@ -21,8 +21,8 @@ import httpx
 import pytest
 from conftest import ServerProcess
 
-from engine import Engine
-from engine.serve.settings import Settings
+from bitheads import Engine
+from bitheads.engine.serve.settings import Settings
 
 REQUESTS = int(os.environ.get("LEGAL_REQUESTS", "40"))
 SEED = int(os.environ.get("LEGAL_SEED", "0"))

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from conftest import running
 
-from engine.serve.origins import foreign_name, is_loopback
+from bitheads.engine.serve.origins import foreign_name, is_loopback
 
 BODY = b'{"inputs": "a"}'
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.serve.room import ENOUGH_TOKENS, QueueFull, Room, TooLong
+from bitheads.engine.serve.room import ENOUGH_TOKENS, QueueFull, Room, TooLong
 
 
 def room(max_tokens: int = 1000, max_wait_s: float = 10.0, tokens_per_s: float = 100.0) -> Room:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Engine
-from engine.errors import BackendError
-from engine.serve.room import QueueFull
-from engine.serve.scheduler import Answer, BatchReport, Closed, Request, Scheduler
-from engine.types import PlacedBatch, Stats
+from bitheads import Engine
+from bitheads.engine.errors import BackendError
+from bitheads.engine.serve.room import QueueFull
+from bitheads.engine.serve.scheduler import Answer, BatchReport, Closed, Request, Scheduler
+from bitheads.engine.types import PlacedBatch, Stats
 
 TEXTS = [" ".join(["word"] * (1 + 7 * i % 23)) + f" number {i}." for i in range(60)]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import InputError
-from engine.serve.settings import Settings, flag, read, variable
+from bitheads.engine.errors import InputError
+from bitheads.engine.serve.settings import Settings, flag, read, variable
 
 KEYS = "0123456789abcdef", "fedcba9876543210"
 

@@ -101,7 +101,7 @@ def test_killed_clients_do_no_harm(head_bundle: Path) -> None:
     ],
 )
 def test_what_cannot_be_served(head_bundle: Path, arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "engine.serve", "--bundle", str(head_bundle), *arguments]
+    command = [sys.executable, "-m", "bitheads", "serve", "--bundle", str(head_bundle), *arguments]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 1
     assert message in found.stderr
@@ -112,7 +112,7 @@ def test_a_port_that_is_taken(head_bundle: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "engine.serve", "--bundle", str(head_bundle)]
+        command = [sys.executable, "-m", "bitheads", "serve", "--bundle", str(head_bundle)]
         found = subprocess.run(
             [*command, "--port", port], capture_output=True, text=True, timeout=60, check=False
         )
@@ -125,7 +125,7 @@ def test_without_the_extra_it_says_what_to_type(head_bundle: Path) -> None:
         "import importlib.util as u, sys\n"
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'fastapi' else find(name, *a)\n"
-        "from engine.serve.__main__ import main\n"
+        "from bitheads.engine.serve.__main__ import main\n"
         f"sys.exit(main(['--bundle', {str(head_bundle)!r}]))\n"
     )
     found = subprocess.run(

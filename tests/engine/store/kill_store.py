@@ -24,11 +24,11 @@ from typing import Any
 import pyarrow.dataset as ds
 from store_cases import contents, make_features, make_ids
 
-import engine.backfill
-import engine.encode
-import engine.sessions.onnxruntime
-from engine import Engine
-from engine.store import FeatureStore, StoreWriter, compact
+import bitheads.engine.commands.backfill
+import bitheads.engine.commands.encode
+import bitheads.engine.sessions.onnxruntime
+from bitheads import Engine
+from bitheads.engine.store import FeatureStore, StoreWriter, compact
 
 TEXTS = 1200
 PARTS, PART_TEXTS = 30, 40
@@ -44,11 +44,11 @@ class Case:
     def prepare(self) -> None:
         """What there is before the first run."""
         if self.command == "encode":
-            sentences = files("export") / "data" / "sentences.txt"
+            sentences = files("bitheads.export") / "data" / "sentences.txt"
             lines = (sentences.read_text(encoding="utf-8").splitlines() * 9)[:TEXTS]
             (self.folder / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
             return
-        spec = engine.bundle.read_manifest(self.bundle).spec
+        spec = bitheads.engine.bundle.read_manifest(self.bundle).spec
         with StoreWriter(FeatureStore(self.store, spec), row_group_bytes=1000) as writer:
             for part in range(PARTS):
                 ids = make_ids(PART_TEXTS, part * PART_TEXTS)
@@ -60,10 +60,10 @@ class Case:
         if self.command == "encode":
             more = ["--input", str(self.folder / "texts.txt"), "--backend", "onnxruntime"]
             more += ["--threads", "1", "--chunk-texts", "32", "--part-seconds", "0.02"]
-            return engine.encode.main([*common, *more])
+            return bitheads.engine.commands.encode.main([*common, *more])
         if self.command == "backfill":
             more = ["--output", str(self.answers), "--threads", "2"]
-            return engine.backfill.main([*common, *more])
+            return bitheads.engine.commands.backfill.main([*common, *more])
         store = FeatureStore(self.store)
         compact(store, part_bytes=4 * store.parts[-1].nbytes)
         return 0
@@ -73,7 +73,7 @@ class Case:
         if self.command != "backfill":
             try:
                 return dict(contents(FeatureStore(self.store)))
-            except engine.StoreError:  # nothing was written yet
+            except bitheads.engine.StoreError:  # nothing was written yet
                 return {}
         rows: dict[str, Any] = {}
         for folder in self.answers.glob("task=*"):

@@ -1,4 +1,4 @@
-"""`python -m engine.backfill`: a row a text and task, whatever happened before."""
+"""`bitheads backfill`: a row a text and task, whatever happened before."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ import pytest
 from random_heads import random_head
 from store_cases import contents, make_features, make_ids
 
-from engine import Engine, FeatureSpec, HeadError, InputError, PackedFeatures, StoreError
-from engine.backfill import Backfill, fitting_heads, main, read_heads
-from engine.head_file import write_head
-from engine.store import FeatureStore, Part, StoreWriter, compact, schema
-from engine.store.part_writer import PartWriter, new_name
+from bitheads import Engine, FeatureSpec, HeadError, InputError, PackedFeatures, StoreError
+from bitheads.engine.commands.backfill import main
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.jobs.backfill import Backfill, fitting_heads, read_heads
+from bitheads.engine.store import FeatureStore, Part, StoreWriter, compact, schema
+from bitheads.engine.store.part_writer import PartWriter, new_name
 
 TASKS = {"tone": 3, "topic": 7, "spam": 2}
 
@@ -265,8 +266,8 @@ def test_float16_codes(tmp_path: Path) -> None:
     features = PackedFeatures(values.view(np.uint8), np.arange(0, 41, 2), spec)
     with StoreWriter(store) as writer:
         writer.append(make_ids(20), features)
-    from engine.answers import TaskHead
-    from engine.heads import load_head, predict_heads
+    from bitheads.engine.heads.cpu import load_head, predict_heads
+    from bitheads.engine.jobs.answers import TaskHead
 
     head = load_head(random_head(spec, task="tone"))
     job = Backfill(store, [TaskHead(head, "0")], tmp_path / "answers")
@@ -373,9 +374,9 @@ def test_a_task_that_is_for_no_text_of_the_store(
 FORKING = """
 import os, sys
 from pathlib import Path
-from engine.backfill import Backfill, read_heads
-from engine.errors import ForkedError
-from engine.store import FeatureStore
+from bitheads.engine.jobs.backfill import Backfill, read_heads
+from bitheads.engine.errors import ForkedError
+from bitheads.engine.store import FeatureStore
 
 bundle, store, output = sys.argv[1:]
 heads = read_heads(Path(bundle), None)

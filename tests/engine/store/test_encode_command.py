@@ -1,4 +1,4 @@
-"""`python -m engine.encode`: files of texts into a store, to be gone on with."""
+"""`bitheads encode`: files of texts into a store, to be gone on with."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ import pytest
 from store_cases import contents
 from tiny_encoders import corpus
 
-from engine import Engine, InputError, PackedFeatures, encode
-from engine.encode import encode_texts, main
-from engine.store import FeatureStore, StoreWriter
-from engine.text_files import TextFile
-from engine.types import Text
+from bitheads import Engine, InputError, PackedFeatures
+from bitheads.engine.commands.encode import main
+from bitheads.engine.jobs import encode
+from bitheads.engine.jobs.encode import encode_texts
+from bitheads.engine.store import FeatureStore, StoreWriter
+from bitheads.engine.texts.text_files import TextFile
+from bitheads.engine.types import Text
 
 TEXTS = corpus()[:40]
 
@@ -312,7 +314,7 @@ def test_the_count_is_that_of_the_rows(tmp_path: Path) -> None:
 
 def test_ctrl_c_loses_nothing_that_was_encoded(tiny_bundle: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "texts.txt", [*TEXTS] * 500, [""] * 20000)
-    command = [sys.executable, "-m", "engine.encode", "--bundle", tiny_bundle, "--input", path]
+    command = [sys.executable, "-m", "bitheads", "encode", "--bundle", tiny_bundle, "--input", path]
     command += ["--store", tmp_path / "store", "--chunk-texts", 64, "--part-seconds", 0.3]
     words = [str(word) for word in [*command, "--backend", "onnxruntime"]]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from store_cases import contents, expected, fill, make_features, make_ids, make_spec
 
-from engine import StoreError
-from engine.store import FeatureStore, schema, sealed, verify
+from bitheads import StoreError
+from bitheads.engine.store import FeatureStore, schema, sealed, verify
 
 SPEC = make_spec()
 Facts = dict[str, Any]

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from engine.store import ids
-from engine.store.ids import IdIndex
+from bitheads.engine.store import ids
+from bitheads.engine.store.ids import IdIndex
 
 
 def test_like_a_set() -> None:

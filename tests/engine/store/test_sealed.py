@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from store_cases import contents, expected, fill, make_features, make_spec
 
-from engine import BitheadsError, StoreError
-from engine.store import FeatureStore, StoreWriter, sealed, verify
+from bitheads import BitheadsError, StoreError
+from bitheads.engine.store import FeatureStore, StoreWriter, sealed, verify
 
 MUTATIONS = int(os.environ.get("STORE_MUTATIONS", "300"))
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from store_cases import contents, expected, fill, make_features, make_ids, make_spec
 
-from engine import InputError, PackedFeatures, SpecMismatchError, StoreError
-from engine.store import FeatureStore, StoreWriter, compact, verify
-from engine.store.folder import Folder
+from bitheads import InputError, PackedFeatures, SpecMismatchError, StoreError
+from bitheads.engine.store import FeatureStore, StoreWriter, compact, verify
+from bitheads.engine.store.folder import Folder
 
 
 @pytest.mark.parametrize("quantization", ["sign", "uint8", "float16"])
@@ -42,7 +42,7 @@ def test_what_is_appended_is_read(tmp_path: Path, dim: int, quantization: str) -
 def test_codes_are_the_memory_that_was_read(tmp_path: Path) -> None:
     fill(tmp_path, parts=1)
     (table,) = FeatureStore(tmp_path).parts[0].tables()
-    from engine.store.schema import read_features
+    from bitheads.engine.store.schema import read_features
 
     features = read_features(table, make_spec())
     address = table["codes"].chunk(0).buffers()[2].address
@@ -222,9 +222,9 @@ def test_without_pyarrow_the_engine_loads_and_the_store_says_what_to_type() -> N
     program = """
 import sys
 sys.modules["pyarrow"] = None
-import engine
+from bitheads import engine
 try:
-    import engine.store
+    import bitheads.engine.store
 except ImportError as error:
     print(error)
 """

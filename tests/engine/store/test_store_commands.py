@@ -1,4 +1,4 @@
-"""`python -m engine.store`: info, verify, compact."""
+"""`bitheads store`: info, verify, compact."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from store_cases import contents, expected, fill, make_spec
 
-from engine.store import FeatureStore
-from engine.store.__main__ import main
+from bitheads.engine.store import FeatureStore
+from bitheads.engine.store.__main__ import main
 
 
 def test_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,13 @@ import pytest
 from random_heads import random_head
 from store_cases import contents, expected, fill, make_features, make_ids, make_spec
 
-from engine import Engine, StoreError, answers
-from engine.answers import TaskHead
-from engine.backfill import Backfill
-from engine.head_file import write_head
-from engine.heads import load_head
-from engine.store import FeatureStore, StoreWriter, compact, verify
+from bitheads import Engine, StoreError
+from bitheads.engine.heads.cpu import load_head
+from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.jobs import answers
+from bitheads.engine.jobs.answers import TaskHead
+from bitheads.engine.jobs.backfill import Backfill
+from bitheads.engine.store import FeatureStore, StoreWriter, compact, verify
 
 KILLS = os.environ.get("STORE_KILLS", "6")
 

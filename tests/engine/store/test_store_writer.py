@@ -14,12 +14,12 @@ import pyarrow.dataset as ds
 import pytest
 from store_cases import contents, expected, fill, make_features, make_ids, make_spec
 
-from engine import InputError, StoreError
-from engine.interrupts import interrupts_held_back
-from engine.store import FeatureStore, StoreWriter, verify
-from engine.store.part_writer import PartWriter
-from engine.store.schema import make_schema, make_table
-from engine.store.writer import _with_new_rows
+from bitheads import InputError, StoreError
+from bitheads.engine.process.interrupts import interrupts_held_back
+from bitheads.engine.store import FeatureStore, StoreWriter, verify
+from bitheads.engine.store.part_writer import PartWriter
+from bitheads.engine.store.schema import make_schema, make_table
+from bitheads.engine.store.writer import _with_new_rows
 
 
 @pytest.mark.parametrize(

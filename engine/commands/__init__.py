@@ -1,0 +1,1 @@
+"""Command lines: thin shells over the engine and its jobs."""

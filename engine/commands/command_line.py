@@ -1,0 +1,75 @@
+"""How every command line of the project ends, and what it says until then.
+
+It ends with an exit code, and one line instead of a traceback.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from bitheads.engine.errors import BitheadsError
+
+
+def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
+    """Runs a command: 0 if it ends well, 1 for an error of ours, 130 for Ctrl-C.
+
+    Args:
+        interrupted: what is said after Ctrl-C.
+    """
+    print_any_text()
+    try:
+        run()
+    except BitheadsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+    return 0
+
+
+def print_any_text() -> None:
+    """Has standard output take every text: what its encoding has not is shown as \\u20ac.
+
+    That of a Latin-1 or C locale would end the command amid its output.
+    """
+    stream = sys.stdout
+    # Other error handlers are ones that the user asked for.
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def print_json(*values: Any) -> None:
+    """Lines of JSON on standard output, in UTF-8 whatever its encoding is (RFC 8259)."""
+    lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    sys.stdout.flush()
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:  # replaced by something that takes text alone
+        sys.stdout.writelines(lines)
+    else:
+        # Half a character, as a file's name may have, is then an escape of JSON's.
+        binary.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
+    sys.stdout.flush()
+
+
+def say(message: str) -> None:
+    """A line of progress, on standard error at once."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process; after Ctrl-C at once.
+
+    Threads of a library that was stopped in its work, such as TensorRT's, may outlive that by a
+    little, and crash when it is taken down around them.
+    """
+    if code == 130:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,185 @@
+"""`bitheads encode`: texts of a file into a feature store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from bitheads.engine.commands.command_line import exit_code
+from bitheads.engine.commands.job_options import (
+    add_progress_option,
+    add_runner_options,
+    check_above_zero,
+)
+from bitheads.engine.engine import LONG_TEXTS, Engine
+from bitheads.engine.jobs.encode import CHUNK_TEXTS, encode_texts
+from bitheads.engine.progress import progress_bar
+from bitheads.engine.store import FeatureStore, StoreWriter
+from bitheads.engine.store.part_writer import PART_BYTES
+from bitheads.engine.store.writer import EXISTING, PART_SECONDS
+from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
+from bitheads.engine.texts.text_files import FORMATS, TextFile
+
+BLOCK_TEXTS = 8192
+"""Texts of a part that one worker of a cluster encodes."""
+
+EPILOG = """\
+examples:
+  bitheads encode --bundle B --input reviews.txt --store features
+  bitheads encode --bundle B --input reviews.parquet --text-column body --id-column key \\
+    --store s3://bucket/features
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = _parser().parse_args(argv)
+    return exit_code(
+        lambda: _run(options), "interrupted: what was encoded is stored; run it again to go on"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    check_above_zero("--part-mb", options.part_mb)
+    check_above_zero("--part-seconds", options.part_seconds)
+    check_above_zero("--block-texts", options.block_texts)
+    check_above_zero("--threads", options.threads)
+    check_above_zero("--workers", options.workers)
+    texts = TextFile(
+        options.input,
+        options.format,
+        options.text_column,
+        options.pair_column,
+        options.id_column,
+        options.quotes,
+    )
+    total = texts.count()
+    started_s = time.monotonic()
+    if options.runner == "ray":
+        from bitheads.engine.jobs.ray_jobs import EncodeJob, Workers, encode_on_ray
+
+        job = EncodeJob(
+            options.bundle,
+            options.store,
+            options.backend,
+            options.precision,
+            options.existing,
+            options.block_texts,
+            options.chunk_texts,
+            options.max_batch_tokens,
+            options.long_texts,
+        )
+        workers = Workers(options.workers, options.threads or 1)
+        with progress_bar(total, options.progress) as bar:
+            stored, skipped, rows = encode_on_ray(job, texts, workers, bar)
+        seconds = time.monotonic() - started_s
+        print(
+            f"stored {stored:,} texts in {seconds:,.1f} s; {skipped:,} were stored before; "
+            f"{rows:,} in all{_note(texts, skipped)}"
+        )
+        return
+    with Engine.load(options.bundle, options.backend, options.threads, options.precision) as engine:
+        store = FeatureStore(options.store, engine.spec)
+        with (
+            progress_bar(total, options.progress) as bar,
+            StoreWriter(
+                store, options.existing, int(options.part_mb * 1e6), options.part_seconds
+            ) as writer,
+        ):
+            done = encode_texts(
+                engine,
+                texts.rows(),
+                writer,
+                options.existing,
+                options.chunk_texts,
+                options.long_texts,
+                options.max_batch_tokens,
+                bar,
+            )
+    seconds = time.monotonic() - started_s
+    cut = f", {done.stats.num_truncated:,} cut" if done.stats.num_truncated else ""
+    print(
+        f"stored {done.stored:,} texts, {done.stats.num_tokens:,} tokens{cut} in {seconds:,.1f} s; "
+        f"{done.skipped:,} were stored before; {len(store):,} in all{_note(texts, done.skipped)}"
+    )
+
+
+def _note(texts: TextFile, skipped: int) -> str:
+    """What to say of texts that may be others than those stored under their rows' numbers."""
+    if not skipped or texts.columns[2] is not None:
+        return ""
+    return (
+        "\nnote: the input has no ids, so a text was stored before if a row of its number was. If "
+        "that row was of another input, say --id-column, or encode into another store."
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bitheads encode",
+        description="Encodes texts into a feature store. Run again, it goes on where it ended.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--bundle", type=Path, required=True, metavar="DIR", help="made by `bitheads build`")
+    add("--input", type=Path, required=True, metavar="FILE", help="the texts")
+    add("--store", required=True, metavar="DIR", help="a folder or a URI; made if it is not there")
+    add("--format", choices=FORMATS, help="of the input (default: what its suffix says)")
+    add("--text-column", help="(default: text, or text_a and text_b for pairs)")
+    add("--pair-column", help="of the second texts of pairs")
+    add("--quotes", choices=QUOTES, help=QUOTES_HELP)
+    add(
+        "--id-column",
+        help="texts or whole numbers (default: id, or where there is none the number of the row, "
+        "which fits no input whose rows move, and one input a store)",
+    )
+    add(
+        "--existing",
+        choices=EXISTING,
+        default="skip",
+        help="texts whose id is stored: skip them, which is how a run goes on; replace them, after "
+        "texts have changed; or refuse them (default: %(default)s)",
+    )
+    add("--backend", default="auto", help="see `bitheads predict` (default: %(default)s)")
+    add("--precision", default="auto", help="see `bitheads predict` (default: %(default)s)")
+    add("--threads", type=int, help="of the encoder (default: all cores; with --runner ray 1)")
+    add("--max-batch-tokens", type=int, help="bound on an encoder call's tokens")
+    add("--long-texts", choices=LONG_TEXTS, default="cut", help="(default: %(default)s)")
+    add(
+        "--chunk-texts",
+        type=int,
+        default=CHUNK_TEXTS,
+        help="encoded together; raise it on a GPU, lower it if a chunk takes minutes, which a "
+        "killed run loses (default: %(default)s)",
+    )
+    add(
+        "--part-mb",
+        type=float,
+        default=PART_BYTES / 1e6,
+        help="codes of a part at most (default: %(default).0f)",
+    )
+    add(
+        "--part-seconds",
+        type=float,
+        default=PART_SECONDS,
+        help="a part is on disk for good at the latest this long after its first texts; lower it "
+        "to lose less when killed, and merge with `bitheads store compact` (default: "
+        "%(default).0f)",
+    )
+    add_runner_options(parser)
+    add(
+        "--block-texts",
+        type=int,
+        default=BLOCK_TEXTS,
+        help="with --runner ray: of a part, which is what a lost worker's place takes again "
+        "(default: %(default)s)",
+    )
+    add_progress_option(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

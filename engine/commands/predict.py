@@ -1,0 +1,278 @@
+"""`bitheads predict`: texts in, every task's answer out, and what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bitheads.engine.commands.command_line import exit_code, print_json
+from bitheads.engine.encoder import DEVICE_BACKENDS
+from bitheads.engine.engine import LONG_TEXTS, Engine
+from bitheads.engine.errors import InputError
+from bitheads.engine.sessions import BACKENDS
+from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
+from bitheads.engine.texts.text_files import FORMATS, SUFFIXES, TextFile, lines_of
+from bitheads.engine.types import Predictions, Text
+
+HEADERS = {("text",), ("text_a", "text_b")}
+TEXT_COLUMNS = 44
+EPILOG = """\
+examples:
+  bitheads predict --demo
+  echo 'What a lovely film.' | bitheads predict --tasks sentiment
+  bitheads predict --input reviews.txt --json > predictions.jsonl
+  bitheads predict --input reviews.csv --text-column body
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        return exit_code(lambda: _run(options))
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(options: argparse.Namespace) -> None:
+    texts = _read(options)
+    engine = Engine.load(options.bundle, options.backend, options.threads, options.precision)
+    if not engine.tasks:
+        raise InputError(
+            f"bundle {options.bundle} has no heads, so nothing to predict. Train one with "
+            "`bitheads train-head` and copy it into the bundle's folder heads."
+        )
+    predictions = engine.predict(
+        texts,
+        options.tasks,
+        options.max_batch_tokens,
+        progress=sys.stderr.isatty(),
+        long_texts=options.long_texts,
+    )
+    if not predictions:
+        raise InputError(
+            f"--tasks: none of the bundle's heads ({', '.join(sorted(engine.tasks))}) is for such "
+            "texts. Give pairs as text_a<TAB>text_b to heads for pairs, single texts to the others."
+        )
+    if options.json:
+        print_json(*_answers(texts, predictions))
+    else:
+        for line in _table(texts, predictions):
+            print(line)
+    print("\n".join(_costs(engine, predictions)), file=sys.stderr if options.json else sys.stdout)
+
+
+def _read(options: argparse.Namespace) -> list[Text]:
+    path = None if options.input is None or str(options.input) == "-" else options.input
+    form = options.format or ("lines" if path is None else SUFFIXES.get(path.suffix.lower()))
+    if options.demo:
+        demo = files("bitheads.engine") / "data" / "demo.tsv"
+        texts = _of_lines(lines_of(demo.read_bytes()))
+    elif form in (None, "lines"):
+        if any((options.text_column, options.pair_column, options.quotes)):
+            raise InputError(
+                "--text-column, --pair-column, --quotes: plain lines have neither columns nor "
+                f"quotes. Leave them out, or name a file of another --format: {list(FORMATS)}."
+            )
+        texts = _of_lines(_read_lines(path))
+    elif path is None:
+        raise InputError(
+            f"--format {form}: standard input is read as plain lines. Write it to a file, and "
+            "name that: --input."
+        )
+    else:
+        columns = options.text_column, options.pair_column, None
+        texts = [text for _, text in TextFile(path, form, *columns, options.quotes).rows()]
+    if not texts:
+        raise InputError("no texts to predict. Give one a line, or text_a<TAB>text_b for pairs.")
+    return texts
+
+
+def _read_lines(path: Path | None) -> list[str]:
+    """Of a file, or of standard input, where bytes that are no UTF-8 become question marks."""
+    if path is None:
+        return lines_of(sys.stdin.buffer.read(), "replace")
+    try:
+        return lines_of(path.read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--input {path}: cannot be read ({error}). Expected UTF-8 text, one a line."
+        ) from error
+
+
+def _of_lines(lines: list[str]) -> list[Text]:
+    if tuple(lines[0].split("\t")) in HEADERS:
+        lines = lines[1:]
+    return [_as_text(line) for line in lines if line.strip()]
+
+
+def _as_text(line: str) -> Text:
+    first, _, second = line.partition("\t")
+    return (first, second) if second else first
+
+
+def _answers(texts: Sequence[Text], predictions: Predictions) -> Iterator[dict[str, Any]]:
+    probabilities = {task: prediction.probabilities for task, prediction in predictions.items()}
+    tops = {task: prediction.top for task, prediction in predictions.items()}
+    for row, text in enumerate(texts):
+        answers = {
+            task: {
+                "label": tops[task][row],
+                "probability": round(float(probabilities[task][row].max()), 4),
+            }
+            for task in predictions
+            if tops[task][row] is not None
+        }
+        yield {"text": text, "tasks": answers}
+
+
+def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
+    """A column a task where the terminal is wide enough, else a few lines a text."""
+    for form, is_pair in (("text", False), ("pair", True)):
+        rows = [i for i, text in enumerate(texts) if isinstance(text, tuple) == is_pair]
+        tasks = [task for task in predictions if predictions[task].answered[rows].all()]
+        if not rows or not tasks:
+            continue
+        cells = {task: _cells(predictions, task, rows) for task in tasks}
+        widths = {task: max(len(task), *map(len, cells[task])) for task in tasks}
+        shown = [_shorten(texts[row]) for row in rows]
+        text_width = max(len(form), *map(len, shown))
+        if text_width + sum(width + 2 for width in widths.values()) <= _terminal_columns():
+            header = [form.ljust(text_width), *(task.ljust(widths[task]) for task in tasks)]
+            yield "  ".join(header).rstrip()
+            for i, text in enumerate(shown):
+                row = [text.ljust(text_width), *(cells[t][i].ljust(widths[t]) for t in tasks)]
+                yield "  ".join(row).rstrip()
+        else:
+            for i, text in enumerate(shown):
+                yield text
+                yield from _wrapped(f"{task}: {cells[task][i]}" for task in tasks)
+        yield ""
+
+
+def _cells(predictions: Predictions, task: str, rows: Sequence[int]) -> list[str]:
+    prediction = predictions[task]
+    tops, probabilities = prediction.top, prediction.probabilities.max(axis=1)
+    return [f"{tops[row]} {probabilities[row]:.2f}" for row in rows]
+
+
+def _shorten(text: Text) -> str:
+    line = " | ".join(text) if isinstance(text, tuple) else text
+    line = "".join(c if c.isprintable() else " " for c in line)
+    width = TEXT_COLUMNS * (2 if isinstance(text, tuple) else 1)
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _wrapped(items: Iterable[str]) -> Iterator[str]:
+    line = "   "
+    for item in items:
+        if len(line) + len(item) + 3 > _terminal_columns() and line.strip():
+            yield line.rstrip()
+            line = "   "
+        line += f" {item}  "
+    yield line.rstrip()
+
+
+def _terminal_columns() -> int:
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def _costs(engine: Engine, predictions: Predictions) -> Iterator[str]:
+    stats = predictions.stats
+    cut = f", {stats.num_truncated} cut" if stats.num_truncated else ""
+    if stats.num_windows > stats.num_texts:
+        cut += f", {stats.num_windows} windows"
+    padding = stats.num_padding / max(1, stats.num_tokens + stats.num_padding)
+    yield (
+        f"{stats.num_texts} texts, {stats.num_tokens} tokens{cut}, {len(predictions)} tasks, "
+        f"{stats.num_batches} encoder calls ({padding:.1%} padding) on {engine.backend}"
+    )
+    stages = {
+        "tokenize": stats.tokenize_s,
+        "encode": stats.encode_s,
+        "pack": stats.pack_s,
+        "heads": stats.heads_s,
+    }
+    total_s = sum(stages.values())
+    for name, seconds in stages.items():
+        yield f"  {name:9s} {1000 * seconds:9.2f} ms  {seconds / total_s:6.1%}"
+    manifest, spec = engine.manifest, engine.spec
+    tokens_a_text = stats.num_tokens / stats.num_texts
+    fp16_bytes = 2 * spec.dim * tokens_a_text
+    yield f"stored bytes a text, at {tokens_a_text:.1f} tokens a text:"
+    yield f"  {f'these codes ({spec.quantization})':31s} {spec.code_bytes * tokens_a_text:11,.0f}"
+    yield f"  {'the pooled layers in fp16':31s} {fp16_bytes:11,.0f}"
+    yield (
+        f"  {f'all {manifest.encoder.num_layers} layers in fp16':31s} "
+        f"{fp16_bytes * manifest.encoder.num_layers:11,.0f}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bitheads predict",
+        description="One encoder pass over the texts, every task's answer from the packed bits.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--bundle",
+        type=Path,
+        default=Path("bundles/all-MiniLM-L6-v2"),
+        metavar="DIR",
+        help="made by `bitheads build` (default: %(default)s)",
+    )
+    add(
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help=f"texts in UTF-8: a table ({', '.join(s for s in SUFFIXES if s != '.txt')}) with a "
+        "column text, or text_a and text_b for pairs, as engine.encode reads it; else one a line, "
+        "text_a<TAB>text_b for pairs; '-' or nothing reads lines of standard input",
+    )
+    add("--format", choices=FORMATS, help="of the input (default: what its suffix says, or lines)")
+    add("--text-column", help="(default: text, or text_a and text_b for pairs)")
+    add("--pair-column", help="of the second texts of pairs")
+    add("--quotes", choices=QUOTES, help=QUOTES_HELP)
+    add("--demo", action="store_true", help="the texts that are shipped")
+    add("--tasks", nargs="+", metavar="TASK", help="which heads to ask (default: all)")
+    add(
+        "--backend",
+        default="auto",
+        help=f"{', '.join(BACKENDS)}; on a GPU {', '.join(DEVICE_BACKENDS)}; auto takes the first "
+        "that works, a GPU's before a CPU's (default: %(default)s)",
+    )
+    add(
+        "--precision",
+        default="auto",
+        help="on a CPU auto, fp32, bf16, or int8: the fastest, of bundles that were built with it; "
+        "on a GPU auto, or the graph's own, fp16 or fp32 (default: %(default)s)",
+    )
+    add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
+    add(
+        "--max-batch-tokens",
+        type=int,
+        help="bound on an encoder call's tokens; lower it to save memory (default: 1024 on a CPU, "
+        "up to 16384 on a GPU)",
+    )
+    add(
+        "--long-texts",
+        choices=LONG_TEXTS,
+        default="cut",
+        help="cut texts over the encoder's maximum length, or split them into windows and read all "
+        "(default: %(default)s)",
+    )
+    add("--json", action="store_true", help="one JSON object a text; costs go to standard error")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,418 @@
+"""The plan format: a TensorRT engine, serialized, with what a host must know before it loads it.
+
+    plans/encoder.<graph>.<flavour>-<version>.<architectures>.plan   what TensorRT wrote, as it is
+    plans/encoder.<graph>.<flavour>-<version>.<architectures>.json   this module's metadata
+
+This module is the format's only owner, `bitheads plan` the only writer. `<graph>` are the first
+eight digits of the graph's hash, `<architectures>` such as `sm_86+sm_89`.
+
+A plan is a cache. It is made from the bundle's graph in seconds to minutes, fits one TensorRT
+version and few GPUs, and is worthless elsewhere; so bundle.json does not list plans, which come
+and go while the bundle stays. Each names the graph it was made from, and carries its own hashes:
+of the plan in its metadata, of the metadata in itself. They find damage and mix-ups, not malice:
+a plan is machine code, load only those you trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bitheads.engine.bundle import CALIBRATION, GRAPH, INT8_GRAPH, INT8_WEIGHTS, TOKENIZER, Artifact
+from bitheads.engine.errors import PlanError
+from bitheads.engine.files.whole_file import write_whole
+
+FORMAT_VERSION = 1
+PLANS = "plans"
+PLAN_SUFFIX, METADATA_SUFFIX = ".plan", ".json"
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Flavour of TensorRT -> the module that builds and runs its plans."""
+RTX_LEAVES_OUT = ("9", "10")
+"""Compute capabilities, before the point, that TensorRT-RTX is not made for: data center GPUs."""
+
+_MAX_METADATA_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"\d+(\.\w+){1,5}")
+_CAPABILITY = re.compile(r"\d{1,2}\.\d")
+
+Shape = tuple[int, int]
+"""(rows, seq) of a batch."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The batches one optimization profile serves: any from `min` to `max`, `opt` the fastest.
+
+    Attributes:
+        min, opt, max: (rows, seq) each.
+    """
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __post_init__(self) -> None:
+        shapes = (self.min, self.opt, self.max)
+        for shape in shapes:
+            if len(shape) != 2 or not all(type(size) is int for size in shape):
+                raise PlanError(f"profile: got {shape!r}, expected (rows, seq), two integers.")
+        for sizes in zip(*shapes, strict=True):
+            if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+                raise PlanError(
+                    f"profile {self}: expected 1 <= min <= opt <= max, for rows and for seq."
+                )
+
+    def __str__(self) -> str:
+        """As `--plan-profile` reads it: "1x1,8x64,32x64"."""
+        return ",".join(f"{rows}x{seq}" for rows, seq in (self.min, self.opt, self.max))
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a batch, padding included."""
+        return self.max[0] * self.max[1]
+
+    def fits(self, rows: int, seq: int) -> bool:
+        return self.min[0] <= rows <= self.max[0] and self.min[1] <= seq <= self.max[1]
+
+
+@dataclass(frozen=True)
+class PlanInfo:
+    """What a plan was made from, for, and how.
+
+    Attributes:
+        graph_sha256: of the graph and its weights, see `graph_sha256`.
+        flavour: key of MODULES.
+        version: of TensorRT, in full; a plan runs on the version that made it.
+        compute_capabilities: of the GPUs it runs on, such as "8.6", ascending.
+        precision: floating-point type of the graph, "fp16" or "fp32". TensorRT takes each
+            tensor's type from the graph and may not change it.
+        profiles: in TensorRT's order, so an index here is the index of the profile there.
+        inputs, outputs: tensor name -> NumPy dtype, such as "int64".
+        plan_bytes, plan_sha256: of the .plan file.
+        options: how it was built: workspace_bytes, and others for people to read.
+    """
+
+    graph_sha256: str
+    flavour: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    precision: str
+    profiles: tuple[Profile, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    plan_bytes: int
+    plan_sha256: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_flavour(self.flavour)
+        for name, pattern, value in (
+            ("graph_sha256", _SHA256, self.graph_sha256),
+            ("plan_sha256", _SHA256, self.plan_sha256),
+            ("version", _VERSION, self.version),
+            ("precision", re.compile("fp16|fp32"), self.precision),
+            *(("compute_capabilities", _CAPABILITY, c) for c in self.compute_capabilities),
+        ):
+            if not isinstance(value, str) or not pattern.fullmatch(value):
+                raise PlanError(f"{name}: got {value!r}, expected {pattern.pattern}.")
+        for name in ("compute_capabilities", "profiles", "inputs", "outputs"):
+            if not getattr(self, name):
+                raise PlanError(f"{name}: got none, expected one or more.")
+        for names in (self.inputs, self.outputs):
+            if not all(isinstance(part, str) for item in names.items() for part in item):
+                raise PlanError(f"tensors: got {names!r}, expected name -> dtype.")
+        if type(self.plan_bytes) is not int or self.plan_bytes < 1:
+            raise PlanError(f"plan_bytes: got {self.plan_bytes!r}, expected 1 or more.")
+
+    @property
+    def name(self) -> str:
+        """Of its two files, without suffix."""
+        architectures = "+".join(
+            "sm_" + capability.replace(".", "") for capability in self.compute_capabilities
+        )
+        graph = f"{Path(GRAPH).stem}.{self.graph_sha256[:8]}"
+        return f"{graph}.{self.flavour}-{self.version}.{architectures}"
+
+    def dumps(self) -> str:
+        content = {
+            "format_version": FORMAT_VERSION,
+            "graph_sha256": self.graph_sha256,
+            "flavour": self.flavour,
+            "version": self.version,
+            "compute_capabilities": list(self.compute_capabilities),
+            "precision": self.precision,
+            "profiles": [
+                {"min": list(p.min), "opt": list(p.opt), "max": list(p.max)} for p in self.profiles
+            ],
+            "inputs": dict(self.inputs),
+            "outputs": dict(self.outputs),
+            "plan_bytes": self.plan_bytes,
+            "plan_sha256": self.plan_sha256,
+            "options": dict(self.options),
+        }
+        return json.dumps({**content, "sha256": _hash(content)}, indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan in a bundle, its metadata read and checked, its bytes not read yet."""
+
+    path: Path
+    info: PlanInfo
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        return self.info.profiles
+
+    def read_bytes(self) -> bytes:
+        """What TensorRT deserializes. Raises PlanError if it is not what was written."""
+        fix = f"Type: {self._rebuild()}"
+        try:
+            with self.path.open("rb") as file:
+                # No more than was written: a file of another size is not read in full.
+                data = file.read(self.info.plan_bytes + 1)
+        except OSError as error:
+            raise PlanError(f"plan {self.path}: cannot be read ({error}). {fix}") from error
+        if len(data) != self.info.plan_bytes:
+            got = f"{len(data)}" if len(data) < self.info.plan_bytes else "more"
+            raise PlanError(
+                f"plan {self.path}: got {got} bytes, expected {self.info.plan_bytes}. It was cut "
+                f"short or replaced. {fix}"
+            )
+        if (got := hashlib.sha256(data).hexdigest()) != self.info.plan_sha256:
+            raise PlanError(
+                f"plan {self.path}: was changed: got sha256 {got[:12]}..., expected "
+                f"{self.info.plan_sha256[:12]}.... {fix}"
+            )
+        return data
+
+    def _rebuild(self) -> str:
+        capabilities = self.info.compute_capabilities
+        return rebuild_command(self.path.parent.parent, self.info.flavour, capabilities)
+
+
+def find_plan(
+    bundle_folder: Path, graph_sha256: str, flavour: str, version: str, compute_capability: str
+) -> Plan:
+    """The plan of a bundle that runs here; of several, the one written last.
+
+    Args:
+        graph_sha256: see `graph_sha256`.
+        flavour: key of MODULES.
+        version: `__version__` of its module.
+        compute_capability: of the GPU, such as "8.6".
+
+    Raises PlanError if there is none: it says what is there, why each does not fit, and what to
+    type. The plan's size is compared, its hash only by `Plan.read_bytes`.
+    """
+    check_flavour(flavour)
+    wanted = {"flavour": flavour, "version": version, "graph_sha256": graph_sha256}
+    found: list[tuple[float, str, Plan]] = []
+    misfits = []
+    for path in sorted((bundle_folder / PLANS).glob(f"*{PLAN_SUFFIX}")):
+        try:
+            plan = read_plan(path)
+        except PlanError as error:
+            misfits.append(str(error))
+            continue
+        different = [
+            f"{name} is {_short(getattr(plan.info, name))}, expected {_short(value)}"
+            for name, value in wanted.items()
+            if getattr(plan.info, name) != value
+        ]
+        if compute_capability not in plan.info.compute_capabilities:
+            built_for = ", ".join(plan.info.compute_capabilities)
+            different.append(
+                f"it is for compute capability {built_for}, expected {compute_capability}"
+            )
+        if different:
+            misfits.append(f"plan {path}: {'; '.join(different)}.")
+        else:
+            found.append((path.stat().st_mtime, path.name, plan))
+    if found:
+        return max(found)[-1]
+    if compute_capability.split(".")[0] in RTX_LEAVES_OUT:
+        command = rebuild_command(bundle_folder, "tensorrt")
+    else:
+        command = rebuild_command(bundle_folder, flavour, [compute_capability])
+    there = "".join(f"\n  {misfit}" for misfit in misfits) or " There are none."
+    raise PlanError(
+        f"bundle {bundle_folder}: no plan for {flavour} {version}, compute capability "
+        f"{compute_capability}, graph {graph_sha256[:8]}.{there}\nType: {command}"
+    )
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan by its .plan file: reads the metadata beside it and compares the plan's size.
+
+    Raises PlanError, naming the file and what to type, for any defect.
+    """
+    beside = path.with_suffix(METADATA_SUFFIX)
+    fix = f"Type: {rebuild_command(path.parent.parent)}"
+    try:
+        with beside.open("rb") as file:
+            text = file.read(_MAX_METADATA_BYTES + 1)
+        if len(text) > _MAX_METADATA_BYTES:
+            raise ValueError(f"more than {_MAX_METADATA_BYTES} bytes")
+        content = json.loads(text)
+        version = content["format_version"]
+        expected = content.pop("sha256")
+        got = _hash(content)
+    except FileNotFoundError as error:
+        raise PlanError(
+            f"plan {path}: no {beside.name} beside it, which says what it is for. {fix}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise PlanError(f"plan {path}: {beside.name} cannot be read ({error!r}). {fix}") from error
+    if version != FORMAT_VERSION:
+        raise PlanError(
+            f"plan {path}: got format version {version!r}, expected {FORMAT_VERSION}. {fix}"
+        )
+    if got != expected:
+        raise PlanError(
+            f"plan {path}: {beside.name} was edited: got sha256 {got[:12]}..., expected "
+            f"{str(expected)[:12]}.... {fix}"
+        )
+    try:
+        info = _from_json(content)
+        size = path.stat().st_size
+    except OSError as error:
+        raise PlanError(f"plan {path}: cannot be read ({error}). {fix}") from error
+    except (PlanError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PlanError(f"plan {path}: {beside.name} is malformed ({error}). {fix}") from error
+    if info.name != path.stem:
+        raise PlanError(f"plan {path}: got this name, expected {info.name}{PLAN_SUFFIX}. {fix}")
+    if size != info.plan_bytes:
+        raise PlanError(
+            f"plan {path}: got {size} bytes, expected {info.plan_bytes}. It was cut short or "
+            f"replaced. {fix}"
+        )
+    return Plan(path, info)
+
+
+def write_plan(bundle_folder: Path, info: PlanInfo, data: Any) -> Plan:
+    """Writes a plan and its metadata; both replace those of the same name.
+
+    Metadata goes first and comes last, so that what a reader finds is whole at any moment: the
+    old plan, the new one, or one without metadata, which is none.
+
+    Args:
+        info: with the size and SHA-256 of `data`.
+        data: bytes, or a buffer of them.
+
+    Raises PlanError if they do not belong together or cannot be written.
+    """
+    path = bundle_folder / PLANS / (info.name + PLAN_SUFFIX)
+    size, digest = memoryview(data).nbytes, hashlib.sha256(data).hexdigest()
+    if (size, digest) != (info.plan_bytes, info.plan_sha256):
+        raise PlanError(
+            f"plan {path}: got {size} bytes, sha256 {digest[:12]}..., expected "
+            f"{info.plan_bytes} bytes, {info.plan_sha256[:12]}..., as the metadata says."
+        )
+    beside = path.with_suffix(METADATA_SUFFIX)
+    try:
+        with suppress(FileNotFoundError):
+            beside.unlink()
+        write_whole(path, data)
+        write_whole(beside, info.dumps().encode())
+    except OSError as error:
+        raise PlanError(
+            f"plan {path}: cannot be written ({error}). Choose a folder you may write to, with "
+            f"{size} bytes free."
+        ) from error
+    return Plan(path, info)
+
+
+def choose_profile(profiles: Sequence[Profile], rows: int, seq: int) -> int:
+    """Index of the profile for a batch: the smallest that it fits.
+
+    That is the one with room for the fewest tokens, of several the one for shorter texts.
+
+    Raises PlanError if it fits none; it says what to type.
+    """
+    fitting = [i for i, profile in enumerate(profiles) if profile.fits(rows, seq)]
+    if fitting:
+        return min(fitting, key=lambda i: (profiles[i].max_tokens, profiles[i].max[1], i))
+    wanted = f"1x1,{rows}x{seq},{rows}x{seq}"
+    options = " ".join(f"--plan-profile {p}" for p in [*profiles, wanted])
+    raise PlanError(
+        f"the plan's profiles are too small: got a batch of {rows} rows of {seq} tokens, expected "
+        f"one that fits {' or '.join(str(p) for p in profiles)} (min, opt, max). Use a smaller "
+        f"token budget (max_batch_tokens), or type: bitheads plan --bundle BUNDLE {options}"
+    )
+
+
+def max_rows(profiles: Sequence[Profile], seq: int) -> int:
+    """Most rows of `seq` tokens that fit a profile: where to split a larger batch.
+
+    Raises PlanError if one row fits none; it says what to type.
+    """
+    choose_profile(profiles, 1, seq)
+    return max(p.max[0] for p in profiles if p.fits(1, seq))
+
+
+def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
+    """The hash a plan is known by, from a manifest's artifacts: of the graph and its weights.
+
+    Weights of a large graph are a file of their own, and two graphs may differ in nothing else.
+
+    Args:
+        graph: the graph's file; one in int8 always has its weights in a file of its own.
+    """
+    files = graph_files(artifacts, graph)
+    hashes = [artifacts[name].sha256 for name in files]
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[str]:
+    """Those of a manifest's artifacts that a graph is made of, or may be: weights have any name."""
+    others = {
+        *(name for name in (GRAPH, INT8_GRAPH) if name != graph),
+        *(f"{GRAPH}.data", INT8_WEIGHTS, TOKENIZER, CALIBRATION),
+    } - {f"{graph}.data", str(Path(graph).with_suffix(".bin"))}
+    return sorted(artifacts.keys() - others)
+
+
+def rebuild_command(
+    bundle_folder: Path, flavour: str | None = None, compute_capabilities: Sequence[str] = ()
+) -> str:
+    """What to type to make a bundle's plan again."""
+    command = f"bitheads plan --bundle {shlex.quote(str(bundle_folder))}"
+    if flavour is not None:
+        command += f" --plan {flavour}"
+    if flavour == "tensorrt-rtx" and compute_capabilities:
+        command += f" --plan-capabilities {','.join(compute_capabilities)}"
+    return command
+
+
+def check_flavour(flavour: str) -> None:
+    """Raises PlanError for flavours that are none."""
+    if flavour not in MODULES:
+        raise PlanError(f"flavour: got {flavour!r}, expected one of {list(MODULES)}.")
+
+
+def _from_json(content: Mapping[str, Any]) -> PlanInfo:
+    fields = {name: value for name, value in content.items() if name != "format_version"}
+    fields["compute_capabilities"] = tuple(fields["compute_capabilities"])
+    fields["profiles"] = tuple(
+        Profile(**{name: tuple(shape) for name, shape in profile.items()})
+        for profile in fields["profiles"]
+    )
+    return PlanInfo(**fields)
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _short(value: str) -> str:
+    return f"{value[:12]}..." if _SHA256.fullmatch(value) else value

@@ -1,0 +1,1 @@
+"""Task heads: their file, their evaluation, and its meaning in NumPy."""

@@ -1,0 +1,317 @@
+"""The head file format: one folded task head in one safetensors file. This module owns it.
+
+The header's `bitheads_head` entry is JSON: format version, task, labels, form, position pooling,
+the feature spec the head was trained on, metrics, how it was trained, and the SHA-256 of all
+that and the tensors. Weights may be float32 or float16; they are used as float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from bitheads.engine import _kernels
+from bitheads.engine.errors import BitheadsError, HeadError
+from bitheads.engine.files import strict_json
+from bitheads.engine.files.whole_file import write_whole
+from bitheads.engine.types import FeatureSpec, PositionPooling
+
+FORMAT_VERSION = 1
+SUFFIX = ".safetensors"
+METADATA_KEY = "bitheads_head"
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+FORMS = ("single", "pair")
+DTYPES = ("float32", "float16")
+"""Of the weights in a file."""
+
+MAX_SIZE = 65_536
+"""Of dim, inner size and classes: what the kernels' fixed-point numbers have room for."""
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedHead:
+    """A task head with its algebra done once; equal to the trained head on the same codes.
+
+    With `attention` pooling, for each attention head h and the tokens t of a text:
+
+        a_h = softmax over t of (query_h . code_t)
+        v_h = value_h . (sum over t of a_ht code_t)
+        logits = output . tanh(dense . concat_h(v_h) + dense_bias) + output_bias
+
+    With `mean` and `cls` pooling there is no query and no value: `dense` reads the mean code or
+    the first token's code. Codes are 0/1 for signs, 0 to 255 for uint8; their scale and offset
+    are folded into the weights.
+
+    Attributes:
+        task: its name, a file name without suffix.
+        labels: the classes, in the order of the logits.
+        form: "single" if it reads one text, "pair" if it reads two.
+        query: float32 [attention_heads, dim], or None.
+        value: float32 [dim, dim], attention head h owns rows h * dim / heads and on; or None.
+        dense: float32 [inner, dim]. dense_bias: float32 [inner].
+        output: float32 [classes, inner]. output_bias: float32 [classes].
+        metrics: name -> value, such as dev_accuracy.
+        training: how it was made: settings, data hashes, versions.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    form: str
+    position_pooling: PositionPooling
+    spec: FeatureSpec
+    query: FloatArray | None
+    value: FloatArray | None
+    dense: FloatArray
+    dense_bias: FloatArray
+    output: FloatArray
+    output_bias: FloatArray
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """All that must hold of a head, before anything is made of it; `host/src/head_file.cpp` has
+        the same list."""
+        check_task_name(self.task)
+        if self.form not in FORMS:
+            raise HeadError(
+                f"head {self.task!r}: form is {self.form!r}, expected one of {list(FORMS)}."
+            )
+        for label in self.labels:
+            if not _is_text(label) or "\0" in label:
+                raise HeadError(
+                    f"head {self.task!r}: got the label {label!r}, expected a text without NUL, at "
+                    "which C ends one."
+                )
+        for name, value in self.metrics.items():
+            if not _is_text(name) or type(value) not in (int, float) or not abs(value) < math.inf:
+                raise HeadError(
+                    f"head {self.task!r}: got the metric {name!r}: {value!r}, expected a number."
+                )
+        if not isinstance(self.training, Mapping):
+            raise HeadError(
+                f"head {self.task!r}: got {type(self.training).__name__} as its training, expected "
+                "an object."
+            )
+        sizes = {
+            "dim": self.spec.dim,
+            "inner size": self.dense_bias.size,
+            "number of labels": len(self.labels),
+        }
+        for name, size in sizes.items():
+            if not 1 <= size <= MAX_SIZE:
+                raise HeadError(
+                    f"head {self.task!r}: got {size} as its {name}, expected 1 to {MAX_SIZE}. "
+                    "Train it again."
+                )
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise HeadError(
+                f"head {self.task!r}: got labels {self.labels!r}, expected two or more, all "
+                "different."
+            )
+        for name, expected in self._shapes().items():
+            array = getattr(self, name)
+            shape = None if array is None else array.shape
+            if shape != expected:
+                raise HeadError(
+                    f"head {self.task!r}: {name} has the shape {shape}, expected {expected} for "
+                    f"{self.position_pooling.value} pooling at dim {self.spec.dim} and "
+                    f"{len(self.labels)} labels. Train it again."
+                )
+            if array is not None and not np.isfinite(array).all():
+                raise HeadError(
+                    f"head {self.task!r}: {name} holds values that are not finite. Train it again."
+                )
+
+    def _shapes(self) -> dict[str, tuple[int, ...] | None]:
+        dim, classes, inner = self.spec.dim, len(self.labels), self.dense_bias.size
+        attends = self.position_pooling is PositionPooling.ATTENTION
+        heads = self.query.shape[0] if self.query is not None and self.query.ndim == 2 else 1
+        if heads < 1 or dim % heads:
+            raise HeadError(f"head {self.task!r}: {heads} attention heads do not divide dim {dim}.")
+        return {
+            "query": (heads, dim) if attends else None,
+            "value": (dim, dim) if attends else None,
+            "dense": (inner, dim),
+            "dense_bias": (inner,),
+            "output": (classes, inner),
+            "output_bias": (classes,),
+        }
+
+    @property
+    def tensors(self) -> dict[str, FloatArray]:
+        """The weights that are present, by name."""
+        names = ("query", "value", "dense", "dense_bias", "output", "output_bias")
+        return {name: a for name in names if (a := getattr(self, name)) is not None}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights in memory."""
+        return sum(array.nbytes for array in self.tensors.values())
+
+
+def _is_text(text: Any) -> bool:
+    """Whether it is a string that can be written: without lone surrogates."""
+    return isinstance(text, str) and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def check_task_name(task: str) -> None:
+    """Raises HeadError for names that could not be a file's."""
+    if not TASK_NAME.fullmatch(task):
+        raise HeadError(
+            f"task name: got {task!r}, expected letters, digits, '_', '.' and '-', at most 100, "
+            "starting with a letter or digit."
+        )
+
+
+def check_head_output(task: str, path: Path, force: bool) -> None:
+    """What `write_head` will refuse, to be asked before the work. Raises HeadError."""
+    check_task_name(task)
+    if path.suffix != SUFFIX:
+        raise HeadError(f"head {path}: got the suffix {path.suffix!r}, expected {SUFFIX!r}.")
+    if path.exists() and not force:
+        raise HeadError(f"head {path} exists. Pass force=True (--force) to replace it.")
+
+
+def write_head(head: FoldedHead, path: Path, dtype: str = "float32", force: bool = False) -> None:
+    """Writes the file aside, then renames it, so that no reader ever sees half a head.
+
+    Args:
+        dtype: "float32", or "float16" for half the bytes (weights are rounded).
+
+    Raises HeadError if the path is taken (without `force`), cannot be written, or if a weight
+    does not fit float16.
+    """
+    check_head_output(head.task, path, force)
+    with np.errstate(over="ignore"):  # found below
+        tensors = {name: array.astype(dtype) for name, array in head.tensors.items()}
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise HeadError(f"head {head.task!r}: {name} overflows {dtype}. Write it as float32.")
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "task": head.task,
+        "labels": list(head.labels),
+        "form": head.form,
+        "position_pooling": head.position_pooling.value,
+        "spec_id": head.spec.id,
+        "spec": head.spec.to_json(),
+        "metrics": dict(head.metrics),
+        "training": dict(head.training),
+    }
+    metadata["sha256"] = _hash(metadata, tensors)
+    header = json.dumps(metadata, ensure_ascii=False)
+    try:
+        strict_json.loads(header)
+    except ValueError as error:
+        raise HeadError(
+            f"head {head.task!r}: its metadata cannot be written ({error}). See its metrics and "
+            "training."
+        ) from error
+    data = save(tensors, metadata={METADATA_KEY: header})
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise HeadError(
+            f"head {path}: cannot be written ({error}). Choose a folder you may write to, with "
+            f"{len(data)} bytes free."
+        ) from error
+
+
+def read_head(path: Path) -> FoldedHead:
+    """Reads and checks a head file. Raises HeadError, naming the file, for any defect."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = (file.metadata() or {}).get(METADATA_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise HeadError(
+            f"head {path}: no such file. Train one with `bitheads train-head`."
+        ) from error
+    # Of a dtype that NumPy lacks: TypeError, AttributeError or KeyError.
+    except (OSError, SafetensorError, TypeError, AttributeError, KeyError) as error:
+        raise HeadError(
+            f"head {path}: cannot be read ({error}). Copy or train it again."
+        ) from error
+    if header is None:
+        raise HeadError(
+            f"head {path}: a safetensors file without {METADATA_KEY!r} in its header, so not a "
+            "head. Write heads with `bitheads train-head`."
+        )
+    try:
+        meta = strict_json.loads(header)
+        version = meta["format_version"]
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise HeadError(
+                f"head {path}: got format version {version}, expected {FORMAT_VERSION}. Train it "
+                "again, or install the version of bitheads that wrote it."
+            )
+        expected = meta.pop("sha256")
+        if (got := _hash(meta, tensors)) != expected:
+            raise HeadError(
+                f"head {path}: was changed since it was written: got sha256 {got[:12]}..., "
+                f"expected {expected[:12]}.... Copy or train it again."
+            )
+        for name, array in tensors.items():
+            if array.dtype.name not in DTYPES:
+                raise TypeError(f"{name} is {array.dtype.name}, expected {' or '.join(DTYPES)}")
+        if not isinstance(meta["labels"], list):
+            raise TypeError(f"labels are no list but {type(meta['labels']).__name__}")
+        if not isinstance(meta["metrics"], dict):
+            raise TypeError(f"metrics are no object but {type(meta['metrics']).__name__}")
+        weights = {name: _as_float32(array) for name, array in tensors.items()}
+        return FoldedHead(
+            task=meta["task"],
+            labels=tuple(meta["labels"]),
+            form=meta["form"],
+            position_pooling=PositionPooling(meta["position_pooling"]),
+            spec=FeatureSpec.from_json(meta["spec"]),
+            query=weights.pop("query", None),
+            value=weights.pop("value", None),
+            metrics=meta["metrics"],
+            training=meta["training"],
+            **weights,
+        )
+    except HeadError as error:
+        if str(path) in str(error):
+            raise
+        raise HeadError(f"{path}: {error}") from error
+    except (
+        BitheadsError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise HeadError(
+            f"head {path}: its header is malformed ({error!r}). Train it again."
+        ) from error
+
+
+def _hash(metadata: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode() + b"\n")
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _as_float32(array: NDArray[Any]) -> FloatArray:
+    if array.dtype != np.float16:
+        return array.astype(np.float32)
+    floats = np.empty(array.shape, np.float32)  # NumPy itself takes ten times as long for these
+    _kernels.floats_of_halves(np.require(array, None, ["C", "A"]).reshape(-1), floats.reshape(-1))
+    return floats

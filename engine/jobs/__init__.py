@@ -1,0 +1,1 @@
+"""Jobs over many texts and stores, here and on a Ray cluster."""

@@ -1,0 +1,188 @@
+"""What a backfill writes: a folder a task, in it a Parquet file for each part of the store.
+
+    OUTPUT/task=sentiment/part-00000000-1a2b3c4d.parquet
+
+Such a file has a row per text that the head is for (engine.texts.forms): `id`, `label`,
+`probability`, and `probabilities` if they are asked for. It is sealed like the store's parts, and
+its footer names the part it was made of, by seal, the store and the head: that is how a run knows
+what is left to do, and what is not its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bitheads.engine.errors import StoreError
+from bitheads.engine.heads.cpu import CpuHead
+from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.sealed import SealedWriter, read_footer
+from bitheads.engine.store.store import SUFFIX, Part
+from bitheads.engine.types import Prediction
+
+METADATA = b"bitheads"
+GROUP_ROWS = 1 << 15
+"""Rows that wait in memory to be written as one row group."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskHead:
+    """A head and the SHA-256 of the file it came from."""
+
+    head: CpuHead
+    sha256: str
+
+
+class TaskAnswers:
+    """One task's folder of an output."""
+
+    def __init__(
+        self,
+        output: str | Path,
+        head: TaskHead,
+        probabilities: bool = False,
+        filesystem: Any = None,
+    ) -> None:
+        """
+        Args:
+            output: the folder of all tasks, or a URI.
+            probabilities: of all labels, too.
+        """
+        task = head.head.task
+        self.folder = Folder(f"{str(output).rstrip('/')}/task={task}", filesystem)
+        self.task = task
+        self._facts = {
+            "head_sha256": head.sha256,
+            "spec_id": head.head.spec.id,
+            "probabilities": probabilities,
+        }
+        self._labels = head.head.labels
+        fields = [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("label", pa.string(), nullable=False),
+            pa.field("probability", pa.float32(), nullable=False),
+        ]
+        if probabilities:
+            fields.append(pa.field("probabilities", pa.list_(pa.float32()), nullable=False))
+        metadata = {"task": task, "labels": list(self._labels), **self._facts}
+        self.schema = pa.schema(fields, metadata={METADATA: json.dumps(metadata)})
+
+    def remaining(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts whose answers are not there yet; changes nothing.
+
+        Raises StoreError for their answers of another head or of other columns, and damaged ones.
+        """
+        done = self._done({part.name for part in parts})
+        seals = {name: facts["source_seal"] for name, facts in done.items()}
+        return [part for part in parts if seals.get(part.name) != part.seal and part.rows]
+
+    def remove_stale(self, parts: Sequence[Part]) -> None:
+        """Removes what killed runs left, and answers of parts that the store no longer has.
+
+        Raises as `remaining`, and StoreError for answers of another store: all of them would seem
+        stale.
+        """
+        self.folder.remove_leftovers()
+        seals = {part.name: part.seal for part in parts}
+        stores = {part.store_id for part in parts}
+        done = self._done(set(self.folder.names(SUFFIX)))
+        for name, facts in done.items():
+            # Parts of older versions do not say of which store they are, nor do their answers.
+            if facts.get("store") is not None and facts["store"] not in stores:
+                raise StoreError(
+                    f"{self.folder}/{name}: has the answers of another store, expected those of "
+                    "the one that is named, and an output a store. Name the right store, or "
+                    "choose another output. If the store was made anew, remove that folder."
+                )
+        for name, facts in done.items():
+            if seals.get(name) != facts["source_seal"]:
+                self.folder.remove(name)
+
+    def _done(self, names: set[str]) -> dict[str, Mapping[str, Any]]:
+        """Of these files, as far as they are there: name -> what its footer says."""
+        done = {}
+        for name in sorted(names.intersection(self.folder.names(SUFFIX))):
+            shown = f"{self.folder}/{name}"
+            with self.folder.open(name) as file:
+                facts = read_footer(file, shown).part
+            found = {key: facts.get(key) for key in self._facts}
+            if found != self._facts:
+                raise StoreError(
+                    f"{shown}: has the answers of {_named(found)}, expected {_named(self._facts)}. "
+                    "Choose another output, or remove that folder."
+                )
+            done[name] = facts
+        return done
+
+    def open_file(self, part: Part) -> AnswerFile:
+        """For the answers to a part's texts. Raises StoreError if nothing can be written."""
+        return AnswerFile(self, part)
+
+    def table(self, ids: pa.Array, prediction: Prediction) -> pa.Table:
+        """A row a text that the task answers."""
+        answered = prediction.answered
+        if not answered.all():
+            ids = ids.filter(pa.array(answered))
+            prediction = Prediction(prediction.labels, prediction.logits[answered])
+        probabilities = prediction.probabilities
+        best = prediction.logits.argmax(axis=1)
+        labels = pa.array(prediction.labels).take(pa.array(best))
+        columns = [ids, labels, pa.array(probabilities[np.arange(best.size), best])]
+        if self._facts["probabilities"]:
+            classes = probabilities.shape[1]
+            offsets = pa.array(np.arange(0, probabilities.size + 1, classes, dtype=np.int32))
+            columns.append(pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel())))
+        return pa.table(columns, schema=self.schema)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What each file's footer says beside its source."""
+        return self._facts
+
+
+class AnswerFile:
+    """One file in the making: it is there, whole and on disk, once it is published."""
+
+    def __init__(self, answers: TaskAnswers, part: Part) -> None:
+        self._answers, self._part = answers, part
+        self._pending: list[pa.Table] = []
+        self._aside = answers.folder.write_aside(part.name)
+        with self._aside.writing():
+            self._sealed = SealedWriter(
+                self._aside.file, answers.schema, compression="zstd", use_dictionary=["label"]
+            )
+
+    def append(self, ids: pa.Array, prediction: Prediction) -> None:
+        """Raises StoreError if it cannot be written; the file is then gone."""
+        self._pending.append(self._answers.table(ids, prediction))
+        if sum(map(len, self._pending)) >= GROUP_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        pending, self._pending = self._pending, []
+        with self._aside.writing():
+            self._sealed.write(pa.concat_tables(pending).combine_chunks())
+
+    def publish(self) -> None:
+        """Raises StoreError if it cannot be written; there is then nothing of it."""
+        if self._pending:
+            self._write()
+        with self._aside.writing():
+            source = {"source_seal": self._part.seal, "store": self._part.store_id}
+            self._sealed.close({**self._answers.facts, **source})
+        self._aside.publish()
+
+    def discard(self) -> None:
+        """Leaves nothing of it, unless it was published."""
+        self._aside.discard()
+
+
+def _named(facts: Mapping[str, Any]) -> str:
+    with_all = "with" if facts["probabilities"] else "without"
+    return f"head {str(facts['head_sha256'])[:12]}, {with_all} all probabilities"

@@ -1,0 +1,223 @@
+"""Answers of new tasks for every text of a store; no encoder runs."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from bitheads.engine import bundle
+from bitheads.engine.errors import HeadError, InputError, UnknownTaskError
+from bitheads.engine.heads.cpu import HeadThreads, check_spec, load_head
+from bitheads.engine.heads.head_file import SUFFIX, read_head
+from bitheads.engine.jobs.answers import AnswerFile, TaskAnswers, TaskHead
+from bitheads.engine.process.forked import check_process
+from bitheads.engine.store import FeatureStore, Part, Rows
+from bitheads.engine.store.folder import Folder
+from bitheads.engine.types import Prediction
+
+OTHER_FILES = 64
+"""Files that a process may have open beside its answers."""
+
+
+def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
+    """Heads of a bundle, without its encoder.
+
+    Args:
+        tasks: None for all.
+
+    Raises BundleError, HeadError, SpecMismatchError, or UnknownTaskError for a task without a head.
+    """
+    spec = bundle.read_manifest(folder).spec
+    there = sorted(path.stem for path in (folder / bundle.HEADS).glob(f"*{SUFFIX}"))
+    unknown = [task for task in tasks or () if task not in there]
+    if unknown or not there:
+        raise UnknownTaskError(
+            f"task {(unknown or ['(any)'])[0]!r}: bundle {folder} has no such head, expected one "
+            f"of {there}. Copy it into the bundle's folder heads."
+        )
+    heads: dict[str, TaskHead] = {}
+    for name in dict.fromkeys(tasks or there):
+        path = folder / bundle.HEADS / f"{name}{SUFFIX}"
+        folded = read_head(path)
+        check_spec(f"head {path}", folded.spec, spec)
+        if folded.task in heads:
+            raise HeadError(
+                f"{path}: is a head for task {folded.task!r}, as another of the heads is, expected "
+                "one a task. Remove one of the files, or name others: --tasks."
+            )
+        heads[folded.task] = TaskHead(load_head(folded), bundle.Artifact.of(path).sha256)
+    return list(heads.values())
+
+
+def fitting_heads(heads: list[TaskHead], store: FeatureStore) -> list[TaskHead]:
+    """Those of the heads that fit a text of the store, or all if it does not say its texts' forms.
+
+    Where none does, that is for Backfill to say.
+    """
+    forms = store.forms
+    if forms is None:
+        return heads
+    return [head for head in heads if head.head.form in forms] or heads
+
+
+class Backfill:
+    """The same tasks for all parts of a store, and what is left of that to do."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        heads: Sequence[TaskHead],
+        output: str | Path,
+        probabilities: bool = False,
+        filesystem: Any = None,
+    ) -> None:
+        """
+        Args:
+            output: a folder or a URI, to which `filesystem` belongs.
+            probabilities: write those of all labels, too.
+
+        Raises SpecMismatchError for heads of another spec than the store's, InputError for none,
+        for more than this process may have files open, or for one that fits no text of the store.
+        """
+        if not heads:
+            raise InputError("tasks: got none, expected at least one.")
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY and len(heads) + OTHER_FILES > limit:
+            raise InputError(
+                f"tasks: got {len(heads)}, each of which writes a file at the same time, expected "
+                f"at most {limit - OTHER_FILES} where a process may have {limit} files open. Raise "
+                "that (ulimit -n), or do some at a time: --tasks."
+            )
+        forms = store.forms  # once: it looks at every row group's statistics
+        for head in heads:
+            check_spec(f"head {head.head.task!r}", head.head.spec, store.spec)
+            if forms is not None and head.head.form not in forms:
+                raise InputError(
+                    f"task {head.head.task!r}: its head is for texts of the form "
+                    f"{head.head.form!r}, but all of store {store.folder} are of the form "
+                    f"{', '.join(forms)!r}. Leave it out, or name other tasks."
+                )
+        self._store = store
+        self._heads = {head.head.task: head.head for head in heads}
+        self._answers = [TaskAnswers(output, head, probabilities, filesystem) for head in heads]
+        self._output = Folder(output, filesystem)
+
+    def prepare(self) -> list[Part]:
+        """Removes what killed runs left; the parts of which an answer is still missing.
+
+        Hold `lock`. Raises StoreError for answers of other heads, or of another store.
+        """
+        for answers in self._answers:
+            answers.remove_stale(self._store.parts)
+        missing = {
+            part.name for answers in self._answers for part in answers.remaining(self._store.parts)
+        }
+        return [part for part in self._store.parts if part.name in missing]
+
+    def lock(self) -> Any:
+        """See Folder.lock, of the output."""
+        return self._output.lock()
+
+    def run(self, parts: Sequence[Part], threads: int | None = None, bar: Any = None) -> int:
+        """Writes the missing answers of these parts, in one scan; returns how many texts it read.
+
+        One thread reads and checks, `threads` run the heads, one writes, all at the same time. In
+        memory are at most four row groups, whatever the store holds.
+
+        Raises StoreError for damaged parts or answers that cannot be written, and InputError for
+        texts without tokens.
+        """
+        left = {
+            answers.task: {part.name for part in answers.remaining(parts)}
+            for answers in self._answers
+        }
+        todo = [part for part in parts if any(part.name in names for names in left.values())]
+        texts = answered = 0
+        with (
+            HeadThreads(threads) as head_threads,
+            _Writer() as writer,
+            closing(self._store.scan(parts=todo)) as scanned,
+        ):
+            for rows in scanned:
+                part = rows.part
+                if answered == 0:
+                    wanted = [one for one in self._answers if part.name in left[one.task]]
+                    heads = [self._heads[one.task] for one in wanted]
+                    writer.begin(wanted, part)
+                writer.append(rows, head_threads.predict(rows.features, heads))
+                texts, answered = texts + len(rows), answered + len(rows)
+                if bar is not None:
+                    bar.update(len(rows))
+                if answered == part.rows:
+                    writer.publish()
+                    answered = 0
+                del rows  # or its codes would be kept while the next are waited for
+        return texts
+
+
+class _Writer:
+    """Writes the answers of one part after another on a thread of its own, one step behind."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._pool = ThreadPoolExecutor(1, "bitheads-write-answers")
+        self._last: Future[None] | None = None
+        self._files: dict[str, AnswerFile] = {}
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: Any, *exception: object) -> None:
+        if os.getpid() != self._process:
+            return  # the thread and the files are those of the process that began them
+        try:
+            if kind is None:
+                self._wait()
+        finally:
+            self._pool.shutdown()  # waits: what was answered is kept, whatever came after it
+            for file in self._files.values():
+                file.discard()
+
+    def begin(self, answers: Sequence[TaskAnswers], part: Part) -> None:
+        self._wait()
+        with ExitStack() as undo:
+            for one in answers:
+                self._files[one.task] = one.open_file(part)
+                undo.callback(self._files[one.task].discard)
+            undo.pop_all()
+
+    def append(self, rows: Rows, predictions: Mapping[str, Prediction]) -> None:
+        ids, files = rows.ids, self._files
+
+        def write() -> None:
+            for task, prediction in predictions.items():
+                files[task].append(ids, prediction)
+
+        self._wait()
+        self._last = self._pool.submit(write)
+
+    def publish(self) -> None:
+        self._wait()  # first: what it raises finds all files here, to be discarded
+        files = self._files
+
+        def write() -> None:
+            try:
+                for file in files.values():
+                    file.publish()
+            finally:
+                for file in files.values():
+                    file.discard()
+
+        self._last = self._pool.submit(write)
+        self._files = {}
+
+    def _wait(self) -> None:
+        check_process(self._process, "the writer of answers")
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()

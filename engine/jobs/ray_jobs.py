@@ -1,0 +1,301 @@
+"""Encoding and backfilling on all machines of a Ray cluster: Ray Data, an engine an actor.
+
+The driver cuts the work into blocks and names the file that each will write. An actor writes it
+aside and renames it, so that a block that is done again, because its worker or its driver was lost,
+writes the same rows under the same name: each row is there once, whatever dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitheads.engine import bundle
+from bitheads.engine.engine import Engine
+from bitheads.engine.errors import BitheadsError, InputError, StoreError
+from bitheads.engine.jobs.backfill import Backfill, fitting_heads, read_heads
+from bitheads.engine.jobs.encode import refuse_twice
+from bitheads.engine.jobs.ray_cluster import connect
+from bitheads.engine.store import FeatureStore, Part, StoreWriter, schema
+from bitheads.engine.store.ids import IdIndex
+from bitheads.engine.store.part_writer import PartWriter, new_name
+from bitheads.engine.store.writer import clean_up
+from bitheads.engine.texts.text_files import Range, TextFile
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes of the cluster that work at the same time.
+
+    Attributes:
+        count: of them, at most.
+        threads: processor threads of each, which it reserves.
+    """
+
+    count: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """What every worker encodes with and where to; see `Engine.load` and `encode_texts`.
+
+    Attributes:
+        store: a folder or a URI.
+        existing: "skip" or "refuse", for texts whose ids are stored.
+        block_texts: of a part, which is what a lost worker's place takes again.
+    """
+
+    bundle: Path
+    store: str
+    backend: str
+    precision: str
+    existing: str
+    block_texts: int
+    chunk_texts: int
+    max_batch_tokens: int | None
+    long_texts: str
+
+    def anywhere(self) -> EncodeJob:
+        """The same job for processes that run in folders of their own."""
+        return replace(self, bundle=self.bundle.absolute(), store=_absolute(self.store))
+
+
+@dataclass(frozen=True)
+class BackfillJob:
+    """What every worker answers, and where to; see `Backfill`.
+
+    Attributes:
+        store, output: a folder or a URI.
+        tasks: None for all of the bundle's heads.
+    """
+
+    bundle: Path
+    store: str
+    output: str
+    tasks: tuple[str, ...] | None
+    probabilities: bool
+
+    def anywhere(self) -> BackfillJob:
+        """The same job for processes that run in folders of their own."""
+        return replace(
+            self,
+            bundle=self.bundle.absolute(),
+            store=_absolute(self.store),
+            output=_absolute(self.output),
+        )
+
+
+class EncodeWorker:
+    """An engine that encodes blocks of the input into parts of the store."""
+
+    def __init__(self, job: EncodeJob, threads: int, texts: TextFile, store_id: str) -> None:
+        self._job, self._texts, self._store_id = job, texts, store_id
+        self._engine = Engine.load(job.bundle, job.backend, threads, job.precision)
+        # Once per worker: opening reads the end of every part there is.
+        self._store = FeatureStore(job.store, self._engine.spec)
+
+    def do(self, block: dict[str, Any]) -> int:
+        """Encodes a block of `plan_encoding`; returns how many texts."""
+        job, store = self._job, self._store
+        rows = list(self._texts.rows(Range(block["row"], block["count"], block["start"])))
+        rows = [row for row, stored in zip(rows, block["is_stored"], strict=True) if not stored]
+        part_schema = store.schema or schema.make_schema(store.spec)
+        writer = PartWriter(store.folder, block["name"], part_schema, self._store_id)
+        try:
+            done = 0
+            stream = self._engine.encode_stream(
+                (text for _, text in rows),
+                job.chunk_texts,
+                job.max_batch_tokens,
+                long_texts=job.long_texts,
+            )
+            for features in stream:
+                ids = [row_id for row_id, _ in rows[done : done + len(features)]]
+                done += len(features)
+                array = schema.check_ids(ids, len(features))
+                writer.append(schema.make_table(array, features, {}, part_schema))
+            writer.publish()
+        finally:
+            writer.discard()
+        return len(rows)
+
+
+class BackfillWorker:
+    """Heads that answer for parts of the store."""
+
+    def __init__(self, job: BackfillJob, threads: int) -> None:
+        self._threads = threads
+        heads = read_heads(job.bundle, job.tasks)
+        # Once: opening reads the end of every part.
+        self._store = FeatureStore(job.store)
+        if job.tasks is None:
+            heads = fitting_heads(heads, self._store)
+        self._job = Backfill(self._store, heads, job.output, job.probabilities)
+        self._parts = {part.name: part for part in self._store.parts}
+
+    def do(self, block: dict[str, Any]) -> int:
+        """Answers for a part, unless that is done already; returns how many texts it has."""
+        part = self._parts.get(block["name"])
+        if part is None:
+            raise StoreError(
+                f"{self._store.folder}: {block['name']} was merged or removed since the job began. "
+                "Run it again."
+            )
+        self._job.run([part], self._threads)
+        return part.rows
+
+
+class Worker:
+    """What runs in an actor: does one block after the other by a worker that it makes.
+
+    An error of ours comes back as a row: Ray would make a traceback of it.
+    """
+
+    def __init__(self, kind: type[EncodeWorker | BackfillWorker], arguments: tuple[Any, ...]):
+        self._kind, self._arguments = kind, arguments
+        self._worker: EncodeWorker | BackfillWorker | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of one block: its fields, arrays of one value each."""
+        texts, error = 0, ""
+        try:
+            if self._worker is None:
+                self._worker = self._kind(*self._arguments)
+            texts = self._worker.do({key: values.tolist()[0] for key, values in batch.items()})
+        except BitheadsError as problem:
+            error = str(problem)
+        return {"texts": np.array([texts]), "error": np.array([error])}
+
+
+def encode_on_ray(
+    job: EncodeJob, texts: TextFile, workers: Workers, bar: Any
+) -> tuple[int, int, int]:
+    """Encodes a file into a store; returns texts stored, skipped, and in the store.
+
+    Every worker must reach the bundle, the input and the store under the same paths.
+
+    Raises what loading a bundle and opening a store raise, InputError for ids that come twice,
+    BackendError without Ray, BitheadsError for what a worker raised, and StoreError if texts are
+    missing in the end.
+    """
+    if job.existing == "replace":
+        raise InputError("--existing replace: only with --runner local. Leave --runner out.")
+    job, texts = job.anywhere(), replace(texts, path=texts.path.absolute())
+    spec = bundle.read_manifest(job.bundle).spec
+    store = FeatureStore(job.store, spec)
+    with StoreWriter(store, job.existing) as writer:
+        before = len(store)
+        blocks, skipped = plan_encoding(texts, writer, job.existing, job.block_texts)
+        bar.update(skipped)
+        arguments = (job, workers.threads, texts, writer.store_id)
+        stored = _run(EncodeWorker, arguments, blocks, workers, bar)
+        clean_up(store)
+    if len(store) != before + stored:
+        raise StoreError(
+            f"{store.folder}: has {len(store) - before:,} texts more than before, expected the "
+            f"{stored:,} that the workers stored. See that they reach the folder under the same "
+            "path, and run it again."
+        )
+    return stored, skipped, len(store)
+
+
+def _absolute(folder: str) -> str:
+    """A folder's path as it means the same in any process; a URI does."""
+    return folder if "://" in folder else str(Path(folder).absolute())
+
+
+def plan_encoding(
+    texts: TextFile, writer: StoreWriter, existing: str, block_texts: int
+) -> tuple[list[dict[str, Any]], int]:
+    """A block for each range of the input that is not stored yet, and how many texts are.
+
+    Raises InputError for ids that come twice, or that are stored if they are refused.
+    """
+    seen = IdIndex()
+    blocks: list[dict[str, Any]] = []
+    skipped = 0
+    for number, within in enumerate(texts.ranges(block_texts)):
+        ids = [row_id for row_id, _ in texts.rows(within)]
+        refuse_twice(ids, seen)
+        is_stored = writer.stored.contains(ids)
+        if existing == "refuse" and is_stored.any():
+            raise InputError(
+                f"id {ids[int(is_stored.argmax())]!r} is in the store already. Leave it out, or "
+                "say --existing skip."
+            )
+        skipped += int(is_stored.sum())
+        if is_stored.all():
+            continue
+        # A name is that of the block, whatever else is stored by now: a worker that outlived its
+        # driver writes the file that the next driver asks for. What a merged part has replaced
+        # cannot come again: its ids are stored.
+        key = hashlib.sha256("\0".join(ids).encode() + is_stored.tobytes()).hexdigest()[:16]
+        blocks.append(
+            {
+                "name": new_name(number, key),
+                "row": within.row,
+                "count": within.count,
+                "start": within.start,
+                "is_stored": is_stored.tobytes(),
+            }
+        )
+    return blocks, skipped
+
+
+def backfill_on_ray(
+    job: BackfillJob, answers: Backfill, parts: Sequence[Part], workers: Workers, bar: Any
+) -> int:
+    """Answers for parts of a store; returns how many texts were answered.
+
+    Every worker must reach the bundle, the store and the output under the same paths.
+
+    Args:
+        answers: the same job here, which is asked what is missing in the end.
+
+    Raises BackendError without Ray, BitheadsError for what a worker raised, and StoreError if
+    answers are missing in the end.
+    """
+    blocks = [{"name": part.name} for part in parts]
+    texts = _run(BackfillWorker, (job.anywhere(), workers.threads), blocks, workers, bar)
+    if missing := answers.prepare():  # removes what lost workers left, too
+        raise StoreError(
+            f"{job.output}: answers of {len(missing)} parts are missing. Run it again."
+        )
+    return texts
+
+
+def _run(
+    kind: type[EncodeWorker | BackfillWorker],
+    arguments: tuple[Any, ...],
+    blocks: list[dict[str, Any]],
+    workers: Workers,
+    bar: Any,
+) -> int:
+    """Has every block done by one of the actors; returns the sum of their texts.
+
+    Raises BitheadsError for what one of them raised.
+    """
+    if not blocks:
+        return 0
+    ray = connect()
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    data = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+        Worker,
+        fn_constructor_args=(kind, arguments),
+        batch_size=1,
+        concurrency=min(workers.count, len(blocks)),
+        num_cpus=workers.threads,
+    )
+    texts = 0
+    for row in data.iter_rows():
+        if row["error"]:
+            raise BitheadsError(row["error"])
+        texts += int(row["texts"])
+        bar.update(int(row["texts"]))
+    return texts

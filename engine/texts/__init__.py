@@ -1,0 +1,1 @@
+"""Texts: the files they come in, their forms, and their tokens."""

@@ -1,0 +1,371 @@
+"""Texts with ids from files: plain lines, TSV, CSV, JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bitheads.engine.errors import InputError
+from bitheads.engine.texts.tables import DELIMITERS, Dialect, choose_dialect, decode
+from bitheads.engine.types import Text
+
+FORMATS = ("lines", "tsv", "csv", "jsonl", "parquet")
+SUFFIXES = {
+    ".txt": "lines",
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+ID, TEXT, PAIR = "id", "text", ("text_a", "text_b")
+Columns = tuple[str, str | None, str | None]
+"""Names of the columns of first texts, second texts and ids."""
+
+COUNT_BYTES = 1 << 20
+BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Range:
+    """Some rows of a file, for one of several readers.
+
+    Attributes:
+        row: number of its first row; of its first record, the header being 0, in TSV and CSV.
+        count: rows, or records.
+        start: of its first line, in bytes; 0 in Parquet.
+    """
+
+    row: int
+    count: int
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of texts.
+
+    Attributes:
+        path: where it is.
+        format: one of FORMATS; None: its suffix says it.
+        text_column: which column has the texts. None: "text", or "text_a" and "text_b" for pairs.
+            Plain lines have no columns.
+        pair_column: which column has the second texts of pairs.
+        id_column: which column has the ids, texts or whole numbers. None: "id" if there is such a
+            column, else an id is the number of the row, from 0, or of the line, empty ones counted.
+        quotes: "csv" or "none", how those of TSV and CSV are read, see `engine.texts.tables`. None:
+            CSV is RFC 4180, and TSV that looks quoted an error.
+    """
+
+    path: Path
+    format: str | None = None
+    text_column: str | None = None
+    pair_column: str | None = None
+    id_column: str | None = None
+    quotes: str | None = None
+
+    def __post_init__(self) -> None:
+        self._refuse_pipes()
+        if self.format is None and self.path.suffix.lower() not in SUFFIXES:
+            raise InputError(
+                f"--input {self.path}: its suffix says no format, expected one of "
+                f"{sorted(SUFFIXES)}. Say it: --format, one of {list(FORMATS)}."
+            )
+        if self.format is not None and self.format not in FORMATS:
+            raise InputError(f"--format: got {self.format!r}, expected one of {list(FORMATS)}.")
+        if self._format == "parquet" and find_spec("pyarrow") is None:
+            raise InputError(
+                f"--input {self.path}: Parquet needs pyarrow. Type: pip install 'bitheads[store]'"
+            )
+        columns = (self.text_column, self.pair_column, self.id_column)
+        if self._format == "lines" and any(column is not None for column in columns):
+            raise InputError(
+                f"--input {self.path}: plain lines have no columns. Leave the options for columns "
+                "out, or say --format tsv."
+            )
+        if self.quotes is not None and self._format not in DELIMITERS:
+            raise InputError(
+                f"--quotes: got {self.quotes!r} for {self._format}, expected it for TSV and CSV "
+                "alone. Leave it out."
+            )
+        if self.pair_column is not None and self.text_column is None:
+            raise InputError("--pair-column: expected --text-column, too: the first texts' column.")
+
+    def _refuse_pipes(self) -> None:
+        """A file is read more than once, which waits forever for what a pipe had."""
+        try:
+            mode = self.path.stat().st_mode
+        except OSError:  # reading it says why
+            return
+        if not stat.S_ISREG(mode):
+            raise InputError(
+                f"--input {self.path}: is no regular file. Write the texts to a file first, and "
+                "name that."
+            )
+
+    @property
+    def _format(self) -> str:
+        return self.format or SUFFIXES[self.path.suffix.lower()]
+
+    def count(self) -> int:
+        """Its rows, or for lines about as many. Raises InputError if it cannot be read."""
+        try:
+            if self._format == "parquet":
+                import pyarrow.parquet as pq
+
+                return int(pq.read_metadata(self.path).num_rows)
+            with self.path.open("rb") as file:
+                return sum(
+                    block.count(b"\n") for block in iter(lambda: file.read(COUNT_BYTES), b"")
+                )
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+
+    def ranges(self, rows: int) -> Iterator[Range]:
+        """Cuts the file into ranges of so many rows. Raises InputError if it cannot be read."""
+        if self._format == "parquet":
+            total = self.count()
+            for row in range(0, total, rows):
+                yield Range(row, min(rows, total - row))
+            return
+        first = 1 if self._format in DELIMITERS else 0
+        start = position = records = 0
+        try:
+            with self.path.open("rb") as file:
+                for number, record in enumerate(self._cut(file)):
+                    if number < first:
+                        start = position + len(record)
+                    position += len(record)
+                    records = number + 1 - first
+                    if records > 0 and records % rows == 0:
+                        yield Range(first + records - rows, rows, start)
+                        start = position
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+        if records > 0 and records % rows:
+            yield Range(first + records - records % rows, records % rows, start)
+
+    def _cut(self, file: BinaryIO) -> Iterator[bytes]:
+        """Records of TSV and CSV, else lines."""
+        return iter(file) if self._dialect is None else self._dialect.records(file)
+
+    @cached_property
+    def _dialect(self) -> Dialect | None:
+        """None for what is neither TSV nor CSV. Raises InputError for TSV that looks quoted."""
+        if self._format not in DELIMITERS:
+            return None
+        with self.path.open("rb") as file:
+            return choose_dialect(file, self._format, self.quotes, f"--input {self.path}")
+
+    def rows(self, within: Range | None = None) -> Iterator[tuple[str, Text]]:
+        """(id, text) in the file's order, read as they are asked for; empty lines are left out.
+
+        Args:
+            within: None for the whole file.
+
+        Raises InputError for rows without a text or an id, with their number.
+        """
+        read = {
+            "lines": self._lines,
+            "tsv": self._table,
+            "csv": self._table,
+            "jsonl": self._jsonl,
+            "parquet": self._parquet,
+        }[self._format]
+        columns = self.columns
+        try:
+            yield from read(columns, within)
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+
+    @cached_property  # asked for by every range
+    def columns(self) -> Columns:
+        """What the file's first row, header or schema decides for all of it.
+
+        No column of ids: an id is the number of its row. Raises InputError if a column is not
+        there, or there twice.
+        """
+        names = self._names
+        first, second, own_id = self.text_column or TEXT, self.pair_column, self.id_column
+        if names is None:
+            return first, second, own_id
+        if self.text_column is None and TEXT not in names and set(PAIR) <= set(names):
+            first, second = PAIR
+        if own_id is None and ID in names:
+            own_id = ID
+        for name in (first, second, own_id):
+            if name is not None and names.count(name) != 1:
+                found = "more than one column" if name in names else "no column"
+                raise InputError(
+                    f"--input {self.path}: {found} {name!r}, got {names}. Say which: "
+                    "--text-column, --pair-column, --id-column."
+                )
+        return first, second, own_id
+
+    @cached_property
+    def _names(self) -> list[str] | None:
+        """Of the columns that there are; None for plain lines, and where no row says it."""
+        try:
+            if self._format == "parquet":
+                return self._parquet_names()
+            if self._dialect is not None:
+                return self._cells(*next(self._numbered_lines(None), (0, "")))
+            if self._format == "jsonl":
+                return next((list(found) for _, found in self._objects(None)), None)
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+        return None
+
+    def _numbered_lines(self, within: Range | None) -> Iterator[tuple[int, str]]:
+        """Of TSV and CSV, records."""
+        with self.path.open("rb") as file:
+            file.seek(0 if within is None else within.start)
+            records = enumerate(self._cut(file), 0 if within is None else within.row)
+            for number, record in islice(records, None if within is None else within.count):
+                yield number, decode(record, is_first=number == 0)
+
+    def _lines(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+        for number, line in self._numbered_lines(within):
+            if line.strip():
+                yield str(number), line
+
+    def _table(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+        header = self._names or []
+        places = [None if name is None else header.index(name) for name in columns]
+        for number, record in self._numbered_lines(within):
+            if number == 0 or not record.strip():
+                continue
+            cells = self._cells(number, record)
+            if len(cells) != len(header):
+                raise InputError(
+                    f"--input {self.path}: {self._place(number)} has {len(cells)} columns, "
+                    f"expected {len(header)} as in the first line."
+                )
+            values = [None if at is None else cells[at] for at in places]
+            yield self._as_row(number - 1, columns, values)
+
+    def _cells(self, number: int, record: str) -> list[str]:
+        assert self._dialect is not None
+        try:
+            return self._dialect.cells(record)
+        except ValueError as error:
+            raise InputError(
+                f"--input {self.path}: {self._place(number)}: {error}. Correct it, or say --quotes "
+                "none if quotes are characters like any other."
+            ) from error
+
+    def _place(self, number: int) -> str:
+        """What to call a record in errors: with quotes it may have begun in any line."""
+        if self._dialect is not None and self._dialect.is_quoted:
+            return f"row {number - 1}" if number else "the header"
+        return f"line {number + 1}"
+
+    def _jsonl(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+        for number, found in self._objects(within):
+            if columns[2] is None and ID in found:
+                raise InputError(
+                    f"--input {self.path}: row {number} has an {ID!r}, which the first row has "
+                    "not, expected one in all rows or in none."
+                )
+            values = [None if name is None else found.get(name) for name in columns]
+            yield self._as_row(number, columns, values)
+
+    def _objects(self, within: Range | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in self._numbered_lines(within):
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line)
+                if not isinstance(found, dict):
+                    raise ValueError("no object")
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"--input {self.path}: line {number + 1} is no JSON object ({error})."
+                ) from error
+            yield number, found
+
+    def _parquet_names(self) -> list[str]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return list(pq.read_schema(self.path).names)
+        except pa.ArrowException as error:
+            raise self._unreadable(error) from error
+
+    def _parquet(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(self.path)
+            wanted = [name for name in columns if name is not None]
+            first = 0 if within is None else within.row
+            last = file.metadata.num_rows if within is None else within.row + within.count
+            row = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                row += rows
+                if row <= first or row - rows >= last:
+                    continue
+                at = row - rows
+                for batch in file.iter_batches(BATCH_ROWS, [group], wanted):
+                    nothing = [None] * len(batch)
+                    lists = [nothing if n is None else batch.column(n).to_pylist() for n in columns]
+                    for number, values in enumerate(zip(*lists, strict=True), at):
+                        if first <= number < last:
+                            yield self._as_row(number, columns, values)
+                    at += len(batch)
+        except pa.ArrowException as error:
+            raise self._unreadable(error) from error
+
+    def _as_row(self, row: int, columns: Columns, values: Sequence[Any]) -> tuple[str, Text]:
+        for name, value, is_id in zip(columns, values, (False, False, True), strict=True):
+            is_number = is_id and isinstance(value, int) and not isinstance(value, bool)
+            if name is not None and not is_number and not _is_text(value):
+                expected = "an id: a text or a whole number" if is_id else "a text"
+                raise InputError(
+                    f"--input {self.path}: row {row} has {value!r:.60} in column {name!r}, "
+                    f"expected {expected}."
+                )
+        first, second, own_id = values
+        text = first if columns[1] is None else (first, second)
+        return str(row if columns[2] is None else own_id), text
+
+    def _unreadable(self, error: Exception) -> InputError:
+        return InputError(
+            f"--input {self.path}: cannot be read ({error}). Expected {self._format} in UTF-8."
+        )
+
+
+def lines_of(content: bytes, errors: str = "strict") -> list[str]:
+    """The lines of UTF-8 text, as plain lines are read everywhere; a byte order mark is none of it.
+
+    Only "\\n" and "\\r\\n" end a line: texts may have what else str.splitlines takes for an end.
+    Raises UnicodeDecodeError.
+
+    Args:
+        errors: as of `bytes.decode`.
+    """
+    text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors)
+    return [line.rstrip("\r") for line in text.split("\n")]
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a string of whole characters: JSON can have halves of some, lone surrogates."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

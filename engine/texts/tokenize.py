@@ -1,0 +1,397 @@
+"""Texts to token ids, in bounded time and memory whatever a text holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from bitheads.engine.errors import BitheadsError, BundleError, InputError
+from bitheads.engine.texts.tokenizer_bounds import check_tokenizer
+from bitheads.engine.types import Text
+
+CHARS_PER_TOKEN = 16
+"""A text this many times longer than the limit in tokens is first cut, see `_encode_long`."""
+
+MAX_CHARS = 1 << 18
+"""No more of a text is ever read: what has not filled the limit by then is one endless word, or
+blank, and would cost half a second per megabyte to find that out."""
+
+CUT_MARGIN = 128
+"""Characters before a cut whose tokens are not relied on. BERT's tokenizer makes a word of more
+than 100 characters one unknown token, so half of such a word has other tokens than the whole."""
+
+CHUNK_CHARS, CHUNK_TEXTS = 1 << 19, 1 << 12
+"""What is tokenized at once: the tokenizer's own objects are large and must not pile up."""
+
+TokenIds = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """One tokenized text, or a window on one.
+
+    Attributes:
+        ids: int32 [tokens].
+        num_first: tokens with type id 0; the rest, the second text of a pair, have type id 1.
+        truncated: whether tokens were dropped to keep to the maximum length.
+        is_pair: whether it is of two texts.
+        continues: whether it is a window on the text before it, where long texts are split.
+    """
+
+    ids: TokenIds
+    num_first: int
+    truncated: bool
+    is_pair: bool = False
+    continues: bool = False
+
+
+class TextTokenizer:
+    """The encoder's own tokenizer, cut to at most `max_length` tokens a text, or a window.
+
+    Pairs are joined as the tokenizer's template says and cut longest text first. The cutting is
+    done here: the library's keeps all that is cut off, and of a pair every combination of it,
+    which is gigabytes for a few long pairs.
+
+    Attributes:
+        takes_pairs: whether the encoder has the token types of a pair's texts.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_length: int,
+        vocabulary: int | None = None,
+        token_types: int | None = None,
+    ) -> None:
+        """
+        Args:
+            max_length: most tokens of a text, the tokenizer's own among them.
+            vocabulary: rows of the encoder's table of tokens, None if it is not known.
+            token_types: rows of that of token types; None: unknown, or the encoder reads none.
+
+        Raises BundleError for a tokenizer that cannot be read, that makes more of a text than
+        engine.texts.tokenizer_bounds allows, or whose tokens have no row: an encoder answers
+        anything for those.
+        """
+        try:
+            check_tokenizer(path, max_length)
+            self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            self._templates = {
+                1: _Template(self._tokenizer.encode("a")),
+                2: _Template(self._tokenizer.encode("a", "a")),
+            }
+        except BaseException as error:  # the library raises bare Exception, and panics
+            if not _is_of_library(error):
+                raise
+            raise BundleError(
+                f"tokenizer {path}: cannot be read ({error}). Export the bundle again."
+            ) from error
+        self._max_length = max_length
+        self._max_chars = CHARS_PER_TOKEN * max_length
+        self._token_types = token_types
+        if vocabulary is not None and (outside := self.tokens_outside(vocabulary)):
+            raise BundleError(f"tokenizer {path}: {rowless_tokens(outside, vocabulary)}")
+        single, pair = (self._templates[n].token_types for n in (1, 2))
+        self.takes_pairs = token_types is None or pair <= token_types
+        if token_types is not None and single > token_types:
+            raise BundleError(
+                f"tokenizer {path}: gives a text the token type {single - 1}, but the encoder's "
+                f"table of token types has {token_types} rows. Take the tokenizer that belongs "
+                "to the encoder, and export the bundle again."
+            )
+
+    def tokens_outside(self, vocabulary: int) -> dict[str, int]:
+        """The tokens it can give, and their ids, that are not below `vocabulary`."""
+        ids = self._tokenizer.get_vocab(with_added_tokens=True)
+        for template in self._templates.values():
+            for own in template.own_ids:
+                ids.setdefault(self._tokenizer.id_to_token(own) or f"token {own}", own)
+        return {token: number for token, number in ids.items() if number >= vocabulary}
+
+    def __call__(
+        self, texts: Sequence[Text], split: bool = False, first_index: int = 0
+    ) -> list[Tokens]:
+        """Token ids of every text, in order.
+
+        Args:
+            split: make a longer text several windows, one after the other, instead of cutting it.
+                Each has the tokenizer's own tokens. Past MAX_CHARS a text is cut all the same.
+            first_index: of the texts, where errors name one.
+
+        Raises InputError for what is no sequence, such as a generator, for items that are neither
+        a string nor a pair of strings, for strings that are not valid Unicode (lone surrogates),
+        for pairs that would have to be split, for pairs where the encoder has no token type for a
+        second text, and where the tokenizer itself fails, as at a pattern that does not end.
+        """
+        _check_sequence(texts)
+        checked = [_check(item, index) for index, item in enumerate(texts, first_index)]
+        if not self.takes_pairs:
+            self._refuse_pairs(checked, first_index)
+        encoded = (
+            text for chunk in self._chunks(checked) for text in self._encode_or_say(chunk, split)
+        )
+        if not split:
+            return [self._join(parts, whole) for parts, whole in encoded]
+        windows: list[Tokens] = []
+        for index, (parts, whole) in enumerate(encoded, first_index):
+            windows += self._split(parts, whole, index)
+        return windows
+
+    def _refuse_pairs(self, items: list[tuple[str, ...]], first_index: int) -> None:
+        for index, item in enumerate(items, first_index):
+            if len(item) == 2:
+                raise InputError(
+                    f"text {index}: got a pair, whose second text has the token type "
+                    f"{self._templates[2].token_types - 1}, but the encoder's table of token "
+                    f"types has {self._token_types} rows: it reads single texts only. Pass the "
+                    "two texts one by one, or take another encoder."
+                )
+
+    def _chunks(self, items: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+        chunk: list[tuple[str, ...]] = []
+        chars = 0
+        for item in items:
+            chunk.append(item)
+            chars += sum(min(len(text), self._max_chars) for text in item)
+            if chars >= CHUNK_CHARS or len(chunk) == CHUNK_TEXTS:
+                yield chunk
+                chunk, chars = [], 0
+        if chunk:
+            yield chunk
+
+    def _encode_or_say(
+        self, items: list[tuple[str, ...]], split: bool
+    ) -> Iterator[tuple[list[TokenIds], bool]]:
+        """`_encode`; the library panics where a pattern tries too many ways to match."""
+        try:
+            yield from self._encode(items, split)
+        except BaseException as error:
+            if not _is_of_library(error) or isinstance(error, BitheadsError):
+                raise
+            raise InputError(
+                f"texts: the tokenizer failed on one of {len(items)} ({error!s:.200}). Leave out "
+                "what is unlike language, such as one character a thousand times."
+            ) from error
+
+    def _encode(
+        self, items: list[tuple[str, ...]], split: bool
+    ) -> Iterator[tuple[list[TokenIds], bool]]:
+        """The ids of each item's texts, as many as can matter, and whether those are all."""
+        texts = [text for item in items for text in item]
+        short = [text for text in texts if len(text) <= self._max_chars]
+        encoded = iter(self._tokenizer.encode_batch_fast(short, add_special_tokens=False))
+        for item in items:
+            whole = True
+            parts = []
+            for text in item:
+                if len(text) <= self._max_chars:
+                    parts.append(_ids(next(encoded)))
+                else:
+                    ids, is_whole = self._encode_long(text, split)
+                    parts.append(ids)
+                    whole = whole and is_whole
+            yield parts, whole
+
+    def _join(self, parts: list[TokenIds], whole: bool) -> Tokens:
+        template = self._templates[len(parts)]
+        lengths = [ids.size for ids in parts]
+        kept = _cut_longest_first(lengths, max(0, self._max_length - template.num_own))
+        ids, num_first = template.join(
+            [ids[:length] for ids, length in zip(parts, kept, strict=True)]
+        )
+        return Tokens(ids, num_first, kept != lengths or not whole, is_pair=len(parts) == 2)
+
+    def _split(self, parts: list[TokenIds], whole: bool, index: int) -> Iterator[Tokens]:
+        joined = self._join(parts, whole)
+        if not joined.truncated:
+            yield joined
+            return
+        if len(parts) == 2:
+            raise InputError(
+                f"text {index}: got a pair of {sum(ids.size for ids in parts)} tokens, expected at "
+                f"most {self._max_length} with the tokenizer's own: pairs are not split. Pass "
+                "long_texts='cut', or split its second text and ask for each part."
+            )
+        (ids,) = parts
+        room = max(1, self._max_length - self._templates[1].num_own)
+        for start in range(0, max(1, ids.size), room):
+            window = self._join([ids[start : start + room]], whole or start > 0)
+            yield replace(window, continues=start > 0)
+
+    def _encode_long(self, text: str, split: bool) -> tuple[TokenIds, bool]:
+        """Token ids of as much of a very long text as can matter, and whether that is all of it.
+
+        A prefix that alone fills the maximum length gives the same first tokens as the whole
+        text, as tokenizers work word by word; a prefix that does not is made longer, up to
+        MAX_CHARS. Of a pair of two such texts with an odd number of tokens to share, the odd one
+        goes to the prefix of more tokens, which need not be the text of more tokens.
+        Where long texts are split all tokens matter, up to MAX_CHARS.
+        """
+        max_chars = MAX_CHARS if split else self._max_chars
+        while True:
+            prefix = _cut_at_space(text, max_chars)
+            encoded = self._tokenizer.encode(prefix, add_special_tokens=False)
+            is_whole = len(prefix) == len(text)
+            if is_whole or max_chars >= MAX_CHARS or self._fills(encoded, len(prefix)):
+                return _ids(encoded), is_whole
+            max_chars = min(4 * max_chars, MAX_CHARS)
+
+    def _fills(self, encoded: Encoding, num_chars: int) -> bool:
+        """Whether the maximum length is reached well before the end, where the cut may matter."""
+        if len(encoded) < self._max_length:
+            return False
+        last_char: int = encoded.offsets[self._max_length - 1][1]
+        return last_char <= num_chars - CUT_MARGIN
+
+
+class _Template:
+    """Where a tokenizer puts its own tokens around one text, or around a pair.
+
+    Attributes:
+        num_own: how many tokens are its own.
+        own_ids: the ids of those.
+        token_types: rows that the types it gives need; at least 1.
+    """
+
+    def __init__(self, example: Encoding) -> None:
+        """From an example in which every text has a token."""
+        texts = example.sequence_ids  # None for the tokenizer's own tokens
+        ids, types = _ids(example), example.type_ids
+        self._own: list[TokenIds] = []  # before each text, and after the last
+        self._text_types = []
+        end = 0
+        for text in range(example.n_sequences):
+            start = texts.index(text)
+            self._own.append(ids[end:start])
+            self._text_types.append(types[start])
+            end = start + texts.count(text)
+        self._own.append(ids[end:])
+        self.num_own = sum(own.size for own in self._own)
+        self.own_ids = [int(number) for own in self._own for number in own]
+        self.token_types = 1 + max(types, default=0)
+        own_types = [kind for kind, text in zip(types, texts, strict=True) if text is None]
+        self._num_own_second = sum(own_types)
+
+    def join(self, parts: list[TokenIds]) -> tuple[TokenIds, int]:
+        """The ids of the texts with the tokenizer's own, and how many have the type id 0."""
+        pieces = [self._own[0]]
+        for part, own in zip(parts, self._own[1:], strict=True):
+            pieces += [part, own]
+        ids = np.concatenate(pieces)
+        types = zip(self._text_types, parts, strict=True)
+        num_second = self._num_own_second + sum(kind * part.size for kind, part in types)
+        return ids, ids.size - num_second
+
+
+def _cut_longest_first(lengths: list[int], budget: int) -> list[int]:
+    """How many tokens of each of one or two texts are kept; as the tokenizers library does it."""
+    if sum(lengths) <= budget:
+        return lengths
+    if len(lengths) == 1:
+        return [budget]
+    shorter = min(*lengths, budget // 2)
+    kept = [shorter, budget - shorter]
+    return kept if lengths[0] <= lengths[1] else kept[::-1]
+
+
+def check_iterable(texts: object) -> None:
+    """Raises InputError for what gives no texts one by one; it may have no end, and no order."""
+    kind, fix = _misfit(texts)
+    if not fix and (isinstance(texts, Mapping) or not hasattr(texts, "__iter__")):
+        fix = "Pass its values, or a list of texts."
+    if fix:
+        raise InputError(f"texts: got {kind}, expected an iterable of texts. {fix}")
+
+
+def _check_sequence(texts: object) -> None:
+    """What has no length cannot be read twice; a set has no order, a mapping gives its keys.
+
+    A pandas Series, or a NumPy array of one axis, is as good as a list; a data frame would give
+    the names of its columns.
+    """
+    kind, fix = _misfit(texts)
+    if not fix and (isinstance(texts, Mapping) or not hasattr(texts, "__getitem__")):
+        fix = (
+            "Pass list(texts), in the order that answers shall have; encode_stream takes what has "
+            "no end."
+        )
+    if fix:
+        raise InputError(f"texts: got {kind}, expected a sequence of texts. {fix}")
+
+
+def _misfit(texts: object) -> tuple[str, str]:
+    """What it is, and what to pass instead if it is text itself, or a table."""
+    if isinstance(texts, str):
+        return f"one string ({texts[:40]!r})", "Pass [text]."
+    if isinstance(texts, bytes | bytearray):
+        return f"bytes ({texts[:40]!r})", "Pass [text.decode()]."
+    is_table = getattr(texts, "ndim", 1) != 1 or hasattr(texts, "columns")
+    return f"a {type(texts).__name__}", "Pass one of its columns." if is_table else ""
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """Whether it is an error, or a panic of the tokenizers library, whose class cannot be had."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def rowless_tokens(outside: Mapping[str, int], vocabulary: int) -> str:
+    """What is wrong with tokens past the end of the encoder's table, and the fix."""
+    first = ", ".join(
+        f"{token!r} (id {number})"
+        for token, number in sorted(outside.items(), key=lambda item: item[1])[:5]
+    )
+    more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
+    return (
+        f"gives token ids that the encoder has no embedding for: its table has {vocabulary} rows, "
+        f"got {first}{more}. If tokens were added, resize the embeddings in transformers, "
+        "model.resize_token_embeddings(len(tokenizer)), and train them; if not, this is another "
+        "encoder's tokenizer: take its own. Then export again."
+    )
+
+
+def _check(item: object, index: int) -> tuple[str, ...]:
+    pair = (item,) if isinstance(item, str) else item
+    if (
+        not isinstance(pair, tuple | list)
+        or not 1 <= len(pair) <= 2
+        or not all(isinstance(text, str) for text in pair)
+    ):
+        raise InputError(
+            f"text {index}: got {_describe(item)}, expected a str or a pair of str. "
+            "Convert it, for example with str(...), or leave it out."
+        )
+    for text in pair:
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"text {index}: got a lone surrogate {text[error.start]!r} at character "
+                    f"{error.start}, expected valid Unicode. Decode the source with "
+                    "errors='replace', or pass text.encode('utf-8', 'replace').decode()."
+                ) from error
+    return tuple(pair)
+
+
+def _describe(item: object) -> str:
+    if isinstance(item, tuple | list):
+        return f"{type(item).__name__} of ({', '.join(type(part).__name__ for part in item)})"
+    return f"{type(item).__name__} {str(item)[:40]!r}"
+
+
+def _ids(encoding: Encoding) -> TokenIds:
+    return np.asarray(encoding.ids, dtype=np.int32)
+
+
+def _cut_at_space(text: str, max_chars: int) -> str:
+    if len(text) <= max_chars:
+        return text
+    space = max(text.rfind(blank, 0, max_chars) for blank in " \n\t")
+    return text[: space if space > max_chars // 2 else max_chars]

@@ -1,1 +1,0 @@
-"""The paper's Table 3 as a grid of cells: method x task x seed. `python -m training.table3`."""
