@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 AUDIT := build/audit
 
-.PHONY: demo test test-gpu check audit lock sanitize host ray device device-code plans software-device bench format clean help
+.PHONY: demo test test-gpu check audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -28,7 +28,7 @@ demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
 	$(RUN) -m bitheads predict --bundle $(BUNDLE) --demo
 
 test: $(VENV)/.dev ## all tests
-	$(RUN) -m pytest --ignore=tests/host --ignore=tests/ray
+	$(RUN) -m pytest --ignore=tests/host --ignore=tests/ray --ignore=tests/wheel
 
 check: $(VENV)/.dev ## formatting, lint, types
 	$(RUN) -m ruff format --check .
@@ -65,6 +65,10 @@ host: $(VENV)/.dev ## build the C++ library and its examples, and test them
 # Apart from `make test`, because a cluster takes long to start.
 ray: $(VENV)/.dev ## both jobs over a store on a Ray cluster of this machine, workers killed
 	$(RUN) -m pytest tests/ray
+
+# Apart from `make test`, because it builds everything twice more and makes an environment.
+wheel: $(VENV)/.dev ## build the wheel and the source distribution, install it, use it
+	$(RUN) -m pytest tests/wheel
 
 # `make -j2 device` builds pycuda while the compiler's and TensorRT's tests run.
 device: device-code plans software-device ## all of CUDA and TensorRT that needs no GPU
