@@ -21,7 +21,7 @@ from bitheads.engine.commands.command_line import exit_code, print_json
 from bitheads.engine.device.code import DEVICE_CODE, write_device_code
 from bitheads.export.errors import ExportError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent  # of the folder, not of the link to it
 SOURCE = ROOT / "kernels/cuda/bitheads.cu"
 # pool_and_pack names every rounding itself; the flags say it again for whatever is added.
 FLAGS = ("-std=c++17", "-O3", "-ftz=false", "-prec-div=true", "-fmad=false")
