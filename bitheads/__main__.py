@@ -29,7 +29,7 @@ COMMANDS = {
     "encode": Command("bitheads.engine.commands.encode", "keep the features of texts in a store"),
     "backfill": Command("bitheads.engine.commands.backfill", "answer tasks for all of a store"),
     "store": Command("bitheads.engine.store.__main__", "look at a store, check it, compact it"),
-    "train-head": Command("bitheads.training.head", "train one task's head"),
+    "train-head": Command("bitheads.training.heads.__main__", "train one task's head"),
     "train-encoder": Command(
         "bitheads.training.multitask.__main__", "train an encoder on many tasks at once"
     ),

@@ -10,8 +10,8 @@ from typing import Any
 
 from bitheads.engine.types import LayerPooling, PositionPooling
 from bitheads.export.config import DEFAULT_ENCODER
+from bitheads.training.data.tasks import check_quotes
 from bitheads.training.errors import ConfigError, require
-from bitheads.training.tasks import check_quotes
 
 
 class Precision(str, Enum):

@@ -10,10 +10,10 @@ from torch import nn
 from bitheads.engine.types import TokenBatch
 from bitheads.export.config import choose_layers
 from bitheads.export.encoder import Encoder, HiddenStates
-from bitheads.training.batches import seed_of
+from bitheads.training.data.batches import seed_of
 from bitheads.training.errors import TrainingError
+from bitheads.training.heads.task_head import TaskHead
 from bitheads.training.multitask.config import MultitaskConfig
-from bitheads.training.task_head import TaskHead
 
 
 class MultitaskModel:

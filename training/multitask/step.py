@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitheads.training.batches import seed_of
+from bitheads.training.data.batches import seed_of
 from bitheads.training.errors import TrainingError
 from bitheads.training.metrics import summarize
 from bitheads.training.multitask.config import MultitaskConfig, Precision

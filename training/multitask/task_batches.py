@@ -17,9 +17,9 @@ from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Text, TokenBatch
 from bitheads.export.config import MIN_LENGTH
 from bitheads.export.encoder import Encoder
-from bitheads.training.batches import EndlessBatches
+from bitheads.training.data.batches import EndlessBatches
+from bitheads.training.data.tasks import Examples, Task
 from bitheads.training.errors import TrainingError
-from bitheads.training.tasks import Examples, Task
 
 
 @dataclass(frozen=True, eq=False)

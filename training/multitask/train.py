@@ -15,7 +15,10 @@ from bitheads import __version__
 from bitheads.engine.errors import InputError
 from bitheads.engine.files.whole_file import make_folder
 from bitheads.export.encoder import load_encoder
-from bitheads.training.checkpoint import (
+from bitheads.training.data.tasks import Task, choose_tasks, read_task, task_names
+from bitheads.training.device import choose_device
+from bitheads.training.errors import CheckpointError, OtherRunError, TrainingError
+from bitheads.training.multitask.checkpoint import (
     RECORD,
     Checkpoint,
     differences,
@@ -26,16 +29,13 @@ from bitheads.training.checkpoint import (
     restore,
     write_checkpoint,
 )
-from bitheads.training.device import choose_device
-from bitheads.training.errors import CheckpointError, OtherRunError, TrainingError
 from bitheads.training.multitask.config import MultitaskConfig
 from bitheads.training.multitask.model import MultitaskModel
+from bitheads.training.multitask.run_log import RunLog
 from bitheads.training.multitask.step import Stepper, evaluate
 from bitheads.training.multitask.task_batches import TrainBatches, all_batches, text_tokenizer
 from bitheads.training.output_folder import locked
 from bitheads.training.progress import Progress
-from bitheads.training.run_log import RunLog
-from bitheads.training.tasks import Task, choose_tasks, read_task, task_names
 
 RUN, LOG = "run", "losses.jsonl"
 """In the output: the folder of checkpoints while training goes on, and the log."""
@@ -57,7 +57,7 @@ def train_multitask(
     """Trains the encoder and writes it to `output`; the content of its `multitask.json`.
 
     Args:
-        data: a folder of tasks, see `training.tasks`.
+        data: a folder of tasks, see `training.data.tasks`.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
         resume: go on from the last checkpoint in `output`, or start if there is none yet.
         force: start over, whatever run is in `output`.

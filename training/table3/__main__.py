@@ -11,7 +11,7 @@ from bitheads.export.config import DEFAULT_ENCODER
 from bitheads.training.config_file import read_config
 from bitheads.training.table3.config import Table3Config
 
-CONFIG = Path(__file__).parent / "configs" / "table3_minilm.toml"
+CONFIG = Path(__file__).parents[1] / "configs" / "table3_minilm.toml"
 EPILOG = """\
 example:
   bitheads table3 --data DIR --output results/table3-minilm
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     config = read_config(options.config, Table3Config)
     say("starting torch and transformers")
-    from bitheads.training.table3.table import (
+    from bitheads.training.table3.make_table import (
         make_table,  # takes seconds: after the config's checks
     )
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bitheads.engine.types import PositionPooling
-from bitheads.training.config import FitConfig
+from bitheads.training.data.tasks import check_quotes
 from bitheads.training.errors import ConfigError, require
+from bitheads.training.heads.config import FitConfig
 from bitheads.training.multitask.config import MultitaskConfig, Precision
-from bitheads.training.table3.recipe import Recipe
-from bitheads.training.tasks import check_quotes
+from bitheads.training.table3.features.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bitheads.training.checkpoint import RECORD
 from bitheads.training.errors import OtherRunError
+from bitheads.training.multitask.checkpoint import RECORD
 from bitheads.training.multitask.config import MultitaskConfig
 from bitheads.training.multitask.train import train_multitask
 from bitheads.training.table3.work import Work

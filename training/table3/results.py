@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bitheads.engine.files.whole_file import write_whole
-from bitheads.training.checkpoint import differences
 from bitheads.training.errors import CheckpointError
+from bitheads.training.multitask.checkpoint import differences
 
 FORMAT_VERSION = 1
 

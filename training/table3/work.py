@@ -12,8 +12,7 @@ import torch
 
 from bitheads import __version__
 from bitheads.export.encoder import Encoder, load_encoder
-from bitheads.training.table3.config import Table3Config
-from bitheads.training.tasks import (
+from bitheads.training.data.tasks import (
     Examples,
     Task,
     choose_tasks,
@@ -21,6 +20,7 @@ from bitheads.training.tasks import (
     read_task,
     read_test,
 )
+from bitheads.training.table3.config import Table3Config
 
 Say = Callable[[str], None]
 

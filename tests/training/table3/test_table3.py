@@ -15,8 +15,8 @@ from bitheads.training.config_file import read_config
 from bitheads.training.table3 import __main__ as table3
 from bitheads.training.table3 import run
 from bitheads.training.table3.__main__ import CONFIG, main
+from bitheads.training.table3.cells.new_heads import needed_layers
 from bitheads.training.table3.config import FEATURE_METHODS, Table3Config
-from bitheads.training.table3.heads import needed_layers
 
 Arguments = Callable[..., list[str]]
 
