@@ -26,8 +26,8 @@ from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
 from bitheads.engine.types import LayerPooling, PositionPooling, Quantization, Text
 from bitheads.export.config import BuildConfig
-from bitheads.export.encoder import find_encoder
 from bitheads.export.make_bundle import make_bundle
+from bitheads.export.source.encoder import find_encoder
 from bitheads.training.data.labelled_texts import read_labelled
 from bitheads.training.data.tasks import file_of
 from bitheads.training.heads.config import FitConfig, HeadConfig

@@ -36,7 +36,9 @@ COMMANDS = {
     "table3": Command(
         "bitheads.training.table3.__main__", "measure what sharing an encoder costs and gains"
     ),
-    "plan": Command("bitheads.export.plan", "build a TensorRT plan of a bundle's encoder"),
+    "plan": Command(
+        "bitheads.export.plans.__main__", "build a TensorRT plan of a bundle's encoder"
+    ),
     "host-tokenizer": Command(
         "bitheads.export.host_tokenizer", "add the tokenizer of the C++ host to a bundle"
     ),

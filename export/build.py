@@ -12,7 +12,7 @@ from bitheads.engine.commands.command_line import exit_code, leave, print_json
 from bitheads.engine.types import LayerPooling, Order, Quantization
 from bitheads.export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
 from bitheads.export.int8 import require_nncf
-from bitheads.export.plan_config import add_plan_options, plan_config
+from bitheads.export.plans.plan_config import add_plan_options, plan_config
 
 EPILOG = """\
 examples:

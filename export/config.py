@@ -9,7 +9,7 @@ from pathlib import Path
 from bitheads.engine.bundle import MANIFEST
 from bitheads.engine.types import LayerPooling, Order, Quantization
 from bitheads.export.errors import ExportError
-from bitheads.export.plan_config import NO_PLAN, PlanConfig
+from bitheads.export.plans.plan_config import NO_PLAN, PlanConfig
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 MIN_LENGTH = 5

@@ -11,7 +11,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from bitheads.export.encoder import Encoder, HiddenStates
+from bitheads.export.source.encoder import Encoder, HiddenStates
 
 OPSET = 20
 MAX_SINGLE_FILE_BYTES = 1 << 30

@@ -18,10 +18,10 @@ from bitheads import BundleError, Engine, LayerPooling, Order, PackedFeatures, Q
 from bitheads.engine.bundle import CALIBRATION, read_manifest
 from bitheads.engine.features import reference
 from bitheads.export.calibrate import calibrate, pool_layers
+from bitheads.export.comparison.reference_model import ReferenceModel
 from bitheads.export.config import BuildConfig
 from bitheads.export.errors import ExportError
 from bitheads.export.make_bundle import make_bundle
-from bitheads.export.reference_model import ReferenceModel
 from bitheads.export.texts import read_texts
 
 WEIGHTS = (0.7, -0.4)

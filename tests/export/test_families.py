@@ -21,7 +21,7 @@ from bitheads.engine.bundle import GRAPH, TOKENIZER, read_manifest
 from bitheads.engine.sessions import BACKENDS, EncoderSession, open_session
 from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
 from bitheads.engine.types import TokenBatch
-from bitheads.export.parity import available_sessions
+from bitheads.export.comparison.parity import available_sessions
 
 GRAPH_TYPES = {"fp16": TensorProto.FLOAT16, "fp32": TensorProto.FLOAT}
 TOLERANCE = {"fp16": 0.02, "fp32": 1e-4}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUCKET_BATCHES = 32
-"""Texts are shuffled, then sorted by length within this many batches, so little is padded."""
+"""Batches within which shuffled texts are sorted by length, so that little is padded."""
 
 Rows = NDArray[np.int64]
 
@@ -16,10 +16,10 @@ Rows = NDArray[np.int64]
 def shuffled_batches(
     lengths: NDArray[np.int64], batch_size: int, random: np.random.Generator
 ) -> list[Rows]:
-    """One epoch: int64 [rows] of each batch, every row once, the batches in random order.
+    """The batches of one epoch, in random order: int64 [rows] each, every row once.
 
     Args:
-        lengths: int64 [texts], in whatever unit.
+        lengths: int64 [texts], in any unit.
     """
     order = random.permutation(len(lengths))
     bucket = batch_size * BUCKET_BATCHES

@@ -22,8 +22,8 @@ class LabelledTexts:
 
     Attributes:
         texts: strings, or pairs of strings.
-        labels: one a text.
-        lines: of the file, from 1, where each text's row begins.
+        labels: one per text.
+        lines: the line of the file, from 1, in which each text's row begins.
         form: "single" or "pair".
         sha256: of the file's bytes.
     """
@@ -58,8 +58,8 @@ def read_labelled(
 
     Args:
         quotes: "csv" or "none", how they are read, see `engine.texts.tables`. None: CSV is RFC
-            4180, and TSV that looks quoted an error.
-        option: what says `quotes`, for that error, with {} for the value.
+            4180, and TSV that looks quoted is an error.
+        option: how a user says `quotes`, for that error, with {} for the value.
 
     Raises InputError, with the line number, for anything malformed.
     """

@@ -1,4 +1,4 @@
-"""A folder of tasks: `<task>/train.tsv` and `dev.tsv` each, and `index.tsv` with their types.
+"""A folder of tasks: `train.tsv` and `dev.tsv` per task, and `index.tsv` with their types.
 
 Each file may be CSV instead, as `train.csv`.
 """
@@ -34,7 +34,7 @@ class Examples:
 
     Attributes:
         label_ids: int64 [texts], indices of the task's classes.
-        file_rows: how many the file has.
+        file_rows: how many rows the file has.
         sha256: of the file's bytes.
     """
 
@@ -58,7 +58,7 @@ class Task:
         type: such as "NLI", from the index; None without an index.
         form: "single" or "pair".
         classes: the labels of the whole training file, sorted.
-        quotes: how those in the files were read, None if that was not said.
+        quotes: how quotes in the files were read; None if that was not said.
     """
 
     name: str
@@ -99,7 +99,7 @@ def read_task(
         quotes: of this task, and maybe of others.
 
     Raises InputError, with file and line, for what is malformed, for a training file of one class,
-    and for dev labels the training file has not.
+    and for dev labels that the training file does not have.
     """
     check_task_name(folder.name)
     train, dev = (_read(folder, part, quotes) for part in ("train", "dev"))
@@ -124,7 +124,7 @@ def read_test(folder: Path, task: Task, max_rows: int | None = None, seed: int =
     """The rows of the test file, with the task's classes.
 
     Raises InputError, with file and line, for anything malformed, and for labels and columns that
-    the training file has not.
+    the training file does not have.
     """
     said = None if task.quotes is None else {task.name: task.quotes}
     data = _read(folder, "test", said)
@@ -156,7 +156,7 @@ def quotes_option(task: str) -> str:
 
 
 def check_quotes(quotes: Quotes) -> None:
-    """Raises ConfigError for values that are none."""
+    """Raises ConfigError for values that are no way to read quotes."""
     for task, value in (quotes or {}).items():
         require(f"quotes.{task}", value, value in QUOTES, f"one of {list(QUOTES)}")
 
@@ -182,7 +182,7 @@ def task_names(folder: Path) -> set[str]:
         return {path.name for path in folder.iterdir() if file_of(path, "train").is_file()}
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be read ({error.strerror}). Name a folder with a folder a task, "
+            f"{folder}: cannot be read ({error.strerror}). Name a folder with a folder per task, "
             "each with train.tsv and dev.tsv."
         ) from error
 
@@ -228,7 +228,7 @@ def choose_tasks(
 
 
 def read_index_order(folder: Path) -> Callable[[str], tuple[int, str]]:
-    """A key to sort tasks by: as the index has them, those it has not behind them by name."""
+    """A key to sort tasks by: first those of the index, in its order, then the others by name."""
     order = list(_read_index(file_of(folder, INDEX)))
     places = {name: place for place, name in enumerate(order)}
     return lambda name: (places.get(name, len(order)), name)

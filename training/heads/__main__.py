@@ -19,8 +19,8 @@ example:
   bitheads train-head --bundle bundles/all-MiniLM-L6-v2 --task tone \\
       --train tone/train.tsv --dev tone/dev.tsv --output heads/tone.safetensors
 
-The files have a header, label<TAB>text, or label<TAB>text_a<TAB>text_b for pairs of texts; in CSV
-commas stand between.
+The files have a header, label<TAB>text, or label<TAB>text_a<TAB>text_b for pairs of texts. CSV has
+commas instead of tabs.
 Copy the head into the bundle's folder `heads`, or pass it to engine.add_head.
 """
 
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         default=default.position_pooling,
         help="how a text's tokens become one vector (default: attention, the best in the paper)",
     )
-    add("--attention-heads", type=int, help="default: as many as the encoder's")
+    add("--attention-heads", type=int, help="default: as many as the encoder has")
     add(
         "--learning-rate",
         dest="learning_rates",
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[default.learning_rate],
         metavar="RATE",
-        help=f"peak; the best on dev of several is kept (default: {default.learning_rate:g})",
+        help=f"peak; of several, the best on dev is kept (default: {default.learning_rate:g})",
     )
     add("--weight-decay", type=float, default=default.weight_decay, help="default: %(default)s")
     add("--dropout", type=float, default=default.dropout, help="default: %(default)s")

@@ -47,7 +47,7 @@ class HeadConfig:
         task: its name.
         train, dev, test: TSV or CSV files; dev decides when to stop, test is measured once at the
             end.
-        quotes: "csv" or "none", how those in the files are read, see `engine.texts.tables`.
+        quotes: "csv" or "none", how quotes in the files are read, see `engine.texts.tables`.
         output: the head file; with `force` it may exist.
         learning_rates: peaks to try; the one with the best dev accuracy is kept.
         dtype: of the weights in the file, "float32" or "float16".

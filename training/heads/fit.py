@@ -26,12 +26,12 @@ from bitheads.training.metrics import summarize
 CPU = torch.device("cpu")
 
 Features = PackedFeatures | LayerFeatures
-"""What a head can be trained on."""
+"""Features that a head can be trained on."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of the training table; `best` if it is the best so far."""
+    """One line of the training table; `best` if its dev accuracy is the best so far."""
 
     number: int
     train_loss: float
@@ -43,7 +43,10 @@ class Epoch:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A head's matrices are too small to share: on two busy cores one thread was 10x faster."""
+    """Trains on one thread: a head's matrices are too small to share.
+
+    On two busy cores one thread was 10 times as fast.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -64,7 +67,7 @@ def fit(
     progress: bool = False,
     device: torch.device = CPU,
 ) -> tuple[TaskHead, float]:
-    """The head of the epoch with the best dev accuracy, and that accuracy.
+    """Trains a head; returns that of the epoch with the best dev accuracy, and that accuracy.
 
     Args:
         train_labels, dev_labels: int64 [texts], indices of classes.
@@ -79,7 +82,7 @@ def fit(
         head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     steps = config.epochs * -(-len(train) // config.batch_size)
-    # Of 20 steps the rise would be the first alone, from and to one point: it divides by 0.
+    # With 20 steps the rise would be the first step alone, and the schedule would divide by 0.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         config.learning_rate,
@@ -156,7 +159,7 @@ def padded(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Some texts' features, float32 [rows, tokens, dim], and the mask of the real tokens.
 
-    LayerFeatures are float32 [rows, tokens, layers, dim].
+    The features of LayerFeatures are float32 [rows, tokens, layers, dim].
     """
     counts = features.num_tokens[rows]
     positions = np.arange(counts.max())

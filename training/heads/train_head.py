@@ -24,7 +24,7 @@ from bitheads.training.heads.task_head import TaskHead
 from bitheads.training.metrics import summarize
 
 MAX_FOLD_ERROR = 1e-4
-"""Largest difference between a logit of the trained head and of the folded one."""
+"""Largest difference that a logit of the folded head may have from that of the trained one."""
 
 Say = Callable[[str], None]
 

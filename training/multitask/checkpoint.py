@@ -97,7 +97,7 @@ def publish(source: Path, output: Path) -> None:
 
 
 def remove_old(folder: Path) -> None:
-    """Removes all checkpoints but the last, and what a killed run left half written or removed."""
+    """Removes all checkpoints but the last ones, and what a killed run left half done."""
     for path in [*folder.glob(".*"), *_checkpoints(folder)[KEPT:]]:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -120,7 +120,10 @@ def last_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | No
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """`multitask.json`, once all files have the hashes it names. Raises OtherRunError."""
+    """The content of `multitask.json`, if all files have the hashes that it names.
+
+    Raises OtherRunError.
+    """
     path = folder / RECORD
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -211,7 +214,7 @@ def _fill(
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """The last one first."""
+    """All checkpoints, the last one first."""
     return sorted(folder.glob("step-*"), reverse=True)
 
 

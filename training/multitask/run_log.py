@@ -1,4 +1,4 @@
-"""The log of a run: a JSON object a line, cut back to its checkpoint when the run is resumed."""
+"""The log of a run: a JSON object per line, cut back to its checkpoint when the run is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RunLog:
     """Appends lines to a file; use as a context manager.
 
     Args:
-        num_bytes: of the file that are kept: what was logged when the checkpoint was written.
+        num_bytes: bytes of the file that are kept: what was logged when the checkpoint was written.
 
     Raises TrainingError, here and in its methods, if the file cannot be written.
     """
@@ -51,7 +51,7 @@ class RunLog:
             raise self._failed(error) from error
 
     def flush(self) -> int:
-        """Brings all lines to the disk; the file's size in bytes."""
+        """Brings all lines to the disk; returns the file's size in bytes."""
         try:
             os.fsync(self._file.fileno())
             return os.fstat(self._file.fileno()).st_size

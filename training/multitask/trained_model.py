@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from bitheads.export.encoder import load_encoder
+from bitheads.export.source.encoder import load_encoder
 from bitheads.training.config_file import make_config
 from bitheads.training.multitask.checkpoint import HEADS, read_record
 from bitheads.training.multitask.config import MultitaskConfig
@@ -26,7 +26,10 @@ class TrainedModel:
 
 
 def load_trained(folder: Path, device: torch.device) -> TrainedModel:
-    """Raises CheckpointError if the folder is damaged or no such encoder."""
+    """Loads what `bitheads train-encoder` wrote.
+
+    Raises CheckpointError if the folder is damaged, or no such encoder.
+    """
     record = read_record(folder)
     config = _config(record["config"])
     classes = {name: len(task["classes"]) for name, task in record["tasks"].items()}
@@ -40,7 +43,7 @@ def load_trained(folder: Path, device: torch.device) -> TrainedModel:
 
 
 def _config(values: dict[str, Any]) -> MultitaskConfig:
-    """Of a record, whose JSON has null where a file of the same configuration has no key."""
+    """A record's configuration; its JSON has null where a file of the same has no key."""
     known = {field.name for field in fields(MultitaskConfig)}
     return make_config(
         MultitaskConfig,

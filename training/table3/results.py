@@ -1,4 +1,4 @@
-"""The result files of a grid: one a cell, written whole or not at all.
+"""The result files of a grid: one per cell, written whole or not at all.
 
     cells/<method>/<task>/<name>.json
     {"format_version": 1, "identity": {...}, "result": {...}, "made_with": {...}}

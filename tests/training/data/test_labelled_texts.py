@@ -1,15 +1,13 @@
-"""TSV files, sound and malformed, and the metrics."""
+"""TSV files, sound and malformed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bitheads.engine.errors import InputError
 from bitheads.training.data.labelled_texts import classes_of, read_labelled
-from bitheads.training.metrics import summarize
 
 
 def written(folder: Path, content: str | bytes) -> Path:
@@ -27,7 +25,7 @@ def test_single_texts_keep_quotes_and_spaces(tmp_path: Path) -> None:
 
 
 def test_cells_in_quotes(tmp_path: Path) -> None:
-    """As pandas writes them; a row may then have several lines."""
+    """They are as pandas writes them; a row may then have several lines."""
     rows = ['"a, so",x', 'b,"She said ""yes"",\nthen left"', "c,y"]
     texts, labels = ["x", 'She said "yes",\nthen left', "y"], ["a, so", "b", "c"]
     for name, delimiter in (("data.csv", ","), ("data.tsv", "\t")):
@@ -82,18 +80,3 @@ def test_unknown_label_names_its_line(tmp_path: Path) -> None:
     data = read_labelled(written(tmp_path, "label\ttext\na\tx\nc\ty\n"))
     with pytest.raises(InputError, match=r"line 3: label 'c' is not among .*\(a, b\)"):
         data.label_ids(("a", "b"))
-
-
-def test_metrics_by_hand() -> None:
-    truth = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
-    predicted = np.array([0, 0, 0, 1, 0, 0, 1, 1, 1, 1])
-    # tp 4, tn 3, fp 1, fn 2 for class 1
-    metrics = summarize(truth, predicted, 2)
-    assert metrics["accuracy"] == pytest.approx(0.7)
-    assert metrics["macro_f1"] == pytest.approx((6 / 9 + 8 / 11) / 2)
-    assert metrics["matthews"] == pytest.approx((4 * 3 - 1 * 2) / np.sqrt(5 * 6 * 4 * 5))
-
-
-def test_metrics_of_a_constant_prediction() -> None:
-    metrics = summarize(np.array([0, 1, 2]), np.array([0, 0, 0]), 3)
-    assert metrics == pytest.approx({"accuracy": 1 / 3, "macro_f1": 1 / 6, "matthews": 0.0})

@@ -29,7 +29,7 @@ def features(texts: int) -> PackedFeatures:
 
 @pytest.mark.parametrize("epochs", [1, 19, 20, 21, 40])
 def test_few_steps(epochs: int) -> None:
-    """One batch an epoch. Of 20 steps the schedule's rise, a twentieth, would have no length."""
+    """One batch per epoch. With 20 steps the schedule's rise, a twentieth, would have no length."""
     data, labels = features(6), np.array([0, 1] * 3)
     config = FitConfig(attention_heads=2, epochs=epochs, patience=100, batch_size=6)
     seen = []

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import bitheads.training.multitask.train  # noqa: F401
-from bitheads.export.encoder import load_encoder
+from bitheads.export.source.encoder import load_encoder
 from bitheads.training.config_file import read_config
 from bitheads.training.multitask.__main__ import main
 from bitheads.training.multitask.config import MultitaskConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 from durable import watched_disk
 
-from bitheads.export.encoder import load_encoder
+from bitheads.export.source.encoder import load_encoder
 from bitheads.training.errors import CheckpointError
 from bitheads.training.multitask.checkpoint import (
     RECORD,
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def model(tiny_encoder: Callable[[str], Path]) -> MultitaskModel:
-    """With a task whose name has all that a name may have."""
+    """A model with a task whose name has all that a name may have."""
     encoder = load_encoder(str(tiny_encoder("bert")))
     return MultitaskModel(encoder, {"a.task-2_b": 3}, MultitaskConfig(), CPU)
 

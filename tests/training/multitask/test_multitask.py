@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from bitheads import Engine
 from bitheads.export import build
-from bitheads.export.encoder import load_encoder
+from bitheads.export.source.encoder import load_encoder
 from bitheads.training.multitask import __main__ as multitask
 from bitheads.training.multitask import step as multitask_step
 from bitheads.training.multitask.__main__ import main

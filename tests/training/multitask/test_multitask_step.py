@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from bitheads.engine.types import LayerPooling, PositionPooling
-from bitheads.export.encoder import HiddenStates, load_encoder
 from bitheads.export.errors import ExportError
+from bitheads.export.source.encoder import HiddenStates, load_encoder
 from bitheads.training.data.tasks import read_task
 from bitheads.training.errors import TrainingError
 from bitheads.training.multitask.config import MultitaskConfig, Precision
@@ -106,7 +106,7 @@ def test_gradients_are_clipped(tiny_encoder: TinyEncoder, task_folder: Path) -> 
 def test_accumulated_batches_equal_a_large_one(
     tiny_encoder: TinyEncoder, task_folder: Path
 ) -> None:
-    """On a training set of 8 rows, in which two batches of 4 are what one of 8 is."""
+    """The training set has 8 rows, so that two batches of 4 are what one of 8 is."""
     large = Parts(tiny_encoder("bert"), task_folder, replace(CONFIG, batch_size=8))
     small = Parts(tiny_encoder("bert"), task_folder, replace(CONFIG, accumulation=2))
     tokenizer = text_tokenizer(large.model.encoder, None)
@@ -201,7 +201,7 @@ def test_heads_start_alike_whatever_the_other_tasks(
 
 
 def test_evaluation(tiny_encoder: TinyEncoder, task_folder: Path) -> None:
-    """Against every text on its own."""
+    """The padded batches compute what every text on its own does."""
     parts = Parts(tiny_encoder("bert"), task_folder, CONFIG)
     tokenizer = text_tokenizer(parts.model.encoder, None)
     got = evaluate(parts.model, parts.dev, CONFIG)

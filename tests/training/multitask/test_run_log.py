@@ -30,6 +30,6 @@ def test_a_log_that_was_removed(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    """A full disk is in test_multitask.py."""
+    """test_multitask.py has a full disk."""
     with pytest.raises(TrainingError, match=r"log.jsonl: cannot be written \(No such file"):
         RunLog(tmp_path / "absent" / "log.jsonl", 0)

@@ -101,7 +101,7 @@ def test_all_methods(
 def test_encoders_can_make_room(
     arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once nothing reads them; two methods share the encoder without paraphrase."""
+    """They go once nothing reads them; two methods share the encoder without paraphrase."""
     settings = {
         "frozen": [],
         "all_tasks_heads": ["last/cls/float"],

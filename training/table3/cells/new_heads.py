@@ -1,4 +1,4 @@
-"""Cells of frozen features: a head a recipe, task and seed on one encoder's stored layers."""
+"""Cells of frozen features: a head per recipe, task and seed on one encoder's stored layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitheads.engine.types import PositionPooling, Text
-from bitheads.export.encoder import Encoder, load_encoder
+from bitheads.export.source.encoder import Encoder, load_encoder
 from bitheads.export.texts import read_texts
 from bitheads.training.errors import TrainingError
 from bitheads.training.heads.fit import Epoch, Features, evaluate, fit
@@ -73,7 +73,7 @@ class EncoderFeatures:
         """train, dev and test of one task as a recipe has them."""
         key = (task.name, recipe.layers(self._work.loaded.num_layers), recipe.codes)
         if key not in self._made:
-            self._made.clear()  # the last one alone: recipes that differ in position pooling share
+            self._made.clear()  # recipes that differ in position pooling alone follow each other
             stored = self._stored(
                 {"data": task.to_json()},
                 {part: examples.texts for part, examples in task.parts().items()},
@@ -124,7 +124,7 @@ def needed_layers(recipes: Iterable[Recipe], encoder_layers: int) -> tuple[int, 
 
 @dataclass(frozen=True, eq=False)
 class BestHead:
-    """The one of a cell's learning rates with the best dev accuracy."""
+    """A cell's head, of the learning rate that is best on dev."""
 
     head: TaskHead
     learning_rate: float
@@ -178,5 +178,5 @@ def best_head(work: Work, features: Parts, task: GridTask, recipe: Recipe, seed:
 
 
 def tuned_recipe(num_layers: int) -> Recipe:
-    """What the number of layers is tuned with: float features under attention."""
+    """The recipe that the number of layers is tuned with: float features under attention."""
     return Recipe.parse(f"mean-{num_layers}/{PositionPooling.ATTENTION}/float")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bitheads.export.encoder import load_encoder
+from bitheads.export.source.encoder import load_encoder
 from bitheads.training.data.tasks import Examples
 from bitheads.training.multitask.config import MultitaskConfig
 from bitheads.training.multitask.model import MultitaskModel

@@ -1,4 +1,4 @@
-"""A small encoder a task, distilled from a large one fine-tuned on it (Hinton et al., 2015)."""
+"""A small encoder per task, distilled from a large one fine-tuned on it (Hinton et al., 2015)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitheads.export.encoder import Encoder
+from bitheads.export.source.encoder import Encoder
 from bitheads.training.data.batches import seed_of
 from bitheads.training.data.tasks import Task
 from bitheads.training.errors import TrainingError
@@ -58,9 +58,9 @@ class DistillingStepper(Stepper):
 
 
 def cut_encoder(encoder: Encoder, layers: int | None) -> Encoder:
-    """With so many of its layers, evenly spaced, the last among them; None for all.
+    """The encoder with so many of its layers, evenly spaced, the last among them; None for all.
 
-    Changes the model in place. Raises TrainingError if it has fewer.
+    The model is changed in place. Raises TrainingError if it has fewer layers.
     """
     if layers is None:
         return encoder
@@ -86,7 +86,7 @@ def train_student(
     device: torch.device,
     say: Callable[[str], None],
 ) -> MultitaskModel:
-    """Distils; the student after its last step.
+    """Distils a student; returns it after its last step.
 
     Args:
         encoder: where it starts; trained in place.

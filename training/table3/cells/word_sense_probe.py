@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitheads.engine.batching import cut_batches, pad_batch
 from bitheads.engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from bitheads.engine.texts.tokenize import Tokens
-from bitheads.export.encoder import Encoder, HiddenStates
+from bitheads.export.source.encoder import Encoder, HiddenStates
 from bitheads.export.texts import read_texts
 from bitheads.training.data.batches import seed_of
 from bitheads.training.data.tasks import file_of, quotes_option
@@ -62,7 +62,7 @@ def probe(work: Work, encoder: Encoder) -> dict[str, Any]:
 
 
 def chosen_layers(work: Work) -> tuple[int, ...]:
-    """Hidden states that are probed. Raises ConfigError for those that the encoder has not."""
+    """Hidden states that are probed. Raises ConfigError for those that the encoder lacks."""
     count, wanted = work.loaded.num_layers, work.config.wsd.layers
     if any(not 0 <= layer <= count for layer in wanted):
         raise ConfigError(f"wsd.layers: got {list(wanted)}, expected numbers from 0 to {count}.")
@@ -70,7 +70,7 @@ def chosen_layers(work: Work) -> tuple[int, ...]:
 
 
 def read_all(work: Work) -> dict[str, list[SensedWord]]:
-    """train, dev and test, as many rows as the configuration says."""
+    """The words of train, dev and test, as many rows as the configuration says."""
     config, grid = work.config.wsd, work.config
     limits = {
         "train": config.max_train_rows,
@@ -157,7 +157,7 @@ def _hidden_states(
 
 
 def _tokens_of(word: SensedWord, offsets: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-    """1 for the tokens that have characters of the word, float32 [tokens]."""
+    """1 for the tokens that have characters of the word, else 0: float32 [tokens]."""
     mask = np.array(
         [start < word.end and end > word.start and end > start for start, end in offsets],
         np.float32,

@@ -1,4 +1,4 @@
-"""Hidden states of a task's texts, computed once an encoder and kept on disk while there is room.
+"""Hidden states of a task's texts, computed once per encoder and kept on disk while there is room.
 
     scratch/<key>/<part>.npy           float16 [tokens, layers, dim]
     scratch/<key>/<part>.offsets.npy   int64 [texts + 1]
@@ -23,7 +23,7 @@ import torch
 
 from bitheads.engine.files.whole_file import sync_tree
 from bitheads.engine.types import Text, TokenBatch
-from bitheads.export.encoder import Encoder, HiddenStates
+from bitheads.export.source.encoder import Encoder, HiddenStates
 from bitheads.training.errors import TrainingError
 from bitheads.training.multitask.config import Precision
 from bitheads.training.multitask.task_batches import text_batches, text_tokenizer
@@ -34,14 +34,14 @@ Encode = Callable[[Sequence[Text], Path, Callable[[int], None]], StoredLayers]
 """Computes some texts' layers into a file; calls the function with its bytes before it is made."""
 
 AT_HAND = 2
-"""Keys that are in use at a time: a task, and the texts that constants of codes are made of."""
+"""Keys that are in use at a time: a task's, and that of the texts that codes' constants are of."""
 
 
 class FeatureCache:
-    """Stored layers by key; those not used for longest make room for others.
+    """Stored layers by key; what was not used for longest makes room for others.
 
     Args:
-        max_bytes: of all features on disk. The ones at hand stay even if they are larger.
+        max_bytes: bytes of all features on disk. Those at hand stay even if they are larger.
     """
 
     def __init__(self, folder: Path, max_bytes: float) -> None:

@@ -63,8 +63,8 @@ def make_features(
 
     Args:
         calibration: the layers of texts that are none of the task's: codes that are stored once
-            for all tasks can have the constants of none.
-        seed: of random rotations.
+            for all tasks can have no task's constants.
+        seed: of the random rotations.
     """
     wanted = recipe.layers(stored.encoder_layers)
     if recipe.layer_pooling is LayerPooling.LEARNED:

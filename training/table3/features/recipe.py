@@ -16,8 +16,8 @@ class Codes(str, Enum):
     `float`, `uint8`, `sign` and `vote` (signs before layer pooling) are the paper's, and `centred`
     and `median` those of `bitheads build --thresholds`. The rest are experiments: `rotated` takes
     signs behind a random rotation, `wide` behind two, which is twice the bits, `wide-raw` does so
-    without centring first, and `two-bit` has two thresholds a feature. `wide-float` is no code: its
-    heads are as large as those of `wide`, so it tells what of a gain is the head's.
+    without centring first, and `two-bit` has two thresholds per feature. `wide-float` is no code:
+    its heads are as large as those of `wide`, so it tells what of a gain is the head's.
     """
 
     FLOAT = "float"
@@ -49,7 +49,7 @@ class Codes(str, Enum):
 
     @property
     def width(self) -> int:
-        """Stored features for each of the encoder's."""
+        """Stored features per feature of the encoder."""
         is_wide = self in (Codes.WIDE, Codes.WIDE_RAW, Codes.WIDE_FLOAT, Codes.TWO_BIT)
         return 2 if is_wide else 1
 
@@ -79,7 +79,7 @@ class Recipe:
         return self.layer_pooling is LayerPooling.MEAN and self.num_layers is None
 
     def with_layers(self, num_layers: int) -> Recipe:
-        """With the mean of so many last layers, if that was to be found."""
+        """The recipe with the mean of so many last layers, if the number was to be found."""
         return replace(self, num_layers=num_layers) if self.is_tuned else self
 
     def layers(self, encoder_layers: int) -> tuple[int, ...]:
@@ -100,7 +100,7 @@ class Recipe:
 
     @staticmethod
     def parse(text: str) -> Recipe:
-        """From its written form. Raises ConfigError."""
+        """The recipe of a written form. Raises ConfigError."""
         match = re.fullmatch(r"(last|mean|learned)(?:-(\d+))?/(\w+)/([\w-]+)", text)
         try:
             if match is None:

@@ -7,14 +7,14 @@ from typing import Any
 from transformers import AutoConfig
 
 from bitheads.engine.types import LayerPooling, PositionPooling
-from bitheads.export.encoder import find_encoder
+from bitheads.export.source.encoder import find_encoder
 from bitheads.training.table3.features.recipe import Recipe
 from bitheads.training.table3.report import flops
 from bitheads.training.table3.work import Work
 
 
 class Costs:
-    """Of one text of `flops_tokens` tokens, as the paper counts: heads are not folded."""
+    """Costs of a text of `flops_tokens` tokens, as the paper counts: heads are not folded."""
 
     def __init__(self, work: Work) -> None:
         config = work.loaded.model.config
@@ -24,7 +24,7 @@ class Costs:
         self._classes = [len(task.task.classes) for task in work.tasks.values()]
 
     def shared(self, recipe: Recipe) -> int:
-        """One encoder, and a head a task on features of a recipe."""
+        """One encoder, and a head per task on features of a recipe."""
         dim, tokens = self._dim * recipe.codes.width, self._config.flops_tokens
         total = self._encoder(self._layers) + self._heads(dim, recipe.position_pooling)
         if recipe.codes.is_rotated:
@@ -38,11 +38,11 @@ class Costs:
         return self._encoder(self._layers) + self._heads(self._dim, pooling)
 
     def own(self, pooling: PositionPooling) -> int:
-        """An encoder a task."""
+        """An encoder per task."""
         return len(self._classes) * self._encoder(self._layers) + self._heads(self._dim, pooling)
 
     def student(self) -> int:
-        """A student a task, of the shape of the encoder it starts from, but for its layers."""
+        """A student per task, of the shape of the encoder it starts from, but for its layers."""
         distil, tokens = self._config.distil, self._config.flops_tokens
         all_layers, dim, inner = self._layers, self._dim, self._ffn_dim
         if distil.encoder is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def encoder(layers: int, dim: int, ffn_dim: int, tokens: int) -> int:
-    """Of one text: the four projections and two dense stages of each layer, and attention."""
+    """An encoder's, for one text: four projections, two dense stages and attention per layer."""
     per_token = 4 * dim**2 + 2 * dim * ffn_dim
     attention = 2 * tokens * dim  # scores, and the sum they weigh
     return layers * tokens * (per_token + attention)
@@ -20,5 +20,5 @@ def usual_head(dim: int, tokens: int, classes: int) -> int:
 
 
 def first_token_head(dim: int, classes: int) -> int:
-    """Dense, tanh and dense over one vector a text."""
+    """Dense, tanh and dense over one vector per text."""
     return dim**2 + classes * dim

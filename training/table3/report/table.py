@@ -31,7 +31,7 @@ class Table:
     senses: Mapping[str, Result]
 
     def to_json(self) -> dict[str, Any]:
-        """Accuracies and the like in percent, a list of seeds each; dev's are for choosing."""
+        """Accuracies and the like in percent, a list with one per seed; dev's are for choosing."""
         return {
             "tasks": list(self.tasks),
             "matthews": [task for task in self.matthews if task in self.tasks],
@@ -69,7 +69,7 @@ class Table:
         }
 
     def to_markdown(self) -> str:
-        """The table, and what else there is, below each other."""
+        """The table, and below it what else there is."""
         return to_markdown(self.to_json())
 
     def _columns(self, row: Row) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitheads.export.encoder import load_encoder
+from bitheads.export.source.encoder import load_encoder
 from bitheads.training.data.tasks import read_task
 from bitheads.training.errors import TrainingError
 from bitheads.training.multitask.config import MultitaskConfig

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitheads.export.encoder import HiddenStates, load_encoder
+from bitheads.export.source.encoder import HiddenStates, load_encoder
 from bitheads.training.multitask.config import Precision
 from bitheads.training.table3.cells.word_sense_probe import word_features
 from bitheads.training.table3.cells.word_senses import SensedWord
 
 
 def test_signs_are_of_tokens(tiny_encoder: Callable[[str], Path]) -> None:
-    """And a word has the mean over its pieces, whatever the grid's max_length."""
+    """A word has the mean over its pieces, too, whatever the grid's max_length."""
     encoder = load_encoder(str(tiny_encoder("bert")))
     text = "They sat down on the unfathomable riverbank."
     word = SensedWord("s", text, text.index("unf"), text.index("bank") + 4, ("x", "NOUN"))

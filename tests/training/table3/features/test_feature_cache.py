@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bitheads.engine.types import Text
-from bitheads.export.encoder import HiddenStates, load_encoder
+from bitheads.export.source.encoder import HiddenStates, load_encoder
 from bitheads.training.errors import TrainingError
 from bitheads.training.multitask.config import Precision
 from bitheads.training.table3.features.feature_cache import Encode, FeatureCache, LayerEncoder
@@ -23,7 +23,7 @@ TEXTS = ["One.", "A longer text, of several words.", ("A pair,", "of two texts."
 
 
 def any_size(num_bytes: int) -> None:
-    """There is room."""
+    """Makes no room, as there is some."""
 
 
 def layer_encoder(folder: Path, precision: Precision = Precision.FP32) -> LayerEncoder:
@@ -128,7 +128,7 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
 def test_full_disk(
     tiny_encoder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found when the file is made: later on, writing to the mapped memory would be a bus error."""
+    """It is found when the file is made: later, writing to mapped memory would be a bus error."""
 
     def full(file: int, start: int, size: int) -> None:
         assert size > 4 * 64 * 2

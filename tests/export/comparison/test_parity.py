@@ -14,10 +14,10 @@ from tiny_encoders import DIM
 
 from bitheads.engine.bundle import read_manifest
 from bitheads.engine.types import Quantization
+from bitheads.export.comparison.parity import MARGIN_BINS, Comparison, available_sessions, failures
 from bitheads.export.config import MAX_RELATIVE_ERROR, MIN_SIGN_AGREEMENT, BuildConfig
 from bitheads.export.errors import ExportError
 from bitheads.export.make_bundle import make_bundle
-from bitheads.export.parity import MARGIN_BINS, Comparison, available_sessions, failures
 
 
 def test_the_report_of_a_build(tiny_bundle: Path, few_texts: Path) -> None:

@@ -13,8 +13,8 @@ import torch
 from tiny_encoders import MAX_LENGTH
 from transformers import AutoModel, GPT2Config, GPT2Model
 
-from bitheads.export.encoder import load_encoder
 from bitheads.export.errors import ExportError
+from bitheads.export.source.encoder import load_encoder
 
 
 @pytest.fixture
@@ -128,6 +128,6 @@ def test_a_missing_wheel_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> N
     def find_no_spec(name: str) -> Any:
         return None
 
-    monkeypatch.setattr("export.encoder.find_spec", find_no_spec)
+    monkeypatch.setattr("bitheads.export.source.encoder.find_spec", find_no_spec)
     with pytest.raises(ExportError, match=r"Type: pip install 'bitheads\[demo\]'"):
         load_encoder("all-MiniLM-L6-v2")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
 from bitheads.engine.types import PlacedBatch, Text
+from bitheads.export.comparison.reference_model import ReferenceModel, ReferenceTokens
 from bitheads.export.errors import ExportError
-from bitheads.export.reference_model import ReferenceModel, ReferenceTokens
 from bitheads.export.texts import token_batches
 
 Say = Callable[[str], None]

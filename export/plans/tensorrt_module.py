@@ -142,7 +142,7 @@ def normalize_in_fp32(trt: Any, layer: Any) -> None:
 
     In TensorRT 10 a layer has a type to compute in, which the ONNX parser sets. 11 and RTX have
     no such choice: RTX 1.7 casts to float32 for an input of float16, whatever the graph's
-    stash_type says (tests/export/test_plan.py reads that from the kernels it lists).
+    stash_type says. tests/export/plans/test_network_checks.py reads that from the kernels it lists.
     """
     layer.__class__ = trt.INormalizationLayer  # get_layer returns the base class
     if hasattr(layer, "compute_precision"):

@@ -24,12 +24,12 @@ from bitheads import Engine, InputError
 from bitheads.engine.bundle import TOKENIZER, read_manifest
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Text
-from bitheads.export.compared_texts import run_reference
+from bitheads.export.comparison.compared_texts import run_reference
+from bitheads.export.comparison.reference_model import ReferenceModel
 from bitheads.export.config import BuildConfig
-from bitheads.export.encoder import HiddenStates
 from bitheads.export.errors import ExportError
 from bitheads.export.make_bundle import make_bundle
-from bitheads.export.reference_model import ReferenceModel
+from bitheads.export.source.encoder import HiddenStates
 
 TEXTS: list[Text] = [
     "The tide <pad> was [SEP] out,<mask> and </s>  Every boat [PAD] LAY on its sid\u00e9.",

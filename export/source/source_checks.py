@@ -1,8 +1,9 @@
 """What in an encoder's files changes what it computes and is not honoured: refused, by its name.
 
 What is honoured needs no line here: the build compares the bundle with transformers' own model and
-tokenizer (`export.reference_model`), and so finds whatever was forgotten. Here is what that
-comparison cannot see, as transformers itself passes over it, or what it would say late and darkly.
+tokenizer (`export.comparison.reference_model`), and so finds whatever was forgotten. Here is what
+that comparison cannot see, as transformers itself passes over it, or what it would say late and
+darkly.
 """
 
 from __future__ import annotations

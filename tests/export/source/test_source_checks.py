@@ -12,8 +12,8 @@ import torch
 from odd_encoders import add_rows, add_token, edit, edit_tokenizer, edit_weights
 from transformers import BertForMaskedLM
 
-from bitheads.export.encoder import load_encoder
 from bitheads.export.errors import ExportError
+from bitheads.export.source.encoder import load_encoder
 
 OwnEncoder = Callable[[str], Path]
 
