@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from bitheads import __version__
 
@@ -67,6 +67,14 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def run() -> NoReturn:
+    """Runs the command that this process was started with, and ends the process."""
+    code = main()
+    if code == 130:  # stopped in the middle of its work, maybe with threads of TensorRT's
+        import_module("bitheads.engine.commands.command_line").leave(code)
+    sys.exit(code)
+
+
 def usage() -> str:
     """What `bitheads --help` prints."""
     width = max(map(len, COMMANDS))
@@ -86,4 +94,4 @@ def usage() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

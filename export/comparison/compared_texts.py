@@ -89,7 +89,7 @@ def _run(
     layers: tuple[int, ...],
     say: Say,
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """A text a core: threads that share one short text wait for each other most of the time."""
+    """Runs a text per core: threads that share a short one wait for each other most of the time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(count_cores(), "reference")

@@ -72,7 +72,7 @@ def odd_texts(tokenizer: Any, max_length: int, takes_pairs: bool) -> dict[str, T
 
 
 def _special_tokens(tokenizer: Any) -> list[str]:
-    """Special tokens, then the others that were added, evenly; without what is none in a text."""
+    """Special tokens, then some of the others that were added, evenly spread; no blank ones."""
     special = dict.fromkeys(str(token) for token in tokenizer.all_special_tokens)
     added = [str(token) for token in tokenizer.get_added_vocab() if str(token) not in special]
     room = max(1, MAX_TOKENS_TRIED - len(special))
@@ -81,9 +81,9 @@ def _special_tokens(tokenizer: Any) -> list[str]:
 
 
 def _text_of(tokenizer: Any, num_tokens: int, words: list[str]) -> str | None:
-    """The first of the words, as many as make so many tokens with the tokenizer's own.
+    """A text of the first of the words that has so many tokens, with the tokenizer's own.
 
-    None if there is no such number, even with some letters put behind.
+    None if no number of words makes one, even with some letters at its end.
     """
 
     def count(text: str) -> int:

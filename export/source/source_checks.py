@@ -1,4 +1,4 @@
-"""What in an encoder's files changes what it computes and is not honoured: refused, by its name.
+"""Refuses, by name, what in an encoder's files changes what it computes and is not honoured.
 
 What is honoured needs no line here: the build compares the bundle with transformers' own model and
 tokenizer (`export.comparison.reference_model`), and so finds whatever was forgotten. Here is what

@@ -125,7 +125,7 @@ def without_padding_token(folder: Path) -> None:
 
 
 def token_types(rows: int) -> Change:
-    """Types that the tokenizer gives, and so many rows in their table."""
+    """The tokenizer gives types, and their table has so many rows."""
 
     def change(folder: Path) -> None:
         edit(folder, type_vocab_size=rows)
@@ -150,7 +150,7 @@ def second_text_has_type_1(folder: Path) -> None:
 
 
 def computed_otherwise(folder: Path) -> None:
-    """All that config.json says of the computation itself, and of what comes back."""
+    """Changes all that config.json says of the computation itself, and of what comes back."""
     edit(folder, hidden_act="gelu_new", layer_norm_eps=0.3, num_attention_heads=2)
     edit(folder, return_dict=False, torchscript=True, output_attentions=True)
     edit(

@@ -26,7 +26,7 @@ RTX = PlanConfig(flavour="tensorrt-rtx", profiles=ONE_PROFILE)
 
 
 def parse(trt: Any, graph: Path) -> tuple[Any, ...]:
-    """(network, and what must live as long)."""
+    """The network of a graph, and what must live as long."""
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = tensorrt_module.create_network(trt, builder)

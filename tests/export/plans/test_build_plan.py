@@ -155,7 +155,7 @@ def test_a_builder_that_does_not_start_is_an_error() -> None:
 
 @needs_rtx
 def test_a_plan_that_is_not_for_the_gpu_at_hand_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of Hopper, which RTX does not build for."""
+    """9.0 is Hopper, which RTX does not build for."""
     for gpu, expected in ((None, 0), ("8.6", 0), ("9.0", 1)):
         monkeypatch.setattr(tensorrt_module, "gpu_capability", lambda gpu=gpu: gpu)
         said: list[str] = []

@@ -78,7 +78,7 @@ def test_our_graphs_keep_their_precision(
 def test_a_softmax_in_float16_is_refused(
     tiny_encoder: Callable[[str], Path], tmp_path: Path, trt: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The exporter's own graph, had it no casts."""
+    """It is what the exporter's own graph would have, had it no casts."""
     from bitheads.export.source.encoder import load_encoder
 
     monkeypatch.setattr("bitheads.export.onnx_graph._softmax_in_fp32", lambda graph: None)
@@ -114,7 +114,7 @@ def test_a_float16_constant_at_the_end_of_its_range_is_refused(
 @needs_rtx
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT16, TensorProto.FLOAT])
 def test_a_sum_in_float16_is_refused(tmp_path: Path, trt: Any, dtype: int) -> None:
-    """As in a normalization written out in the graph, whose squares overflow."""
+    """A normalization that is written out in the graph has one, and its squares overflow."""
     graph = helper.make_graph(
         [helper.make_node("ReduceMean", ["x"], ["y"], axes=[-1], keepdims=1)],
         "g",

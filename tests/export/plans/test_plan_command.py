@@ -33,8 +33,8 @@ def test_what_the_error_says_to_type_makes_the_plan(own_bundle: Path, trt: Any) 
     with pytest.raises(PlanError) as error:
         find_plan(own_bundle, sha256, "tensorrt-rtx", trt.__version__, "8.9")
     command = shlex.split(str(error.value).splitlines()[-1])
-    assert command[:4] == ["Type:", "python", "-m", "bitheads", "plan"]
-    assert main([*command[4:], "--plan-profile", "1x1,4x16,8x32"]) == 0
+    assert command[:3] == ["Type:", "bitheads", "plan"]
+    assert main([*command[3:], "--plan-profile", "1x1,4x16,8x32"]) == 0
     assert find_plan(own_bundle, sha256, "tensorrt-rtx", trt.__version__, "8.9").read_bytes()
 
 

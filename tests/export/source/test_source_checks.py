@@ -94,7 +94,7 @@ def test_values_that_no_model_can_be_made_of(
 
 
 class TestWeights:
-    """Those of the encoder that find no place would be left out without a word."""
+    """Weights of the encoder that find no place would be left out without a word."""
 
     @pytest.mark.parametrize(
         ("family", "prefix"),
@@ -154,7 +154,7 @@ class TestAdapters:
 
 
 class TestCodeOfItsOwn:
-    """Never run, and never asked for on the terminal."""
+    """Such code is never run, and never asked for on the terminal."""
 
     @pytest.fixture(autouse=True)
     def nobody_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
