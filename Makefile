@@ -78,7 +78,7 @@ device-code: $(VENV)/.device ## compile the CUDA kernels, look at what the compi
 	$(RUN) -m pytest tests/cuda/test_device_code.py
 
 plans: $(VENV)/.device ## build TensorRT-RTX plans and look at them
-	$(RUN) -m pytest tests/export/test_plan.py
+	$(RUN) -m pytest tests/export/plans
 
 software-device: $(VENV)/.pycuda ## the GPU's runtime, through pycuda, on a device in software
 	$(RUN) -m pytest tests/device

@@ -26,13 +26,13 @@ from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
 from bitheads.engine.types import LayerPooling, PositionPooling, Quantization, Text
 from bitheads.export.config import BuildConfig
-from bitheads.export.encoder import find_encoder
 from bitheads.export.make_bundle import make_bundle
-from bitheads.training.config import FitConfig, HeadConfig
-from bitheads.training.data import read_labelled
-from bitheads.training.task_head import TaskHead
-from bitheads.training.tasks import file_of
-from bitheads.training.train_head import train_head
+from bitheads.export.source.encoder import find_encoder
+from bitheads.training.data.labelled_texts import read_labelled
+from bitheads.training.data.tasks import file_of
+from bitheads.training.heads.config import FitConfig, HeadConfig
+from bitheads.training.heads.task_head import TaskHead
+from bitheads.training.heads.train_head import train_head
 
 TASKS = {
     "sentiment": "sst2",

@@ -21,7 +21,7 @@ from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import BitheadsError, InputError
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Quantization
-from bitheads.export.encoder import find_encoder, load_encoder
+from bitheads.export.source.encoder import find_encoder, load_encoder
 
 COMMAND = "python -m benchmarks encoder"
 MATMUL_SIZE, QUICK_MATMUL_SIZE = 2048, 128

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from benchmarks.shapes import Shape
-from bitheads.training import flops
-from bitheads.training.flops import first_token_head, usual_head
+from bitheads.training.table3.report import flops
+from bitheads.training.table3.report.flops import first_token_head, usual_head
 
 __all__ = ["encoder", "first_token_head", "usual_head"]
 
 
 def encoder(shape: Shape, tokens: int) -> int:
-    """Of one text; see `training.flops`."""
+    """Of one text; see `training.table3.report.flops`."""
     return flops.encoder(shape.layers, shape.dim, shape.ffn_dim, tokens)

@@ -10,11 +10,11 @@ from benchmarks.texts import drawn
 from bitheads.engine import bundle
 from bitheads.engine.errors import InputError
 from bitheads.engine.texts.tokenize import TextTokenizer
-from bitheads.export.compared_texts import run_reference
-from bitheads.export.encoder import find_encoder, load_encoder
-from bitheads.export.odd_texts import LONGEST_RUN, odd_texts
-from bitheads.export.parity import available_sessions, compare_session
-from bitheads.export.reference_model import ReferenceModel
+from bitheads.export.comparison.compared_texts import run_reference
+from bitheads.export.comparison.odd_texts import LONGEST_RUN, odd_texts
+from bitheads.export.comparison.parity import available_sessions, compare_session
+from bitheads.export.comparison.reference_model import ReferenceModel
+from bitheads.export.source.encoder import find_encoder, load_encoder
 from bitheads.export.texts import read_texts
 
 

@@ -16,8 +16,8 @@ from bitheads.engine.commands.command_line import say
 from bitheads.engine.types import FeatureSpec, LayerPooling, Order, Quantization
 from bitheads.export.config import choose_layers
 from bitheads.export.onnx_graph import export_graph
-from bitheads.export.plan import build_plan, resolve_plan
-from bitheads.export.plan_config import PlanConfig, default_profiles
+from bitheads.export.plans.build_plan import build_plan, resolve_plan
+from bitheads.export.plans.plan_config import PlanConfig, default_profiles
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from bitheads import Engine
 from bitheads.engine.errors import InputError
+from bitheads.export.comparison.parity import available_sessions
 from bitheads.export.config import BuildConfig
 from bitheads.export.make_bundle import make_bundle
-from bitheads.export.parity import available_sessions
-from bitheads.training.data import LabelledTexts, read_labelled
-from bitheads.training.tasks import file_of
+from bitheads.training.data.labelled_texts import LabelledTexts, read_labelled
+from bitheads.training.data.tasks import file_of
 
 COMMAND = "python -m benchmarks accuracy --data DIR --shipped"
 BACKEND = "openvino"

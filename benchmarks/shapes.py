@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitheads.export.encoder import Encoder
+    from bitheads.export.source.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def random_model(shape: Shape) -> Any:
 
 def random_encoder(name: str, shape: Shape) -> Encoder:
     """`random_model` in half precision, ready to be exported."""
-    from bitheads.export.encoder import Encoder
+    from bitheads.export.source.encoder import Encoder
 
     model = random_model(shape).half()
     return Encoder(

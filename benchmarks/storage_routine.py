@@ -26,8 +26,8 @@ from bitheads.engine.features import pack
 from bitheads.engine.sessions import open_session
 from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
 from bitheads.engine.types import Quantization
-from bitheads.export.encoder import load_encoder
 from bitheads.export.onnx_graph import export_graph
+from bitheads.export.source.encoder import load_encoder
 from bitheads.export.texts import read_texts
 
 COMMAND = "python -m benchmarks storage"

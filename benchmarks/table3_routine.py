@@ -22,17 +22,18 @@ from bitheads.engine.types import code_affine
 from bitheads.export.config import BuildConfig
 from bitheads.export.fold import fold
 from bitheads.export.make_bundle import make_bundle
-from bitheads.training.checkpoint import RECORD
 from bitheads.training.config_file import read_config
 from bitheads.training.device import choose_device
-from bitheads.training.fit import evaluate
+from bitheads.training.heads.fit import evaluate
+from bitheads.training.multitask.checkpoint import RECORD
+from bitheads.training.table3.cells.new_heads import EncoderFeatures, best_head
 from bitheads.training.table3.config import Table3Config, as_json
 from bitheads.training.table3.encoders import encoder_folder, shared_encoder, train_encoder
-from bitheads.training.table3.feature_cache import FeatureCache
-from bitheads.training.table3.heads import EncoderFeatures, best_head
-from bitheads.training.table3.recipe import Codes, Recipe
-from bitheads.training.table3.run import ALL, SCRATCH, Grid
-from bitheads.training.table3.table import make_table
+from bitheads.training.table3.features.feature_cache import FeatureCache
+from bitheads.training.table3.features.recipe import Codes, Recipe
+from bitheads.training.table3.make_table import make_table
+from bitheads.training.table3.plan import ALL, GridPlan
+from bitheads.training.table3.run import SCRATCH
 from bitheads.training.table3.work import GridTask, Work, open_work
 
 METHOD = "all_tasks_heads"
@@ -60,7 +61,7 @@ def served(
 
     None without such cells or that encoder.
     """
-    grid = Grid(open_work(config, encoder, data, output, choose_device(device), say))
+    grid = GridPlan(open_work(config, encoder, data, output, choose_device(device), say))
     signs = [recipe for recipe in grid.all_recipes(METHOD) if recipe.codes is Codes.SIGN]
     plan = shared_encoder(grid.work, ALL)
     if not signs or not (encoder_folder(grid.work, plan) / RECORD).is_file():

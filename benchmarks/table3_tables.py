@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.markdown import source
 from bitheads.training.table3.config import section_of
-from bitheads.training.table3.markdown import by_section, shown, to_markdown
+from bitheads.training.table3.report.markdown import by_section, shown, to_markdown
 
 PAPER = {
     ("single task", "fine-tuned end to end"): 90.5,

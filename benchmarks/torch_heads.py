@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.types import FeatureSpec, PackedFeatures, Quantization
-from bitheads.training.task_head import TaskHead
+from bitheads.training.heads.task_head import TaskHead
 
 BLOCK_TEXTS = 32
 """Of the folded form: fastest or next to it of 8 to 256, at dim 384 and 1024, 1 and 14 tasks."""

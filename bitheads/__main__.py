@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from bitheads import __version__
 
@@ -29,14 +29,16 @@ COMMANDS = {
     "encode": Command("bitheads.engine.commands.encode", "keep the features of texts in a store"),
     "backfill": Command("bitheads.engine.commands.backfill", "answer tasks for all of a store"),
     "store": Command("bitheads.engine.store.__main__", "look at a store, check it, compact it"),
-    "train-head": Command("bitheads.training.head", "train one task's head"),
+    "train-head": Command("bitheads.training.heads.__main__", "train one task's head"),
     "train-encoder": Command(
         "bitheads.training.multitask.__main__", "train an encoder on many tasks at once"
     ),
     "table3": Command(
         "bitheads.training.table3.__main__", "measure what sharing an encoder costs and gains"
     ),
-    "plan": Command("bitheads.export.plan", "build a TensorRT plan of a bundle's encoder"),
+    "plan": Command(
+        "bitheads.export.plans.__main__", "build a TensorRT plan of a bundle's encoder"
+    ),
     "host-tokenizer": Command(
         "bitheads.export.host_tokenizer", "add the tokenizer of the C++ host to a bundle"
     ),
@@ -65,6 +67,14 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def run() -> NoReturn:
+    """Runs the command that this process was started with, and ends the process."""
+    code = main()
+    if code == 130:  # stopped in the middle of its work, maybe with threads of TensorRT's
+        import_module("bitheads.engine.commands.command_line").leave(code)
+    sys.exit(code)
+
+
 def usage() -> str:
     """What `bitheads --help` prints."""
     width = max(map(len, COMMANDS))
@@ -84,4 +94,4 @@ def usage() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

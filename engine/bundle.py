@@ -92,7 +92,7 @@ class Manifest:
 
     Attributes:
         versions: of the packages that wrote the bundle.
-        parity: the build's comparison with the source model, see export.parity.
+        parity: the build's comparison with the source model, see export.comparison.parity.
     """
 
     spec: FeatureSpec

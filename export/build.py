@@ -12,7 +12,7 @@ from bitheads.engine.commands.command_line import exit_code, leave, print_json
 from bitheads.engine.types import LayerPooling, Order, Quantization
 from bitheads.export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
 from bitheads.export.int8 import require_nncf
-from bitheads.export.plan_config import add_plan_options, plan_config
+from bitheads.export.plans.plan_config import add_plan_options, plan_config
 
 EPILOG = """\
 examples:
@@ -55,9 +55,9 @@ def _run(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bitheads build",
-        description="Export a trained encoder as a bundle: an ONNX graph with one output a layer, "
-        "its tokenizer, a report that compares the graph with transformers' model, and a plan "
-        "where TensorRT is installed.",
+        description="Export a trained encoder as a bundle: an ONNX graph with one output per "
+        "layer, its tokenizer, a report that compares the graph with transformers' model, and a "
+        "plan where TensorRT is installed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--layer-weights",
         type=_floats,
         metavar="W,W,...",
-        help="one weight a layer, with --layer-pooling learned",
+        help="one weight per layer, with --layer-pooling learned",
     )
     add(
         "--quantization",
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="texts like yours, one a line, for calibration and for the comparison with the "
+        help="texts like yours, one per line, for calibration and for the comparison with the "
         "source model (default: 520 sentences that are shipped)",
     )
     add(

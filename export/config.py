@@ -9,16 +9,18 @@ from pathlib import Path
 from bitheads.engine.bundle import MANIFEST
 from bitheads.engine.types import LayerPooling, Order, Quantization
 from bitheads.export.errors import ExportError
-from bitheads.export.plan_config import NO_PLAN, PlanConfig
+from bitheads.export.plans.plan_config import NO_PLAN, PlanConfig
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 MIN_LENGTH = 5
-"""A pair takes up to four tokens of the tokenizer's own; below them it is not cut at all."""
+"""Tokens that must be read at least: a pair has up to four of the tokenizer's own, and where no
+more are read it is not cut at all."""
 PRECISIONS = ("fp16", "fp32", "int8")
 MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997, "int8": 0.965}
 """Share of a session's signs that must equal torch's in fp32, by the session's precision."""
 MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03, "int8": 0.12}
-"""The same for uint8 and float16 codes: root mean square of the error over the features'."""
+"""Error that a session's uint8 and float16 codes may have, its root mean square over that of the
+features, by the session's precision."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class BuildConfig:
         precision: the graph's floating-point type; "int8" is fp16, and beside it the graph in
             int8.
         layers: which hidden states, see `choose_layers`; None for the default.
-        layer_weights: one weight a layer, with `learned` pooling only.
+        layer_weights: one weight per layer, with `learned` pooling only.
         thresholds: "zero", "mean", "median", or a calibration file of another bundle.
-        calibration: a file of texts, one a line; None for the sentences that are shipped.
+        calibration: a file of texts, one per line; None for the sentences that are shipped.
         max_length: most tokens a text may have; None for the encoder's own limit.
         min_sign_agreement, max_relative_error: replace the bounds above.
         heads: a folder of head files to copy; None for the shipped ones that fit.
@@ -76,7 +78,7 @@ class BuildConfig:
             )
         if (self.layer_pooling is LayerPooling.LEARNED) != (self.layer_weights is not None):
             raise ExportError(
-                "--layer-pooling learned and --layer-weights W,W,... (one a layer) go together."
+                "--layer-pooling learned and --layer-weights W,W,... (one per layer) go together."
             )
         if self.layer_pooling is LayerPooling.LEARNED and self.order is Order.SIGN_THEN_VOTE:
             raise ExportError(

@@ -26,12 +26,12 @@ SOURCE = ROOT / "kernels/cuda/bitheads.cu"
 # pool_and_pack names every rounding itself; the flags say it again for whatever is added.
 FLAGS = ("-std=c++17", "-O3", "-ftz=false", "-prec-div=true", "-fmad=false")
 BLOCK_THREADS = {"pool_and_pack": 128, "packed_attention_pool": 256, "grouped_dense": 128}
-"""What the launch plans use, by the family that begins a kernel's name."""
+"""Threads per block in the launch plans, by the family that begins a kernel's name."""
 _WARP_THREADS = 32
 _SM_REGISTERS = 65536
 _REGISTER_UNIT = 8  # a thread's registers are handed out in eights
 _SHARED_UNIT = 128
-_SYSTEM_SHARED = 1024  # of every block's
+_SYSTEM_SHARED = 1024  # bytes that the system takes of every block
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ ARCHITECTURES = {
     "sm_120": Multiprocessor(1536, 24, 100),
 }
 PTX = "compute_80"
-"""Compiled by the driver for GPUs that the list leaves out, such as those that are newer."""
+"""Architecture of the code that the driver compiles for GPUs not listed, such as newer ones."""
 
 
 @dataclass(frozen=True)
 class KernelResources:
-    """What one kernel takes on one architecture, as the assembler reports it.
+    """Resources of one kernel on one architecture, as the assembler reports them.
 
     Attributes:
-        registers: 32-bit registers a thread.
-        stack_bytes, spill_bytes: local memory a thread; spills count stores and loads.
-        shared_bytes: shared memory a block.
+        registers: 32-bit registers per thread.
+        stack_bytes, spill_bytes: local memory per thread; spills count stores and loads.
+        shared_bytes: shared memory per block.
     """
 
     kernel: str
@@ -201,7 +201,7 @@ def parse_report(text: str) -> list[KernelResources]:
 
 
 def table(reports: list[KernelResources]) -> str:
-    """The reports for people: a line a kernel, a column an architecture."""
+    """The reports for people: a line per kernel, a column per architecture."""
     cells = {(r.kernel, r.architecture): r for r in reports}
     lines = [f"{'registers (occupancy %)':48}" + "".join(f"{a:>10}" for a in ARCHITECTURES)]
     for kernel in sorted({r.kernel for r in reports}):

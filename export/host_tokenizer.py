@@ -163,10 +163,10 @@ def _write_graph(tokenizer: Path, folder: Path) -> None:
 def _normalize_as_bert(model: Any) -> None:
     """Mends two steps of the graph that are not quite those of BERT's normalizer.
 
-    It drops every character of the categories Cc, Cf and Co, and the replacement character; private
-    use characters are how old telephones wrote emoji. And it makes letters small where the graph
-    folds their case, which of the letters in use changes LEFT_BY_LOWER, too: they pass the folding
-    as private use characters, of which there are none left by then.
+    BERT drops every character of the categories Cc, Cf and Co, and the replacement character;
+    private use characters are how old telephones wrote emoji. And it makes letters small where the
+    graph folds their case, which changes LEFT_BY_LOWER, too, of the letters in use. So these pass
+    the folding as private use characters, of which there are none left by then.
     """
     opset15 = import_quietly("openvino.opset15")
     pipeline = import_quietly("openvino_tokenizers.tokenizer_pipeline")
@@ -246,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
         "--texts",
         type=Path,
         metavar="FILE",
-        help="texts like yours, one a line, to compare token ids on (default: 520 sentences that "
+        help="texts like yours, one per line, to compare token ids on (default: 520 sentences that "
         "are shipped)",
     )
     add(

@@ -1,6 +1,6 @@
 """The exported graph in int8, as OpenVINO IR: products of weights in 8 bits, the rest as it was.
 
-Post-training quantization by NNCF. Weights get a step an output channel, activations one range a
+Post-training quantization by NNCF. Weights get a step per output channel, activations one range per
 tensor, seen on real token batches. SmoothQuant first moves the outliers of activations into the
 weights. `benchmarks/LOG.md` has what was tried.
 """
@@ -25,9 +25,10 @@ from bitheads.export.errors import ExportError
 Say = Callable[[str], None]
 
 SMOOTHING = 0.9
-"""SmoothQuant's alpha: how much of an outlier moves into the weights, 1 is all of it."""
+"""Share of an outlier that moves into the weights: SmoothQuant's alpha."""
 
 UNSMOOTHED = -1.0
+"""The alpha by which NNCF leaves a kind of operator as it is."""
 SAY_EVERY_S = 10.0
 
 
@@ -119,7 +120,7 @@ def _is_constant(value: Any) -> bool:
 
 
 class _Batches:
-    """The batches as NNCF reads them, once a pass; says how far it is."""
+    """The batches as NNCF reads them, once per pass; says how far it is."""
 
     def __init__(self, batches: Sequence[TokenBatch], inputs: Sequence[str], say: Say) -> None:
         self._batches = batches
@@ -141,7 +142,7 @@ class _Batches:
 
 
 def _import_nncf() -> Any:
-    """NNCF, without its telemetry: it would write to the user's home and call a server."""
+    """NNCF without its telemetry, which would write to the user's home and call a server."""
     logger_class = logging.getLoggerClass()
     try:
         nncf = import_quietly("nncf")
@@ -153,7 +154,7 @@ def _import_nncf() -> Any:
 
 @contextmanager
 def _one_core(openvino: Any, core: Any) -> Iterator[None]:
-    """For NNCF, which would make cores of its own, though there is to be one in a process."""
+    """Hands NNCF our core: it would make others, though there is to be one in a process."""
     core_class = openvino.Core
     openvino.Core = lambda: core
     try:
@@ -164,7 +165,7 @@ def _one_core(openvino: Any, core: Any) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without NNCF's progress bars, which go to standard output, and its dependencies' warnings."""
+    """Drops NNCF's progress bars, which go to standard output, and its dependencies' warnings."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

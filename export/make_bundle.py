@@ -26,16 +26,16 @@ from bitheads.engine.process.plain_numbers import plain_numbers
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Calibration, FeatureSpec
 from bitheads.export.calibrate import calibrate
-from bitheads.export.compared_texts import ComparedTexts, run_reference
+from bitheads.export.comparison.compared_texts import ComparedTexts, run_reference
+from bitheads.export.comparison.odd_texts import LONGEST_RUN, odd_texts
+from bitheads.export.comparison.parity import available_sessions, compare_session, failures
+from bitheads.export.comparison.reference_model import ReferenceModel
 from bitheads.export.config import MIN_LENGTH, BuildConfig, choose_layers
-from bitheads.export.encoder import Encoder, find_encoder, load_encoder
 from bitheads.export.errors import ExportError
 from bitheads.export.int8 import quantize_graph, require_nncf
-from bitheads.export.odd_texts import LONGEST_RUN, odd_texts
 from bitheads.export.onnx_graph import export_graph
-from bitheads.export.parity import available_sessions, compare_session, failures
-from bitheads.export.plan import build_plan, resolve_plan
-from bitheads.export.reference_model import ReferenceModel
+from bitheads.export.plans.build_plan import build_plan, resolve_plan
+from bitheads.export.source.encoder import Encoder, find_encoder, load_encoder
 from bitheads.export.texts import read_texts
 
 Say = Callable[[str], None]

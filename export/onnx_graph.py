@@ -1,4 +1,4 @@
-"""The encoder as an ONNX graph: one output a layer, dynamic batch and sequence axes."""
+"""The encoder as an ONNX graph: one output per layer, dynamic batch and sequence axes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from bitheads.export.encoder import Encoder, HiddenStates
+from bitheads.export.source.encoder import Encoder, HiddenStates
 
 OPSET = 20
 MAX_SINGLE_FILE_BYTES = 1 << 30
-"""Above this, weights go to a file beside the graph: a protobuf message ends at 2 GiB."""
+"""Bytes of a graph with its weights. Above them, weights go to a file beside the graph: a protobuf
+message ends at 2 GiB."""
 
 
 def export_graph(

@@ -17,11 +17,11 @@ from bitheads.engine.types import PlacedBatch
 from bitheads.export.errors import ExportError
 
 MAX_TEXTS = 2000
-"""More than this says nothing new about a graph, and takes minutes in float32."""
+"""Texts that are read of a file: more say nothing new about a graph, and take minutes in fp32."""
 
 
 def read_texts(path: Path | None) -> list[str]:
-    """Texts of a file, one a line, or the shipped ones; empty lines are left out.
+    """Texts of a file, one per line, or the shipped ones; empty lines are left out.
 
     Raises ExportError if the file cannot be read or holds no text.
     """
@@ -30,11 +30,11 @@ def read_texts(path: Path | None) -> list[str]:
         lines = lines_of(source.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(
-            f"--calibration {path}: cannot be read ({error}). Expected UTF-8 text, one a line."
+            f"--calibration {path}: cannot be read ({error}). Expected UTF-8 text, one per line."
         ) from error
     texts = [line for line in lines if line.strip()][:MAX_TEXTS]
     if not texts:
-        raise ExportError(f"--calibration {path}: no text in it. Expected one a line.")
+        raise ExportError(f"--calibration {path}: no text in it. Expected one per line.")
     return texts
 
 
@@ -49,7 +49,7 @@ def token_batches(tokens: Sequence[Tokens], pad_id: int) -> list[PlacedBatch]:
 
 
 def real_tokens(hidden: NDArray[np.generic], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
-    """[rows, seq, dim] -> float32 [tokens, dim] without the padding."""
+    """Hidden states [rows, seq, dim] without their padding: float32 [tokens, dim]."""
     is_real = np.arange(hidden.shape[1]) < lengths[:, None]
     tokens: NDArray[np.float32] = hidden[is_real].astype(np.float32)
     return tokens

@@ -40,7 +40,7 @@ def save_tiny_encoder(family: str, folder: Path, seed: int = 0) -> Path:
 
 
 def num_layers(family: str) -> int:
-    """Three for BERT, so that a mean of layers leaves some out; tracing time grows with them."""
+    """A family's layers: three for BERT, so that a mean leaves some out; tracing takes time."""
     return 3 if family == "bert" else 2
 
 

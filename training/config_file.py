@@ -1,4 +1,4 @@
-"""A frozen dataclass from a TOML file: its fields are the keys, their types and defaults hold."""
+"""A frozen dataclass from a TOML file: its fields are the keys, and its types and defaults hold."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     A field may be a bool, int, float, string or enum, or None where the key is left out, a tuple
     of them (an array in the file), a mapping of names to them, or another dataclass (tables).
 
-    Raises ConfigError for a file that is no TOML, for keys the dataclass has not, and for values
-    of another type; whatever the dataclass raises for values out of range gets the file's name.
+    Raises ConfigError for a file that is not TOML, for keys that the dataclass does not have, and
+    for values of another type. What the dataclass raises for values out of range gets the file's
+    name.
     """
     try:
         # With a byte order mark, too, which editors write and TOML does not have.
@@ -45,7 +46,11 @@ def read_config(path: Path, kind: type[Config]) -> Config:
 
 
 def make_config(kind: type[Config], values: Mapping[str, Any], table: str = "") -> Config:
-    """A `kind` of the values of a table, "" for the file itself. Raises ConfigError, see above."""
+    """Makes a `kind` of a table's values; see `read_config`, also for what it raises.
+
+    Args:
+        table: its name, "" for the file itself.
+    """
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     prefix = f"{table}." if table else ""

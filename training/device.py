@@ -8,9 +8,9 @@ from bitheads.training.errors import TrainingError
 
 
 def choose_device(name: str) -> torch.device:
-    """`cpu`, `cuda`, `cuda:1`, ..., or `auto` for a GPU where there is one.
+    """The device of that name: `cpu`, `cuda`, `cuda:1`, ...; `auto` is a GPU where there is one.
 
-    Raises TrainingError for what is not there.
+    Raises TrainingError for a device that is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

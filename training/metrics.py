@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 def confusion(
     truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
 ) -> NDArray[np.int64]:
-    """int64 [classes, classes], rows are the truth."""
+    """How often each class was predicted for each: int64 [classes, classes], rows are the truth."""
     return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 
 SAY_EVERY_S = 10.0
+"""Seconds between two lines."""
 
 
 class Progress:
-    """Says how far it is at the first step, at the last, and every ten seconds.
+    """Says how far the work is at the first step, at the last, and every ten seconds.
 
     Args:
         total: steps of the work.
@@ -29,7 +30,7 @@ class Progress:
         self._said_s = now_s
         step_s = (now_s - self._started_s) / (number - self._before)
         left = duration(step_s * (self._total - number))
-        self._say(f"step {number}/{self._total}: {message}, {step_s:.2f} s a step, {left} left")
+        self._say(f"step {number}/{self._total}: {message}, {step_s:.2f} s per step, {left} left")
 
 
 def duration(seconds: float) -> str:

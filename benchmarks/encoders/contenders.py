@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.sessions import is_installed, supports_bf16
-from bitheads.export.parity import available_sessions
+from bitheads.export.comparison.parity import available_sessions
 
 REFERENCE = "transformers"
 OURS, PEER, PEAK = "ours", "peer", "peak"

@@ -98,9 +98,9 @@ def compare_labels(
 
 def torch_codes(bench: Bench, texts: Sequence[Text]) -> NDArray[np.uint8]:
     """Codes of the source model's hidden states in fp32, uint8 [tokens, code_bytes]."""
-    from bitheads.export.compared_texts import run_reference
-    from bitheads.export.encoder import find_encoder, load_encoder
-    from bitheads.export.reference_model import ReferenceModel
+    from bitheads.export.comparison.compared_texts import run_reference
+    from bitheads.export.comparison.reference_model import ReferenceModel
+    from bitheads.export.source.encoder import find_encoder, load_encoder
 
     spec, limit = bench.manifest.spec, bench.manifest.encoder.max_length
     encoder = load_encoder(bench.encoder)

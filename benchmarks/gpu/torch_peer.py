@@ -28,7 +28,7 @@ from bitheads.engine.types import (
     Stats,
     Text,
 )
-from bitheads.export.encoder import find_encoder
+from bitheads.export.source.encoder import find_encoder
 
 
 class TorchPeer:

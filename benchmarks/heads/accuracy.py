@@ -21,8 +21,8 @@ from bitheads.engine.features import pack
 from bitheads.engine.heads.cpu import lay_out
 from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
 from bitheads.engine.types import PackedFeatures, PositionPooling, Prediction, Quantization, Text
-from bitheads.training.data import read_labelled
-from bitheads.training.tasks import file_of
+from bitheads.training.data.labelled_texts import read_labelled
+from bitheads.training.data.tasks import file_of
 
 Say = Callable[[str], None]
 Float64 = NDArray[np.float64]

@@ -22,7 +22,7 @@ from bitheads.engine.sessions import EncoderSession, open_session
 from bitheads.engine.types import LayerPooling, PositionPooling, TokenBatch
 from bitheads.export.config import choose_layers
 from bitheads.export.onnx_graph import export_graph
-from bitheads.training.task_head import TaskHead
+from bitheads.training.heads.task_head import TaskHead
 
 Say = Callable[[str], None]
 DISTILLED = "distilled"

@@ -31,7 +31,7 @@ from bitheads.engine.heads import float_heads
 from bitheads.engine.heads.cpu import LaidOutHead, lay_out
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.types import Calibration, PackedFeatures, Quantization, code_affine
-from bitheads.training.task_head import TaskHead
+from bitheads.training.heads.task_head import TaskHead
 
 Say = Callable[[str], None]
 

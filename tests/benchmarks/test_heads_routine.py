@@ -25,7 +25,7 @@ from bitheads.engine.features import pack
 from bitheads.engine.heads import float_heads
 from bitheads.engine.types import code_affine
 from bitheads.export.fold import fold
-from bitheads.training.task_head import TaskHead
+from bitheads.training.heads.task_head import TaskHead
 
 SHAPE = QUICK.encoders["tiny"]
 BOTH = [Quantization.SIGN, Quantization.UINT8]

@@ -14,9 +14,9 @@ from benchmarks import cpu_tables, precision_accuracy
 from bitheads.engine.bundle import read_manifest
 from bitheads.engine.errors import InputError
 from bitheads.engine.heads.head_file import write_head
+from bitheads.export.comparison.parity import available_sessions
 from bitheads.export.make_bundle import make_bundle
-from bitheads.export.parity import available_sessions
-from bitheads.training.data import read_labelled
+from bitheads.training.data.labelled_texts import read_labelled
 
 SESSIONS = [f"{b} {p}" for b, p in available_sessions(int8=True) if b == "openvino"]
 

@@ -18,15 +18,15 @@ from bitheads import BundleError, Engine, LayerPooling, Order, PackedFeatures, Q
 from bitheads.engine.bundle import CALIBRATION, read_manifest
 from bitheads.engine.features import reference
 from bitheads.export.calibrate import calibrate, pool_layers
+from bitheads.export.comparison.reference_model import ReferenceModel
 from bitheads.export.config import BuildConfig
 from bitheads.export.errors import ExportError
 from bitheads.export.make_bundle import make_bundle
-from bitheads.export.reference_model import ReferenceModel
 from bitheads.export.texts import read_texts
 
 WEIGHTS = (0.7, -0.4)
 BACKEND_ERROR = 0.01
-"""Of the mean of two layers, between torch in fp32 and the fp16 graph."""
+"""Error of the mean of two layers, between torch in fp32 and the fp16 graph."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def signs(features: PackedFeatures) -> NDArray[np.bool_]:
 def assert_signs(
     features: PackedFeatures, expected: NDArray[np.bool_], margin: NDArray[np.float32]
 ) -> None:
-    """Equal wherever the margin is above the backend's error, which is nearly everywhere."""
+    """Signs are equal where the margin is above the backend's error, which is nearly everywhere."""
     clear = margin > BACKEND_ERROR
     assert clear.mean() > 0.95
     assert np.array_equal(signs(features)[clear], expected[clear])
@@ -166,7 +166,7 @@ def test_another_bundles_thresholds_give_the_same_spec(
     traced_once: None,
     tmp_path: Path,
 ) -> None:
-    """Whatever texts the second is compared on."""
+    """The second has the same codes, whatever texts it is compared on."""
     other_texts = tmp_path / "texts.txt"
     other_texts.write_text("Quite another text.\nAnd one more of them.\n" * 20, encoding="utf-8")
     config = BuildConfig(

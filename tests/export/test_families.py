@@ -21,11 +21,11 @@ from bitheads.engine.bundle import GRAPH, TOKENIZER, read_manifest
 from bitheads.engine.sessions import BACKENDS, EncoderSession, open_session
 from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
 from bitheads.engine.types import TokenBatch
-from bitheads.export.parity import available_sessions
+from bitheads.export.comparison.parity import available_sessions
 
 GRAPH_TYPES = {"fp16": TensorProto.FLOAT16, "fp32": TensorProto.FLOAT}
 TOLERANCE = {"fp16": 0.02, "fp32": 1e-4}
-"""Hidden states of the tiny encoders are of size 1; in fp16 it is the weights that are rounded."""
+"""Largest difference of hidden states, which are of size 1; in fp16 the weights are rounded."""
 
 
 @pytest.fixture(scope="module", params=["fp16", "fp32"])
@@ -105,7 +105,7 @@ def test_the_graph_is_the_model_as_transformers_runs_it(
     backend: str,
     tiny_encoder: Callable[[str], Path],
 ) -> None:
-    """Against the library's own tokenizer, padding and masking, which export replaces."""
+    """The library's own tokenizer, padding and masking, which export replaces, say the same."""
     pairs = [(a, b) for a, b in zip(corpus()[:6], corpus()[6:12], strict=True)]
     texts: list[Any] = [*corpus()[12:24], *pairs]
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder(family))

@@ -38,7 +38,7 @@ def folder(build_bundle: BuildBundle, family: str) -> Path:
 
 
 def test_it_is_one_more_artifact(folder: Path, family: str, build_bundle: BuildBundle) -> None:
-    """Beside the fp16 graph, which is the one that a bundle without int8 has."""
+    """The int8 graph is beside the fp16 one, which a bundle without int8 has, too."""
     manifest, plain = read_manifest(folder), read_manifest(build_bundle(family))
     assert {*manifest.artifacts} - {*plain.artifacts} == {INT8_GRAPH, INT8_WEIGHTS}
     assert manifest.artifacts[GRAPH] == plain.artifacts[GRAPH]
@@ -59,7 +59,7 @@ def test_its_parity_is_reported(folder: Path) -> None:
 
 
 def test_products_with_weights_are_int8_and_no_others(folder: Path, family: str) -> None:
-    """What reads a FakeQuantize is computed in int8: six products a layer, no attention."""
+    """What reads a FakeQuantize is computed in int8: six products per layer, no attention."""
     layers = num_layers(family)
     model = openvino.Core().read_model(folder / INT8_GRAPH)
     quantized, plain = [], []
@@ -148,7 +148,7 @@ def test_without_nncf_it_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Before torch is started, let alone the export."""
+    """It is said before torch is started, let alone the export."""
     monkeypatch.setattr(int8, "find_spec", lambda name: None)
     assert main(arguments) == 1
     error = capsys.readouterr().err
@@ -214,7 +214,7 @@ def test_progress_is_said_when_a_pass_takes_long(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nncf_calls_nobody_and_leaves_the_process_as_it_was(tmp_path: Path) -> None:
-    """In a process of its own: NNCF has no telemetry where pytest is."""
+    """NNCF runs in a process of its own: it has no telemetry where pytest is."""
     program = """
 import logging, socket, sys
 def refuse(*arguments, **options):

@@ -171,7 +171,7 @@ def test_a_failure_of_the_last_rename_puts_the_old_bundle_back(
 
 
 class TestTwoBuilds:
-    """Into one output at once: none replaces what it was not told to."""
+    """Builds write to one output at once: none replaces what it was not told to."""
 
     @pytest.fixture
     def another(
@@ -237,7 +237,7 @@ def test_what_a_link_leads_to_is_written(
 def test_an_encoder_by_its_folder_alone(
     config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run inside of it, so that the bundle is, too."""
+    """The build runs inside of it, so that the bundle is there, too."""
     folder = Path(shutil.copytree(config.encoder, tmp_path / "my bert"))
     monkeypatch.chdir(folder)
     assert make_bundle(replace(config, encoder=".", output=None)).spec.encoder == "my bert"
@@ -271,7 +271,7 @@ def test_a_max_length_the_encoder_cannot_read_is_an_error(
 def test_the_shortest_limit_still_cuts_pairs_of_roberta(
     config: BuildConfig, tiny_encoder: Callable[[str], Path]
 ) -> None:
-    """Its template adds four tokens to a pair."""
+    """The tokenizer's template adds four tokens to a pair."""
     make_bundle(replace(config, encoder=str(tiny_encoder("roberta")), max_length=5))
     engine = Engine.load(config.output_folder, backend="onnxruntime")
     assert engine.encode([("one two", "three four"), ("", "")]).num_tokens.tolist() == [5, 4]

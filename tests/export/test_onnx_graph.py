@@ -11,7 +11,7 @@ import pytest
 from bitheads.engine.sessions import BACKENDS, open_session
 from bitheads.engine.types import TokenBatch
 from bitheads.export import onnx_graph
-from bitheads.export.encoder import load_encoder
+from bitheads.export.source.encoder import load_encoder
 
 
 def test_weights_of_a_large_graph_go_beside_it(

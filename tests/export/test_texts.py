@@ -11,7 +11,7 @@ from bitheads.export.texts import MAX_TEXTS, read_texts
 
 
 def test_lines_are_those_of_plain_text(tmp_path: Path) -> None:
-    """As engine.encode reads them: a byte order mark is no text, a line separator no line's end."""
+    """They are read as in engine.encode: a byte order mark is no text, a line separator no end."""
     path = tmp_path / "texts.txt"
     path.write_bytes("one\u2028two\x85\r\n\nthree".encode("utf-8-sig"))
     assert read_texts(path) == ["one\u2028two\x85", "three"]

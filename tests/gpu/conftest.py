@@ -96,8 +96,8 @@ def plan_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     from benchmarks.gpu.contenders import missing
     from bitheads.engine.bundle import read_manifest
     from bitheads.engine.device.plan import Profile
-    from bitheads.export.plan import build_plan
-    from bitheads.export.plan_config import PlanConfig
+    from bitheads.export.plans.build_plan import build_plan
+    from bitheads.export.plans.plan_config import PlanConfig
 
     ready = os.environ.get("BITHEADS_GPU_BUNDLE")
     bundle = Path(ready) if ready else request.getfixturevalue("minilm_bundle")

@@ -25,8 +25,8 @@ def test_first_last_and_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> No
         now_s += 4
         bar.step(number, "loss 1")
     assert lines == [
-        "step 991/1000: loss 1, 4.00 s a step, 36 s left",
-        "step 994/1000: loss 1, 4.00 s a step, 24 s left",
-        "step 997/1000: loss 1, 4.00 s a step, 12 s left",
-        "step 1000/1000: loss 1, 4.00 s a step, 0 s left",
+        "step 991/1000: loss 1, 4.00 s per step, 36 s left",
+        "step 994/1000: loss 1, 4.00 s per step, 24 s left",
+        "step 997/1000: loss 1, 4.00 s per step, 12 s left",
+        "step 1000/1000: loss 1, 4.00 s per step, 0 s left",
     ]

@@ -16,7 +16,7 @@ example:
       --data DIR --output encoders/multitask-minilm
   bitheads build --encoder encoders/multitask-minilm
 
-DIR has a folder a task with train.tsv and dev.tsv, and index.tsv with the columns name and type.
+DIR has a folder per task with train.tsv and dev.tsv, and index.tsv with the columns name and type.
 After a crash, a kill or Ctrl-C the same command with --resume goes on from the last checkpoint.
 docs/training.md has every key of the configuration.
 """
@@ -45,8 +45,8 @@ def _run(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bitheads train-encoder",
-        description="Train one encoder on many tasks, a head each (Section 3.3.2 of the paper). "
-        "The output is an encoder for bitheads.export.build.",
+        description="Train one encoder on many tasks, with a head for each (Section 3.3.2 of the "
+        "paper). The output is an encoder for `bitheads build`.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

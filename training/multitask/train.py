@@ -14,8 +14,11 @@ import torch
 from bitheads import __version__
 from bitheads.engine.errors import InputError
 from bitheads.engine.files.whole_file import make_folder
-from bitheads.export.encoder import load_encoder
-from bitheads.training.checkpoint import (
+from bitheads.export.source.encoder import load_encoder
+from bitheads.training.data.tasks import Task, choose_tasks, read_task, task_names
+from bitheads.training.device import choose_device
+from bitheads.training.errors import CheckpointError, OtherRunError, TrainingError
+from bitheads.training.multitask.checkpoint import (
     RECORD,
     Checkpoint,
     differences,
@@ -26,19 +29,16 @@ from bitheads.training.checkpoint import (
     restore,
     write_checkpoint,
 )
-from bitheads.training.device import choose_device
-from bitheads.training.errors import CheckpointError, OtherRunError, TrainingError
 from bitheads.training.multitask.config import MultitaskConfig
 from bitheads.training.multitask.model import MultitaskModel
+from bitheads.training.multitask.run_log import RunLog
 from bitheads.training.multitask.step import Stepper, evaluate
 from bitheads.training.multitask.task_batches import TrainBatches, all_batches, text_tokenizer
 from bitheads.training.output_folder import locked
 from bitheads.training.progress import Progress
-from bitheads.training.run_log import RunLog
-from bitheads.training.tasks import Task, choose_tasks, read_task, task_names
 
 RUN, LOG = "run", "losses.jsonl"
-"""In the output: the folder of checkpoints while training goes on, and the log."""
+"""Names in the output: of the folder of checkpoints while training goes on, and of the log."""
 
 Say = Callable[[str], None]
 Record = dict[str, Any]
@@ -54,16 +54,15 @@ def train_multitask(
     say: Say = lambda message: None,
     weights_sha256: str | None = None,
 ) -> Record:
-    """Trains the encoder and writes it to `output`; the content of its `multitask.json`.
+    """Trains the encoder and writes it to `output`; returns the content of its `multitask.json`.
 
     Args:
-        data: a folder of tasks, see `training.tasks`.
+        data: a folder of tasks, see `training.data.tasks`.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
         resume: go on from the last checkpoint in `output`, or start if there is none yet.
         force: start over, whatever run is in `output`.
         say: called with one line at a time.
-        weights_sha256: of the encoder that a run which is gone on with must have started from;
-            None not to look.
+        weights_sha256: of the encoder that a resumed run must have started from; None for any.
 
     Raises InputError for unsound data, ConfigError and TrainingError for what cannot be trained,
     OtherRunError for the checkpoints of another run, CheckpointError where none can be written.
@@ -209,7 +208,7 @@ class _Run:
         written = write_checkpoint(self._output / RUN / "finished", record, self._model, None)
         publish(written.folder, self._output)
         shutil.rmtree(self._output / RUN, ignore_errors=True)
-        self._say(f"wrote {self._output}: `bitheads build` --encoder {self._output} makes a bundle")
+        self._say(f"wrote {self._output}: `bitheads build --encoder {self._output}` makes a bundle")
         return written.record
 
     def _what_is_kept(self) -> str:

@@ -16,7 +16,7 @@ EPILOG = """\
 example:
   bitheads table3 --data DIR --output results/table3-minilm
 
-DIR has a folder a task with train.tsv, dev.tsv and test.tsv, and index.tsv with the columns name
+DIR has a folder per task with train.tsv, dev.tsv and test.tsv, and index.tsv with the columns name
 and type. Every cell is a file: after a crash or Ctrl-C the same command goes on, and a
 configuration with more methods, tasks or seeds adds to what is there. docs/training.md has every
 key of the configuration.
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     config = read_config(options.config, Table3Config)
     say("starting torch and transformers")
-    from bitheads.training.table3.table import (
+    from bitheads.training.table3.make_table import (
         make_table,  # takes seconds: after the config's checks
     )
 

@@ -1,4 +1,4 @@
-"""Progress of a grid: how many cells are done, and how long the rest takes."""
+"""Progress of a grid: how many pieces of work are left, and how long they take."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Clock:
         self._timed: Counter[str] = Counter()
 
     def skip(self, kind: str, count: int = 1) -> None:
-        """Pieces that need not be done."""
+        """Counts pieces that need not be done."""
         self._left[kind] -= count
 
     @contextmanager
     def timing(self, kind: str) -> Iterator[Callable[[], float]]:
-        """Around a piece; gives a function that tells its seconds so far.
+        """Times a piece of work; gives a function that tells its seconds so far.
 
         A piece within another counts for its own kind alone.
         """
@@ -45,11 +45,11 @@ class Clock:
         self._left[kind] -= 1
 
     def say(self, message: str) -> None:
-        """The message, and what is left."""
+        """Says the message, and what is left."""
         self._say(f"{message}; {self.left()}")
 
     def left(self) -> str:
-        """Such as "3 encoders and 120 heads to go, 35 min 10 s left"."""
+        """What is left, such as "3 encoders and 120 heads to go, 35 min 10 s left"."""
         kinds = [kind for kind, count in sorted(self._left.items()) if count > 0]
         if not kinds:
             return "nothing left"

@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bitheads.engine.types import PositionPooling
-from bitheads.training.config import FitConfig
+from bitheads.training.data.tasks import check_quotes
 from bitheads.training.errors import ConfigError, require
+from bitheads.training.heads.config import FitConfig
 from bitheads.training.multitask.config import MultitaskConfig, Precision
-from bitheads.training.table3.recipe import Recipe
-from bitheads.training.tasks import check_quotes
+from bitheads.training.table3.features.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """A small encoder a task, distilled from the encoder fine-tuned on it (Section 6.1).
+    """A small encoder per task, distilled from the encoder fine-tuned on it (Section 6.1).
 
     Attributes:
         encoder: where it starts; None for the grid's encoder.
@@ -70,21 +70,21 @@ class Table3Config:
     Attributes:
         tasks: names of folders, the table's columns; none for all in the index's order, but for
             `wsd.task`.
-        quotes: task -> "csv" or "none", how those in its files are read, see `engine.texts.tables`.
-        max_train_rows, max_dev_rows, max_test_rows: rows a task, drawn at random; None for all.
+        quotes: task -> "csv" or "none", how its files' quotes are read, see `engine.texts.tables`.
+        max_train_rows, max_dev_rows, max_test_rows: rows per task, drawn at random; None for all.
         max_length: tokens that are read of a text; None for the encoder's limit.
         seeds: of the heads that are trained on frozen encoders, one cell each. Encoders are
             trained once, with the first.
-        precision: in what encoders compute features, `fp32` or `bf16`.
+        precision: the type that encoders compute features in, `fp32` or `bf16`.
         learning_rates: peaks that are tried for each head; the best on dev is taken.
         mean_layers: how many last layers a `mean` may pool; the best on dev, over all tasks, is
             taken in each method. None for two thirds.
         frozen: recipes for heads on the encoder as it is.
-        leave_one_task_out: on encoders trained on all other tasks.
+        leave_one_task_out: recipes for heads on encoders trained on all other tasks.
         leave_one_task_out_signs: the same, trained with the sign in the forward pass.
-        leave_one_type_out: on encoders trained on all tasks of other types.
+        leave_one_type_out: recipes for heads on encoders trained on all tasks of other types.
         all_tasks: whether to train one encoder on all tasks, and use it as is.
-        all_tasks_heads: on that encoder, as an engine serves it: new heads on stored features.
+        all_tasks_heads: recipes for new heads on that encoder's features, as an engine serves it.
         single_task: whether to fine-tune the encoder on each task.
         student: whether to distil a student from each of those.
         types: tasks' types whose encoders are trained; none for all.
@@ -151,7 +151,7 @@ class Table3Config:
                 raise ConfigError(f"{name}: got {sorted(repeated)} twice. Remove one.")
 
     def recipes(self, method: str) -> list[Recipe]:
-        """Those of `frozen`, `leave_one_task_out`, ..."""
+        """The recipes of `frozen`, `leave_one_task_out`, ..."""
         return [Recipe.parse(text) for text in getattr(self, method)]
 
 
@@ -166,7 +166,7 @@ FEATURE_METHODS = (
 
 
 def section_of(method: str) -> str:
-    """What a table calls it."""
+    """What a table calls a method."""
     return "all tasks, new heads" if method == "all_tasks_heads" else method.replace("_", " ")
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bitheads.training.checkpoint import RECORD
 from bitheads.training.errors import OtherRunError
+from bitheads.training.multitask.checkpoint import RECORD
 from bitheads.training.multitask.config import MultitaskConfig
 from bitheads.training.multitask.train import train_multitask
 from bitheads.training.table3.work import Work
@@ -67,7 +67,7 @@ def _decided(work: Work, config: MultitaskConfig, tasks: tuple[str, ...]) -> Mul
 
 
 def encoder_identity(work: Work, plan: EncoderPlan | None) -> dict[str, Any]:
-    """What the encoder follows from; None for the one that all start from."""
+    """All that an encoder follows from; without a plan, of the one that all start from."""
     if plan is None:
         return {**work.base, "training": None}
     config = plan.config.to_json()
@@ -81,7 +81,7 @@ def encoder_folder(work: Work, plan: EncoderPlan) -> Path:
 
 
 def train_encoder(work: Work, plan: EncoderPlan, replace_others: bool = False) -> Path:
-    """Trains what is left to train of it; its folder.
+    """Trains what is left to train of an encoder; returns its folder.
 
     Args:
         replace_others: whether an encoder of another configuration is trained again.
@@ -118,5 +118,5 @@ def train_encoder(work: Work, plan: EncoderPlan, replace_others: bool = False) -
 
 
 def remove_encoder(work: Work, plan: EncoderPlan) -> None:
-    """Makes room, once no cell is left that reads it."""
+    """Makes room, once no cell is left that reads the encoder."""
     shutil.rmtree(encoder_folder(work, plan), ignore_errors=True)

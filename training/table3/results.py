@@ -1,4 +1,4 @@
-"""The result files of a grid: one a cell, written whole or not at all.
+"""The result files of a grid: one per cell, written whole or not at all.
 
     cells/<method>/<task>/<name>.json
     {"format_version": 1, "identity": {...}, "result": {...}, "made_with": {...}}
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bitheads.engine.files.whole_file import write_whole
-from bitheads.training.checkpoint import differences
 from bitheads.training.errors import CheckpointError
+from bitheads.training.multitask.checkpoint import differences
 
 FORMAT_VERSION = 1
 

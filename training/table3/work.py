@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from bitheads import __version__
-from bitheads.export.encoder import Encoder, load_encoder
-from bitheads.training.table3.config import Table3Config
-from bitheads.training.tasks import (
+from bitheads.export.source.encoder import Encoder, load_encoder
+from bitheads.training.data.tasks import (
     Examples,
     Task,
     choose_tasks,
@@ -21,6 +20,7 @@ from bitheads.training.tasks import (
     read_task,
     read_test,
 )
+from bitheads.training.table3.config import Table3Config
 
 Say = Callable[[str], None]
 
@@ -49,7 +49,8 @@ class Work:
     """What every cell needs.
 
     Attributes:
-        encoder: its name or folder; `loaded` is it, on the CPU, and is not trained.
+        encoder: name or folder of the encoder that all starts from.
+        loaded: that encoder, on the CPU; it is not trained.
         tasks: name -> task, in the order of the table's columns.
     """
 

@@ -1,4 +1,4 @@
-"""Tasks with test rows and words with senses, and a grid that takes a second a cell at most."""
+"""Tasks with test rows and words with senses, and a grid that takes a second per cell at most."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def frozen(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def toml(settings: dict[str, Any]) -> str:
-    """Plain values first, then tables."""
+    """A TOML file of the settings, plain values first, then tables."""
     plain = [f"{k} = {json.dumps(v)}" for k, v in settings.items() if not isinstance(v, dict)]
     tables = [f"[{k}]\n{toml(v)}" for k, v in settings.items() if isinstance(v, dict)]
     return "\n".join([*plain, *tables]) + "\n"

@@ -18,7 +18,7 @@ def cells_of(output: Path) -> dict[str, bytes]:
 
 
 def results_of(output: Path) -> dict[str, Any]:
-    """Without the seconds."""
+    """Cell -> its result, without the seconds."""
     results = {name: json.loads(content)["result"] for name, content in cells_of(output).items()}
     for result in results.values():
         result.pop("seconds", None)

@@ -15,8 +15,8 @@ from bitheads.training.config_file import read_config
 from bitheads.training.table3 import __main__ as table3
 from bitheads.training.table3 import run
 from bitheads.training.table3.__main__ import CONFIG, main
+from bitheads.training.table3.cells.new_heads import needed_layers
 from bitheads.training.table3.config import FEATURE_METHODS, Table3Config
-from bitheads.training.table3.heads import needed_layers
 
 Arguments = Callable[..., list[str]]
 
@@ -101,7 +101,7 @@ def test_all_methods(
 def test_encoders_can_make_room(
     arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once nothing reads them; two methods share the encoder without paraphrase."""
+    """They go once nothing reads them; two methods share the encoder without paraphrase."""
     settings = {
         "frozen": [],
         "all_tasks_heads": ["last/cls/float"],

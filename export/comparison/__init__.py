@@ -1,0 +1,1 @@
+"""Building is verifying: what the graph computes beside what transformers computes."""

@@ -1,0 +1,1 @@
+"""TensorRT plans of a bundle's graph: `bitheads plan`."""

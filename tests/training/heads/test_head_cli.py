@@ -1,0 +1,147 @@
+"""`bitheads train-head` on real texts and the real encoder, and what goes wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitheads import Engine
+from bitheads.engine.heads.head_file import read_head
+from bitheads.training.data.labelled_texts import read_labelled
+from bitheads.training.heads.__main__ import main
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+@pytest.fixture(scope="module")
+def topics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The shipped topics, cut into train, dev and test."""
+    folder = tmp_path_factory.mktemp("topics")
+    header, *rows = (DATA / "topics.tsv").read_text(encoding="utf-8").splitlines()
+    parts = {"train": rows[:140], "dev": rows[140:190], "test": rows[190:]}
+    for name, part in parts.items():
+        (folder / f"{name}.tsv").write_text("\n".join([header, *part]), encoding="utf-8")
+    return {name: folder / f"{name}.tsv" for name in parts}
+
+
+def arguments(bundle: Path, files: dict[str, Path], output: Path, *more: str) -> list[str]:
+    named = [part for name, path in files.items() for part in (f"--{name}", str(path))]
+    required = ["--bundle", str(bundle), "--task", "topic", "--output", str(output)]
+    return [*required, *named, *more]
+
+
+def test_learns_and_is_served(
+    minilm_bundle: Path,
+    topics: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "heads" / "topic.safetensors"
+    assert main(arguments(minilm_bundle, topics, output, "--epochs", "6", "--json")) == 0
+    printed = capsys.readouterr()
+    assert "epoch  train loss" in printed.err
+    metrics = json.loads(printed.out)["metrics"]
+    assert metrics["test_accuracy"] >= 0.9
+    assert metrics["test_fold_max_abs_error"] <= 1e-4
+
+    engine = Engine.load(minilm_bundle)
+    engine.add_head(output, replace=True)  # a topic head is shipped
+    test = read_labelled(topics["test"])
+    served = engine.predict(test.texts, ["topic"])["topic"]
+    accuracy = np.mean([got == want for got, want in zip(served.top, test.labels, strict=True)])
+    assert accuracy == pytest.approx(metrics["test_accuracy"])
+
+    head = read_head(output)
+    assert head.training["data"]["train"]["sha256"] == read_labelled(topics["train"]).sha256
+    assert head.spec.id == engine.spec.id
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_pairs_and_other_poolings(
+    tiny_bundle: Path, tmp_path: Path, pooling: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = dict.fromkeys(("train", "dev"), DATA / "paraphrase.tsv")
+    output = tmp_path / "topic.safetensors"
+    options = ("--epochs", "2", "--position-pooling", pooling, "--dtype", "float16")
+    assert main(arguments(tiny_bundle, pairs, output, *options)) == 0
+    head = read_head(output)
+    assert head.form == "pair"
+    assert head.position_pooling.value == pooling
+    assert head.query is None
+    # A tiny head's header is no longer than its weights: two bytes each, as asked for.
+    assert output.stat().st_size < 2 * head.nbytes
+
+
+def test_same_seed_same_head(tiny_bundle: Path, topics: dict[str, Path], tmp_path: Path) -> None:
+    outputs = [tmp_path / f"{i}" / "topic.safetensors" for i in range(2)]
+    for output in outputs:
+        assert main(arguments(tiny_bundle, topics, output, "--epochs", "1")) == 0
+    first, second = (read_head(output).tensors for output in outputs)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_refuses_to_overwrite(
+    tiny_bundle: Path, topics: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "topic.safetensors"
+    output.write_text("mine")
+    assert main(arguments(tiny_bundle, topics, output)) == 1
+    assert "Pass force=True (--force)" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--learning-rate", "1e30"), "the loss is nan"),
+        (("--attention-heads", "7"), "expected a divisor of dim 64"),
+        (("--train", str(DATA / "paraphrase.tsv")), "is not among the training labels"),
+        (("--dev", "absent.tsv"), "absent.tsv: cannot be read"),
+        (("--task", "a/b"), "task name: got 'a/b'"),
+        (("--output", "head.pt"), "got the suffix '.pt'"),
+    ],
+)
+def test_errors(
+    tiny_bundle: Path,
+    topics: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    output = tmp_path / "heads" / "topic.safetensors"
+    assert main(arguments(tiny_bundle, topics, output, *options)) == 1
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_interrupt_leaves_nothing(
+    tiny_bundle: Path, topics: dict[str, Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "heads" / "topic.safetensors"
+    command = arguments(tiny_bundle, topics, output, "--epochs", "100000", "--patience", "100000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bitheads", "train-head", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.lstrip().startswith("2 "):  # the second epoch is done: training is under way
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == 130
+    assert "interrupted: nothing was written" in rest
+    assert "Traceback" not in rest
+    assert not output.exists()
+    assert not list(tmp_path.rglob("*.partial"))
+    process.stderr.close()

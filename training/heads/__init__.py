@@ -1,0 +1,1 @@
+"""Task heads on packed features: `bitheads train-head`."""

@@ -1,0 +1,1 @@
+"""What a cell computes, by what its head and its encoder are."""
