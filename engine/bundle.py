@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from bitheads.engine.errors import BundleError
+from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files import strict_json
 from bitheads.engine.files.external_files import external_files
-from bitheads.engine.types import Calibration, FeatureSpec
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
@@ -217,6 +217,30 @@ def is_plain_name(name: str) -> bool:
 def graph_file(precision: str) -> str:
     """The file that a session of a precision reads."""
     return INT8_GRAPH if precision == "int8" else GRAPH
+
+
+def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
+    """The hash a plan is known by, from a manifest's artifacts: of the graph and its weights.
+
+    Weights of a large graph are a file of their own, and two graphs may differ in nothing else.
+
+    Args:
+        graph: the graph's file; one in int8 always has its weights in a file of its own.
+    """
+    files = graph_files(artifacts, graph)
+    hashes = [artifacts[name].sha256 for name in files]
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[str]:
+    """Those of a manifest's artifacts that a graph is made of, or may be: weights have any name."""
+    others = {
+        *(name for name in (GRAPH, INT8_GRAPH) if name != graph),
+        *(f"{GRAPH}.data", INT8_WEIGHTS, TOKENIZER, CALIBRATION),
+    } - {f"{graph}.data", str(Path(graph).with_suffix(".bin"))}
+    return sorted(artifacts.keys() - others)
 
 
 def _hash(content: Mapping[str, Any]) -> str:

@@ -19,27 +19,24 @@ from numpy.typing import NDArray
 
 from bitheads.engine import bundle
 from bitheads.engine.batching import round_lengths
-from bitheads.engine.device.plan import PLANS, graph_files, graph_sha256
+from bitheads.engine.bundle import graph_files, graph_sha256
+from bitheads.engine.device.plan import PLANS
 from bitheads.engine.errors import BackendError, BitheadsError
-from bitheads.engine.features import pack
+from bitheads.engine.features.pack import pack_layers
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files.cache import make_cache_folder
-from bitheads.engine.heads.cpu import CpuHead, Head, HeadThreads, load_head
+from bitheads.engine.heads.cpu import CpuHead, HeadThreads, load_head
+from bitheads.engine.heads.head import Head
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime, give_back_memory
 from bitheads.engine.process.plain_numbers import plain_numbers
 from bitheads.engine.sessions import BACKENDS, EncoderSession, open_lanes, open_session, tuning
 from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
 from bitheads.engine.sessions.lanes import Lanes
-from bitheads.engine.types import (
-    BatchRunner,
-    Calibration,
-    FeatureSpec,
-    PackedFeatures,
-    PlacedBatch,
-    Prediction,
-    Stats,
-)
+from bitheads.engine.types import BatchRunner, PlacedBatch, Stats
 
 if TYPE_CHECKING:
     from bitheads.engine.device.driver import Device
@@ -126,31 +123,6 @@ class AnsweringEncoder(Encoder[LoadedHead], Protocol[LoadedHead]):
         logits: Sequence[NDArray[np.float32]],
     ) -> Iterator[Stats]:
         """Fills each head's logits, float32 [texts, classes]; yields each batch's cost."""
-
-
-def pack_layers(
-    layers: Sequence[NDArray[Any]],
-    lengths: NDArray[np.int64],
-    token_offsets: NDArray[np.int64],
-    codes: NDArray[np.uint8],
-    spec: FeatureSpec,
-    calibration: Calibration,
-) -> None:
-    """engine.features.pack.pool_and_pack as a spec and its calibration ask for it."""
-    pack.pool_and_pack(
-        layers,
-        lengths,
-        token_offsets,
-        codes,
-        quantization=spec.quantization.value,
-        order=spec.order.value,
-        layer_weights=(
-            None if spec.layer_weights is None else np.array(spec.layer_weights, np.float32)
-        ),
-        thresholds=calibration.thresholds,
-        inverse_scale=calibration.inverse_scale,
-        zero_point=calibration.zero_point,
-    )
 
 
 class CpuEncoder:

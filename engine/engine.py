@@ -19,23 +19,18 @@ from bitheads.engine import bundle
 from bitheads.engine.batching import BatchedTexts, cut_batches
 from bitheads.engine.encoder import AnsweringEncoder, Encoder, open_encoder
 from bitheads.engine.errors import HeadError, InputError, UnknownTaskError
-from bitheads.engine.heads.cpu import Head, check_spec
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
+from bitheads.engine.heads.head import Head
 from bitheads.engine.heads.head_file import SUFFIX, read_head
+from bitheads.engine.predictions import Prediction, Predictions
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.sessions.embedding_rows import embedding_rows
 from bitheads.engine.texts.forms import are_pairs, fitting, leave_out_misfits
 from bitheads.engine.texts.tokenize import MAX_CHARS, TextTokenizer, check_iterable
-from bitheads.engine.types import (
-    Calibration,
-    FeatureSpec,
-    PackedFeatures,
-    Prediction,
-    Predictions,
-    Stats,
-    Text,
-)
+from bitheads.engine.types import Stats, Text
 
 LONG_TEXTS = ("cut", "split")
 """What can become of texts over the encoder's maximum length; see `Engine.encode`."""

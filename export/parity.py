@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.bundle import graph_file
+from bitheads.engine.features.spec import Calibration, Quantization
 from bitheads.engine.sessions import BACKENDS, is_installed, open_session, supports_bf16
-from bitheads.engine.types import Calibration, Quantization
 from bitheads.export.calibrate import pool_layers
 from bitheads.export.compared_texts import ComparedTexts
 from bitheads.export.config import MAX_RELATIVE_ERROR, MIN_SIGN_AGREEMENT, BuildConfig

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from bitheads.engine.bundle import GRAPH, Manifest, read_manifest, verify
-from bitheads.engine.commands.command_line import exit_code, leave, print_json
-from bitheads.engine.device.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
+from bitheads.engine.bundle import GRAPH, Manifest, graph_sha256, read_manifest, verify
+from bitheads.engine.commands.command_line import exit_code, leave
+from bitheads.engine.device.plan import Plan, PlanInfo, Profile, write_plan
 from bitheads.engine.files.whole_file import write_whole
+from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.process.plain_numbers import plain_numbers
 from bitheads.export import tensorrt_module
 from bitheads.export.errors import ExportError

@@ -6,11 +6,10 @@ It ends with an exit code, and one line instead of a traceback.
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from bitheads.engine.errors import BitheadsError
 
@@ -42,19 +41,6 @@ def print_any_text() -> None:
     # Other error handlers are ones that the user asked for.
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="backslashreplace")
-
-
-def print_json(*values: Any) -> None:
-    """Lines of JSON on standard output, in UTF-8 whatever its encoding is (RFC 8259)."""
-    lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    sys.stdout.flush()
-    binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:  # replaced by something that takes text alone
-        sys.stdout.writelines(lines)
-    else:
-        # Half a character, as a file's name may have, is then an escape of JSON's.
-        binary.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
-    sys.stdout.flush()
 
 
 def say(message: str) -> None:

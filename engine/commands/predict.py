@@ -11,14 +11,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.commands.command_line import exit_code, print_json
+from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.encoder import DEVICE_BACKENDS
 from bitheads.engine.engine import LONG_TEXTS, Engine
 from bitheads.engine.errors import InputError
+from bitheads.engine.predictions import Predictions
+from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.sessions import BACKENDS
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 from bitheads.engine.texts.text_files import FORMATS, SUFFIXES, TextFile, lines_of
-from bitheads.engine.types import Predictions, Text
+from bitheads.engine.types import Text
 
 HEADERS = {("text",), ("text_a", "text_b")}
 TEXT_COLUMNS = 44

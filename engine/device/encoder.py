@@ -24,18 +24,12 @@ from bitheads.engine.device.driver import Device
 from bitheads.engine.device.graphs import Graph
 from bitheads.engine.device.heads import DeviceHeads, HeadGroup
 from bitheads.engine.errors import BackendError, DeviceMemoryError
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.lifetime import Lifetime, give_back_memory
-from bitheads.engine.types import (
-    BatchRunner,
-    Calibration,
-    FeatureSpec,
-    PackedFeatures,
-    PlacedBatch,
-    Prediction,
-    Stats,
-    TokenBatch,
-)
+from bitheads.engine.types import BatchRunner, PlacedBatch, Stats, TokenBatch
 
 MAX_BATCH_TOKENS = 16384
 """Token budget of an encoder call; the hidden states of RoBERTa-large then take 0.5 GB."""

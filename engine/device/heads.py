@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from bitheads.engine import _kernels
 from bitheads.engine.device.code import DeviceCode
 from bitheads.engine.device.driver import Device
-from bitheads.engine.heads.cpu import check_features
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import FeatureSpec, PositionPooling
+from bitheads.engine.heads.head import check_features
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.texts.forms import leave_out_misfits
-from bitheads.engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction
 
 WORKSPACE_BYTES = 256 << 20
 """Bound on what lies between the stages, whatever the number of texts (one text aside)."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.bundle import CALIBRATION, GRAPH, INT8_GRAPH, INT8_WEIGHTS, TOKENIZER, Artifact
+from bitheads.engine.bundle import GRAPH
 from bitheads.engine.errors import PlanError
 from bitheads.engine.files.whole_file import write_whole
 
@@ -356,30 +356,6 @@ def max_rows(profiles: Sequence[Profile], seq: int) -> int:
     """
     choose_profile(profiles, 1, seq)
     return max(p.max[0] for p in profiles if p.fits(1, seq))
-
-
-def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
-    """The hash a plan is known by, from a manifest's artifacts: of the graph and its weights.
-
-    Weights of a large graph are a file of their own, and two graphs may differ in nothing else.
-
-    Args:
-        graph: the graph's file; one in int8 always has its weights in a file of its own.
-    """
-    files = graph_files(artifacts, graph)
-    hashes = [artifacts[name].sha256 for name in files]
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[str]:
-    """Those of a manifest's artifacts that a graph is made of, or may be: weights have any name."""
-    others = {
-        *(name for name in (GRAPH, INT8_GRAPH) if name != graph),
-        *(f"{GRAPH}.data", INT8_WEIGHTS, TOKENIZER, CALIBRATION),
-    } - {f"{graph}.data", str(Path(graph).with_suffix(".bin"))}
-    return sorted(artifacts.keys() - others)
 
 
 def rebuild_command(

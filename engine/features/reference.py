@@ -144,32 +144,3 @@ def pool_and_pack(
         else:
             row_codes = half_codes(tokens, layer_weights)
         codes[first : first + length] = row_codes
-
-
-def unpack(
-    codes: NDArray[np.uint8],
-    dim: int,
-    quantization: str,
-    scale: NDArray[np.float32] | np.float32,
-    offset: NDArray[np.float32] | np.float32,
-) -> NDArray[np.float32]:
-    """Turn codes back into numbers: x = scale * code + offset, each step rounded to float32.
-
-    Args:
-        codes: uint8 [tokens, code_bytes].
-        dim: features a token.
-        quantization: `sign`, `uint8` or `float16`.
-        scale: float32 [dim] or one number.
-        offset: float32 [dim] or one number.
-
-    Returns:
-        float32 [tokens, dim].
-    """
-    if quantization == "sign":
-        numbers = np.unpackbits(codes, axis=1, count=dim)
-    elif quantization == "uint8":
-        numbers = codes
-    else:
-        numbers = np.ascontiguousarray(codes).view("<f2")
-    with np.errstate(all="ignore"):
-        return numbers.astype(np.float32) * scale + offset

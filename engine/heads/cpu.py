@@ -11,25 +11,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine import _kernels
-from bitheads.engine.errors import HeadError, InputError, SpecMismatchError
+from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import FeatureSpec, PositionPooling, Quantization
 from bitheads.engine.heads import float_heads
+from bitheads.engine.heads.head import check_features
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime
 from bitheads.engine.texts.forms import leave_out_misfits
-from bitheads.engine.types import (
-    FeatureSpec,
-    PackedFeatures,
-    PositionPooling,
-    Prediction,
-    Quantization,
-)
 
 ALIGNMENT = 64
 BLOCK_TEXTS = 60
@@ -37,23 +34,6 @@ BLOCK_TEXTS = 60
 
 MIN_SHARED_BYTES = 16 << 20
 """Of weights, counted once for eight texts: for less, waking another thread costs what it saves."""
-
-
-class Head(Protocol):
-    """What is known of any loaded head, see FoldedHead."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    @property
-    def form(self) -> str: ...
-    @property
-    def spec(self) -> FeatureSpec: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-    @property
-    def nbytes(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,31 +123,6 @@ def lay_out(head: FoldedHead) -> LaidOutHead:
         head.metrics,
         block,
     )
-
-
-def check_spec(what: str, got: FeatureSpec, expected: FeatureSpec) -> None:
-    """Raises SpecMismatchError, naming both, unless the specs have the same id."""
-    if got.id != expected.id:
-        raise SpecMismatchError(
-            f"{what}: got feature spec {got}, expected {expected}. Its codes mean something else: "
-            "train the head, or encode the texts, with the bundle at hand."
-        )
-
-
-def check_features(features: PackedFeatures, heads: Sequence[Head]) -> None:
-    """What every implementation of the heads asks for.
-
-    Raises SpecMismatchError for a head of another feature spec, InputError for a text of no
-    tokens.
-    """
-    for head in heads:
-        check_spec(f"head {head.task!r}", head.spec, features.spec)
-    num_tokens = features.num_tokens
-    if not num_tokens.all():
-        raise InputError(
-            f"text {num_tokens.argmin()} has no tokens, expected at least one (encoders add their "
-            "own). Leave it out."
-        )
 
 
 def _check_lengths(features: PackedFeatures) -> None:

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bitheads.engine import _kernels
 from bitheads.engine.errors import BitheadsError, HeadError
+from bitheads.engine.features.spec import FeatureSpec, PositionPooling
 from bitheads.engine.files import strict_json
 from bitheads.engine.files.whole_file import write_whole
-from bitheads.engine.types import FeatureSpec, PositionPooling
 
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
@@ -312,6 +311,8 @@ def _hash(metadata: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> s
 def _as_float32(array: NDArray[Any]) -> FloatArray:
     if array.dtype != np.float16:
         return array.astype(np.float32)
+    from bitheads.engine import _kernels  # here, as nothing else of a head's file needs them
+
     floats = np.empty(array.shape, np.float32)  # NumPy itself takes ten times as long for these
     _kernels.floats_of_halves(np.require(array, None, ["C", "A"]).reshape(-1), floats.reshape(-1))
     return floats

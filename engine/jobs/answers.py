@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from bitheads.engine.errors import StoreError
 from bitheads.engine.heads.cpu import CpuHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.sealed import SealedWriter, read_footer
 from bitheads.engine.store.store import SUFFIX, Part
-from bitheads.engine.types import Prediction
 
 METADATA = b"bitheads"
 GROUP_ROWS = 1 << 15

@@ -12,13 +12,14 @@ from typing import Any
 
 from bitheads.engine import bundle
 from bitheads.engine.errors import HeadError, InputError, UnknownTaskError
-from bitheads.engine.heads.cpu import HeadThreads, check_spec, load_head
+from bitheads.engine.features.spec import check_spec
+from bitheads.engine.heads.cpu import HeadThreads, load_head
 from bitheads.engine.heads.head_file import SUFFIX, read_head
 from bitheads.engine.jobs.answers import AnswerFile, TaskAnswers, TaskHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.forked import check_process
 from bitheads.engine.store import FeatureStore, Part, Rows
 from bitheads.engine.store.folder import Folder
-from bitheads.engine.types import Prediction
 
 OTHER_FILES = 64
 """Files that a process may have open beside its answers."""

@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitheads.engine.engine import Engine, TaskInfo
 from bitheads.engine.errors import InputError, SpecMismatchError
-from bitheads.engine.types import PackedFeatures, Prediction, Quantization, Stats, Text
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Quantization
+from bitheads.engine.predictions import Prediction
+from bitheads.engine.types import Stats, Text
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 # An error takes a thousand times the memory of the byte that made it: of a list's, one is enough.

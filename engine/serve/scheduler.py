@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from bitheads.engine.batching import pad_batch
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError
-from bitheads.engine.heads.cpu import Head
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.heads.head import Head
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.forked import check_process
 from bitheads.engine.serve.fair_queue import FairQueue, Row
 from bitheads.engine.serve.room import Room
 from bitheads.engine.texts.tokenize import Tokens
-from bitheads.engine.types import BatchRunner, PackedFeatures, PlacedBatch, Prediction, Stats
+from bitheads.engine.types import BatchRunner, PlacedBatch, Stats
 
 logger = logging.getLogger("bitheads.serve")
 

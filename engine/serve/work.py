@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError, InputError
-from bitheads.engine.heads.cpu import Head
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.heads.head import Head
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
 from bitheads.engine.serve.fair_threads import FairThreads
 from bitheads.engine.serve.json_size import count_values
@@ -27,7 +29,7 @@ from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
 from bitheads.engine.texts.forms import are_pairs, fitting
 from bitheads.engine.texts.tokenize import Tokens
-from bitheads.engine.types import PackedFeatures, Prediction, Stats, Text
+from bitheads.engine.types import Stats, Text
 
 INLINE_CHARS = 4096
 """Fewer are tokenized at once, in 0.1 ms or so; more on another thread, meanwhile others go on."""

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bitheads.engine.errors import BundleError, InputError, StoreError
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files import strict_json
-from bitheads.engine.types import Calibration, FeatureSpec, PackedFeatures
 
 FORMAT_VERSION = 2
 OLDER_VERSIONS = (1,)

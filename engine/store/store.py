@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from bitheads.engine.errors import InputError, StoreError
-from bitheads.engine.heads.cpu import check_spec
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
 from bitheads.engine.process.read_ahead import read_ahead
 from bitheads.engine.store import schema, sealed
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.ids import IdIndex
-from bitheads.engine.types import Calibration, FeatureSpec, PackedFeatures
 
 SUFFIX = ".parquet"
 LISTINGS = 5

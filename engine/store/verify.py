@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from bitheads.engine.errors import BitheadsError, StoreError
+from bitheads.engine.features.spec import FeatureSpec
 from bitheads.engine.store import schema
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.store import SUFFIX, Part
-from bitheads.engine.types import FeatureSpec
 
 
 def verify(

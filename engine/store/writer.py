@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import InputError, StoreError
-from bitheads.engine.heads.cpu import check_spec
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import check_spec
 from bitheads.engine.process.interrupts import interrupts_held_back
 from bitheads.engine.store import schema
 from bitheads.engine.store.ids import IdIndex
@@ -25,7 +26,6 @@ from bitheads.engine.store.part_writer import (
     new_store_id,
 )
 from bitheads.engine.store.store import SUFFIX, FeatureStore
-from bitheads.engine.types import PackedFeatures
 
 EXISTING = ("refuse", "skip", "replace")
 """What can become of texts whose id is stored already."""

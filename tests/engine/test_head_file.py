@@ -164,7 +164,7 @@ def test_random_bytes_are_an_error(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(HeadError, match=r"no such file\. Train one with `python -m training\.head"):
+    with pytest.raises(HeadError, match=r"no such file\. Train one with `bitheads train-head"):
         read_head(tmp_path / "none.safetensors")
 
 

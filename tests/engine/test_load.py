@@ -36,7 +36,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"no bundle\.json there.*python -m export\.build"):
+    with pytest.raises(BundleError, match=r"no bundle\.json there.*bitheads build"):
         Engine.load(tmp_path / "nothing")
 
 

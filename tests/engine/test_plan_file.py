@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 
 from bitheads import BitheadsError, PlanError
-from bitheads.engine.bundle import Artifact
+from bitheads.engine.bundle import Artifact, graph_sha256
 from bitheads.engine.device.plan import (
     PlanInfo,
     Profile,
     choose_profile,
     find_plan,
-    graph_sha256,
     max_rows,
     read_plan,
     rebuild_command,
@@ -323,14 +322,16 @@ def test_the_helper_writes_what_is_read(bundle: Path) -> None:
 def test_an_edit_without_its_hash_is_found(bundle: Path) -> None:
     path = metadata_path(bundle)
     path.write_text(path.read_text().replace("1.7.1.116", "1.7.1.117"))
-    with pytest.raises(PlanError, match=r"was edited: got sha256 .*, expected .*Type: python -m"):
+    with pytest.raises(
+        PlanError, match=r"was edited: got sha256 .*, expected .*Type: bitheads plan"
+    ):
         read_plan(plan_path(bundle))
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
 def test_another_format_version_is_an_error(bundle: Path, version: Any) -> None:
     rewrite(bundle, lambda content: content.update(format_version=version))
-    with pytest.raises(PlanError, match=r"got format version .*, expected 1\. Type: python"):
+    with pytest.raises(PlanError, match=r"got format version .*, expected 1\. Type: bitheads plan"):
         read_plan(plan_path(bundle))
 
 
@@ -370,7 +371,7 @@ def test_another_format_version_is_an_error(bundle: Path, version: Any) -> None:
 )
 def test_metadata_that_makes_no_sense_is_an_error(bundle: Path, name: str, value: Any) -> None:
     rewrite(bundle, lambda content: content.update({name: value}))
-    with pytest.raises(PlanError, match=r"(?s)encoder\..*Type: python -m export\.plan"):
+    with pytest.raises(PlanError, match=r"(?s)encoder\..*Type: bitheads plan"):
         read_plan(plan_path(bundle))
     with pytest.raises(PlanError, match="no plan for"):
         find(bundle)

@@ -155,7 +155,7 @@ def test_standard_input(
 
 
 def test_a_closed_pipe_is_no_error(bundle: Path) -> None:
-    command = f"{sys.executable} -m engine.predict --bundle {bundle} --demo --json | head -n 1"
+    command = f"{sys.executable} -m bitheads predict --bundle {bundle} --demo --json | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)
     assert "Traceback" not in done.stderr

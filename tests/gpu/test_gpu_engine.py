@@ -18,7 +18,9 @@ from bitheads import Engine
 from bitheads.engine.device.graphs import Graph
 from bitheads.engine.encoder import DEVICE_BACKENDS
 from bitheads.engine.errors import BackendError
-from bitheads.engine.types import PackedFeatures, Predictions, Text
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.predictions import Predictions
+from bitheads.engine.types import Text
 
 MIN_SIGN_AGREEMENT = 0.997
 MB = 1 << 20

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitheads.engine.types import LayerPooling, PositionPooling
+from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.export.encoder import HiddenStates, load_encoder
 from bitheads.export.errors import ExportError
 from bitheads.training.errors import TrainingError

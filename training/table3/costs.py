@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from bitheads.engine.types import LayerPooling, PositionPooling
+from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.export.encoder import find_encoder
 from bitheads.training import flops
 from bitheads.training.table3.recipe import Recipe

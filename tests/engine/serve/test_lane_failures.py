@@ -107,7 +107,7 @@ def test_a_lane_that_ends_ends_all_that_waits(
 
 SERVER = """
 import sys
-from bitheads.engine.serve import __main__
+from bitheads.engine.commands import serve
 from bitheads.engine.serve.app import Server
 from bitheads.engine.serve.fair_queue import FairQueue
 
@@ -115,7 +115,7 @@ def take(*arguments):
     raise MemoryError("a defect of the tests")
 
 FairQueue.take = take
-sys.exit(__main__.main(sys.argv[1:]))
+sys.exit(serve.main(sys.argv[1:]))
 """
 
 

@@ -125,7 +125,7 @@ def test_without_the_extra_it_says_what_to_type(head_bundle: Path) -> None:
         "import importlib.util as u, sys\n"
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'fastapi' else find(name, *a)\n"
-        "from bitheads.engine.serve.__main__ import main\n"
+        "from bitheads.engine.commands.serve import main\n"
         f"sys.exit(main(['--bundle', {str(head_bundle)!r}]))\n"
     )
     found = subprocess.run(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bitheads.engine.commands.command_line import exit_code, print_json
+from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.commands.job_options import check_above_zero
 from bitheads.engine.errors import StoreError
+from bitheads.engine.features.spec import FeatureSpec
+from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.store import FeatureStore, compact, verify
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.part_writer import PART_BYTES
 from bitheads.engine.store.store import SUFFIX
-from bitheads.engine.types import FeatureSpec
 
 
 def main(argv: list[str] | None = None) -> int:
