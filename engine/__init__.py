@@ -35,11 +35,12 @@ from bitheads.engine.features.spec import (
     PositionPooling,
     Quantization,
 )
+from bitheads.engine.heads.loaded_heads import TaskInfo
 from bitheads.engine.predictions import Prediction, Predictions
 from bitheads.engine.types import Stats
 
 if TYPE_CHECKING:
-    from bitheads.engine.engine import Engine, TaskInfo
+    from bitheads.engine.engine import Engine
     from bitheads.engine.features.pack import KernelsInfo, kernels_info
 
 __all__ = [
@@ -73,7 +74,6 @@ __all__ = [
 
 _LOADED_LATER = {
     "Engine": "engine",
-    "TaskInfo": "engine",
     "KernelsInfo": "features.pack",
     "kernels_info": "features.pack",
 }

@@ -16,7 +16,8 @@ import numpy as np
 
 from bitheads.engine.bundle import GRAPH, Manifest, graph_sha256, read_manifest, verify
 from bitheads.engine.commands.command_line import exit_code, leave
-from bitheads.engine.device.plan import Plan, PlanInfo, Profile, write_plan
+from bitheads.engine.device.plan import Plan, PlanInfo, write_plan
+from bitheads.engine.device.profile import Profile
 from bitheads.engine.files.whole_file import write_whole
 from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.process.plain_numbers import plain_numbers

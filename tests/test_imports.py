@@ -27,7 +27,7 @@ ENGINE_ROOMS = (
     "heads",
     "device",
     "sessions",
-    "encoder",
+    "encoder cpu_encoder open_encoder text_batches",
     "engine",
     "store",
     "jobs",

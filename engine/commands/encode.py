@@ -13,12 +13,13 @@ from bitheads.engine.commands.job_options import (
     add_runner_options,
     check_above_zero,
 )
-from bitheads.engine.engine import LONG_TEXTS, Engine
+from bitheads.engine.engine import Engine
 from bitheads.engine.jobs.encode import CHUNK_TEXTS, encode_texts
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.store import FeatureStore, StoreWriter
 from bitheads.engine.store.part_writer import PART_BYTES
 from bitheads.engine.store.writer import EXISTING, PART_SECONDS
+from bitheads.engine.text_batches import LONG_TEXTS
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 from bitheads.engine.texts.text_files import FORMATS, TextFile
 

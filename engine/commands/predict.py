@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bitheads.engine.commands.command_line import exit_code
-from bitheads.engine.encoder import DEVICE_BACKENDS
-from bitheads.engine.engine import LONG_TEXTS, Engine
+from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError
 from bitheads.engine.predictions import Predictions
 from bitheads.engine.process.json_lines import print_json
-from bitheads.engine.sessions import BACKENDS
+from bitheads.engine.sessions import BACKENDS, DEVICE_BACKENDS
+from bitheads.engine.text_batches import LONG_TEXTS
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 from bitheads.engine.texts.text_files import FORMATS, SUFFIXES, TextFile, lines_of
 from bitheads.engine.types import Text

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BackendError
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.serve import settings as options
 
 SWITCH_S = 0.001
@@ -32,7 +33,7 @@ def _run(argv: list[str] | None) -> None:
     ]
     if missing:
         raise BackendError(
-            f"the server needs {', '.join(missing)}. Type: pip install 'bitheads[serve]'"
+            f"the server needs {', '.join(missing)}. Type: {how_to_install('serve')}"
         )
     from bitheads.engine.serve import server
     from bitheads.engine.serve.app import Server

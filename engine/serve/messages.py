@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bitheads.engine.engine import Engine, TaskInfo
+from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError, SpecMismatchError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Quantization
+from bitheads.engine.heads.loaded_heads import TaskInfo
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.types import Stats, Text
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.encoder import DEVICE_BACKENDS
 from bitheads.engine.errors import InputError
-from bitheads.engine.sessions import BACKENDS
+from bitheads.engine.sessions import BACKENDS, DEVICE_BACKENDS
 
 PREFIX = "BITHEADS_SERVE_"
 KEY_LENGTH = 16

@@ -23,8 +23,9 @@ from bitheads.engine.serve.fair_threads import FairThreads
 from bitheads.engine.serve.json_size import count_values
 from bitheads.engine.serve.messages import server_timing
 from bitheads.engine.serve.metrics import Metrics
+from bitheads.engine.serve.request import Answer, Request
 from bitheads.engine.serve.room import QueueFull, TooLong
-from bitheads.engine.serve.scheduler import Answer, Closed, Request, Scheduler
+from bitheads.engine.serve.scheduler import Closed, Scheduler
 from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
 from bitheads.engine.texts.forms import are_pairs, fitting

@@ -38,7 +38,7 @@ class CompiledGraphs:
         """
         Args:
             folder: from engine.files.cache, for all graphs.
-            graph_sha256: of the graph and its weights, see engine.device.plan.graph_sha256.
+            graph_sha256: of the graph and its weights, see engine.bundle.graph_sha256.
             is_unchanged: whether the files have that hash, which nobody may have looked at yet;
                 asked before something is kept under it.
         """

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bitheads.engine.errors import InputError
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.texts.tables import DELIMITERS, Dialect, choose_dialect, decode
 from bitheads.engine.types import Text
 
@@ -84,7 +85,7 @@ class TextFile:
             raise InputError(f"--format: got {self.format!r}, expected one of {list(FORMATS)}.")
         if self._format == "parquet" and find_spec("pyarrow") is None:
             raise InputError(
-                f"--input {self.path}: Parquet needs pyarrow. Type: pip install 'bitheads[store]'"
+                f"--input {self.path}: Parquet needs pyarrow. Type: {how_to_install('store')}"
             )
         columns = (self.text_column, self.pair_column, self.id_column)
         if self._format == "lines" and any(column is not None for column in columns):

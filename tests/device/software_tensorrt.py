@@ -23,7 +23,8 @@ import onnxruntime
 from random_heads import random_head
 
 from bitheads.engine.bundle import GRAPH, graph_sha256, read_manifest
-from bitheads.engine.device.plan import Plan, PlanInfo, Profile, write_plan
+from bitheads.engine.device.plan import Plan, PlanInfo, write_plan
+from bitheads.engine.device.profile import Profile
 from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import write_head
 

@@ -16,16 +16,8 @@ import pytest
 
 from bitheads import BitheadsError, PlanError
 from bitheads.engine.bundle import Artifact, graph_sha256
-from bitheads.engine.device.plan import (
-    PlanInfo,
-    Profile,
-    choose_profile,
-    find_plan,
-    max_rows,
-    read_plan,
-    rebuild_command,
-    write_plan,
-)
+from bitheads.engine.device.plan import PlanInfo, find_plan, read_plan, rebuild_command, write_plan
+from bitheads.engine.device.profile import Profile, choose_profile, max_rows
 
 ROOT = Path(__file__).parents[2]
 GRAPH = hashlib.sha256(b"graph").hexdigest()

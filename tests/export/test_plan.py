@@ -29,7 +29,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitheads.engine import FeatureSpec, LayerPooling, Order, PlanError, Quantization, bundle
 from bitheads.engine.bundle import graph_sha256
-from bitheads.engine.device.plan import Profile, choose_profile, find_plan
+from bitheads.engine.device.plan import find_plan
+from bitheads.engine.device.profile import Profile, choose_profile
 from bitheads.export import build, plan, plan_progress, tensorrt_module
 from bitheads.export.encoder import Encoder
 from bitheads.export.errors import ExportError

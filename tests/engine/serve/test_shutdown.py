@@ -15,6 +15,8 @@ import httpx
 import pytest
 from conftest import ServerProcess
 
+from bitheads.engine.process.install import how_to_install
+
 
 @pytest.mark.parametrize(
     ("backend", "answers"), [("auto", 60), ("openvino", 1), ("openvino", 37), ("onnxruntime", 9)]
@@ -137,4 +139,4 @@ def test_without_the_extra_it_says_what_to_type(head_bundle: Path) -> None:
         env={**os.environ},
     )
     assert found.returncode == 1
-    assert "the server needs fastapi. Type: pip install 'bitheads[serve]'" in found.stderr
+    assert f"the server needs fastapi. Type: {how_to_install('serve')}" in found.stderr
