@@ -28,11 +28,12 @@ CPU_BATCH_TOKENS = 1024
 """Default token budget of an encoder call: past this, larger batches gain nothing on a CPU."""
 
 CPU_CALL_TOKENS = 32
-"""What an encoder call costs beside its tokens, in tokens: 30 to 44 were measured with OpenVINO on
+"""Cost of an encoder call beside its tokens, in tokens: 30 to 44 were measured with OpenVINO on
 all-MiniLM-L6-v2, where 16 to 48 make no difference to the time of a call on many texts."""
 
 OPEN_LANES_FROM = 16
-"""Batches of a call: for fewer, compiling the graph once more takes longer than lanes save."""
+"""Batches of a call from which on lanes are opened: for fewer, compiling the graph once more takes
+longer than lanes save."""
 
 
 class CpuEncoder:
@@ -56,7 +57,7 @@ class CpuEncoder:
     ) -> None:
         """
         Args:
-            threads: that run the heads, None for all cores.
+            threads: number of those that run the heads, None for all cores.
             open_lanes: called once, for the first call of many batches; None: there are none.
             round_up_to: most tokens of a text, for a backend that makes a kernel for every shape:
                 lengths are rounded up, so that there are few. None: they stay as they are.
@@ -94,7 +95,7 @@ class CpuEncoder:
             yield stats
 
     def _find_lanes(self, num_batches: int) -> Lanes | None:
-        """Those there are; opens them if there are `OPEN_LANES_FROM` batches."""
+        """The lanes, if there are any; the first call of `OPEN_LANES_FROM` batches opens them."""
         if self._open_lanes is None or num_batches < 2:
             return None
         with self._lock:

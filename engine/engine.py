@@ -34,7 +34,7 @@ from bitheads.engine.texts.tokenize import TextTokenizer, check_iterable
 from bitheads.engine.types import Stats, Text
 
 MAX_HEAD_READERS = 8
-"""Threads that read heads at most: each takes some times a head's file in memory."""
+"""Threads that read heads, at most: each takes several times the memory of a head's file."""
 
 logger = logging.getLogger("bitheads")
 
@@ -45,7 +45,7 @@ class Engine:
     Thread-safe: calls from several threads take turns on the encoder; heads may be added and
     removed at any time, and a call sees the heads there were when it began.
 
-    An engine is of the process that loaded it: in one that is forked later every call raises
+    An engine belongs to the process that loaded it: in one that is forked later every call raises
     ForkedError, and OpenVINO cannot be loaded there. After `close` every call raises ClosedError.
     What an engine is, `spec`, `manifest`, `calibration` and `backend`, can be read everywhere.
     """
@@ -63,7 +63,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._backend = encoder.name
-        # Once: to ask a protocol takes as long as a small text's tokens.
+        # Asked once: that takes as long as tokenizing a small text.
         self._answering = encoder if isinstance(encoder, AnsweringEncoder) else None
         self._heads = LoadedHeads()
 
@@ -82,7 +82,7 @@ class Engine:
             path: the bundle's folder.
             backend: "openvino" or "onnxruntime" on a CPU; "tensorrt", "onnxruntime-tensorrt" or
                 "onnxruntime-cuda" on a GPU; "auto": a GPU's first that works, else the fastest on
-                the CPU, which is timed once for a bundle and a machine, and remembered.
+                the CPU, which is timed once per bundle and machine, and remembered.
             threads: processor threads of the encoder and of heads, None for all cores that this
                 process has, by its affinity and its container's quota (engine.process.cores).
             precision: "auto" (on a CPU the fastest floating-point type, timed with the backends;
@@ -162,7 +162,7 @@ class Engine:
     def add_head(self, path: str | Path, replace: bool = False) -> str:
         """Loads a head file, without touching the encoder, and returns its task name.
 
-        Raises HeadError if the file is no sound head or the name is taken (without `replace`),
+        Raises HeadError if the file is not a sound head or the name is taken (without `replace`),
         SpecMismatchError if it was trained on another feature spec.
         """
         with self._lifetime:
@@ -193,7 +193,7 @@ class Engine:
             raise HeadError(f"head {path}: {error}") from None
 
     def _add_heads(self, paths: Sequence[Path], threads: int | None) -> None:
-        """As if one after the other; but reading is what takes time, and is done at once."""
+        """Adds heads as if one after the other; reading, which takes the time, is done at once."""
         pool = ThreadPoolExecutor(min(threads or count_cores(), MAX_HEAD_READERS), "read-heads")
         try:
             for path, head in zip(paths, pool.map(self.read_head, paths), strict=True):
@@ -327,7 +327,7 @@ class Engine:
         Args:
             tasks: names of loaded heads, None for all that are for such texts. Each text is
                 answered by the heads of its form, those for single texts or those for pairs: in a
-                call that mixes them, `Prediction.top` is None for texts that are none of a head's.
+                call that mixes them, `Prediction.top` is None for texts that are not for the head.
             texts, max_batch_tokens, progress, long_texts: see `encode`.
 
         Raises what `encode` raises, UnknownTaskError for a task no head answers, and InputError for

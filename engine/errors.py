@@ -1,4 +1,19 @@
-"""Every error the engine raises on purpose. Each message says what, got, expected and the fix."""
+"""Every error the engine raises on purpose. Each message says what, got, expected and the fix.
+
+BitheadsError
+├── BundleError
+├── HeadError
+├── KeepError
+├── StoreError
+├── SpecMismatchError
+├── UnknownTaskError      also a KeyError
+├── InputError            also a ValueError
+├── BackendError
+│   └── DeviceMemoryError
+├── ClosedError
+├── ForkedError
+└── PlanError
+"""
 
 
 class BitheadsError(Exception):
@@ -11,6 +26,10 @@ class BundleError(BitheadsError):
 
 class HeadError(BitheadsError):
     """A head file is missing, malformed, tampered with, or its task name is taken."""
+
+
+class KeepError(BitheadsError):
+    """A server cannot write or remove a head where it keeps heads: no fault of the client."""
 
 
 class StoreError(BitheadsError):

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from bitheads.engine.device.encoder import DeviceEncoder
 
 MAX_LANES_GRAPH_BYTES = 256 << 20
-"""Lanes are a second compiled graph: for larger ones they cost more memory than they gain time."""
+"""Bytes of a graph above which there are no lanes: they are a second compiled graph, which costs
+more memory than it gains time."""
 
 logger = logging.getLogger("bitheads")
 

@@ -33,9 +33,9 @@ def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
 
 
 def print_any_text() -> None:
-    """Has standard output take every text: what its encoding has not is shown as \\u20ac.
+    """Makes standard output take every text: what its encoding lacks is shown as \\u20ac.
 
-    That of a Latin-1 or C locale would end the command amid its output.
+    The encoding of a Latin-1 or C locale would end the command in the middle of its output.
     """
     stream = sys.stdout
     # Other error handlers are ones that the user asked for.
@@ -44,15 +44,15 @@ def print_any_text() -> None:
 
 
 def say(message: str) -> None:
-    """A line of progress, on standard error at once."""
+    """Prints a line of progress on standard error, at once."""
     print(message, file=sys.stderr, flush=True)
 
 
 def leave(code: int) -> NoReturn:
     """Ends the process; after Ctrl-C at once.
 
-    Threads of a library that was stopped in its work, such as TensorRT's, may outlive that by a
-    little, and crash when it is taken down around them.
+    Threads of a library that was stopped in its work, such as TensorRT's, may live on for a
+    moment, and crash when the process is taken down around them.
     """
     if code == 130:
         sys.stdout.flush()

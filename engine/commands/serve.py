@@ -13,8 +13,9 @@ from bitheads.engine.process.install import how_to_install
 from bitheads.engine.serve import settings as options
 
 SWITCH_S = 0.001
-"""Seconds that a thread of the server has the interpreter before another may have it: with Python's
-own five, those that read and write large requests keep the event loop waiting for 100 ms."""
+"""Seconds that a thread of the server keeps the interpreter before another may have it: with
+Python's own 5 ms, threads that read and write large requests keep the event loop waiting for 100
+ms."""
 
 logger = logging.getLogger("bitheads.serve")
 

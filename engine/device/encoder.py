@@ -37,11 +37,11 @@ MAX_BATCH_TOKENS = 16384
 """Token budget of an encoder call; the hidden states of RoBERTa-large then take 0.5 GB."""
 
 GRAPH_TOKENS = 2048
-"""Up to so many tokens a call takes the GPU less time than launching its kernels takes the host:
-such calls are recorded as CUDA graphs, one a shape."""
+"""Tokens of a call up to which it takes the GPU less time than launching its kernels takes the
+host: such calls are recorded as CUDA graphs, one per shape."""
 
 CALL_TOKENS = GRAPH_TOKENS
-"""What a call costs beside its tokens, in tokens; an estimate."""
+"""Cost of a call beside its tokens, in tokens; an estimate."""
 
 MAX_GRAPHS = 32
 SEQ_STEP = 16
@@ -98,7 +98,7 @@ class DeviceEncoder:
                 raise
 
     def _allocate_buffers(self) -> None:
-        """All that fits: half the tokens, and half of that, as long as memory does not suffice."""
+        """For as many tokens as fit: half of them, and half of that, as long as memory is short."""
         wanted, longest = self.max_batch_tokens, self._session.max_seq()
         constants = len(self._memory)
         while True:
@@ -113,7 +113,7 @@ class DeviceEncoder:
                 self.max_batch_tokens = max(longest, self.max_batch_tokens // 2)
         if self.max_batch_tokens < wanted:
             logger.warning(
-                "the GPU has memory for %d tokens a call, not for more", self.max_batch_tokens
+                "the GPU has memory for %d tokens per call, not for more", self.max_batch_tokens
             )
 
     def _allocate_for(self, tokens: int) -> None:
@@ -171,7 +171,7 @@ class DeviceEncoder:
             yield slot.stats()
 
     def open_runners(self) -> tuple[BatchRunner, list[BatchRunner]]:
-        """One: batches share the device by taking turns."""
+        """A single runner: batches share the device by taking turns."""
         self._lifetime.check()
         return self._encode_one, []
 
@@ -283,7 +283,7 @@ class DeviceEncoder:
             )
 
     def _shrink(self, piece: PlacedBatch) -> None:
-        """For when the GPU has no memory left for a piece: from now on, calls half its size."""
+        """Makes calls half the size of a piece for which the GPU had no memory left."""
         rows, seq = piece.tokens.input_ids.shape
         self._stream.synchronize()
         self.max_batch_tokens = -(-rows // 2) * seq

@@ -39,7 +39,7 @@ class Arena:
 def matrices(
     head: FoldedHead,
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
-    """A head's weights and biases, stage by stage: one value projection an attention head."""
+    """A head's weights and biases, stage by stage: one value projection per attention head."""
     if head.query is not None and head.value is not None:
         for value in np.split(head.value, len(head.query)):
             yield value, None

@@ -4,7 +4,8 @@
 
 Every attention head of every task is one column of the pooling; heads that pool by the mean or the
 first token share a column each. The dense stages are rows of a table, so a new task is new rows:
-nothing is compiled or planned again. Weights are float16 with a power of two a row, sums float32.
+nothing is compiled or planned again. Weights are float16 with one power of two per row, sums are
+float32.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from bitheads.engine.predictions import Prediction
 from bitheads.engine.texts.forms import leave_out_misfits
 
 WORKSPACE_BYTES = 256 << 20
-"""Bound on what lies between the stages, whatever the number of texts (one text aside)."""
+"""Bytes that lie between the stages, at most, whatever the number of texts (one text aside)."""
 
 MIN_BLOCK_TEXTS = 128
-"""Tasks are cut into parts such that so many texts fit the workspace: a part's weights are read
-once for all of them."""
+"""Texts that fit the workspace, at least: tasks are cut into parts for that, as a part's weights
+are read once for all of them."""
 
 MAX_BLOCK_TEXTS = 1024
 MAX_BLOCK_CODES = 64 << 20
@@ -184,7 +185,7 @@ class HeadGroup:
             self._cuda.memcpy_dtoh_async(chosen, self._logits, self._stream)
 
     def split(self, logits: NDArray[np.float32], num_texts: int) -> list[NDArray[np.float32]]:
-        """What `enqueue` filled, as views [texts, classes], a head each."""
+        """What `enqueue` filled, as views [texts, classes], one per head."""
         table = logits[: num_texts * self.num_classes].reshape(num_texts, self.num_classes)
         return np.split(table, np.cumsum(self._classes)[:-1], axis=1)
 
@@ -219,7 +220,7 @@ class _Part:
     block follow those of the stage before.
 
     Attributes:
-        text_bytes: of the workspace, a text.
+        text_bytes: bytes of the workspace per text.
         num_classes: of its heads.
         stages: once placed.
     """

@@ -305,7 +305,7 @@ def rebuild_command(
 
 
 def check_flavour(flavour: str) -> None:
-    """Raises PlanError for flavours that are none."""
+    """Raises PlanError for an unknown flavour."""
     if flavour not in MODULES:
         raise PlanError(f"flavour: got {flavour!r}, expected one of {list(MODULES)}.")
 

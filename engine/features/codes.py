@@ -40,11 +40,11 @@ def unpack(
     scale: NDArray[np.float32] | float | None = None,
     offset: NDArray[np.float32] | float | None = None,
 ) -> NDArray[np.float32]:
-    """Turn codes back into numbers: x = scale * code + offset.
+    """Turns codes back into numbers: x = scale * code + offset.
 
     Args:
         codes: uint8 [tokens, code_bytes].
-        dim: features a token.
+        dim: features per token.
         quantization: `sign`, `uint8` or `float16`.
         scale: float32 [dim] or one number; None is 2 for signs, 1 for float16.
         offset: float32 [dim] or one number; None is -1 for signs, 0 for float16.

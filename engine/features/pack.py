@@ -40,7 +40,7 @@ class KernelsInfo:
 
 
 def kernels_info() -> KernelsInfo:
-    """Say which native kernels run.
+    """Says which native kernels run.
 
     Raises:
         ValueError: `BITHEADS_KERNEL_LEVEL` names a level that is unknown or cannot run here.
@@ -75,7 +75,7 @@ def pool_and_pack(
     zero_point: NDArray[np.float32] | None = None,
     level: str = "active",
 ) -> None:
-    """Pool the layers of each real token and write its code. Padded tokens are never read.
+    """Pools the layers of each real token and writes its code. Padded tokens are never read.
 
     Args:
         layers: m arrays [rows, seq, dim], first layer first, all float32, float16 or ml_dtypes
@@ -96,7 +96,7 @@ def pool_and_pack(
         TypeError: an array has the wrong dtype, or is none.
         ValueError: an array has the wrong shape or layout, or the options do not go together.
     """
-    # NumPy cannot lend bfloat16 memory to C, its bits as uint16 it can.
+    # NumPy cannot lend bfloat16 memory to C, but it can lend its bits as uint16.
     are_bfloat16 = [_is_bfloat16(layer) for layer in layers]
     bfloat16 = bool(are_bfloat16) and all(are_bfloat16)
     if any(are_bfloat16) and not bfloat16:

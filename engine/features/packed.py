@@ -84,7 +84,7 @@ class PackedFeatures:
             first, last = self.offsets[start], self.offsets[stop]
             offsets = self.offsets[start : stop + 1] - first
             return self._with(self.codes[first:last], offsets, slice(start, stop))
-        if isinstance(index, tuple):  # to NumPy, one index a dimension
+        if isinstance(index, tuple):  # to NumPy, one index per dimension
             index = list(index)
         chosen = np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])
         counts = self.num_tokens[chosen]

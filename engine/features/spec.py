@@ -69,7 +69,7 @@ def code_bytes(dim: int, quantization: Quantization) -> int:
 
 
 def _typed(value: Any, *kinds: type) -> Any:
-    """The value, if it is of one of the types itself: True is no number."""
+    """The value, if its type is one of these, not a type made of one: True is not a number."""
     if type(value) not in kinds:
         raise TypeError(f"got {value!r:.60}, expected {' or '.join(k.__name__ for k in kinds)}")
     return value
@@ -89,8 +89,8 @@ class FeatureSpec:
         encoder: the encoder's name, for people.
         weights_sha256: hash of the encoder's trained weights, for machines.
         layers: hidden-state indices that are pooled, ascending; 0 is the embedding layer.
-        dim: features a token.
-        layer_weights: one weight a layer, only with `LayerPooling.LEARNED`.
+        dim: features per token.
+        layer_weights: one weight per layer, only with `LayerPooling.LEARNED`.
         calibration_sha256: hash of the per-feature thresholds or scales, or None.
     """
 

@@ -33,7 +33,8 @@ BLOCK_TEXTS = 60
 """Texts that the kernels take through a head together, so that its weights are read once."""
 
 MIN_SHARED_BYTES = 16 << 20
-"""Of weights, counted once for eight texts: for less, waking another thread costs what it saves."""
+"""Bytes of weights, counted once per eight texts, below which waking another thread costs what it
+saves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +61,10 @@ class LaidOutHead:
 
 
 MAX_FLOAT16_ROW = 1e15
-"""Up to that no sum over float16 codes, however large, leaves float32."""
+"""Sum of a row's magnitudes up to which no sum over float16 codes leaves float32."""
 
 CpuHead: TypeAlias = LaidOutHead | FoldedHead
-"""For signs and uint8, and for float16."""
+"""A head for signs or uint8, and one for float16."""
 
 
 def load_head(head: FoldedHead) -> CpuHead:
@@ -147,7 +148,7 @@ def predict_heads(features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[st
 
 
 class HeadThreads:
-    """Threads that run heads, and their workspaces: some megabytes a thread, kept between calls."""
+    """Threads that run heads, and their workspaces: megabytes per thread, kept between calls."""
 
     def __init__(self, threads: int | None = None) -> None:
         """threads: None for all cores."""
@@ -244,8 +245,9 @@ _Part: TypeAlias = tuple[slice, slice]
 def _parts(num_texts: int, num_heads: int, threads: int) -> list[_Part]:
     """Calls that together make all texts by all heads.
 
-    Texts go to the threads in whole blocks, several a thread, so that no thread waits for a slower
-    one. Where there are too few, heads do: their weights are then read once, not once a thread.
+    Texts go to the threads in whole blocks, several per thread, so that no thread waits for a
+    slower one. Where texts are too few, heads do: their weights are then read once, not once per
+    thread.
     """
     if num_texts == 0 or num_heads == 0:
         return []

@@ -49,7 +49,7 @@ def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
         if folded.task in heads:
             raise HeadError(
                 f"{path}: is a head for task {folded.task!r}, as another of the heads is, expected "
-                "one a task. Remove one of the files, or name others: --tasks."
+                "one per task. Remove one of the files, or name others: --tasks."
             )
         heads[folded.task] = TaskHead(load_head(folded), bundle.Artifact.of(path).sha256)
     return list(heads.values())
@@ -121,7 +121,7 @@ class Backfill:
         return [part for part in self._store.parts if part.name in missing]
 
     def lock(self) -> Any:
-        """See Folder.lock, of the output."""
+        """The output's lock, see Folder.lock."""
         return self._output.lock()
 
     def run(self, parts: Sequence[Part], threads: int | None = None, bar: Any = None) -> int:

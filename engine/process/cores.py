@@ -62,7 +62,7 @@ def quota_cores(groups: Path = GROUPS, files: Path = GROUP_FILES) -> int | None:
 
 
 def _quotas(groups: Path, files: Path) -> Iterator[tuple[int, int]]:
-    """Of every group and its parents, in microseconds; 0 for none."""
+    """Quota and period of every group and its parents, in microseconds; 0 for none."""
     for line in _read(groups).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")

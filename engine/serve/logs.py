@@ -1,4 +1,4 @@
-"""One line a request: JSON for machines, or text for people."""
+"""One line per request: JSON for machines, or text for people."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ Inputs = Annotated[list[str | Pair], Field(fail_fast=True)]
 TaskNames = Annotated[list[str], Field(fail_fast=True)]
 
 MAX_ERRORS = 100
-"""Of more it is only said how many there are."""
+"""Errors that are told one by one; of more only the number is told."""
 
 
 class Message(BaseModel):
-    """Nothing unknown, nothing converted: "1" is no number."""
+    """Nothing unknown, nothing converted: "1" is not a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -180,11 +180,11 @@ def read_features(request: PredictFeaturesRequest, engine: Engine) -> PackedFeat
         try:
             part = base64.b64decode(item.codes, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise InputError(f"features.{i}.codes: no valid base64 ({error}).") from error
+            raise InputError(f"features.{i}.codes: not valid base64 ({error}).") from error
         if len(part) != item.num_tokens * spec.code_bytes:
             raise InputError(
                 f"features.{i}.codes: got {len(part)} bytes for {item.num_tokens} tokens, expected "
-                f"{item.num_tokens * spec.code_bytes} ({spec.code_bytes} a token)."
+                f"{item.num_tokens * spec.code_bytes} ({spec.code_bytes} per token)."
             )
         parts.append(part)
     codes = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, spec.code_bytes)

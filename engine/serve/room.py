@@ -6,15 +6,15 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 ENOUGH_TOKENS = 4096
-"""Encoded before any time is believed: first calls take long."""
+"""Tokens that are encoded before any time is believed: first calls take long."""
 
 
 PIECES = 64
-"""A request of at most this part of the bound's tokens is a small one: it is encoded whole before
-those of its client that came later."""
+"""Small requests that make up the bound: a request that is no larger is encoded whole before those
+of its client that came later."""
 
 REMEMBERED_TOKENS = 1 << 16
-"""Encoded, after which what was measured before them counts a third."""
+"""Tokens that are encoded until what was measured before counts a third."""
 
 
 class QueueFull(Exception):

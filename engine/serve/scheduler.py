@@ -45,7 +45,7 @@ class BatchReport:
 
 
 class Scheduler:
-    """Runs an engine's encoder on what many callers ask for, at most a batch a lane at a time.
+    """Runs an engine's encoder on what many callers ask for, at most one batch per lane at a time.
 
     While one batch would hold all that waits, it gets all cores; when there is more, the encoder's
     lanes take a batch each. Nothing waits for a batch to fill up, except, for `max_wait_s`, for
@@ -344,7 +344,7 @@ class Scheduler:
                 request.future.set_result(answer)
 
     def _fail(self, requests: Sequence[Request], error: BaseException) -> None:
-        """Ends those of the requests that have not, and takes their texts out of the queue."""
+        """Ends the requests that have not ended yet, and takes their texts out of the queue."""
         with self._changed:
             first_time = [request for request in requests if not request.failed]
             for request in first_time:

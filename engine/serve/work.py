@@ -33,25 +33,25 @@ from bitheads.engine.texts.tokenize import Tokens
 from bitheads.engine.types import Stats, Text
 
 INLINE_CHARS = 4096
-"""Fewer are tokenized at once, in 0.1 ms or so; more on another thread, meanwhile others go on."""
+"""Characters that are tokenized at once, in 0.1 ms or so; for more there is another thread."""
 
 PIECE_CHARS = 1 << 17
-"""Characters that are tokenized by one job of a thread, at least a text."""
+"""Characters that one job of a thread tokenizes, or one text."""
 
 THREADS = 3
-"""Beside the encoder's; a client has two of them at most."""
+"""Threads beside the encoder's; a client has two of them at most."""
 
 INLINE_TOKENS = 4096
-"""As many tokens of codes are answered at once."""
+"""Tokens of codes that are answered at once."""
 
 INLINE_BYTES = 1 << 16
-"""Of JSON that is read or written at once, in a millisecond or so."""
+"""Bytes of JSON that are read or written at once, in a millisecond or so."""
 
 VALUES_PER_TEXT, OTHER_VALUES = 8, 16_384
-"""In the JSON of a request at most: codes of a text are four values; tasks are others."""
+"""Values in the JSON of a request, at most: codes of a text are four values; tasks are others."""
 
 PROBABILITY_BYTES, ANSWER_BYTES = 30, 60
-"""Of an answer in JSON, about."""
+"""Bytes of an answer in JSON, about: of each probability, and of the rest."""
 
 Result = TypeVar("Result")
 

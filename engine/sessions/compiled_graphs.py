@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 SUFFIX = ".compiled"
 
 BLOCK_BYTES = 4096
-"""Of the first block: what follows begins a page, as the backend's own alignment wants it."""
+"""Bytes of the first block: what follows begins a page, as the backend's own alignment wants it."""
 
 logger = logging.getLogger("bitheads")
 

@@ -28,17 +28,17 @@ from bitheads.engine.sessions import (
 from bitheads.engine.types import TokenBatch
 
 TIMED_ROWS, TIMED_TOKENS = 16, 64
-"""A batch of the default budget, of texts of a usual length."""
+"""Rows of the batch that is timed, and tokens of each: the default budget, of a usual length."""
 
 TIMED_CALLS, TIMED_S = 5, 1.0
-"""Calls of each way, of which the fastest counts, and when to stop before that many."""
+"""Calls of each way, of which the fastest counts, and seconds after which there are no more."""
 
 WORTH_CHANGING = 0.9
-"""Share of the time of the way before it that a way must do with to be taken instead. Between
-two that are as good, noise must not decide: their codes differ in some signs."""
+"""Share of the best way's time that another way must do with to be taken instead. Between two
+that are as good, noise must not decide: their codes differ in some signs."""
 
 _MAX_BYTES = 1 << 16
-"""Of a file with times."""
+"""Bytes of a file with times, at most."""
 
 Way = tuple[str, str]
 """Backend and precision."""

@@ -1,4 +1,4 @@
-"""Which ids there are, in 16 bytes an id."""
+"""Which ids there are, in 16 bytes per id."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def new_name(number: int, key: str | None = None) -> str:
 
 
 def new_store_id() -> str:
-    """For the parts of a store that is made: answers name the store that they are of by it."""
+    """An id for the parts of a new store, by which answers name the store that they are of."""
     return secrets.token_hex(8)
 
 
@@ -122,7 +122,7 @@ def codes_bytes(table: pa.Table) -> int:
 
 
 def cut_by_bytes(table: pa.Table, row_group_bytes: int) -> Iterable[pa.Table]:
-    """Slices of about as many bytes of codes, at least a row each."""
+    """Slices of about as many bytes of codes, at least one row each."""
     if not len(table):
         return
     ends = np.cumsum(pc.binary_length(table[schema.CODES]).to_numpy())

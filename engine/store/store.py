@@ -21,7 +21,7 @@ from bitheads.engine.store.ids import IdIndex
 
 SUFFIX = ".parquet"
 LISTINGS = 5
-"""How often a folder that changes is listed again, when a store is opened beside a writer."""
+"""Times that a folder that changes is listed again, when a store is opened beside a writer."""
 
 PART_NAME = re.compile(r"part-(\d{8})-[\w.-]+\.parquet")
 
@@ -143,7 +143,7 @@ class Part:
         return int(self._footer.metadata.num_row_groups)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """A table a row group, of these columns or all. Raises StoreError for damaged bytes."""
+        """One table per row group, of these columns or all. Raises StoreError for damaged bytes."""
         wanted = None if columns is None else list(columns)
         with self._opened() as file:
             parquet = sealed.open_parquet(file, self._footer, self._shown)
@@ -211,7 +211,7 @@ def open_parts(folder: Folder) -> list[Part]:
 
 
 def _check_replaced(parts: Sequence[Part], folder: Folder) -> None:
-    """Raises StoreError for a part that would hide rows that it has not.
+    """Raises StoreError for a part that would hide rows that it does not have.
 
     Of the parts that it replaces some may be gone, but no more rows may be there than in it.
     """

@@ -19,7 +19,7 @@ from bitheads.engine.store.store import SUFFIX, Part
 def verify(
     path: str | Path, filesystem: Any = None, is_checked: Callable[[str], None] = lambda name: None
 ) -> list[str]:
-    """Reads every byte of every part; returns what is wrong, a sentence each, or nothing.
+    """Reads every byte of every part; returns what is wrong, one sentence per fault, or nothing.
 
     Beside the checksums it compares rows and codes with what the footers say, the specs of all
     parts, and looks for ids that are there twice.

@@ -96,7 +96,7 @@ class StoreWriter:
         """Adds texts; returns how many rows that added or replaced.
 
         Args:
-            ids: a string a text, as a sequence or an Arrow array.
+            ids: one string per text, as a sequence or an Arrow array.
             features: of the store's spec. They are copied: the caller may use their memory again.
             columns: the user's own, by name: sequences or Arrow arrays. A store's first rows decide
                 which there are, and of which types.
@@ -144,7 +144,7 @@ class StoreWriter:
         self._begin_waiting()
 
     def next_number(self) -> int:
-        """Of a new part's name, after all others."""
+        """The number in a new part's name, after all others."""
         return max((part.number for part in self._store.parts), default=-1) + 1
 
     def _begin_waiting(self) -> None:
@@ -192,7 +192,7 @@ class StoreWriter:
             self._store.refresh()
 
     def _replace_rows(self, new: pa.Table) -> None:
-        """Writes each part that holds one of the ids again, under its name, in one step a part.
+        """Writes each part that holds one of the ids again, under its name, in one step per part.
 
         Each id is there once at any time, with its old codes or its new ones.
         """

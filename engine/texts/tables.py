@@ -41,7 +41,8 @@ QUOTES_HELP = (
 QUOTES_OPTION = "--quotes {}"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 RECORD_BYTES = 1 << 28
-"""Of a record in several lines: more is a quote that was not closed, and must not fill memory."""
+"""Bytes of a record in several lines, at most: more is a quote that was not closed, and must not
+fill memory."""
 
 QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 CLOSED = re.compile(rb'[^"]*(?:""[^"]*)*"(?!")')

@@ -109,7 +109,7 @@ class TextFile:
             return
         if not stat.S_ISREG(mode):
             raise InputError(
-                f"--input {self.path}: is no regular file. Write the texts to a file first, and "
+                f"--input {self.path}: is not a regular file. Write the texts to a file first, and "
                 "name that."
             )
 
@@ -290,7 +290,7 @@ class TextFile:
                     raise ValueError("no object")
             except (ValueError, RecursionError) as error:
                 raise InputError(
-                    f"--input {self.path}: line {number + 1} is no JSON object ({error})."
+                    f"--input {self.path}: line {number + 1} is not a JSON object ({error})."
                 ) from error
             yield number, found
 

@@ -21,7 +21,7 @@ MAX_GROWTH = 64
 tokenizers of known encoders have at most 10."""
 
 MAX_ADDED_CHARS = 1024
-"""That a text becomes longer by, whatever it is."""
+"""Characters that a text becomes longer by, whatever it is, at most."""
 
 MAX_AFFIX = 256
 """Characters of a model's prefixes and suffixes, which it puts to every piece of a word."""
