@@ -43,7 +43,7 @@ class Encoder(Protocol[LoadedHead]):
         """
 
     def open_runners(self) -> tuple[BatchRunner, list[BatchRunner]]:
-        """For who decides batch by batch what runs when, as a server does.
+        """Runners for those who decide batch by batch what runs when, as a server does.
 
         Returns the way to run one batch on all cores, and those that run at the same time, on a
         share of the cores each; none if the encoder has no lanes. The one and the others are not

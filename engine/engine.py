@@ -143,13 +143,13 @@ class Engine:
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """For hosts that schedule batches themselves, as engine.serve does."""
+        """It is for hosts that schedule batches themselves, as engine.serve does."""
         self._lifetime.check()
         return self._tokenizer
 
     @property
     def encoder(self) -> Encoder[Any]:
-        """For hosts that schedule batches themselves, as engine.serve does."""
+        """It is for hosts that schedule batches themselves, as engine.serve does."""
         self._lifetime.check()
         return self._encoder
 

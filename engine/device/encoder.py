@@ -146,7 +146,7 @@ class DeviceEncoder:
             allocation.free()
 
     def pad_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """As they are: shapes are rounded where they are recorded as graphs."""
+        """The lengths as they are: shapes are rounded where they are recorded as graphs."""
         return lengths
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
@@ -179,7 +179,7 @@ class DeviceEncoder:
         return sum(self.encode([batch], codes), Stats())
 
     def load_head(self, head: FoldedHead) -> FoldedHead:
-        """As it is: heads go to the device by groups, when they are first asked together."""
+        """The head as it is: heads go to the device when they are first asked, in groups."""
         return head
 
     def predict(

@@ -95,7 +95,7 @@ class PlanInfo:
 
     @property
     def name(self) -> str:
-        """Of its two files, without suffix."""
+        """Name of its two files, without suffix."""
         architectures = "+".join(
             "sm_" + capability.replace(".", "") for capability in self.compute_capabilities
         )

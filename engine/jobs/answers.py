@@ -121,7 +121,7 @@ class TaskAnswers:
         return done
 
     def open_file(self, part: Part) -> AnswerFile:
-        """For the answers to a part's texts. Raises StoreError if nothing can be written."""
+        """A file for the answers to a part's texts. Raises StoreError if it cannot be written."""
         return AnswerFile(self, part)
 
     def table(self, ids: pa.Array, prediction: Prediction) -> pa.Table:

@@ -42,7 +42,7 @@ def choose_threads() -> int | None:
 
 
 def count_physical_cores(processors: Path = PROCESSORS) -> int:
-    """As `count_cores`, but processors that share a core count once."""
+    """Cores as `count_cores` counts them, but processors that share one count once."""
     allowed = os.sched_getaffinity(0)
     cores = {_core(processors / f"cpu{number}" / "topology") or str(number) for number in allowed}
     return min(len(cores), choose_threads() or len(cores))

@@ -50,7 +50,7 @@ class HttpError(Exception):
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
 
     def body(self, path: str) -> bytes:
-        """For a request of this path: the Open Inference Protocol's errors are one string."""
+        """The answer's body for a request of this path: /v2 has errors of one string."""
         content = {"code": self.code, "message": self.message}
         return to_json({"error": self.message if path.startswith("/v2") else content})
 

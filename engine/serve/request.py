@@ -73,7 +73,7 @@ class Request:
 
 
 def make_answer(request: Request, engine: Engine) -> Answer:
-    """Of a request whose texts all have their results."""
+    """The answer to a request whose texts all have their results."""
     features = None
     if request.wants_features:
         codes = request.codes

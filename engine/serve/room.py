@@ -79,7 +79,7 @@ class Room:
 
     @property
     def tokens(self) -> int:
-        """That are there and not encoded yet."""
+        """Tokens that are there and not encoded yet."""
         return self._tokens
 
     def check(self, client: Hashable, tokens: int) -> None:
@@ -140,7 +140,7 @@ class Room:
         self._measured_s = kept * self._measured_s + tokens * took_s
 
     def seconds(self, tokens: int) -> float:
-        """That so many tokens take, 0 before enough was measured."""
+        """Seconds that so many tokens take; 0 before enough was measured."""
         if self._seen_tokens < ENOUGH_TOKENS:
             return 0.0
         return tokens * self._measured_s / self._measured_tokens

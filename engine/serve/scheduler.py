@@ -305,7 +305,7 @@ class Scheduler:
     def _predict(
         self, features: PackedFeatures, heads: Sequence[Head]
     ) -> dict[Head, NDArray[np.float32]]:
-        """By head, not by task: while one is replaced, requests may have the one or the other."""
+        """Logits by head, not by task: while one is replaced, requests may have either."""
         answers: dict[Head, NDArray[np.float32]] = {}
         left = list(heads)
         while left:

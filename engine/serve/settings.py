@@ -144,7 +144,7 @@ def variable(name: str) -> str:
 
 
 def read(argv: Sequence[str] | None, environment: Mapping[str, str] | None = None) -> Settings:
-    """From a command line, and for what it leaves out from the environment.
+    """Reads a command line, and for what it leaves out the environment.
 
     Raises InputError for values that cannot be.
     """

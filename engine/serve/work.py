@@ -194,14 +194,14 @@ class Work:
 
     @property
     def max_texts(self) -> int:
-        """Of a request."""
+        """Texts of a request, at most."""
         return self._settings.max_texts
 
     def _too_many(self, count: int) -> HttpError:
         return too_large("inputs", f"{count} texts", str(self._settings.max_texts), "--max-texts")
 
     async def _tokenize(self, texts: Sequence[Text], client: str) -> list[Tokens]:
-        """In pieces where there is much, so that others have their turn meanwhile."""
+        """Tokenizes in pieces where there is much, so that others have their turn in between."""
         tokenize = self.engine.tokenizer
         chars = [len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts]
         try:
@@ -267,7 +267,7 @@ class Work:
 
 
 def answer_bytes(predictions: Mapping[str, Prediction], return_probabilities: bool) -> int:
-    """Of all the answers in JSON, about."""
+    """Bytes of all the answers in JSON, about."""
     return sum(
         len(p.logits) * (ANSWER_BYTES + return_probabilities * PROBABILITY_BYTES * len(p.labels))
         for p in predictions.values()

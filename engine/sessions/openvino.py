@@ -59,7 +59,10 @@ def table_rows(graph: Path) -> dict[str, int | None]:
 
 
 def _rows_looked_up(ids: Any) -> int | None:
-    """Of the smallest table that is looked up with an openvino.Output, as host/src/session.cpp."""
+    """Rows of the smallest table that is looked up with an openvino.Output.
+
+    `host/src/session.cpp` finds them in the same way.
+    """
     found = []
     for target in ids.get_target_inputs():
         node = target.get_node()
@@ -130,7 +133,7 @@ class Session:
         return [self._request.get_tensor(name).data for name in self._outputs]
 
     def lanes(self) -> list[Session]:
-        """As many sessions on this graph as OpenVINO wants at the same time, this one the first."""
+        """The sessions on this graph that OpenVINO wants at the same time, this one the first."""
         others = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") - 1
         return [self, *(self._another() for _ in range(others))]
 

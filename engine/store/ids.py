@@ -40,7 +40,7 @@ class IdIndex:
             )
 
     def contains(self, ids: Iterable[str]) -> NDArray[np.bool_]:
-        """For each id whether it is there, bool [ids]."""
+        """Whether each id is there, bool [ids]."""
         keys = _keys(ids)
         found = np.zeros(keys[0].size, bool)
         for run in self._runs:

@@ -223,7 +223,7 @@ class CheckedFile:
         return self._size
 
     def read(self, count: int = -1) -> memoryview:
-        """Of the body; all that is left of it for -1."""
+        """Bytes of the body; all that is left of it for -1."""
         left = max(0, self._body_bytes - self._position)
         count = left if count < 0 else min(count, left)
         if count == 0:

@@ -89,7 +89,7 @@ class Part:
 
     @property
     def number(self) -> int:
-        """Of its name: parts are read in that order."""
+        """The number in its name: parts are read in that order."""
         match = PART_NAME.fullmatch(self.name)
         return int(match[1]) if match else 0
 
@@ -105,7 +105,7 @@ class Part:
 
     @property
     def store_id(self) -> str | None:
-        """Of the store that it was written for; None in parts of older versions."""
+        """The id of the store that it was written for; None in parts of older versions."""
         return self.facts.get("store")
 
     @property
@@ -123,7 +123,7 @@ class Part:
 
     @property
     def forms(self) -> frozenset[str] | None:
-        """Of its texts, see engine.texts.forms; None where it does not say that of each."""
+        """Forms of its texts (engine.texts.forms); None where it does not say that of each."""
         if schema.IS_PAIR not in schema.columns_of(self.schema):
             return None
         at, found = self.schema.get_field_index(schema.IS_PAIR), set()
@@ -165,7 +165,7 @@ class Part:
 
     @contextmanager
     def _changes_told(self) -> Iterator[None]:
-        """Around what reads: a part that a writer has put in its place, or removed, is no damage.
+        """Goes around what reads: a part that a writer replaced or removed is not a damaged one.
 
         Raises StoreError.
         """
@@ -304,12 +304,12 @@ class FeatureStore:
 
     @property
     def schema(self) -> pa.Schema | None:
-        """Of the parts; None before the first one, which decides on the user's columns."""
+        """The parts' schema; None before the first one, which decides on the user's columns."""
         return self.parts[0].schema if self.parts else None
 
     @property
     def id(self) -> str | None:
-        """Made with the store and kept by all that is done to it; None before there is a part."""
+        """An id that the store got when it was made, and keeps; None before there is a part."""
         return next((part.store_id for part in self.parts if part.store_id), None)
 
     @property
@@ -373,7 +373,7 @@ class FeatureStore:
         return index
 
     def info(self) -> StoreInfo:
-        """From the footers alone."""
+        """What the store holds, read from the footers alone."""
         rows, size = len(self), sum(part.nbytes for part in self.parts)
         tokens = sum(part.tokens for part in self.parts)
         return StoreInfo(
@@ -391,7 +391,7 @@ class FeatureStore:
         )
 
     def _own_columns(self) -> list[pa.Field]:
-        """The user's."""
+        """The user's columns."""
         if self.schema is None:
             return []
         stores = schema.columns_of(self.schema)

@@ -225,7 +225,7 @@ class StoreWriter:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """Around what writes: `stored` has ids of rows that are lost if it ends too early."""
+        """Goes around what writes: `stored` has ids of rows that are lost if it ends too early."""
         try:
             yield
         except BaseException:

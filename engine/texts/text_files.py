@@ -214,7 +214,7 @@ class TextFile:
 
     @cached_property
     def _names(self) -> list[str] | None:
-        """Of the columns that there are; None for plain lines, and where no row says it."""
+        """Names of the columns that there are; None for plain lines, and where no row says it."""
         try:
             if self._format == "parquet":
                 return self._parquet_names()
@@ -227,7 +227,7 @@ class TextFile:
         return None
 
     def _numbered_lines(self, within: Range | None) -> Iterator[tuple[int, str]]:
-        """Of TSV and CSV, records."""
+        """Lines with their numbers; of TSV and CSV, records."""
         with self.path.open("rb") as file:
             file.seek(0 if within is None else within.start)
             records = enumerate(self._cut(file), 0 if within is None else within.row)

@@ -262,7 +262,7 @@ class _Template:
     """
 
     def __init__(self, example: Encoding) -> None:
-        """From an example in which every text has a token."""
+        """example: of the tokenizer, one in which every text has a token."""
         texts = example.sequence_ids  # None for the tokenizer's own tokens
         ids, types = _ids(example), example.type_ids
         self._own: list[TokenIds] = []  # before each text, and after the last

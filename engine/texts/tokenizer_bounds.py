@@ -102,7 +102,7 @@ def _flat(part: Any, name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_growth(parts: list[Mapping[str, Any]]) -> None:
-    """From the last part to the first: what a character that reaches a part ends as."""
+    """Finds out, from the last part to the first, what a character that reaches a part ends as."""
     ends = _Ends()
     charsmaps = 0
     for part in reversed(parts):
