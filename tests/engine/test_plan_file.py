@@ -323,7 +323,7 @@ def test_an_edit_without_its_hash_is_found(bundle: Path) -> None:
 @pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
 def test_another_format_version_is_an_error(bundle: Path, version: Any) -> None:
     rewrite(bundle, lambda content: content.update(format_version=version))
-    with pytest.raises(PlanError, match=r"got format version .*, expected 1\. Type: bitheads plan"):
+    with pytest.raises(PlanError, match=r"got format version .*, expected 1\. Type: bitheads"):
         read_plan(plan_path(bundle))
 
 
