@@ -451,7 +451,7 @@ def own_planned_bundle(planned_bundle: Path, tmp_path: Path) -> Path:
 def test_a_truncated_plan_is_refused(open_engine: OpenEngine, own_planned_bundle: Path) -> None:
     plan = next((own_planned_bundle / PLANS).glob("*.plan"))
     plan.write_bytes(plan.read_bytes()[:-1])
-    with pytest.raises(PlanError, match=r"python -m export\.plan"):
+    with pytest.raises(PlanError, match=r"bitheads plan"):
         open_engine(own_planned_bundle)
 
 
@@ -493,5 +493,5 @@ def test_device_code_that_does_not_fit(
         device_code.write_bytes(device_code.read_bytes() + b"\0")
     else:
         about.write_text(json.dumps({**json.loads(about.read_text()), "abi_version": 0}))
-    with pytest.raises(BackendError, match=r"device code .*python -m export\.device_code"):
+    with pytest.raises(BackendError, match=r"device code .*bitheads device-code"):
         open_engine()
