@@ -24,7 +24,8 @@ from benchmarks import precision_accuracy, record
 from bitheads import Engine
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
-from bitheads.engine.types import LayerPooling, PositionPooling, Quantization, Text
+from bitheads.engine.features.spec import LayerPooling, PositionPooling, Quantization
+from bitheads.engine.types import Text
 from bitheads.export.config import BuildConfig
 from bitheads.export.make_bundle import make_bundle
 from bitheads.export.source.encoder import find_encoder

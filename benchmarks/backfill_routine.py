@@ -32,12 +32,13 @@ from benchmarks.shapes import SHAPES, Shape
 from bitheads.engine import Engine, bundle
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Quantization
 from bitheads.engine.heads.cpu import lay_out
 from bitheads.engine.jobs.answers import TaskHead
 from bitheads.engine.jobs.backfill import Backfill
 from bitheads.engine.store import FeatureStore, StoreWriter
 from bitheads.engine.texts.tokenize import TextTokenizer
-from bitheads.engine.types import PackedFeatures, Quantization
 
 COMMAND = "python -m benchmarks backfill"
 TASKS = (1, 14)

@@ -19,8 +19,8 @@ from benchmarks.shapes import SEEDED, Shape
 from bitheads.engine import bundle
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import BitheadsError, InputError
+from bitheads.engine.features.spec import Quantization
 from bitheads.engine.texts.tokenize import TextTokenizer
-from bitheads.engine.types import Quantization
 from bitheads.export.source.encoder import find_encoder, load_encoder
 
 COMMAND = "python -m benchmarks encoder"

@@ -13,7 +13,7 @@ from benchmarks import record
 from benchmarks.shapes import SHAPES, Shape, random_encoder
 from bitheads.engine import bundle
 from bitheads.engine.commands.command_line import say
-from bitheads.engine.types import FeatureSpec, LayerPooling, Order, Quantization
+from bitheads.engine.features.spec import FeatureSpec, LayerPooling, Order, Quantization
 from bitheads.export.config import choose_layers
 from bitheads.export.onnx_graph import export_graph
 from bitheads.export.plans.build_plan import build_plan, resolve_plan

@@ -23,9 +23,9 @@ from bitheads.engine import bundle
 from bitheads.engine.batching import pad_batch
 from bitheads.engine.errors import InputError
 from bitheads.engine.features import pack
+from bitheads.engine.features.spec import Quantization
 from bitheads.engine.sessions import open_session
 from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
-from bitheads.engine.types import Quantization
 from bitheads.export.onnx_graph import export_graph
 from bitheads.export.source.encoder import load_encoder
 from bitheads.export.texts import read_texts

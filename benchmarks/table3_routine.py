@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks import precision_accuracy, record
 from bitheads import Engine
 from bitheads.engine.commands.command_line import say
+from bitheads.engine.features.codes import code_affine
 from bitheads.engine.heads.head_file import write_head
-from bitheads.engine.types import code_affine
 from bitheads.export.config import BuildConfig
 from bitheads.export.fold import fold
 from bitheads.export.make_bundle import make_bundle

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import FeatureSpec, Quantization
 from bitheads.engine.heads.head_file import FoldedHead
-from bitheads.engine.types import FeatureSpec, PackedFeatures, Quantization
 from bitheads.training.heads.task_head import TaskHead
 
 BLOCK_TEXTS = 32

@@ -25,10 +25,10 @@ class Command(NamedTuple):
 COMMANDS = {
     "build": Command("bitheads.export.build", "make a bundle of a trained encoder"),
     "predict": Command("bitheads.engine.commands.predict", "answer every task of a bundle's heads"),
-    "serve": Command("bitheads.engine.serve.__main__", "answer over HTTP"),
+    "serve": Command("bitheads.engine.commands.serve", "answer over HTTP"),
     "encode": Command("bitheads.engine.commands.encode", "keep the features of texts in a store"),
     "backfill": Command("bitheads.engine.commands.backfill", "answer tasks for all of a store"),
-    "store": Command("bitheads.engine.store.__main__", "look at a store, check it, compact it"),
+    "store": Command("bitheads.engine.commands.store", "look at a store, check it, compact it"),
     "train-head": Command("bitheads.training.heads.__main__", "train one task's head"),
     "train-encoder": Command(
         "bitheads.training.multitask.__main__", "train an encoder on many tasks at once"

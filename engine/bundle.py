@@ -1,7 +1,7 @@
 """The bundle format: one folder with all a host needs. This module is its only owner.
 
     bundle.json              this module's manifest
-    encoder.onnx             the graph, one output `hidden_{i}` a layer
+    encoder.onnx             the graph, with one output `hidden_{i}` per layer
     encoder_int8.xml, .bin   the same graph in int8, as OpenVINO IR; only if it was asked for
     tokenizer.json           the encoder's tokenizer
     calibration.safetensors  per-feature constants, only for specs that have them
@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from bitheads.engine.errors import BundleError
+from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files import strict_json
 from bitheads.engine.files.external_files import external_files
-from bitheads.engine.types import Calibration, FeatureSpec
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
@@ -194,19 +194,19 @@ def _check_encoder(encoder: EncoderInfo) -> None:
 
 
 def _check_artifacts(manifest: Manifest) -> None:
-    """Every file that is read is listed. Raises ValueError or TypeError."""
+    """Raises ValueError or TypeError unless every file that is read is listed."""
     wanted = {GRAPH, TOKENIZER}
     if manifest.spec.calibration_sha256 is not None:
         wanted.add(CALIBRATION)
     if not isinstance(manifest.versions, dict) or not isinstance(manifest.parity, dict):
-        raise TypeError("versions or parity are no object")
+        raise TypeError("versions or parity is not an object")
     if missing := wanted - manifest.artifacts.keys():
         raise ValueError(f"{', '.join(sorted(missing))} not among the artifacts")
     for name, artifact in manifest.artifacts.items():
         if not is_plain_name(name):
-            raise ValueError(f"the artifact {name!r:.60} is no file of the bundle's own folder")
+            raise ValueError(f"the artifact {name!r:.60} is not a file in the bundle's own folder")
         if type(artifact.bytes) is not int or type(artifact.sha256) is not str:
-            raise TypeError(f"the size or hash of {name} is none")
+            raise TypeError(f"the size of {name} is not a whole number, or its hash is not a text")
 
 
 def is_plain_name(name: str) -> bool:
@@ -215,8 +215,32 @@ def is_plain_name(name: str) -> bool:
 
 
 def graph_file(precision: str) -> str:
-    """The file that a session of a precision reads."""
+    """The graph's file, for a session in this precision."""
     return INT8_GRAPH if precision == "int8" else GRAPH
+
+
+def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
+    """The hash a plan is known by, from a manifest's artifacts: of the graph and its weights.
+
+    Weights of a large graph are a file of their own, and two graphs may differ in nothing else.
+
+    Args:
+        graph: the graph's file; one in int8 always has its weights in a file of its own.
+    """
+    files = graph_files(artifacts, graph)
+    hashes = [artifacts[name].sha256 for name in files]
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[str]:
+    """The artifacts of a manifest that a graph is made of, or may be: weights have any name."""
+    others = {
+        *(name for name in (GRAPH, INT8_GRAPH) if name != graph),
+        *(f"{GRAPH}.data", INT8_WEIGHTS, TOKENIZER, CALIBRATION),
+    } - {f"{graph}.data", str(Path(graph).with_suffix(".bin"))}
+    return sorted(artifacts.keys() - others)
 
 
 def _hash(content: Mapping[str, Any]) -> str:

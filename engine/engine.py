@@ -3,64 +3,40 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from bitheads.engine import bundle
-from bitheads.engine.batching import BatchedTexts, cut_batches
-from bitheads.engine.encoder import AnsweringEncoder, Encoder, open_encoder
-from bitheads.engine.errors import HeadError, InputError, UnknownTaskError
-from bitheads.engine.heads.cpu import Head, check_spec
+from bitheads.engine.batching import BatchedTexts
+from bitheads.engine.encoder import AnsweringEncoder, Encoder
+from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
+from bitheads.engine.heads.head import Head
 from bitheads.engine.heads.head_file import SUFFIX, read_head
+from bitheads.engine.heads.loaded_heads import LoadedHeads, TaskInfo
+from bitheads.engine.open_encoder import open_encoder
+from bitheads.engine.predictions import Prediction, Predictions
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.sessions.embedding_rows import embedding_rows
-from bitheads.engine.texts.forms import are_pairs, fitting, leave_out_misfits
-from bitheads.engine.texts.tokenize import MAX_CHARS, TextTokenizer, check_iterable
-from bitheads.engine.types import (
-    Calibration,
-    FeatureSpec,
-    PackedFeatures,
-    Prediction,
-    Predictions,
-    Stats,
-    Text,
-)
-
-LONG_TEXTS = ("cut", "split")
-"""What can become of texts over the encoder's maximum length; see `Engine.encode`."""
+from bitheads.engine.text_batches import is_split, make_batches
+from bitheads.engine.texts.forms import fitting, leave_out_misfits
+from bitheads.engine.texts.tokenize import TextTokenizer, check_iterable
+from bitheads.engine.types import Stats, Text
 
 MAX_HEAD_READERS = 8
-"""Threads that read heads at most: each takes some times a head's file in memory."""
+"""Threads that read heads, at most: each takes several times the memory of a head's file."""
 
 logger = logging.getLogger("bitheads")
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """What a loaded head answers.
-
-    Attributes:
-        labels: its classes.
-        form: "single" if it reads one text, "pair" if it reads two.
-        metrics: name -> value, as measured when it was trained.
-        nbytes: bytes its weights take in memory.
-    """
-
-    labels: tuple[str, ...]
-    form: str
-    metrics: Mapping[str, float]
-    nbytes: int
 
 
 class Engine:
@@ -69,7 +45,7 @@ class Engine:
     Thread-safe: calls from several threads take turns on the encoder; heads may be added and
     removed at any time, and a call sees the heads there were when it began.
 
-    An engine is of the process that loaded it: in one that is forked later every call raises
+    An engine belongs to the process that loaded it: in one that is forked later every call raises
     ForkedError, and OpenVINO cannot be loaded there. After `close` every call raises ClosedError.
     What an engine is, `spec`, `manifest`, `calibration` and `backend`, can be read everywhere.
     """
@@ -87,10 +63,9 @@ class Engine:
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._backend = encoder.name
-        # Once: to ask a protocol takes as long as a small text's tokens.
+        # Asked once: that takes as long as tokenizing a small text.
         self._answering = encoder if isinstance(encoder, AnsweringEncoder) else None
-        self._heads_lock = threading.Lock()
-        self._heads: Mapping[str, Head] = MappingProxyType({})
+        self._heads = LoadedHeads()
 
     @classmethod
     def load(
@@ -107,7 +82,7 @@ class Engine:
             path: the bundle's folder.
             backend: "openvino" or "onnxruntime" on a CPU; "tensorrt", "onnxruntime-tensorrt" or
                 "onnxruntime-cuda" on a GPU; "auto": a GPU's first that works, else the fastest on
-                the CPU, which is timed once for a bundle and a machine, and remembered.
+                the CPU, which is timed once per bundle and machine, and remembered.
             threads: processor threads of the encoder and of heads, None for all cores that this
                 process has, by its affinity and its container's quota (engine.process.cores).
             precision: "auto" (on a CPU the fastest floating-point type, timed with the backends;
@@ -145,7 +120,7 @@ class Engine:
         """
         if not self._lifetime.end():
             return
-        self._heads = MappingProxyType({})
+        self._heads.clear()
         encoder = self._encoder
         del self._tokenizer, self._encoder, self._answering
         encoder.close()
@@ -168,13 +143,13 @@ class Engine:
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """For hosts that schedule batches themselves, as engine.serve does."""
+        """It is for hosts that schedule batches themselves, as engine.serve does."""
         self._lifetime.check()
         return self._tokenizer
 
     @property
     def encoder(self) -> Encoder[Any]:
-        """For hosts that schedule batches themselves, as engine.serve does."""
+        """It is for hosts that schedule batches themselves, as engine.serve does."""
         self._lifetime.check()
         return self._encoder
 
@@ -182,17 +157,12 @@ class Engine:
     def tasks(self) -> Mapping[str, TaskInfo]:
         """The loaded heads by task name; a snapshot."""
         self._lifetime.check()
-        return {
-            name: TaskInfo(
-                head.labels, head.form, MappingProxyType(dict(head.metrics)), head.nbytes
-            )
-            for name, head in self._heads.items()
-        }
+        return self._heads.infos()
 
     def add_head(self, path: str | Path, replace: bool = False) -> str:
         """Loads a head file, without touching the encoder, and returns its task name.
 
-        Raises HeadError if the file is no sound head or the name is taken (without `replace`),
+        Raises HeadError if the file is not a sound head or the name is taken (without `replace`),
         SpecMismatchError if it was trained on another feature spec.
         """
         with self._lifetime:
@@ -213,12 +183,8 @@ class Engine:
 
     def use_head(self, head: Head, replace: bool = False) -> None:
         """Adds what `read_head` gave. Raises HeadError if its name is taken (without `replace`)."""
-        with self._lifetime, self._heads_lock:
-            if head.task in self._heads and not replace:
-                raise HeadError(
-                    f"task {head.task!r} is loaded already. Remove it first, or pass replace=True."
-                )
-            self._heads = MappingProxyType({**self._heads, head.task: head})
+        with self._lifetime:
+            self._heads.add(head, replace)
 
     def _use_head_of(self, path: str | Path, head: Head, replace: bool = False) -> None:
         try:
@@ -227,7 +193,7 @@ class Engine:
             raise HeadError(f"head {path}: {error}") from None
 
     def _add_heads(self, paths: Sequence[Path], threads: int | None) -> None:
-        """As if one after the other; but reading is what takes time, and is done at once."""
+        """Adds heads as if one after the other; reading, which takes the time, is done at once."""
         pool = ThreadPoolExecutor(min(threads or count_cores(), MAX_HEAD_READERS), "read-heads")
         try:
             for path, head in zip(paths, pool.map(self.read_head, paths), strict=True):
@@ -237,9 +203,8 @@ class Engine:
 
     def remove_head(self, name: str) -> None:
         """Forgets a head; its file stays. Raises UnknownTaskError if there is none."""
-        with self._lifetime, self._heads_lock:
-            self.choose_heads([name])
-            self._heads = MappingProxyType({k: v for k, v in self._heads.items() if k != name})
+        with self._lifetime:
+            self._heads.remove(name)
 
     def encode(
         self,
@@ -265,7 +230,7 @@ class Engine:
         BackendError if the encoder fails.
         """
         with self._lifetime:
-            work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
+            work = self._tokenize(texts, max_batch_tokens, is_split(long_texts))
             with progress_bar(len(work.windows), progress) as bar:
                 return self._encode(work, bar)
 
@@ -295,7 +260,7 @@ class Engine:
         check_iterable(texts)
         if chunk_texts < 1:
             raise InputError(f"chunk_texts: got {chunk_texts}, expected at least 1.")
-        split = _is_split(long_texts)
+        split = is_split(long_texts)
         return self._encode_chunks(iter(texts), chunk_texts, max_batch_tokens, split, progress)
 
     def _encode_chunks(
@@ -337,42 +302,8 @@ class Engine:
         split: bool = False,
         first_index: int = 0,
     ) -> BatchedTexts:
-        started_s = time.perf_counter()
-        windows = self._tokenizer(texts, split, first_index)
-        stats = Stats(
-            num_texts=len(texts),
-            num_truncated=sum(window.truncated for window in windows),
-            tokenize_s=time.perf_counter() - started_s,
-        )
-        if stats.num_truncated:
-            logger.warning(
-                "%d of %d texts were longer than %s and were cut",
-                stats.num_truncated,
-                len(texts),
-                f"{MAX_CHARS} characters"
-                if split
-                else f"{self.manifest.encoder.max_length} tokens",
-            )
-        lengths = np.array([window.ids.size for window in windows], np.int64)
-        window_offsets = np.zeros(len(windows) + 1, np.int64)
-        np.cumsum(lengths, out=window_offsets[1:])
-        offsets = window_offsets
-        if len(windows) > len(texts):
-            offsets = offsets[[*(not window.continues for window in windows), True]]
-        if max_batch_tokens is None:
-            max_batch_tokens = self._encoder.max_batch_tokens
-        padded = self._encoder.pad_lengths(lengths)
-        rows = cut_batches(padded, max_batch_tokens, self._encoder.call_tokens)
-        return BatchedTexts(
-            windows=windows,
-            window_offsets=window_offsets,
-            offsets=offsets,
-            padded=padded,
-            rows=rows,
-            pairs=are_pairs(texts),
-            pad_id=self.manifest.encoder.pad_id,
-            stats=stats,
-        )
+        tokenizer, encoder, info = self._tokenizer, self._encoder, self.manifest.encoder
+        return make_batches(texts, tokenizer, encoder, info, max_batch_tokens, split, first_index)
 
     @staticmethod
     def _run(work: BatchedTexts, batches: Iterator[Stats], bar: Any) -> Stats:
@@ -396,7 +327,7 @@ class Engine:
         Args:
             tasks: names of loaded heads, None for all that are for such texts. Each text is
                 answered by the heads of its form, those for single texts or those for pairs: in a
-                call that mixes them, `Prediction.top` is None for texts that are none of a head's.
+                call that mixes them, `Prediction.top` is None for texts that are not for the head.
             texts, max_batch_tokens, progress, long_texts: see `encode`.
 
         Raises what `encode` raises, UnknownTaskError for a task no head answers, and InputError for
@@ -414,7 +345,7 @@ class Engine:
         long_texts: str,
     ) -> Predictions:
         heads = self.choose_heads(tasks)  # first: an unknown task should not cost an encoder pass
-        work = self._tokenize(texts, max_batch_tokens, _is_split(long_texts))
+        work = self._tokenize(texts, max_batch_tokens, is_split(long_texts))
         heads = fitting(heads, work.pairs, named=tasks is not None)
         with progress_bar(len(work.windows), progress) as bar:
             # An answer of an encoder is that of a window, so not of a text that was split.
@@ -460,22 +391,4 @@ class Engine:
         Raises UnknownTaskError for a task no head answers.
         """
         with self._lifetime:
-            heads = self._heads
-        if tasks is None:
-            return list(heads.values())
-        if isinstance(tasks, str):
-            tasks = [tasks]
-        unknown = [name for name in tasks if name not in heads]
-        if unknown:
-            raise UnknownTaskError(
-                f"task {unknown[0]!r}: no such head is loaded, expected one of "
-                f"{sorted(heads) or 'none (no head is loaded)'}. Add it with "
-                "engine.add_head(path), or train it with `bitheads train-head`."
-            )
-        return [heads[name] for name in dict.fromkeys(tasks)]
-
-
-def _is_split(long_texts: str) -> bool:
-    if long_texts not in LONG_TEXTS:
-        raise InputError(f"long_texts: got {long_texts!r}, expected one of {list(LONG_TEXTS)}.")
-    return long_texts == "split"
+            return self._heads.choose(tasks)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 class _NoBar:
-    """Not tqdm's own: of the time that one text takes, much is what cold code takes to run once."""
+    """Not tqdm's own: code that runs for the first time is much of the time that one text takes."""
 
     def __enter__(self) -> _NoBar:
         return self
@@ -23,5 +23,5 @@ class _NoBar:
 def progress_bar(
     total: int | None, is_shown: bool, what: str = "encode", unit: str = "text"
 ) -> Any:
-    """On standard error, for `total` texts or other units; None: for an unknown number of them."""
+    """A bar on standard error, for `total` texts or other units; None: their number is unknown."""
     return tqdm(total=total, unit=unit, desc=what) if is_shown else _NoBar()

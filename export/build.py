@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from bitheads.engine.commands.command_line import exit_code, leave, print_json
-from bitheads.engine.types import LayerPooling, Order, Quantization
+from bitheads.engine.commands.command_line import exit_code, leave
+from bitheads.engine.features.spec import LayerPooling, Order, Quantization
+from bitheads.engine.process.json_lines import print_json
 from bitheads.export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
 from bitheads.export.int8 import require_nncf
 from bitheads.export.plans.plan_config import add_plan_options, plan_config

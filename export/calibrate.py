@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitheads.engine.bundle import load_calibration
 from bitheads.engine.features.reference import pooled_mean
-from bitheads.engine.types import Calibration, Quantization
+from bitheads.engine.features.spec import Calibration, Quantization
 from bitheads.export.config import BuildConfig
 from bitheads.export.errors import ExportError
 

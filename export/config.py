@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitheads.engine.bundle import MANIFEST
-from bitheads.engine.types import LayerPooling, Order, Quantization
+from bitheads.engine.features.spec import LayerPooling, Order, Quantization
 from bitheads.export.errors import ExportError
 from bitheads.export.plans.plan_config import NO_PLAN, PlanConfig
 

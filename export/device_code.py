@@ -17,8 +17,9 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bitheads.engine.commands.command_line import exit_code, print_json
+from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.device.code import DEVICE_CODE, write_device_code
+from bitheads.engine.process.json_lines import print_json
 from bitheads.export.errors import ExportError
 
 ROOT = Path(__file__).resolve().parent.parent  # of the folder, not of the link to it

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitheads.engine.features.spec import FeatureSpec, PositionPooling
 from bitheads.engine.heads.head_file import FoldedHead
-from bitheads.engine.types import FeatureSpec, PositionPooling
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -69,7 +69,7 @@ def fold(
     """The same function of codes as `trained` is of features, in float32.
 
     Args:
-        scale, offset: [dim], x = scale * code + offset, see engine.types.code_affine.
+        scale, offset: [dim], x = scale * code + offset, see engine.features.codes.code_affine.
 
     The products are taken in float64, so folding itself costs no accuracy.
     """

@@ -18,13 +18,12 @@ from safetensors.numpy import save_file
 
 from bitheads import __version__
 from bitheads.engine import bundle
+from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
 from bitheads.engine.files.whole_file import make_folder, sync, sync_tree
-from bitheads.engine.heads.cpu import check_spec
 from bitheads.engine.heads.head_file import SUFFIX, read_head
 from bitheads.engine.process.interrupts import interrupts_held_back
 from bitheads.engine.process.plain_numbers import plain_numbers
 from bitheads.engine.texts.tokenize import TextTokenizer
-from bitheads.engine.types import Calibration, FeatureSpec
 from bitheads.export.calibrate import calibrate
 from bitheads.export.comparison.compared_texts import ComparedTexts, run_reference
 from bitheads.export.comparison.odd_texts import LONGEST_RUN, odd_texts

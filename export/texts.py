@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.batching import cut_batches, pad_batch
-from bitheads.engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
+from bitheads.engine.cpu_encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from bitheads.engine.texts.text_files import lines_of
 from bitheads.engine.texts.tokenize import Tokens
 from bitheads.engine.types import PlacedBatch

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from random_heads import random_head
 
-from bitheads.engine.types import FeatureSpec
+from bitheads.engine.features.spec import FeatureSpec
 
 Meta = dict[str, Any]
 Tensors = dict[str, np.ndarray]

@@ -18,6 +18,25 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ["training", "export", "engine", "kernels"]
 """Each may import itself and what comes after it."""
 
+ENGINE_ROOMS = (
+    "errors types progress",
+    "process files",
+    "features",
+    "texts",
+    "predictions bundle batching",
+    "heads",
+    "device",
+    "sessions",
+    "encoder cpu_encoder open_encoder text_batches",
+    "engine",
+    "store",
+    "jobs",
+    "serve",
+    "commands",
+)
+"""The folders and modules of engine/, from the ground up: each may import those of its own line and
+of the lines above. ARCHITECTURE.md shows the same lines."""
+
 HEAVY = {"torch", "transformers", "onnx", "onnxscript", "sentence_transformers", "ml_dtypes"}
 
 
@@ -107,6 +126,35 @@ def test_no_imports_go_in_circles() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def test_the_rooms_of_the_engine_import_only_those_below() -> None:
+    floors = {room: floor for floor, rooms in enumerate(ENGINE_ROOMS) for room in rooms.split()}
+    floors["_kernels"] = -1  # the compiled library
+    package = "bitheads.engine."
+    upward = []
+    for module, imported in imports_by_module().items():
+        if not module.startswith(package):
+            continue
+        room = module.split(".")[2]
+        upward += [
+            f"{module} imports {other}"
+            for other in sorted(imported)
+            if other.startswith(package) and floors[other.split(".")[2]] > floors[room]
+        ]
+    assert not upward, "\n".join(upward)
+
+
+def test_every_room_of_the_engine_has_its_place() -> None:
+    found = {path.relative_to(ROOT / "engine").parts[0] for path in (ROOT / "engine").rglob("*.py")}
+    listed = [room for rooms in ENGINE_ROOMS for room in rooms.split()]
+    assert sorted(listed) == sorted({name.removesuffix(".py") for name in found} - {"__init__"})
+
+
+def test_architecture_shows_the_rooms_of_the_engine() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    block = text.split("## The rooms of engine/")[1].split("```")[1]
+    assert tuple(line.split("  ")[0] for line in block.strip().splitlines()) == ENGINE_ROOMS
+
+
 def test_the_modules_were_found() -> None:
     found = {shown(path) for path in modules()}
     assert {"engine/engine.py", "engine/sessions/openvino.py", "export/build.py"} <= found
@@ -143,6 +191,47 @@ for backend in ("openvino", "onnxruntime"):
     loaded = run_python(program)
     assert not loaded & (HEAVY | {"export", "training"})
     assert "openvino" in loaded
+
+
+def test_what_things_are_needs_neither_the_kernels_nor_a_backend() -> None:
+    """Who only reads a bundle's manifest, a head or a store has no need of what runs them."""
+    program = """
+import sys
+absent = ("bitheads.engine._kernels", "openvino", "onnxruntime", "pycuda", "tensorrt")
+sys.modules.update(dict.fromkeys(absent))
+import bitheads.engine.bundle, bitheads.engine.device.plan, bitheads.engine.errors
+import bitheads.engine.features.packed, bitheads.engine.features.spec
+import bitheads.engine.heads.head_file, bitheads.engine.store
+import bitheads.engine.texts.tokenize, bitheads.engine.predictions
+from bitheads import BitheadsError, FeatureSpec, PackedFeatures, Predictions
+for name in absent:
+    del sys.modules[name]
+"""
+    loaded = run_python(program)
+    assert not loaded & (HEAVY | {"openvino", "onnxruntime", "pycuda", "tensorrt", "_kernels"})
+
+
+def test_a_bundle_and_a_head_are_read_without_the_kernels(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    program = f"""
+import sys
+sys.modules["bitheads.engine._kernels"] = None
+from pathlib import Path
+import numpy as np
+from bitheads import PositionPooling
+from bitheads.engine.bundle import read_manifest, verify
+from bitheads.engine.heads.head_file import FoldedHead, read_head, write_head
+folder, path = Path({str(tiny_bundle)!r}), Path({str(tmp_path)!r}) / "yes-or-no.safetensors"
+spec = read_manifest(folder).spec
+verify(folder, read_manifest(folder))
+dense, output = np.ones((3, spec.dim), np.float32), np.ones((2, 3), np.float32)
+weights = (None, None, dense, dense[:, 0], output, output[:, 0])
+head = FoldedHead("yes-or-no", ("yes", "no"), "single", PositionPooling.MEAN, spec, *weights)
+write_head(head, path)
+assert read_head(path).spec.id == spec.id
+"""
+    assert "openvino" not in run_python(program)
 
 
 def test_importing_the_engine_loads_no_backend() -> None:

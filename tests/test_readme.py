@@ -27,7 +27,7 @@ DOCUMENTS = (
 )
 PARSERS = {
     "benchmarks": "benchmarks.__main__",
-    "bitheads.engine.serve.__main__": "bitheads.engine.serve.settings",
+    "bitheads.engine.commands.serve": "bitheads.engine.serve.settings",
 }
 """Where a command's parser is, if not in the module that runs it."""
 

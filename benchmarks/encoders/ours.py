@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from benchmarks.heads.cases import random_heads
 from bitheads import Engine
+from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.heads.cpu import HeadThreads, load_head
-from bitheads.engine.types import PackedFeatures
 
 TASKS = 14
 """As many as the paper has."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.shapes import Shape, random_encoder
 from bitheads.engine import bundle
-from bitheads.engine.types import FeatureSpec, LayerPooling, Order, Quantization
+from bitheads.engine.features.spec import FeatureSpec, LayerPooling, Order, Quantization
 from bitheads.export.config import choose_layers
 from bitheads.export.onnx_graph import export_graph
 

@@ -12,8 +12,10 @@ from benchmarks.gpu.context import Bench, labels
 from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
 from benchmarks.gpu.speed import Open
 from bitheads.engine import Engine, bundle
-from bitheads.engine.encoder import pack_layers
-from bitheads.engine.types import Calibration, PackedFeatures, Quantization, Text
+from bitheads.engine.features.pack import pack_layers
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, Quantization
+from bitheads.engine.types import Text
 
 MAX_TEXTS = 500
 

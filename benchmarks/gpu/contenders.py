@@ -11,10 +11,12 @@ from benchmarks.gpu.context import Bench, Predictor
 from benchmarks.gpu.outcome import Skip
 from benchmarks.gpu.speed import Open
 from bitheads.engine import Engine, bundle
+from bitheads.engine.bundle import graph_sha256
+from bitheads.engine.cpu_encoder import CpuEncoder
 from bitheads.engine.device.encoder import CALL_TOKENS
-from bitheads.engine.device.plan import MODULES, graph_sha256
-from bitheads.engine.encoder import CpuEncoder, open_encoder
+from bitheads.engine.device.plan import MODULES
 from bitheads.engine.heads.head_file import SUFFIX
+from bitheads.engine.open_encoder import open_encoder
 from bitheads.engine.process.quiet_import import import_quietly
 from bitheads.engine.types import Text
 

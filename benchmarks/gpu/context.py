@@ -15,8 +15,9 @@ import numpy as np
 from benchmarks.gpu.texts import TextMaker
 from bitheads.engine import bundle
 from bitheads.engine.bundle import Manifest
+from bitheads.engine.predictions import Predictions
 from bitheads.engine.texts.tokenize import TextTokenizer
-from bitheads.engine.types import Predictions, Text
+from bitheads.engine.types import Text
 
 
 class Predictor(Protocol):

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.gpu.context import Bench, Gpu
 from benchmarks.gpu.outcome import Outcome, attempt, rounded
+from bitheads.engine.features.spec import FeatureSpec, PositionPooling
 from bitheads.engine.heads.head_file import FoldedHead
-from bitheads.engine.types import FeatureSpec, PositionPooling
 
 TASK_COUNTS = (1, 14, 100, 1000)
 TEXT_TOKENS = 50

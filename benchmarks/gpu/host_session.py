@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.device.encoder import MAX_BATCH_TOKENS, DeviceSession
+from bitheads.engine.device.encoder import MAX_BATCH_TOKENS
+from bitheads.engine.device.session import DeviceSession
 from bitheads.engine.errors import BackendError
 from bitheads.engine.types import TokenBatch
 

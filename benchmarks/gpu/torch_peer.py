@@ -18,16 +18,10 @@ from benchmarks.gpu.outcome import Skip
 from bitheads.engine import bundle
 from bitheads.engine.batching import cut_batches, pad_batch
 from bitheads.engine.device.encoder import CALL_TOKENS, MAX_BATCH_TOKENS
+from bitheads.engine.features.spec import Order, PositionPooling, Quantization
 from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
-from bitheads.engine.types import (
-    Order,
-    PositionPooling,
-    Prediction,
-    Predictions,
-    Quantization,
-    Stats,
-    Text,
-)
+from bitheads.engine.predictions import Prediction, Predictions
+from bitheads.engine.types import Stats, Text
 from bitheads.export.source.encoder import find_encoder
 
 

@@ -17,10 +17,13 @@ from benchmarks.heads.native import NativeCall, fastest_level
 from benchmarks.heads.timing import rounded
 from bitheads.engine import Engine, bundle
 from bitheads.engine.errors import InputError
-from bitheads.engine.features import pack
+from bitheads.engine.features.codes import unpack
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import PositionPooling, Quantization
 from bitheads.engine.heads.cpu import lay_out
 from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
-from bitheads.engine.types import PackedFeatures, PositionPooling, Prediction, Quantization, Text
+from bitheads.engine.predictions import Prediction
+from bitheads.engine.types import Text
 from bitheads.training.data.labelled_texts import read_labelled
 from bitheads.training.data.tasks import file_of
 
@@ -36,7 +39,7 @@ def evaluate(features: PackedFeatures, head: FoldedHead) -> Float64:
     logits = np.empty((len(features), len(head.labels)))
     for text, (start, stop) in enumerate(pairwise(features.offsets.tolist())):
         packed = features.codes[start:stop]
-        codes = pack.unpack(packed, spec.dim, spec.quantization.value, ones, zeros)
+        codes = unpack(packed, spec.dim, spec.quantization.value, ones, zeros)
         inner = _pool(codes.astype(np.float64), head.position_pooling, wide)
         hidden = np.tanh(wide["dense"] @ inner + wide["dense_bias"])
         logits[text] = wide["output"] @ hidden + wide["output_bias"]

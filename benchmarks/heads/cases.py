@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.shapes import SHAPES, Shape
-from bitheads.engine.heads.head_file import FoldedHead
-from bitheads.engine.types import (
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import (
     FeatureSpec,
     LayerPooling,
     Order,
-    PackedFeatures,
     PositionPooling,
     Quantization,
 )
+from bitheads.engine.heads.head_file import FoldedHead
 
 TEXT_TOKENS = 50
 CLASSES = 3

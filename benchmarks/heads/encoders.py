@@ -18,8 +18,9 @@ from benchmarks.heads.timing import Contender, in_turn, rounded
 from benchmarks.shapes import Shape, random_encoder
 from bitheads.engine import bundle
 from bitheads.engine.features import pack
+from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.engine.sessions import EncoderSession, open_session
-from bitheads.engine.types import LayerPooling, PositionPooling, TokenBatch
+from bitheads.engine.types import TokenBatch
 from bitheads.export.config import choose_layers
 from bitheads.export.onnx_graph import export_graph
 from bitheads.training.heads.task_head import TaskHead

@@ -9,9 +9,9 @@ from typing import Any
 
 from benchmarks.heads.cases import Settings, random_heads, spec_of
 from benchmarks.heads.timing import rounded
+from bitheads.engine.features.spec import Quantization
 from bitheads.engine.heads.cpu import lay_out
 from bitheads.engine.heads.head_file import SUFFIX, read_head, write_head
-from bitheads.engine.types import Quantization
 
 
 def measure(settings: Settings) -> dict[str, Any]:

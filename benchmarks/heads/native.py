@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitheads.engine import _kernels
+from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.heads.cpu import LaidOutHead, aligned_bytes
-from bitheads.engine.types import PackedFeatures
 
 PEAK_SAMPLE_S = 0.02
 FIRST_PEAK_MULTIPLY_ADDS = 1_000_000

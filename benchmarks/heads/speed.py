@@ -27,10 +27,12 @@ from benchmarks.heads.timing import Contender, Samples, in_turn, rounded
 from benchmarks.shapes import Shape
 from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
 from bitheads import kernels_info
+from bitheads.engine.features.codes import code_affine
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, Quantization
 from bitheads.engine.heads import float_heads
 from bitheads.engine.heads.cpu import LaidOutHead, lay_out
 from bitheads.engine.heads.head_file import FoldedHead
-from bitheads.engine.types import Calibration, PackedFeatures, Quantization, code_affine
 from bitheads.training.heads.task_head import TaskHead
 
 Say = Callable[[str], None]

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(argv)
     return exit_code(
-        lambda: _run(options), "interrupted: parts that were answered are; run it again to go on"
+        lambda: _run(options), "interrupted: what was answered is kept; run it again to go on"
     )
 
 
@@ -72,8 +72,8 @@ def _run(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bitheads backfill",
-        description="Answers tasks for every text of a feature store, a row a text and task. Run "
-        "again, it goes on where it ended.",
+        description="Answers tasks for every text of a feature store, one row per text and task. "
+        "Run it again and it goes on where it ended.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -84,11 +84,19 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         required=True,
         metavar="DIR",
-        help="a folder or a URI, of this store alone; a folder a task in it",
+        help="a folder or a URI, for this store alone; it gets one folder per task",
     )
     add("--tasks", nargs="+", metavar="TASK", help="(default: all heads of the bundle)")
-    add("--probabilities", action="store_true", help="those of all labels, not the likeliest alone")
-    add("--threads", type=int, help="that run heads (default: all cores; with --runner ray 1)")
+    add(
+        "--probabilities",
+        action="store_true",
+        help="write the probabilities of all labels, not only the likeliest one's",
+    )
+    add(
+        "--threads",
+        type=int,
+        help="processor threads that run the heads (default: all cores; with --runner ray 1)",
+    )
     add_runner_options(parser)
     add_progress_option(parser)
     return parser

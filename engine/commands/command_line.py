@@ -6,11 +6,10 @@ It ends with an exit code, and one line instead of a traceback.
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from bitheads.engine.errors import BitheadsError
 
@@ -34,9 +33,9 @@ def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
 
 
 def print_any_text() -> None:
-    """Has standard output take every text: what its encoding has not is shown as \\u20ac.
+    """Makes standard output take every text: what its encoding lacks is shown as \\u20ac.
 
-    That of a Latin-1 or C locale would end the command amid its output.
+    The encoding of a Latin-1 or C locale would end the command in the middle of its output.
     """
     stream = sys.stdout
     # Other error handlers are ones that the user asked for.
@@ -44,29 +43,16 @@ def print_any_text() -> None:
         stream.reconfigure(errors="backslashreplace")
 
 
-def print_json(*values: Any) -> None:
-    """Lines of JSON on standard output, in UTF-8 whatever its encoding is (RFC 8259)."""
-    lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    sys.stdout.flush()
-    binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:  # replaced by something that takes text alone
-        sys.stdout.writelines(lines)
-    else:
-        # Half a character, as a file's name may have, is then an escape of JSON's.
-        binary.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
-    sys.stdout.flush()
-
-
 def say(message: str) -> None:
-    """A line of progress, on standard error at once."""
+    """Prints a line of progress on standard error, at once."""
     print(message, file=sys.stderr, flush=True)
 
 
 def leave(code: int) -> NoReturn:
     """Ends the process; after Ctrl-C at once.
 
-    Threads of a library that was stopped in its work, such as TensorRT's, may outlive that by a
-    little, and crash when it is taken down around them.
+    Threads of a library that was stopped in its work, such as TensorRT's, may live on for a
+    moment, and crash when the process is taken down around them.
     """
     if code == 130:
         sys.stdout.flush()

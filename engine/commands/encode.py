@@ -13,17 +13,18 @@ from bitheads.engine.commands.job_options import (
     add_runner_options,
     check_above_zero,
 )
-from bitheads.engine.engine import LONG_TEXTS, Engine
+from bitheads.engine.engine import Engine
 from bitheads.engine.jobs.encode import CHUNK_TEXTS, encode_texts
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.store import FeatureStore, StoreWriter
 from bitheads.engine.store.part_writer import PART_BYTES
 from bitheads.engine.store.writer import EXISTING, PART_SECONDS
+from bitheads.engine.text_batches import LONG_TEXTS
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 from bitheads.engine.texts.text_files import FORMATS, TextFile
 
 BLOCK_TEXTS = 8192
-"""Texts of a part that one worker of a cluster encodes."""
+"""Texts per part, where workers of a cluster encode them."""
 
 EPILOG = """\
 examples:
@@ -107,7 +108,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _note(texts: TextFile, skipped: int) -> str:
-    """What to say of texts that may be others than those stored under their rows' numbers."""
+    """What to say where a text may not be the one that is stored under its row's number."""
     if not skipped or texts.columns[2] is not None:
         return ""
     return (
@@ -119,7 +120,8 @@ def _note(texts: TextFile, skipped: int) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bitheads encode",
-        description="Encodes texts into a feature store. Run again, it goes on where it ended.",
+        description="Encodes texts into a feature store. Run it again and it goes on where it "
+        "ended.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -127,9 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--bundle", type=Path, required=True, metavar="DIR", help="made by `bitheads build`")
     add("--input", type=Path, required=True, metavar="FILE", help="the texts")
     add("--store", required=True, metavar="DIR", help="a folder or a URI; made if it is not there")
-    add("--format", choices=FORMATS, help="of the input (default: what its suffix says)")
-    add("--text-column", help="(default: text, or text_a and text_b for pairs)")
-    add("--pair-column", help="of the second texts of pairs")
+    add("--format", choices=FORMATS, help="format of the input (default: what its suffix says)")
+    add("--text-column", help="column of the texts (default: text, or text_a and text_b for pairs)")
+    add("--pair-column", help="column of the second texts of pairs")
     add("--quotes", choices=QUOTES, help=QUOTES_HELP)
     add(
         "--id-column",
@@ -145,28 +147,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--backend", default="auto", help="see `bitheads predict` (default: %(default)s)")
     add("--precision", default="auto", help="see `bitheads predict` (default: %(default)s)")
-    add("--threads", type=int, help="of the encoder (default: all cores; with --runner ray 1)")
+    add(
+        "--threads",
+        type=int,
+        help="processor threads of the encoder (default: all cores; with --runner ray 1)",
+    )
     add("--max-batch-tokens", type=int, help="bound on an encoder call's tokens")
     add("--long-texts", choices=LONG_TEXTS, default="cut", help="(default: %(default)s)")
     add(
         "--chunk-texts",
         type=int,
         default=CHUNK_TEXTS,
-        help="encoded together; raise it on a GPU, lower it if a chunk takes minutes, which a "
-        "killed run loses (default: %(default)s)",
+        help="texts that are encoded together; raise it on a GPU, lower it if a chunk takes "
+        "minutes, which a killed run loses (default: %(default)s)",
     )
     add(
         "--part-mb",
         type=float,
         default=PART_BYTES / 1e6,
-        help="codes of a part at most (default: %(default).0f)",
+        help="megabytes of codes per part, at most (default: %(default).0f)",
     )
     add(
         "--part-seconds",
         type=float,
         default=PART_SECONDS,
-        help="a part is on disk for good at the latest this long after its first texts; lower it "
-        "to lose less when killed, and merge with `bitheads store compact` (default: "
+        help="seconds after its first texts at which a part is on disk for good, at the latest; "
+        "lower it to lose less when killed, and merge with `bitheads store compact` (default: "
         "%(default).0f)",
     )
     add_runner_options(parser)
@@ -174,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         "--block-texts",
         type=int,
         default=BLOCK_TEXTS,
-        help="with --runner ray: of a part, which is what a lost worker's place takes again "
+        help="with --runner ray: texts per part, which another worker encodes again if one is lost "
         "(default: %(default)s)",
     )
     add_progress_option(parser)

@@ -33,6 +33,6 @@ def add_progress_option(parser: argparse.ArgumentParser) -> None:
 
 
 def check_above_zero(option: str, value: float | None) -> None:
-    """Raises InputError for 0, less, infinity and what is no number; None is an option left out."""
+    """Raises InputError unless it is a number above 0; None is an option that was left out."""
     if value is not None and not 0 < value < math.inf:
         raise InputError(f"{option}: got {value}, expected a number above 0.")

@@ -11,14 +11,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.commands.command_line import exit_code, print_json
-from bitheads.engine.encoder import DEVICE_BACKENDS
-from bitheads.engine.engine import LONG_TEXTS, Engine
+from bitheads.engine.commands.command_line import exit_code
+from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError
-from bitheads.engine.sessions import BACKENDS
+from bitheads.engine.predictions import Predictions
+from bitheads.engine.process.json_lines import print_json
+from bitheads.engine.sessions import BACKENDS, DEVICE_BACKENDS
+from bitheads.engine.text_batches import LONG_TEXTS
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 from bitheads.engine.texts.text_files import FORMATS, SUFFIXES, TextFile, lines_of
-from bitheads.engine.types import Predictions, Text
+from bitheads.engine.types import Text
 
 HEADERS = {("text",), ("text_a", "text_b")}
 TEXT_COLUMNS = 44
@@ -91,19 +93,19 @@ def _read(options: argparse.Namespace) -> list[Text]:
         columns = options.text_column, options.pair_column, None
         texts = [text for _, text in TextFile(path, form, *columns, options.quotes).rows()]
     if not texts:
-        raise InputError("no texts to predict. Give one a line, or text_a<TAB>text_b for pairs.")
+        raise InputError("no texts to predict. Give one per line, or text_a<TAB>text_b for pairs.")
     return texts
 
 
 def _read_lines(path: Path | None) -> list[str]:
-    """Of a file, or of standard input, where bytes that are no UTF-8 become question marks."""
+    """The lines of a file, or of standard input, where what is not UTF-8 becomes question marks."""
     if path is None:
         return lines_of(sys.stdin.buffer.read(), "replace")
     try:
         return lines_of(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"--input {path}: cannot be read ({error}). Expected UTF-8 text, one a line."
+            f"--input {path}: cannot be read ({error}). Expected UTF-8 text, one per line."
         ) from error
 
 
@@ -134,7 +136,7 @@ def _answers(texts: Sequence[Text], predictions: Predictions) -> Iterator[dict[s
 
 
 def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
-    """A column a task where the terminal is wide enough, else a few lines a text."""
+    """One column per task where the terminal is wide enough, else a few lines per text."""
     for form, is_pair in (("text", False), ("pair", True)):
         rows = [i for i, text in enumerate(texts) if isinstance(text, tuple) == is_pair]
         tasks = [task for task in predictions if predictions[task].answered[rows].all()]
@@ -206,7 +208,7 @@ def _costs(engine: Engine, predictions: Predictions) -> Iterator[str]:
     manifest, spec = engine.manifest, engine.spec
     tokens_a_text = stats.num_tokens / stats.num_texts
     fp16_bytes = 2 * spec.dim * tokens_a_text
-    yield f"stored bytes a text, at {tokens_a_text:.1f} tokens a text:"
+    yield f"stored bytes per text, at {tokens_a_text:.1f} tokens per text:"
     yield f"  {f'these codes ({spec.quantization})':31s} {spec.code_bytes * tokens_a_text:11,.0f}"
     yield f"  {'the pooled layers in fp16':31s} {fp16_bytes:11,.0f}"
     yield (
@@ -235,14 +237,18 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help=f"texts in UTF-8: a table ({', '.join(s for s in SUFFIXES if s != '.txt')}) with a "
-        "column text, or text_a and text_b for pairs, as engine.encode reads it; else one a line, "
-        "text_a<TAB>text_b for pairs; '-' or nothing reads lines of standard input",
+        "column text, or text_a and text_b for pairs, as engine.encode reads it; else one per "
+        "line, text_a<TAB>text_b for pairs; '-' or nothing reads lines of standard input",
     )
-    add("--format", choices=FORMATS, help="of the input (default: what its suffix says, or lines)")
-    add("--text-column", help="(default: text, or text_a and text_b for pairs)")
-    add("--pair-column", help="of the second texts of pairs")
+    add(
+        "--format",
+        choices=FORMATS,
+        help="format of the input (default: what its suffix says, or lines)",
+    )
+    add("--text-column", help="column of the texts (default: text, or text_a and text_b for pairs)")
+    add("--pair-column", help="column of the second texts of pairs")
     add("--quotes", choices=QUOTES, help=QUOTES_HELP)
-    add("--demo", action="store_true", help="the texts that are shipped")
+    add("--demo", action="store_true", help="predict the texts that come with bitheads")
     add("--tasks", nargs="+", metavar="TASK", help="which heads to ask (default: all)")
     add(
         "--backend",
@@ -270,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
         help="cut texts over the encoder's maximum length, or split them into windows and read all "
         "(default: %(default)s)",
     )
-    add("--json", action="store_true", help="one JSON object a text; costs go to standard error")
+    add("--json", action="store_true", help="one JSON object per text; costs go to standard error")
     return parser
 
 

@@ -28,7 +28,7 @@ FIX = (
 )
 
 DEFAULT_SHARED_BYTES = 48 << 10
-"""Dynamic shared memory that a kernel may use without being told."""
+"""Bytes of dynamic shared memory that a kernel may use without asking for them."""
 
 
 def read_device_code(path: Path) -> bytes:

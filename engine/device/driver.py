@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitheads.engine.errors import BackendError, DeviceMemoryError
+from bitheads.engine.process.install import how_to_install
 
 NVIDIA_DEVICE = "Type nvidia-smi to see which GPUs the driver knows"
 
@@ -21,7 +22,7 @@ def import_driver() -> Any:
     except ImportError as error:
         raise BackendError(
             f"pycuda cannot be imported ({error}), and the GPU is reached through it. It needs "
-            "NVIDIA's driver. Type: pip install 'bitheads[gpu]'"
+            f"NVIDIA's driver. Type: {how_to_install('gpu')}"
         ) from error
     return cuda
 

@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,29 +23,25 @@ from bitheads.engine.device.code import DeviceCode
 from bitheads.engine.device.driver import Device
 from bitheads.engine.device.graphs import Graph
 from bitheads.engine.device.heads import DeviceHeads, HeadGroup
+from bitheads.engine.device.session import DeviceSession
+from bitheads.engine.device.slot import Slot
 from bitheads.engine.errors import BackendError, DeviceMemoryError
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.lifetime import Lifetime, give_back_memory
-from bitheads.engine.types import (
-    BatchRunner,
-    Calibration,
-    FeatureSpec,
-    PackedFeatures,
-    PlacedBatch,
-    Prediction,
-    Stats,
-    TokenBatch,
-)
+from bitheads.engine.types import BatchRunner, PlacedBatch, Stats, TokenBatch
 
 MAX_BATCH_TOKENS = 16384
 """Token budget of an encoder call; the hidden states of RoBERTa-large then take 0.5 GB."""
 
 GRAPH_TOKENS = 2048
-"""Up to so many tokens a call takes the GPU less time than launching its kernels takes the host:
-such calls are recorded as CUDA graphs, one a shape."""
+"""Tokens of a call up to which it takes the GPU less time than launching its kernels takes the
+host: such calls are recorded as CUDA graphs, one per shape."""
 
 CALL_TOKENS = GRAPH_TOKENS
-"""What a call costs beside its tokens, in tokens; an estimate."""
+"""Cost of a call beside its tokens, in tokens; an estimate."""
 
 MAX_GRAPHS = 32
 SEQ_STEP = 16
@@ -53,44 +49,6 @@ ALIGNMENT = 256
 BATCHES_IN_FLIGHT = 2
 
 logger = logging.getLogger("bitheads")
-
-
-class DeviceSession(Protocol):
-    """A loaded encoder whose inputs and outputs are device memory.
-
-    Attributes:
-        backend, precision: see engine.sessions.EncoderSession.
-        inputs: names of its inputs, fields of TokenBatch, each int64 [rows, seq].
-        dtype: "float16" or "float32", of its outputs, each [rows, seq, dim].
-        capturable: whether `enqueue` can be recorded into a CUDA graph.
-    """
-
-    backend: str
-    precision: str
-    inputs: tuple[str, ...]
-    dtype: str
-    capturable: bool
-
-    def max_tokens(self) -> int:
-        """The largest rows * seq of a call."""
-
-    def max_seq(self) -> int:
-        """The longest text of a call."""
-
-    def max_rows(self, seq: int) -> int:
-        """Most rows of a call of this sequence length, 0 if none is possible."""
-
-    def bind(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Sets the addresses that all calls use; a session has one stream from the start."""
-
-    def enqueue(self, rows: int, seq: int, keep: bool = False) -> None:
-        """Enqueues one call. `keep` gives this shape state of its own, which a graph needs."""
-
-    def forget(self, rows: int, seq: int) -> None:
-        """Frees what `keep` kept."""
-
-    def close(self) -> None:
-        """Frees everything."""
 
 
 class DeviceEncoder:
@@ -140,7 +98,7 @@ class DeviceEncoder:
                 raise
 
     def _allocate_buffers(self) -> None:
-        """All that fits: half the tokens, and half of that, as long as memory does not suffice."""
+        """For as many tokens as fit: half of them, and half of that, as long as memory is short."""
         wanted, longest = self.max_batch_tokens, self._session.max_seq()
         constants = len(self._memory)
         while True:
@@ -155,7 +113,7 @@ class DeviceEncoder:
                 self.max_batch_tokens = max(longest, self.max_batch_tokens // 2)
         if self.max_batch_tokens < wanted:
             logger.warning(
-                "the GPU has memory for %d tokens a call, not for more", self.max_batch_tokens
+                "the GPU has memory for %d tokens per call, not for more", self.max_batch_tokens
             )
 
     def _allocate_for(self, tokens: int) -> None:
@@ -168,7 +126,7 @@ class DeviceEncoder:
         self._inputs = [self._allocate(tokens * 8) for _ in session.inputs]
         self._rows = self._allocate((2 * tokens + 1) * 8)  # lengths, then offsets
         self._slots = [
-            _Slot(cuda, tokens, len(session.inputs), spec.code_bytes)
+            Slot(cuda, tokens, len(session.inputs), spec.code_bytes)
             for _ in range(BATCHES_IN_FLIGHT)
         ]
         session.bind(self._inputs, self._layers)
@@ -188,7 +146,7 @@ class DeviceEncoder:
             allocation.free()
 
     def pad_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """As they are: shapes are rounded where they are recorded as graphs."""
+        """The lengths as they are: shapes are rounded where they are recorded as graphs."""
         return lengths
 
     def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
@@ -213,7 +171,7 @@ class DeviceEncoder:
             yield slot.stats()
 
     def open_runners(self) -> tuple[BatchRunner, list[BatchRunner]]:
-        """One: batches share the device by taking turns."""
+        """A single runner: batches share the device by taking turns."""
         self._lifetime.check()
         return self._encode_one, []
 
@@ -221,7 +179,7 @@ class DeviceEncoder:
         return sum(self.encode([batch], codes), Stats())
 
     def load_head(self, head: FoldedHead) -> FoldedHead:
-        """As it is: heads go to the device by groups, when they are first asked together."""
+        """The head as it is: heads go to the device when they are first asked, in groups."""
         return head
 
     def predict(
@@ -263,14 +221,14 @@ class DeviceEncoder:
 
     def _run(
         self, batches: Iterable[PlacedBatch], heads: Sequence[FoldedHead] | None
-    ) -> Iterator[_Slot]:
+    ) -> Iterator[Slot]:
         """Runs batches, and heads on them, through the stream.
 
         A slot is valid until the next one is asked for.
         """
         with self._lock, self._current("running the encoder"):
             group = None if heads is None else self._heads.group(heads)
-            slots: list[_Slot] = []  # in flight, oldest first
+            slots: list[Slot] = []  # in flight, oldest first
             idle = list(self._slots)
             try:
                 for batch in batches:
@@ -325,13 +283,13 @@ class DeviceEncoder:
             )
 
     def _shrink(self, piece: PlacedBatch) -> None:
-        """For when the GPU has no memory left for a piece: from now on, calls half its size."""
+        """Makes calls half the size of a piece for which the GPU had no memory left."""
         rows, seq = piece.tokens.input_ids.shape
         self._stream.synchronize()
         self.max_batch_tokens = -(-rows // 2) * seq
         logger.warning("the GPU is out of memory: calls of %d tokens now", self.max_batch_tokens)
 
-    def _submit(self, batch: PlacedBatch, slot: _Slot, group: HeadGroup | None) -> None:
+    def _submit(self, batch: PlacedBatch, slot: Slot, group: HeadGroup | None) -> None:
         """Enqueues all work of one piece on the stream."""
         cuda, stream = self._device.cuda, self._stream
         rows, seq = self._recorded_shape(*batch.tokens.input_ids.shape)
@@ -364,7 +322,7 @@ class DeviceEncoder:
         )
         return (rounded_rows, rounded_seq) if fits else (rows, seq)
 
-    def _encode_and_pack(self, rows: int, seq: int, slot: _Slot) -> None:
+    def _encode_and_pack(self, rows: int, seq: int, slot: Slot) -> None:
         """The encoder and pool_and_pack; from a shape's second call on, as a graph."""
         shape = rows, seq
         records = self.cuda_graphs and rows * seq <= GRAPH_TOKENS
@@ -404,7 +362,7 @@ class DeviceEncoder:
             graph.close()
         self._session.forget(rows, seq)
 
-    def _pack(self, rows: int, seq: int, slot: _Slot) -> None:
+    def _pack(self, rows: int, seq: int, slot: Slot) -> None:
         spec = self._spec
         weights = spec.layer_weights
         launch = _kernels.plan_pool_and_pack(
@@ -425,62 +383,3 @@ class DeviceEncoder:
             **self._constants,
         )
         self._code.launch(launch, self._stream)
-
-
-class _Slot:
-    """Page-locked memory and events of one batch in flight.
-
-    Attributes:
-        inputs: int64 [inputs, tokens], each a [rows, seq] batch at its front.
-        rows: int64 [2 * tokens + 1], the rows' lengths, then their offsets and the end.
-        codes: uint8 [tokens, code_bytes], row after row.
-        logits: float32 [rows * classes].
-        batch, group, num_positions: what is in flight.
-        offsets: int64 [rows + 1], of its rows in `codes`.
-    """
-
-    def __init__(self, cuda: Any, tokens: int, inputs: int, code_bytes: int) -> None:
-        self._cuda = cuda
-        self.inputs = cuda.pagelocked_empty((inputs, tokens), np.int64)
-        self.rows = cuda.pagelocked_empty(2 * tokens + 1, np.int64)
-        self.codes = cuda.pagelocked_empty((tokens, code_bytes), np.uint8)
-        self.logits = np.empty(0, np.float32)
-        self.started, self.encoded, self.packed, self.done = (cuda.Event() for _ in range(4))
-        self.batch: PlacedBatch
-        self.num_positions = 0
-        self.group: HeadGroup
-        self.offsets: NDArray[np.int64]
-
-    def fill(self, batch: PlacedBatch, inputs: Sequence[str], rows: int, seq: int) -> None:
-        """Copies the batch, padded to [rows, seq] with zeros: masked tokens and empty rows."""
-        num_rows, num_seq = batch.tokens.input_ids.shape
-        for name, flat in zip(inputs, self.inputs, strict=True):
-            padded = flat[: rows * seq].reshape(rows, seq)
-            padded[:num_rows, :num_seq] = getattr(batch.tokens, name)
-            padded[num_rows:] = 0
-            padded[:, num_seq:] = 0
-        self.batch = batch
-        self.num_positions = rows * seq
-        lengths, offsets = self.rows[:rows], self.rows[rows : 2 * rows + 1]
-        lengths[:num_rows] = batch.tokens.lengths
-        lengths[num_rows:] = 0
-        offsets[0] = 0
-        np.cumsum(lengths, out=offsets[1:])
-        self.offsets = offsets[: num_rows + 1].copy()
-
-    def reserve_logits(self, size: int) -> None:
-        if self.logits.size < size:
-            self.logits = self._cuda.pagelocked_empty(size, np.float32)
-
-    def stats(self) -> Stats:
-        """Times are the device's. A graph's packing counts as encoding."""
-        num_tokens = int(self.offsets[-1])
-        return Stats(
-            num_windows=self.batch.texts.size,
-            num_tokens=num_tokens,
-            num_batches=1,
-            num_padding=self.num_positions - num_tokens,
-            encode_s=1e-3 * self.encoded.time_since(self.started),
-            pack_s=1e-3 * self.packed.time_since(self.encoded),
-            heads_s=1e-3 * self.done.time_since(self.packed),
-        )

@@ -4,7 +4,8 @@
 
 Every attention head of every task is one column of the pooling; heads that pool by the mean or the
 first token share a column each. The dense stages are rows of a table, so a new task is new rows:
-nothing is compiled or planned again. Weights are float16 with a power of two a row, sums float32.
+nothing is compiled or planned again. Weights are float16 with one power of two per row, sums are
+float32.
 """
 
 from __future__ import annotations
@@ -20,27 +21,28 @@ from numpy.typing import NDArray
 from bitheads.engine import _kernels
 from bitheads.engine.device.code import DeviceCode
 from bitheads.engine.device.driver import Device
-from bitheads.engine.heads.cpu import check_features
+from bitheads.engine.device.head_layout import Arena, Columns, matrices
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import FeatureSpec
+from bitheads.engine.heads.head import check_features
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.texts.forms import leave_out_misfits
-from bitheads.engine.types import FeatureSpec, PackedFeatures, PositionPooling, Prediction
 
 WORKSPACE_BYTES = 256 << 20
-"""Bound on what lies between the stages, whatever the number of texts (one text aside)."""
+"""Bytes that lie between the stages, at most, whatever the number of texts (one text aside)."""
 
 MIN_BLOCK_TEXTS = 128
-"""Tasks are cut into parts such that so many texts fit the workspace: a part's weights are read
-once for all of them."""
+"""Texts that fit the workspace, at least: tasks are cut into parts for that, as a part's weights
+are read once for all of them."""
 
 MAX_BLOCK_TEXTS = 1024
 MAX_BLOCK_CODES = 64 << 20
 """Texts, and bytes of their codes, that go through the heads together."""
 
-ALIGNMENT = 256
 MAX_GROUPS = 4
 """Sets of heads that are kept laid out: all of a bundle's, and those asked for by name."""
 
-FIRST_TOKEN_ONLY = 1e30
 GROUP = np.dtype(
     [
         ("input", np.uint64),
@@ -144,7 +146,7 @@ class HeadGroup:
         self._memory: list[Any] = []
         self._classes = [len(head.labels) for head in heads]
         self.num_classes = sum(self._classes)
-        arena = _Arena()
+        arena = Arena()
         parts = [_Part(part, spec, arena) for part in _cut_by_tasks(heads, spec)]
         largest = max(part.text_bytes for part in parts)
         self._block_texts = max(1, min(MAX_BLOCK_TEXTS, WORKSPACE_BYTES // largest))
@@ -183,7 +185,7 @@ class HeadGroup:
             self._cuda.memcpy_dtoh_async(chosen, self._logits, self._stream)
 
     def split(self, logits: NDArray[np.float32], num_texts: int) -> list[NDArray[np.float32]]:
-        """What `enqueue` filled, as views [texts, classes], a head each."""
+        """What `enqueue` filled, as views [texts, classes], one per head."""
         table = logits[: num_texts * self.num_classes].reshape(num_texts, self.num_classes)
         return np.split(table, np.cumsum(self._classes)[:-1], axis=1)
 
@@ -202,25 +204,6 @@ class HeadGroup:
         return int(self._memory[-1])
 
 
-class _Arena:
-    """Weights on their way to the device, in one piece."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def add(self, content: bytes) -> int:
-        """Its offset, a multiple of ALIGNMENT."""
-        offset = self._size
-        padding = -len(content) % ALIGNMENT
-        self._pieces += [content, bytes(padding)]
-        self._size += len(content) + padding
-        return offset
-
-    def content(self) -> NDArray[np.uint8]:
-        return np.frombuffer(b"".join(self._pieces), np.uint8)
-
-
 @dataclass
 class _Stage:
     """One launch of grouped_dense: its kind, and its rows of the table."""
@@ -237,15 +220,15 @@ class _Part:
     block follow those of the stage before.
 
     Attributes:
-        text_bytes: of the workspace, a text.
+        text_bytes: bytes of the workspace per text.
         num_classes: of its heads.
         stages: once placed.
     """
 
-    def __init__(self, heads: Sequence[FoldedHead], spec: FeatureSpec, arena: _Arena) -> None:
+    def __init__(self, heads: Sequence[FoldedHead], spec: FeatureSpec, arena: Arena) -> None:
         self._heads = heads
         self._spec = spec
-        self._columns = columns = _Columns(heads, spec.dim)
+        self._columns = columns = Columns(heads, spec.dim)
         self._pooled_dim = _kernels.pooled_dim(spec.dim)
         self.num_classes = sum(len(head.labels) for head in heads)
         attending = sum(head.query is not None for head in heads)
@@ -259,12 +242,12 @@ class _Part:
         fragments, scale = _kernels.lay_out_queries(columns.queries, spec.quantization.value)
         bias = columns.first_token_bias.tobytes()
         self._queries = [arena.add(content) for content in (fragments, scale, bias)]
-        self._weights = [[self._add(arena, *of) for of in _matrices(head)] for head in heads]
+        self._weights = [[self._add(arena, *of) for of in matrices(head)] for head in heads]
         self.stages: list[_Stage] = []
 
     @staticmethod
     def _add(
-        arena: _Arena, weights: NDArray[np.float32], bias: NDArray[np.float32] | None
+        arena: Arena, weights: NDArray[np.float32], bias: NDArray[np.float32] | None
     ) -> tuple[int, int, int]:
         """Offsets of laid-out weights, scale and bias, -1 for none."""
         halves, scale = _kernels.lay_out_dense(np.ascontiguousarray(weights))
@@ -344,17 +327,6 @@ class _Part:
             )
 
 
-def _matrices(
-    head: FoldedHead,
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
-    """A head's weights and biases, stage by stage: one value projection an attention head."""
-    if head.query is not None and head.value is not None:
-        for value in np.split(head.value, len(head.query)):
-            yield value, None
-    yield head.dense, head.dense_bias
-    yield head.output, head.output_bias
-
-
 def _cut_by_tasks(heads: Sequence[FoldedHead], spec: FeatureSpec) -> list[list[FoldedHead]]:
     """Runs of heads of which MIN_BLOCK_TEXTS texts fit the workspace."""
     pooled_dim = _kernels.pooled_dim(spec.dim)
@@ -370,37 +342,6 @@ def _cut_by_tasks(heads: Sequence[FoldedHead], spec: FeatureSpec) -> list[list[F
         parts[-1].append(head)
         part_bytes += head_bytes
     return parts
-
-
-class _Columns:
-    """The queries of all heads, one below the other.
-
-    Attributes:
-        queries: float32 [columns, dim].
-        first_token_bias: float32 [columns].
-        first: the first column of each head.
-    """
-
-    def __init__(self, heads: Sequence[FoldedHead], dim: int) -> None:
-        queries: list[NDArray[np.float32]] = []
-        biases: list[float] = []
-        shared: dict[PositionPooling, int] = {}
-        self.first = []
-        for head in heads:
-            pooling = head.position_pooling
-            if head.query is not None:
-                self.first.append(len(biases))
-                queries.append(head.query)
-                biases += [0.0] * len(head.query)
-                continue
-            if pooling not in shared:
-                # Equal scores are equal weights; a huge one takes all the weight.
-                shared[pooling] = len(biases)
-                queries.append(np.zeros((1, dim), np.float32))
-                biases.append(FIRST_TOKEN_ONLY if pooling is PositionPooling.CLS else 0.0)
-            self.first.append(shared[pooling])
-        self.queries = np.concatenate(queries)
-        self.first_token_bias = np.array(biases, np.float32)
 
 
 def _blocks(features: PackedFeatures) -> list[tuple[PackedFeatures, int]]:

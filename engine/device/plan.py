@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.bundle import CALIBRATION, GRAPH, INT8_GRAPH, INT8_WEIGHTS, TOKENIZER, Artifact
+from bitheads.engine.bundle import GRAPH
+from bitheads.engine.device.profile import Profile
 from bitheads.engine.errors import PlanError
 from bitheads.engine.files.whole_file import write_whole
 
@@ -41,45 +42,6 @@ _MAX_METADATA_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"\d+(\.\w+){1,5}")
 _CAPABILITY = re.compile(r"\d{1,2}\.\d")
-
-Shape = tuple[int, int]
-"""(rows, seq) of a batch."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The batches one optimization profile serves: any from `min` to `max`, `opt` the fastest.
-
-    Attributes:
-        min, opt, max: (rows, seq) each.
-    """
-
-    min: Shape
-    opt: Shape
-    max: Shape
-
-    def __post_init__(self) -> None:
-        shapes = (self.min, self.opt, self.max)
-        for shape in shapes:
-            if len(shape) != 2 or not all(type(size) is int for size in shape):
-                raise PlanError(f"profile: got {shape!r}, expected (rows, seq), two integers.")
-        for sizes in zip(*shapes, strict=True):
-            if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
-                raise PlanError(
-                    f"profile {self}: expected 1 <= min <= opt <= max, for rows and for seq."
-                )
-
-    def __str__(self) -> str:
-        """As `--plan-profile` reads it: "1x1,8x64,32x64"."""
-        return ",".join(f"{rows}x{seq}" for rows, seq in (self.min, self.opt, self.max))
-
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens of a batch, padding included."""
-        return self.max[0] * self.max[1]
-
-    def fits(self, rows: int, seq: int) -> bool:
-        return self.min[0] <= rows <= self.max[0] and self.min[1] <= seq <= self.max[1]
 
 
 @dataclass(frozen=True)
@@ -133,7 +95,7 @@ class PlanInfo:
 
     @property
     def name(self) -> str:
-        """Of its two files, without suffix."""
+        """Name of its two files, without suffix."""
         architectures = "+".join(
             "sm_" + capability.replace(".", "") for capability in self.compute_capabilities
         )
@@ -330,58 +292,6 @@ def write_plan(bundle_folder: Path, info: PlanInfo, data: Any) -> Plan:
     return Plan(path, info)
 
 
-def choose_profile(profiles: Sequence[Profile], rows: int, seq: int) -> int:
-    """Index of the profile for a batch: the smallest that it fits.
-
-    That is the one with room for the fewest tokens, of several the one for shorter texts.
-
-    Raises PlanError if it fits none; it says what to type.
-    """
-    fitting = [i for i, profile in enumerate(profiles) if profile.fits(rows, seq)]
-    if fitting:
-        return min(fitting, key=lambda i: (profiles[i].max_tokens, profiles[i].max[1], i))
-    wanted = f"1x1,{rows}x{seq},{rows}x{seq}"
-    options = " ".join(f"--plan-profile {p}" for p in [*profiles, wanted])
-    raise PlanError(
-        f"the plan's profiles are too small: got a batch of {rows} rows of {seq} tokens, expected "
-        f"one that fits {' or '.join(str(p) for p in profiles)} (min, opt, max). Use a smaller "
-        f"token budget (max_batch_tokens), or type: bitheads plan --bundle BUNDLE {options}"
-    )
-
-
-def max_rows(profiles: Sequence[Profile], seq: int) -> int:
-    """Most rows of `seq` tokens that fit a profile: where to split a larger batch.
-
-    Raises PlanError if one row fits none; it says what to type.
-    """
-    choose_profile(profiles, 1, seq)
-    return max(p.max[0] for p in profiles if p.fits(1, seq))
-
-
-def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
-    """The hash a plan is known by, from a manifest's artifacts: of the graph and its weights.
-
-    Weights of a large graph are a file of their own, and two graphs may differ in nothing else.
-
-    Args:
-        graph: the graph's file; one in int8 always has its weights in a file of its own.
-    """
-    files = graph_files(artifacts, graph)
-    hashes = [artifacts[name].sha256 for name in files]
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[str]:
-    """Those of a manifest's artifacts that a graph is made of, or may be: weights have any name."""
-    others = {
-        *(name for name in (GRAPH, INT8_GRAPH) if name != graph),
-        *(f"{GRAPH}.data", INT8_WEIGHTS, TOKENIZER, CALIBRATION),
-    } - {f"{graph}.data", str(Path(graph).with_suffix(".bin"))}
-    return sorted(artifacts.keys() - others)
-
-
 def rebuild_command(
     bundle_folder: Path, flavour: str | None = None, compute_capabilities: Sequence[str] = ()
 ) -> str:
@@ -395,7 +305,7 @@ def rebuild_command(
 
 
 def check_flavour(flavour: str) -> None:
-    """Raises PlanError for flavours that are none."""
+    """Raises PlanError for an unknown flavour."""
     if flavour not in MODULES:
         raise PlanError(f"flavour: got {flavour!r}, expected one of {list(MODULES)}.")
 

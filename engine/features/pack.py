@@ -1,4 +1,4 @@
-"""Pool the layers of each token and pack the result into codes: a thin face of the native kernels.
+"""Pools the layers of each token and packs them into codes: a thin face of the native kernels.
 
 What is computed, to the bit, is in `kernels/SPEC.md`, and in NumPy in
 `engine/features/reference.py`.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.features import reference
+from bitheads.engine.features.spec import Calibration, FeatureSpec
 
 try:
     from bitheads.engine import _kernels
@@ -22,8 +22,6 @@ except ImportError as error:
         f"engine._kernels: the native kernels cannot be loaded ({error}). They are built when the "
         "package is installed: type `pip install -e .` in the root of the repository"
     ) from error
-
-_AFFINE_DEFAULTS = {"sign": (2.0, -1.0), "float16": (1.0, 0.0)}
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class KernelsInfo:
 
 
 def kernels_info() -> KernelsInfo:
-    """Say which native kernels run.
+    """Says which native kernels run.
 
     Raises:
         ValueError: `BITHEADS_KERNEL_LEVEL` names a level that is unknown or cannot run here.
@@ -77,7 +75,7 @@ def pool_and_pack(
     zero_point: NDArray[np.float32] | None = None,
     level: str = "active",
 ) -> None:
-    """Pool the layers of each real token and write its code. Padded tokens are never read.
+    """Pools the layers of each real token and writes its code. Padded tokens are never read.
 
     Args:
         layers: m arrays [rows, seq, dim], first layer first, all float32, float16 or ml_dtypes
@@ -98,7 +96,7 @@ def pool_and_pack(
         TypeError: an array has the wrong dtype, or is none.
         ValueError: an array has the wrong shape or layout, or the options do not go together.
     """
-    # NumPy cannot lend bfloat16 memory to C, its bits as uint16 it can.
+    # NumPy cannot lend bfloat16 memory to C, but it can lend its bits as uint16.
     are_bfloat16 = [_is_bfloat16(layer) for layer in layers]
     bfloat16 = bool(are_bfloat16) and all(are_bfloat16)
     if any(are_bfloat16) and not bfloat16:
@@ -119,60 +117,29 @@ def pool_and_pack(
     )
 
 
-def unpack(
+def pack_layers(
+    layers: Sequence[NDArray[Any]],
+    lengths: NDArray[np.int64],
+    token_offsets: NDArray[np.int64],
     codes: NDArray[np.uint8],
-    dim: int,
-    quantization: str,
-    scale: NDArray[np.float32] | float | None = None,
-    offset: NDArray[np.float32] | float | None = None,
-) -> NDArray[np.float32]:
-    """Turn codes back into numbers: x = scale * code + offset.
-
-    Args:
-        codes: uint8 [tokens, code_bytes].
-        dim: features a token.
-        quantization: `sign`, `uint8` or `float16`.
-        scale: float32 [dim] or one number; None is 2 for signs, 1 for float16.
-        offset: float32 [dim] or one number; None is -1 for signs, 0 for float16.
-
-    Returns:
-        float32 [tokens, dim].
-
-    Raises:
-        TypeError: codes are not a uint8 array.
-        ValueError: a shape does not fit, or uint8 codes come without scale and offset.
-    """
-    num_bytes = code_bytes(dim, quantization)
-    dtype = getattr(codes, "dtype", None)
-    if dtype != np.uint8:
-        raise TypeError(f"codes: got {dtype or type(codes).__name__}, expected a uint8 array")
-    if codes.ndim != 2 or codes.shape[1] != num_bytes:
-        raise ValueError(
-            f"codes: got shape {list(codes.shape)}, expected [tokens, {num_bytes}] for {dim} "
-            f"features as {quantization}; check that dim and quantization are those of packing"
-        )
-    default = _AFFINE_DEFAULTS.get(quantization)
-    if default is None and (scale is None or offset is None):
-        raise ValueError(
-            f"scale, offset: got None, expected numbers for {quantization} codes; pass the "
-            "calibration they were packed with: scale = 1 / inverse_scale and "
-            "offset = -zero_point / inverse_scale"
-        )
-    default_scale, default_offset = default or (None, None)
-    return reference.unpack(
+    spec: FeatureSpec,
+    calibration: Calibration,
+) -> None:
+    """`pool_and_pack` as a spec and its calibration ask for it."""
+    pool_and_pack(
+        layers,
+        lengths,
+        token_offsets,
         codes,
-        dim,
-        quantization,
-        _per_feature("scale", default_scale if scale is None else scale, dim),
-        _per_feature("offset", default_offset if offset is None else offset, dim),
+        quantization=spec.quantization.value,
+        order=spec.order.value,
+        layer_weights=(
+            None if spec.layer_weights is None else np.array(spec.layer_weights, np.float32)
+        ),
+        thresholds=calibration.thresholds,
+        inverse_scale=calibration.inverse_scale,
+        zero_point=calibration.zero_point,
     )
-
-
-def _per_feature(name: str, value: Any, dim: int) -> NDArray[np.float32]:
-    array = np.asarray(value, dtype=np.float32)
-    if array.shape not in ((), (dim,)):
-        raise ValueError(f"{name}: got shape {list(array.shape)}, expected one number or [{dim}]")
-    return array
 
 
 def _is_bfloat16(layer: NDArray[Any]) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 def pooled_sum(
     layers: Sequence[NDArray[Any]], layer_weights: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Sum the layers of each token in float32, first layer first.
+    """Sums the layers of each token in float32, first layer first.
 
     Args:
         layers: m arrays [tokens, dim], float32, float16 or ml_dtypes bfloat16.
@@ -50,7 +50,7 @@ def sign_codes(
     layer_weights: NDArray[np.float32] | None = None,
     thresholds: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
-    """One bit a feature: is the mean (or are most layers) above the threshold?
+    """One bit per feature: is the mean (or are most layers) above the threshold?
 
     Args:
         layers: m arrays [tokens, dim].
@@ -79,7 +79,7 @@ def uint8_codes(
     zero_point: NDArray[np.float32],
     layer_weights: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
-    """One byte a feature: round(mean * inverse_scale + zero_point), clamped, NaN to 0.
+    """One byte per feature: round(mean * inverse_scale + zero_point), clamped, NaN to 0.
 
     Args:
         layers: m arrays [tokens, dim].
@@ -99,7 +99,7 @@ def uint8_codes(
 def half_codes(
     layers: Sequence[NDArray[Any]], layer_weights: NDArray[np.float32] | None = None
 ) -> NDArray[np.uint8]:
-    """Two bytes a feature: the mean as a little-endian float16.
+    """Two bytes per feature: the mean as a little-endian float16.
 
     Args:
         layers: m arrays [tokens, dim].
@@ -125,7 +125,7 @@ def pool_and_pack(
     inverse_scale: NDArray[np.float32] | None = None,
     zero_point: NDArray[np.float32] | None = None,
 ) -> None:
-    """Pool the layers of each real token and write its code; see `features.pack`.
+    """Pools the layers of each real token and writes its code; see `features.pack`.
 
     Args:
         layers: m arrays [rows, seq, dim], float32, float16 or ml_dtypes bfloat16.
@@ -144,32 +144,3 @@ def pool_and_pack(
         else:
             row_codes = half_codes(tokens, layer_weights)
         codes[first : first + length] = row_codes
-
-
-def unpack(
-    codes: NDArray[np.uint8],
-    dim: int,
-    quantization: str,
-    scale: NDArray[np.float32] | np.float32,
-    offset: NDArray[np.float32] | np.float32,
-) -> NDArray[np.float32]:
-    """Turn codes back into numbers: x = scale * code + offset, each step rounded to float32.
-
-    Args:
-        codes: uint8 [tokens, code_bytes].
-        dim: features a token.
-        quantization: `sign`, `uint8` or `float16`.
-        scale: float32 [dim] or one number.
-        offset: float32 [dim] or one number.
-
-    Returns:
-        float32 [tokens, dim].
-    """
-    if quantization == "sign":
-        numbers = np.unpackbits(codes, axis=1, count=dim)
-    elif quantization == "uint8":
-        numbers = codes
-    else:
-        numbers = np.ascontiguousarray(codes).view("<f2")
-    with np.errstate(all="ignore"):
-        return numbers.astype(np.float32) * scale + offset

@@ -19,12 +19,12 @@ from typing import BinaryIO
 VARIABLE = "BITHEADS_CACHE"
 
 FILE_MODE = 0o600
-"""Of files in the cache."""
+"""Mode of files in the cache."""
 
 _FOLDER_MODE = 0o700
 
 _told: set[str] = set()
-"""What was warned of: once a process."""
+"""Warnings that were given: each is given once per process."""
 
 logger = logging.getLogger("bitheads")
 

@@ -1,4 +1,4 @@
-"""Which files beside an ONNX graph its weights are in: as protobuf has it, in whatever order.
+"""Which files beside an ONNX graph have its weights: read as protobuf, in whatever order.
 
 onnx itself, whose parser would say so, is no part of the runtime.
 """
@@ -26,13 +26,13 @@ FIELDS = {
 """Messages of onnx.proto that lead to entries; `host/src/external_files.cpp` has the same list."""
 
 MAX_DEPTH = 64
-"""Of messages within each other, as graphs within graphs."""
+"""Levels of messages within each other, as of graphs within graphs, at most."""
 
 
 def external_files(graph: Path) -> set[str]:
     """Names of the files; all that an entry gives, of which the last would count.
 
-    Raises ValueError for what is no protobuf.
+    Raises ValueError for what is not protobuf.
     """
     if not graph.is_file() or not graph.stat().st_size:
         return set()

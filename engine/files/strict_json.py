@@ -11,14 +11,14 @@ import math
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
-"""Levels of lists and objects."""
+"""Levels of lists and objects within each other, at most."""
 
 LEAST, MOST = -(1 << 63), (1 << 64) - 1
-"""Whole numbers."""
+"""The least and the largest whole number."""
 
 
 def loads(text: str | bytes) -> Any:
-    """Raises ValueError for what is no such JSON."""
+    """What the JSON says. Raises ValueError for what not every host reads alike."""
     if isinstance(text, bytes):
         text = text.decode()
     try:
@@ -47,7 +47,7 @@ def _finite(digits: str) -> float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check_depth(found: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FILE_MODE = 0o666
-"""Of a new file, less what the process's umask takes away."""
+"""Mode of a new file, less what the process's umask takes away."""
 
 
 def write_whole(path: Path, data: Any, mode: int = FILE_MODE) -> None:
@@ -36,7 +36,7 @@ def write_whole(path: Path, data: Any, mode: int = FILE_MODE) -> None:
 def open_whole(path: Path, mode: int = FILE_MODE) -> Iterator[BufferedRandom]:
     """`write_whole` of what the block writes; an error in it leaves all as it was."""
     make_folder(path.parent)
-    # Not by the process alone: those of two containers may have one number and one folder.
+    # Not by the process's number alone: in two containers it may be the same, and so the folder.
     aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with open(aside, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:

@@ -11,49 +11,30 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine import _kernels
-from bitheads.engine.errors import HeadError, InputError, SpecMismatchError
+from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import FeatureSpec, PositionPooling, Quantization
 from bitheads.engine.heads import float_heads
+from bitheads.engine.heads.head import check_features
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime
 from bitheads.engine.texts.forms import leave_out_misfits
-from bitheads.engine.types import (
-    FeatureSpec,
-    PackedFeatures,
-    PositionPooling,
-    Prediction,
-    Quantization,
-)
 
 ALIGNMENT = 64
 BLOCK_TEXTS = 60
 """Texts that the kernels take through a head together, so that its weights are read once."""
 
 MIN_SHARED_BYTES = 16 << 20
-"""Of weights, counted once for eight texts: for less, waking another thread costs what it saves."""
-
-
-class Head(Protocol):
-    """What is known of any loaded head, see FoldedHead."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    @property
-    def form(self) -> str: ...
-    @property
-    def spec(self) -> FeatureSpec: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-    @property
-    def nbytes(self) -> int: ...
+"""Bytes of weights, counted once per eight texts, below which waking another thread costs what it
+saves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +61,10 @@ class LaidOutHead:
 
 
 MAX_FLOAT16_ROW = 1e15
-"""Up to that no sum over float16 codes, however large, leaves float32."""
+"""Sum of a row's magnitudes up to which no sum over float16 codes leaves float32."""
 
 CpuHead: TypeAlias = LaidOutHead | FoldedHead
-"""For signs and uint8, and for float16."""
+"""A head for signs or uint8, and one for float16."""
 
 
 def load_head(head: FoldedHead) -> CpuHead:
@@ -145,31 +126,6 @@ def lay_out(head: FoldedHead) -> LaidOutHead:
     )
 
 
-def check_spec(what: str, got: FeatureSpec, expected: FeatureSpec) -> None:
-    """Raises SpecMismatchError, naming both, unless the specs have the same id."""
-    if got.id != expected.id:
-        raise SpecMismatchError(
-            f"{what}: got feature spec {got}, expected {expected}. Its codes mean something else: "
-            "train the head, or encode the texts, with the bundle at hand."
-        )
-
-
-def check_features(features: PackedFeatures, heads: Sequence[Head]) -> None:
-    """What every implementation of the heads asks for.
-
-    Raises SpecMismatchError for a head of another feature spec, InputError for a text of no
-    tokens.
-    """
-    for head in heads:
-        check_spec(f"head {head.task!r}", head.spec, features.spec)
-    num_tokens = features.num_tokens
-    if not num_tokens.all():
-        raise InputError(
-            f"text {num_tokens.argmin()} has no tokens, expected at least one (encoders add their "
-            "own). Leave it out."
-        )
-
-
 def _check_lengths(features: PackedFeatures) -> None:
     longest = int(features.num_tokens.max(initial=0))
     most = _kernels.MAX_TEXT_TOKENS
@@ -192,7 +148,7 @@ def predict_heads(features: PackedFeatures, heads: Sequence[CpuHead]) -> dict[st
 
 
 class HeadThreads:
-    """Threads that run heads, and their workspaces: some megabytes a thread, kept between calls."""
+    """Threads that run heads, and their workspaces: megabytes per thread, kept between calls."""
 
     def __init__(self, threads: int | None = None) -> None:
         """threads: None for all cores."""
@@ -289,8 +245,9 @@ _Part: TypeAlias = tuple[slice, slice]
 def _parts(num_texts: int, num_heads: int, threads: int) -> list[_Part]:
     """Calls that together make all texts by all heads.
 
-    Texts go to the threads in whole blocks, several a thread, so that no thread waits for a slower
-    one. Where there are too few, heads do: their weights are then read once, not once a thread.
+    Texts go to the threads in whole blocks, several per thread, so that no thread waits for a
+    slower one. Where texts are too few, heads do: their weights are then read once, not once per
+    thread.
     """
     if num_texts == 0 or num_heads == 0:
         return []

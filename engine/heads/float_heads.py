@@ -8,9 +8,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.features import pack
+from bitheads.engine.features.codes import unpack
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import FoldedHead
-from bitheads.engine.types import PackedFeatures, PositionPooling
 
 FloatArray = NDArray[np.float32]
 
@@ -56,7 +57,7 @@ class _Pooled:
 def _pool_positions(block: PackedFeatures, queries: FloatArray) -> _Pooled:
     spec = block.spec
     one, zero = np.ones(spec.dim, np.float32), np.zeros(spec.dim, np.float32)
-    codes = pack.unpack(block.codes, spec.dim, spec.quantization.value, one, zero)
+    codes = unpack(block.codes, spec.dim, spec.quantization.value, one, zero)
     scores = codes @ queries.T
     pooled = _Pooled(len(block), len(queries), spec.dim)
     bounds = block.offsets.tolist()

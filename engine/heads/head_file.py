@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bitheads.engine import _kernels
 from bitheads.engine.errors import BitheadsError, HeadError
+from bitheads.engine.features.spec import FeatureSpec, PositionPooling
 from bitheads.engine.files import strict_json
 from bitheads.engine.files.whole_file import write_whole
-from bitheads.engine.types import FeatureSpec, PositionPooling
 
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
@@ -33,10 +32,11 @@ METADATA_KEY = "bitheads_head"
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 FORMS = ("single", "pair")
 DTYPES = ("float32", "float16")
-"""Of the weights in a file."""
+"""Types of the weights in a file."""
 
 MAX_SIZE = 65_536
-"""Of dim, inner size and classes: what the kernels' fixed-point numbers have room for."""
+"""Largest dim, inner size and number of classes: what the kernels' fixed-point numbers have room
+for."""
 
 FloatArray = NDArray[np.float32]
 
@@ -177,7 +177,7 @@ def check_task_name(task: str) -> None:
 
 
 def check_head_output(task: str, path: Path, force: bool) -> None:
-    """What `write_head` will refuse, to be asked before the work. Raises HeadError."""
+    """Raises HeadError for what `write_head` will refuse; called before the work."""
     check_task_name(task)
     if path.suffix != SUFFIX:
         raise HeadError(f"head {path}: got the suffix {path.suffix!r}, expected {SUFFIX!r}.")
@@ -268,9 +268,9 @@ def read_head(path: Path) -> FoldedHead:
             if array.dtype.name not in DTYPES:
                 raise TypeError(f"{name} is {array.dtype.name}, expected {' or '.join(DTYPES)}")
         if not isinstance(meta["labels"], list):
-            raise TypeError(f"labels are no list but {type(meta['labels']).__name__}")
+            raise TypeError(f"labels are not a list but {type(meta['labels']).__name__}")
         if not isinstance(meta["metrics"], dict):
-            raise TypeError(f"metrics are no object but {type(meta['metrics']).__name__}")
+            raise TypeError(f"metrics are not an object but {type(meta['metrics']).__name__}")
         weights = {name: _as_float32(array) for name, array in tensors.items()}
         return FoldedHead(
             task=meta["task"],
@@ -312,6 +312,8 @@ def _hash(metadata: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> s
 def _as_float32(array: NDArray[Any]) -> FloatArray:
     if array.dtype != np.float16:
         return array.astype(np.float32)
+    from bitheads.engine import _kernels  # here, as nothing else of a head's file needs them
+
     floats = np.empty(array.shape, np.float32)  # NumPy itself takes ten times as long for these
     _kernels.floats_of_halves(np.require(array, None, ["C", "A"]).reshape(-1), floats.reshape(-1))
     return floats

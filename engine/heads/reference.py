@@ -22,7 +22,7 @@ CHUNK = 256
 """Features whose products are summed as integers before the sum goes on in float32."""
 MAX_WEIGHT = 32767
 MAX_SIGN_TOTAL = 65534
-"""Of the softmax weights of a text on signs: their sums are 16-bit words."""
+"""Sum of the softmax weights of a text on signs: it is a 16-bit word."""
 MAX_CHUNK = 262015
 MAX_ROW = 1e30
 
@@ -46,7 +46,7 @@ class FixedRows:
 
 @dataclass(frozen=True, eq=False)
 class FixedPoint:
-    """Vectors x_ij ~ alpha_i a_ij + beta_i, one a text, to multiply rows with.
+    """Vectors x_ij ~ alpha_i a_ij + beta_i, one per text, to multiply rows with.
 
     Attributes:
         a: float64 [texts, depth], integers up to 8192.
@@ -71,7 +71,7 @@ def predict_head(
     Args:
         codes: uint8 [tokens, code_bytes], of signs or uint8.
         offsets: int64 [texts + 1]: text i owns tokens offsets[i] up to offsets[i + 1].
-        dim: features a token.
+        dim: features per token.
         quantization: `sign` or `uint8`.
 
     Returns:
@@ -193,7 +193,7 @@ def exponentials(numbers: Float64, q: Float64, log2_step: Float32, is_sign: bool
 
 
 def fixed_exponentials(tokens: int, pooling: str) -> Float32:
-    """float32 [tokens, 1] for want of a query: all 1 (`mean`), or the first alone (`cls`)."""
+    """float32 [tokens, 1], where there is no query: all 1 (`mean`), or the first alone (`cls`)."""
     e = np.ones((tokens, 1), np.float32)
     if pooling == "cls":
         e[1:] = 0

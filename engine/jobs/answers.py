@@ -1,4 +1,4 @@
-"""What a backfill writes: a folder a task, in it a Parquet file for each part of the store.
+"""What a backfill writes: one folder per task, in it a Parquet file for each part of the store.
 
     OUTPUT/task=sentiment/part-00000000-1a2b3c4d.parquet
 
@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from bitheads.engine.errors import StoreError
 from bitheads.engine.heads.cpu import CpuHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.sealed import SealedWriter, read_footer
 from bitheads.engine.store.store import SUFFIX, Part
-from bitheads.engine.types import Prediction
 
 METADATA = b"bitheads"
 GROUP_ROWS = 1 << 15
@@ -97,7 +97,7 @@ class TaskAnswers:
             if facts.get("store") is not None and facts["store"] not in stores:
                 raise StoreError(
                     f"{self.folder}/{name}: has the answers of another store, expected those of "
-                    "the one that is named, and an output a store. Name the right store, or "
+                    "the one that is named, and one output per store. Name the right store, or "
                     "choose another output. If the store was made anew, remove that folder."
                 )
         for name, facts in done.items():
@@ -105,7 +105,7 @@ class TaskAnswers:
                 self.folder.remove(name)
 
     def _done(self, names: set[str]) -> dict[str, Mapping[str, Any]]:
-        """Of these files, as far as they are there: name -> what its footer says."""
+        """What the footers of these files say, by name, as far as the files are there."""
         done = {}
         for name in sorted(names.intersection(self.folder.names(SUFFIX))):
             shown = f"{self.folder}/{name}"
@@ -121,11 +121,11 @@ class TaskAnswers:
         return done
 
     def open_file(self, part: Part) -> AnswerFile:
-        """For the answers to a part's texts. Raises StoreError if nothing can be written."""
+        """A file for the answers to a part's texts. Raises StoreError if it cannot be written."""
         return AnswerFile(self, part)
 
     def table(self, ids: pa.Array, prediction: Prediction) -> pa.Table:
-        """A row a text that the task answers."""
+        """One row per text that the task answers."""
         answered = prediction.answered
         if not answered.all():
             ids = ids.filter(pa.array(answered))

@@ -12,13 +12,14 @@ from typing import Any
 
 from bitheads.engine import bundle
 from bitheads.engine.errors import HeadError, InputError, UnknownTaskError
-from bitheads.engine.heads.cpu import HeadThreads, check_spec, load_head
+from bitheads.engine.features.spec import check_spec
+from bitheads.engine.heads.cpu import HeadThreads, load_head
 from bitheads.engine.heads.head_file import SUFFIX, read_head
 from bitheads.engine.jobs.answers import AnswerFile, TaskAnswers, TaskHead
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.forked import check_process
 from bitheads.engine.store import FeatureStore, Part, Rows
 from bitheads.engine.store.folder import Folder
-from bitheads.engine.types import Prediction
 
 OTHER_FILES = 64
 """Files that a process may have open beside its answers."""
@@ -48,7 +49,7 @@ def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
         if folded.task in heads:
             raise HeadError(
                 f"{path}: is a head for task {folded.task!r}, as another of the heads is, expected "
-                "one a task. Remove one of the files, or name others: --tasks."
+                "one per task. Remove one of the files, or name others: --tasks."
             )
         heads[folded.task] = TaskHead(load_head(folded), bundle.Artifact.of(path).sha256)
     return list(heads.values())
@@ -120,7 +121,7 @@ class Backfill:
         return [part for part in self._store.parts if part.name in missing]
 
     def lock(self) -> Any:
-        """See Folder.lock, of the output."""
+        """The output's lock, see Folder.lock."""
         return self._output.lock()
 
     def run(self, parts: Sequence[Part], threads: int | None = None, bar: Any = None) -> int:

@@ -1,4 +1,4 @@
-"""Texts of a file into a feature store, by ids, to be gone on with."""
+"""Encodes the texts of a file into a feature store; a run that was killed can be gone on with."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def encode_texts(
 
 
 def _look_ups(rows: Iterable[tuple[str, Text]]) -> Iterator[list[tuple[str, Text]]]:
-    """The rows in lists, of so many texts and, for they are in memory, characters."""
+    """The rows in lists of so many texts at most, and, as they are in memory, characters."""
     chunk: list[tuple[str, Text]] = []
     characters = 0
     for name, text in rows:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitheads.engine.errors import BackendError
+from bitheads.engine.process.install import how_to_install
 
 USAGE_STATISTICS = "RAY_USAGE_STATS_ENABLED"
 """The environment variable that Ray looks at; what the user says there is left as it is."""
@@ -29,7 +30,7 @@ def connect() -> Any:
     except ImportError as error:
         raise BackendError(
             f"--runner ray needs Ray, which cannot be loaded ({error}). Type: "
-            "pip install 'bitheads[ray]'"
+            f"{how_to_install('ray')}"
         ) from error
     if not ray.is_initialized():
         with _without_dashboard():

@@ -1,4 +1,4 @@
-"""Encoding and backfilling on all machines of a Ray cluster: Ray Data, an engine an actor.
+"""Encoding and backfilling on all machines of a Ray cluster: Ray Data, one engine per actor.
 
 The driver cuts the work into blocks and names the file that each will write. An actor writes it
 aside and renames it, so that a block that is done again, because its worker or its driver was lost,
@@ -33,7 +33,7 @@ class Workers:
     """Processes of the cluster that work at the same time.
 
     Attributes:
-        count: of them, at most.
+        count: number of them, at most.
         threads: processor threads of each, which it reserves.
     """
 
@@ -48,7 +48,7 @@ class EncodeJob:
     Attributes:
         store: a folder or a URI.
         existing: "skip" or "refuse", for texts whose ids are stored.
-        block_texts: of a part, which is what a lost worker's place takes again.
+        block_texts: texts per part, which another worker encodes again if one is lost.
     """
 
     bundle: Path
@@ -206,7 +206,7 @@ def encode_on_ray(
 
 
 def _absolute(folder: str) -> str:
-    """A folder's path as it means the same in any process; a URI does."""
+    """A folder's path so that it means the same in any process, as a URI does."""
     return folder if "://" in folder else str(Path(folder).absolute())
 
 

@@ -42,7 +42,7 @@ def choose_threads() -> int | None:
 
 
 def count_physical_cores(processors: Path = PROCESSORS) -> int:
-    """As `count_cores`, but processors that share a core count once."""
+    """Cores as `count_cores` counts them, but processors that share one count once."""
     allowed = os.sched_getaffinity(0)
     cores = {_core(processors / f"cpu{number}" / "topology") or str(number) for number in allowed}
     return min(len(cores), choose_threads() or len(cores))
@@ -62,7 +62,7 @@ def quota_cores(groups: Path = GROUPS, files: Path = GROUP_FILES) -> int | None:
 
 
 def _quotas(groups: Path, files: Path) -> Iterator[tuple[int, int]]:
-    """Of every group and its parents, in microseconds; 0 for none."""
+    """Quota and period of every group and its parents, in microseconds; 0 for none."""
     for line in _read(groups).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")

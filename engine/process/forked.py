@@ -32,7 +32,7 @@ def check_process(process: int, what: str) -> None:
 
 
 def keep_in_children(owner: object) -> None:
-    """In children that are forked, `owner` and what it refers to is never freed."""
+    """Keeps `owner`, and what it refers to, from being freed in forked children."""
     _kept.add(owner)
 
 

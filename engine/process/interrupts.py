@@ -1,4 +1,4 @@
-"""Ctrl-C where it would lose work: it waits for the end of a step that half done would be lost."""
+"""Ctrl-C where it would lose work: it waits for the end of a step that is lost if half done."""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ def give_back_memory() -> None:
 
 
 class Lifetime:
-    """Of an object that holds memory or threads. A call of it is a `with` block.
+    """The lifetime of an object that holds memory or threads. A call of it is a `with` block.
 
     Calls may be made by several threads and within each other.
     """
 
     def __init__(self, what: str) -> None:
-        """what: of errors, such as "this engine"."""
+        """what: its name in errors, such as "this engine"."""
         self._what = what
         self._process = os.getpid()
         self._changed = threading.Condition()

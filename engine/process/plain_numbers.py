@@ -33,7 +33,7 @@ _LIBC = _find_libc()
 def plain_numbers() -> Iterator[None]:
     """C's functions read and write numbers as in the locale "C", in this thread alone.
 
-    Also a decorator. Threads that are started meanwhile have the program's locale.
+    It is a decorator, too. Threads that are started within it have the program's locale.
     """
     if _LIBC is None:
         yield

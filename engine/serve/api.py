@@ -11,13 +11,13 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from bitheads.engine.errors import BitheadsError
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve import messages
 from bitheads.engine.serve.described import json_body
 from bitheads.engine.serve.errors import of_engine
 from bitheads.engine.serve.head_store import HeadStore
 from bitheads.engine.serve.messages import ErrorResponse
 from bitheads.engine.serve.work import Work, answer_bytes
-from bitheads.engine.types import Prediction
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "Not a request of HTTP that can be read"},

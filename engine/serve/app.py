@@ -40,7 +40,7 @@ class Server:
     """
 
     def __init__(self, engine: Engine, settings: Settings, log: RequestLog | None = None) -> None:
-        """Raises HeadError or SpecMismatchError for heads in `settings.heads` not sound."""
+        """Raises HeadError or SpecMismatchError for unsound heads in `settings.heads`."""
         self.engine = engine
         heads = HeadStore(engine, settings.heads)
         self._closing, self._is_closed = threading.Lock(), False
@@ -99,7 +99,7 @@ class Server:
         app = FastAPI(
             title="bitheads",
             version=__version__,
-            summary="One encoder pass a text, every task's answer.",
+            summary="One encoder pass per text, every task's answer.",
             lifespan=lifespan,
             redoc_url=None,
             redirect_slashes=False,

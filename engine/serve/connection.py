@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from bitheads.engine.serve.errors import HttpError
 
 MAX_HEADER_BYTES = 64 << 10
-"""And at most what comes at once with a request's first bytes."""
+"""Bytes of a request's headers, at most, after those that come at once with its first byte."""
 
 
 class Connection(HttpToolsProtocol):
@@ -47,7 +47,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         begun, self._data = self._begun, data
         super().data_received(data)
-        # What a request begins amid may be the end of another: only what comes later is counted.
+        # The bytes that a request begins in may be the end of another: only later ones are counted.
         if self._amid_headers and self._begun == begun:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():

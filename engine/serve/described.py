@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """For a route's `openapi_extra`."""
+    """What goes into a route's `openapi_extra`."""
     schema = kind.model_json_schema()
     # What it refers to must be in the place itself: FastAPI collects only what it reads.
     definitions = schema.pop("$defs", {})

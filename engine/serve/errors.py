@@ -10,14 +10,14 @@ from bitheads.engine.errors import (
     BitheadsError,
     HeadError,
     InputError,
+    KeepError,
     SpecMismatchError,
     UnknownTaskError,
 )
-from bitheads.engine.serve.head_store import KeepError
 from bitheads.engine.serve.messages import to_json
 
 MAX_MESSAGE = 1000
-"""Characters of an error's sentence."""
+"""Characters of an error's sentence, at most."""
 
 
 class HttpError(Exception):
@@ -50,7 +50,7 @@ class HttpError(Exception):
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
 
     def body(self, path: str) -> bytes:
-        """For a request of this path: the Open Inference Protocol's errors are one string."""
+        """The answer's body for a request of this path: /v2 has errors of one string."""
         content = {"code": self.code, "message": self.message}
         return to_json({"error": self.message if path.startswith("/v2") else content})
 
@@ -60,7 +60,7 @@ class HttpError(Exception):
 
 
 def too_large(what: str, got: str, limit: str, option: str) -> HttpError:
-    """413."""
+    """413, for what is larger than a limit."""
     return HttpError(
         413,
         "too_large",
@@ -71,7 +71,7 @@ def too_large(what: str, got: str, limit: str, option: str) -> HttpError:
 
 
 def queue_full(retry_after_s: float) -> HttpError:
-    """429."""
+    """429, for what the queue has no room for."""
     return HttpError(
         429,
         "queue_full",
@@ -82,7 +82,7 @@ def queue_full(retry_after_s: float) -> HttpError:
 
 
 def shutting_down() -> HttpError:
-    """503."""
+    """503, from the time on when no request is taken."""
     return HttpError(
         503, "shutting_down", "The server is shutting down. Ask another.", "shutting_down", 1.0
     )

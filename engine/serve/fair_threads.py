@@ -10,11 +10,11 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 REST = 3.0
-"""Times as long as its job took, a client waits for its next one while others are there: reading
-and tokenizing take the processors from the encoder, whoever's turn it is there."""
+"""Times that its last job took, for which a client waits for its next one while others are there:
+reading and tokenizing take the processors from the encoder, whoever's turn it is there."""
 
 OTHERS_S = 1.0
-"""How long a client is there after its last request."""
+"""Seconds for which a client counts as there after its last request."""
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,7 @@ class FairThreads:
     """
 
     def __init__(self, count: int, name: str) -> None:
-        """count: of threads, two or more."""
+        """count: number of threads, two or more."""
         self._seen = _Seen()
         self._resting: dict[str, float] = {}  # clients, and until when
         self._most = count - 1
@@ -88,7 +88,7 @@ class FairThreads:
                 self._changed.notify_all()
 
     def _whose_turn(self) -> str | None:
-        """The first client that waits, does not rest and has not all threads that it may have."""
+        """The first client that waits, does not rest and has fewer threads than it may have."""
         now_s = time.monotonic()
         for client in self._turns:
             is_free = self._closing or self._resting.get(client, 0.0) <= now_s

@@ -1,4 +1,4 @@
-"""What stands between a socket and the routes: limits, keys, time, leaving, a log line each."""
+"""What stands between a socket and the routes: limits, keys, time, leaving, and the log."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/metrics")
-"""And all of /health: what needs no key."""
+"""Paths that need no key, as all of /health needs none."""
 
 BATCHED_PATHS = ("/v1/predict", "/v1/features")
-"""And the Open Inference Protocol's infer: what goes through the scheduler."""
+"""Paths that go through the scheduler, as the Open Inference Protocol's infer does."""
 
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+@-]{1,100}")

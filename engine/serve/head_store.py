@@ -8,13 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bitheads.engine.engine import Engine
-from bitheads.engine.errors import BitheadsError, HeadError
+from bitheads.engine.errors import BitheadsError, HeadError, KeepError
 from bitheads.engine.files.whole_file import make_folder, remove, write_whole
 from bitheads.engine.heads.head_file import SUFFIX
-
-
-class KeepError(BitheadsError):
-    """A head cannot be written or removed where heads are kept: the server's fault."""
 
 
 class HeadStore:
@@ -41,8 +37,8 @@ class HeadStore:
 
         Where heads are kept, it is on disk once this returns.
 
-        Raises HeadError if it is no sound head file or is of another task, SpecMismatchError if it
-        was trained on another feature spec, KeepError if it cannot be kept.
+        Raises HeadError if it is not a sound head file or is of another task, SpecMismatchError if
+        it was trained on another feature spec, KeepError if it cannot be kept.
         """
         with self._lock, ExitStack() as stack:
             try:
@@ -51,7 +47,7 @@ class HeadStore:
                 path.write_bytes(content)
             except OSError as error:
                 raise KeepError(
-                    f"head {name!r}: cannot be read, for want of a folder for a while ({error}). "
+                    f"head {name!r}: cannot be read, as no temporary folder can be had ({error}). "
                     "Free some space there, or set TMPDIR."
                 ) from error
             try:

@@ -21,7 +21,7 @@ def count_values(body: bytes, limit: int) -> int:
     Args:
         limit: where counting may end: what is returned above it is only known to be more.
 
-    A text that is no JSON has some number, too.
+    Of a text that is not JSON it returns some number, too.
     """
     most = body.count(b",") + body.count(b"[") + body.count(b"{")  # in strings, too
     if most < limit:

@@ -223,7 +223,7 @@ def _read_inputs(body: bytes, length: int, max_texts: int) -> tuple[dict[str, An
         # UTF-8 alone, as its values were counted: json would find out that it is UTF-16.
         header = json.loads(body[:length].decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"body: no valid JSON ({error}).") from error
+        raise InputError(f"body: not valid JSON ({error}).") from error
     if not isinstance(header, dict) or not isinstance(header.get("inputs"), list):
         raise InputError("inputs: expected a list of tensors.")
     binary = memoryview(body)[length:]
@@ -296,7 +296,7 @@ def _strings(binary: memoryview, size: int, name: str) -> Iterator[str]:
     start = 0
     while start < size:
         if start + 4 > size:
-            raise InputError(f"{name}: ends amid a length.")
+            raise InputError(f"{name}: ends within a length.")
         (length,) = struct.unpack_from("<I", binary, start)
         start += 4
         if start + length > size:
@@ -304,7 +304,7 @@ def _strings(binary: memoryview, size: int, name: str) -> Iterator[str]:
         try:
             yield str(binary[start : start + length], "utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{name}: no valid UTF-8 ({error}).") from error
+            raise InputError(f"{name}: not valid UTF-8 ({error}).") from error
         start += length
 
 
@@ -342,7 +342,7 @@ def _tensors(done: Answered) -> Iterator[Output]:
     features = done.answer.features
     if features is not None:
         parts = [features.codes[a:b].tobytes() for a, b in _pairs(features.offsets)]
-        # Bytes that are no text have no JSON form; KServe's clients ask for binary.
+        # Bytes that are not text have no JSON form; KServe's clients ask for binary.
         shown = [part.hex() for part in parts]
         yield Output(CODES, "BYTES", [len(parts)], shown, _raw(parts))
         yield _array(NUM_TOKENS, "INT64", features.num_tokens)

@@ -1,4 +1,4 @@
-"""One line a request: JSON for machines, or text for people."""
+"""One line per request: JSON for machines, or text for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from bitheads.engine.commands.command_line import print_json
+from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.serve.visit import Visit
 
 

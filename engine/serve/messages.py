@@ -12,9 +12,13 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bitheads.engine.engine import Engine, TaskInfo
+from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError, SpecMismatchError
-from bitheads.engine.types import PackedFeatures, Prediction, Quantization, Stats, Text
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Quantization
+from bitheads.engine.heads.loaded_heads import TaskInfo
+from bitheads.engine.predictions import Prediction
+from bitheads.engine.types import Stats, Text
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 # An error takes a thousand times the memory of the byte that made it: of a list's, one is enough.
@@ -22,11 +26,11 @@ Inputs = Annotated[list[str | Pair], Field(fail_fast=True)]
 TaskNames = Annotated[list[str], Field(fail_fast=True)]
 
 MAX_ERRORS = 100
-"""Of more it is only said how many there are."""
+"""Errors that are told one by one; of more only the number is told."""
 
 
 class Message(BaseModel):
-    """Nothing unknown, nothing converted: "1" is no number."""
+    """Nothing unknown, nothing converted: "1" is not a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -176,11 +180,11 @@ def read_features(request: PredictFeaturesRequest, engine: Engine) -> PackedFeat
         try:
             part = base64.b64decode(item.codes, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise InputError(f"features.{i}.codes: no valid base64 ({error}).") from error
+            raise InputError(f"features.{i}.codes: not valid base64 ({error}).") from error
         if len(part) != item.num_tokens * spec.code_bytes:
             raise InputError(
                 f"features.{i}.codes: got {len(part)} bytes for {item.num_tokens} tokens, expected "
-                f"{item.num_tokens * spec.code_bytes} ({spec.code_bytes} a token)."
+                f"{item.num_tokens * spec.code_bytes} ({spec.code_bytes} per token)."
             )
         parts.append(part)
     codes = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, spec.code_bytes)

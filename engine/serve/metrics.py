@@ -48,7 +48,7 @@ class Metrics:
         self.tokens = counter("tokens", "Tokens that were encoded")
         self.padding = counter("padding_tokens", "Tokens that were computed for nothing")
         self.truncated = counter("truncated_texts", "Texts longer than the encoder reads")
-        self.answers = counter("task_answers", "Answers, a text and task each", "task")
+        self.answers = counter("task_answers", "Answers, one per text and task", "task")
         self.rejections = counter("rejections", "Requests that were not answered", "reason")
         for reason in REASONS:
             self.rejections.labels(reason)

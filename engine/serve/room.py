@@ -6,15 +6,15 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 ENOUGH_TOKENS = 4096
-"""Encoded before any time is believed: first calls take long."""
+"""Tokens that are encoded before any time is believed: first calls take long."""
 
 
 PIECES = 64
-"""A request of at most this part of the bound's tokens is a small one: it is encoded whole before
-those of its client that came later."""
+"""Small requests that make up the bound: a request that is no larger is encoded whole before those
+of its client that came later."""
 
 REMEMBERED_TOKENS = 1 << 16
-"""Encoded, after which what was measured before them counts a third."""
+"""Tokens that are encoded until what was measured before counts a third."""
 
 
 class QueueFull(Exception):
@@ -79,7 +79,7 @@ class Room:
 
     @property
     def tokens(self) -> int:
-        """That are there and not encoded yet."""
+        """Tokens that are there and not encoded yet."""
         return self._tokens
 
     def check(self, client: Hashable, tokens: int) -> None:
@@ -140,7 +140,7 @@ class Room:
         self._measured_s = kept * self._measured_s + tokens * took_s
 
     def seconds(self, tokens: int) -> float:
-        """That so many tokens take, 0 before enough was measured."""
+        """Seconds that so many tokens take; 0 before enough was measured."""
         if self._seen_tokens < ENOUGH_TOKENS:
             return 0.0
         return tokens * self._measured_s / self._measured_tokens

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,73 +16,19 @@ from numpy.typing import NDArray
 from bitheads.engine.batching import pad_batch
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError
-from bitheads.engine.heads.cpu import Head
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.heads.head import Head
 from bitheads.engine.process.forked import check_process
 from bitheads.engine.serve.fair_queue import FairQueue, Row
+from bitheads.engine.serve.request import Answer, Request, make_answer
 from bitheads.engine.serve.room import Room
-from bitheads.engine.texts.tokenize import Tokens
-from bitheads.engine.types import BatchRunner, PackedFeatures, PlacedBatch, Prediction, Stats
+from bitheads.engine.types import BatchRunner, PlacedBatch, Stats
 
 logger = logging.getLogger("bitheads.serve")
 
 
 class Closed(Exception):
     """The server is shutting down, or has to, see Scheduler.failure."""
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a request asked for.
-
-    Attributes:
-        features: the codes of its texts, if it asked for them.
-        predictions: by task, of all its texts; empty if it asked for no tasks.
-        stats: what it cost. Batches are shared: their whole time counts for each of their requests.
-        queue_s: until its first text was taken, in seconds.
-    """
-
-    features: PackedFeatures | None
-    predictions: dict[str, Prediction]
-    stats: Stats
-    queue_s: float
-
-
-@dataclass(eq=False)
-class Request:
-    """Tokenized texts of one request, and what it has so far.
-
-    Attributes:
-        client: whose it is: clients have equal shares.
-        heads: of the tasks it asks for.
-        wants_features: whether it asks for codes.
-        future: of its Answer; cancelling it takes its texts out of the queue.
-    """
-
-    texts: Sequence[Tokens]
-    heads: Sequence[Head]
-    wants_features: bool
-    client: Hashable = None
-    future: Future[Answer] = field(default_factory=Future)
-    submitted_s: float = 0.0
-    queue_s: float | None = None
-    waiting: int = 0
-    failed: bool = False
-    stats: Stats = field(default_factory=Stats)
-    offsets: NDArray[np.int64] = field(init=False)
-    codes: NDArray[np.uint8] | None = None
-    logits: list[NDArray[np.float32]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.offsets = np.zeros(len(self.texts) + 1, np.int64)
-        np.cumsum([text.ids.size for text in self.texts], out=self.offsets[1:])
-        self.waiting = len(self.texts)
-        self.logits = [
-            np.empty((len(self.texts), len(head.labels)), np.float32) for head in self.heads
-        ]
-
-    @property
-    def tokens(self) -> int:
-        return int(self.offsets[-1])
 
 
 @dataclass(frozen=True)
@@ -99,7 +45,7 @@ class BatchReport:
 
 
 class Scheduler:
-    """Runs an engine's encoder on what many callers ask for, at most a batch a lane at a time.
+    """Runs an engine's encoder on what many callers ask for, at most one batch per lane at a time.
 
     While one batch would hold all that waits, it gets all cores; when there is more, the encoder's
     lanes take a batch each. Nothing waits for a batch to fill up, except, for `max_wait_s`, for
@@ -196,7 +142,7 @@ class Scheduler:
         """
         check_process(self._process, "this scheduler")
         if not request.texts:
-            request.future.set_result(_answer(request, self._engine))
+            request.future.set_result(make_answer(request, self._engine))
             return request.future
         spec = self._engine.spec
         if request.wants_features:
@@ -359,7 +305,7 @@ class Scheduler:
     def _predict(
         self, features: PackedFeatures, heads: Sequence[Head]
     ) -> dict[Head, NDArray[np.float32]]:
-        """By head, not by task: while one is replaced, requests may have the one or the other."""
+        """Logits by head, not by task: while one is replaced, requests may have either."""
         answers: dict[Head, NDArray[np.float32]] = {}
         left = list(heads)
         while left:
@@ -393,12 +339,12 @@ class Scheduler:
             for request in dict.fromkeys(row.owner for row in rows):
                 request.stats += features.stats
         for request in whole:
-            answer = _answer(request, self._engine)
+            answer = make_answer(request, self._engine)
             if request.future.set_running_or_notify_cancel():
                 request.future.set_result(answer)
 
     def _fail(self, requests: Sequence[Request], error: BaseException) -> None:
-        """Ends those of the requests that have not, and takes their texts out of the queue."""
+        """Ends the requests that have not ended yet, and takes their texts out of the queue."""
         with self._changed:
             first_time = [request for request in requests if not request.failed]
             for request in first_time:
@@ -407,20 +353,3 @@ class Scheduler:
         for request in first_time:
             if not request.future.done() and request.future.set_running_or_notify_cancel():
                 request.future.set_exception(error)
-
-
-def _answer(request: Request, engine: Engine) -> Answer:
-    features = None
-    if request.wants_features:
-        codes = request.codes
-        if codes is None:
-            codes = np.empty((0, engine.spec.code_bytes), np.uint8)
-        pairs = np.array([text.is_pair for text in request.texts], np.bool_)
-        features = PackedFeatures(
-            codes, request.offsets, engine.spec, engine.calibration, pairs=pairs
-        )
-    predictions = {
-        head.task: Prediction(head.labels, logits)
-        for head, logits in zip(request.heads, request.logits, strict=True)
-    }
-    return Answer(features, predictions, request.stats, request.queue_s or 0.0)

@@ -18,11 +18,11 @@ from bitheads.engine.serve.settings import Settings
 
 BACKLOG = 2048
 OTHER_FILES = 1024
-"""Beside the connections that are served: those that are told that there are too many, and what
-the process itself has open."""
+"""Open files beside the connections that are served: connections that are told that there are too
+many, and what the process itself has open."""
 
 KEEP_ALIVE_S = 60
-"""Longer than most proxies keep theirs, so that it is they who close."""
+"""Seconds that a connection is kept: more than most proxies keep theirs, so that they close it."""
 
 logger = logging.getLogger("bitheads.serve")
 

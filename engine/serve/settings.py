@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.encoder import DEVICE_BACKENDS
 from bitheads.engine.errors import InputError
-from bitheads.engine.sessions import BACKENDS
+from bitheads.engine.sessions import BACKENDS, DEVICE_BACKENDS
 
 PREFIX = "BITHEADS_SERVE_"
 KEY_LENGTH = 16
-"""Characters of an API key at least: shorter ones are guessed."""
+"""Characters of an API key, at least: shorter ones are guessed."""
 
 
 def _option(default: Any, help: str, **more: Any) -> Any:
@@ -74,7 +73,8 @@ class Settings:
     )
     max_wait_ms: float = _option(
         2.0,
-        "longest time a batch waits for requests that are being read already; 0 never waits",
+        "milliseconds that a batch waits, at most, for requests that are being read already; 0 "
+        "never waits",
     )
     max_queue_tokens: int = _option(
         65_536,
@@ -84,25 +84,27 @@ class Settings:
     max_connections: int = _option(
         2048, "connections at a time; past that they are closed with 503"
     )
-    max_body_bytes: int = _option(8 << 20, "of a request; larger ones are refused with 413")
-    max_head_bytes: int = _option(256 << 20, "of an uploaded head")
+    max_body_bytes: int = _option(8 << 20, "bytes of a request; larger ones are refused with 413")
+    max_head_bytes: int = _option(256 << 20, "bytes of an uploaded head")
     max_held_bytes: int = _option(
-        512 << 20, "of all bodies at a time; past that requests are refused with 429"
+        512 << 20, "bytes of all bodies at a time; past that requests are refused with 429"
     )
-    max_texts: int = _option(1000, "of a request")
-    max_chars: int = _option(1 << 18, "of a text; what the encoder does not read is cut anyway")
+    max_texts: int = _option(1000, "texts of a request")
+    max_chars: int = _option(
+        1 << 18, "characters of a text; what the encoder does not read is cut anyway"
+    )
     read_timeout_s: float = _option(
-        10.0, "for a request's headers, and for its body; slower clients are cut off"
+        10.0, "seconds for a request's headers, and for its body; slower clients are cut off"
     )
     request_timeout_s: float = _option(
         30.0,
-        "from the whole request to its answer; past that it is refused with 503, and with 429 at "
-        "once while the queue would take more than half of it",
+        "seconds from the whole request to its answer; past that it is refused with 503, and with "
+        "429 at once while the queue would take more than half of it",
     )
     drain_s: float = _option(
-        30.0, "time that requests have to end after SIGTERM; at least request_timeout_s is best"
+        30.0, "seconds that requests have to end after SIGTERM; at least request_timeout_s is best"
     )
-    log: str = _option("json", "json: a line a request; text: for people; none", kind="choice")
+    log: str = _option("json", "json: one line per request; text: for people; none", kind="choice")
 
     def __post_init__(self) -> None:
         positive = [f.name for f in fields(self) if f.name.startswith("max_") or "_s" in f.name]
@@ -142,7 +144,7 @@ def variable(name: str) -> str:
 
 
 def read(argv: Sequence[str] | None, environment: Mapping[str, str] | None = None) -> Settings:
-    """From a command line, and for what it leaves out from the environment.
+    """Reads a command line, and for what it leaves out the environment.
 
     Raises InputError for values that cannot be.
     """

@@ -15,40 +15,43 @@ from numpy.typing import NDArray
 
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError, InputError
-from bitheads.engine.heads.cpu import Head
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.heads.head import Head
+from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
 from bitheads.engine.serve.fair_threads import FairThreads
 from bitheads.engine.serve.json_size import count_values
 from bitheads.engine.serve.messages import server_timing
 from bitheads.engine.serve.metrics import Metrics
+from bitheads.engine.serve.request import Answer, Request
 from bitheads.engine.serve.room import QueueFull, TooLong
-from bitheads.engine.serve.scheduler import Answer, Closed, Request, Scheduler
+from bitheads.engine.serve.scheduler import Closed, Scheduler
 from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
 from bitheads.engine.texts.forms import are_pairs, fitting
 from bitheads.engine.texts.tokenize import Tokens
-from bitheads.engine.types import PackedFeatures, Prediction, Stats, Text
+from bitheads.engine.types import Stats, Text
 
 INLINE_CHARS = 4096
-"""Fewer are tokenized at once, in 0.1 ms or so; more on another thread, meanwhile others go on."""
+"""Characters that are tokenized at once, in 0.1 ms or so; for more there is another thread."""
 
 PIECE_CHARS = 1 << 17
-"""Characters that are tokenized by one job of a thread, at least a text."""
+"""Characters that one job of a thread tokenizes, or one text."""
 
 THREADS = 3
-"""Beside the encoder's; a client has two of them at most."""
+"""Threads beside the encoder's; a client has two of them at most."""
 
 INLINE_TOKENS = 4096
-"""As many tokens of codes are answered at once."""
+"""Tokens of codes that are answered at once."""
 
 INLINE_BYTES = 1 << 16
-"""Of JSON that is read or written at once, in a millisecond or so."""
+"""Bytes of JSON that are read or written at once, in a millisecond or so."""
 
 VALUES_PER_TEXT, OTHER_VALUES = 8, 16_384
-"""In the JSON of a request at most: codes of a text are four values; tasks are others."""
+"""Values in the JSON of a request, at most: codes of a text are four values; tasks are others."""
 
 PROBABILITY_BYTES, ANSWER_BYTES = 30, 60
-"""Of an answer in JSON, about."""
+"""Bytes of an answer in JSON, about: of each probability, and of the rest."""
 
 Result = TypeVar("Result")
 
@@ -191,14 +194,14 @@ class Work:
 
     @property
     def max_texts(self) -> int:
-        """Of a request."""
+        """Texts of a request, at most."""
         return self._settings.max_texts
 
     def _too_many(self, count: int) -> HttpError:
         return too_large("inputs", f"{count} texts", str(self._settings.max_texts), "--max-texts")
 
     async def _tokenize(self, texts: Sequence[Text], client: str) -> list[Tokens]:
-        """In pieces where there is much, so that others have their turn meanwhile."""
+        """Tokenizes in pieces where there is much, so that others have their turn in between."""
         tokenize = self.engine.tokenizer
         chars = [len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts]
         try:
@@ -264,7 +267,7 @@ class Work:
 
 
 def answer_bytes(predictions: Mapping[str, Prediction], return_probabilities: bool) -> int:
-    """Of all the answers in JSON, about."""
+    """Bytes of all the answers in JSON, about."""
     return sum(
         len(p.logits) * (ANSWER_BYTES + return_probabilities * PROBABILITY_BYTES * len(p.labels))
         for p in predictions.values()

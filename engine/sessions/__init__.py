@@ -1,24 +1,103 @@
-"""Loaded encoders behind one protocol. Each backend is one file; adding one is adding a row."""
+"""Loaded encoders behind one protocol. A backend is one file here and one row of a table.
+
+The rows say what must be known before a backend's library is loaded; everything else is in its
+file. Nothing outside this folder asks which backend it has.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import BackendError
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.process.plain_numbers import plain_numbers
 from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
 from bitheads.engine.types import TokenBatch
 
+if TYPE_CHECKING:
+    from bitheads.engine.bundle import Manifest
+    from bitheads.engine.device.driver import Device
+    from bitheads.engine.device.session import DeviceSession
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A row of BACKENDS: the file is engine/sessions/NAME.py.
+
+    The file has the class `Session`, which is made as `open_session` makes it, and a function for
+    each thing that the row says the backend has.
+
+    Attributes:
+        package: the module that it needs.
+        extra: of bitheads, which brings that module; "" where bitheads always brings it.
+        precisions: what it computes in. "bf16" where `has_bf16()` of its file says so, "int8" of
+            bundles that have a graph in it.
+        has_lanes: whether several sessions of it on a share of the threads each are faster than one
+            on all; its file then has `open_lanes`, see `open_lanes` below.
+        rounds_lengths: whether it makes a kernel for every shape, so that there should be few; see
+            engine.batching.round_lengths.
+        names_processor: whether its file has `processor()`, which says what it sees of the
+            processor.
+        reads_graphs: whether its file has `table_rows(graph)`, see engine.sessions.embedding_rows.
+    """
+
+    package: str
+    extra: str
+    precisions: tuple[str, ...]
+    has_lanes: bool = False
+    rounds_lengths: bool = False
+    names_processor: bool = False
+    reads_graphs: bool = False
+
+    @property
+    def fix(self) -> str:
+        """What to type to get it."""
+        return how_to_install(self.extra)
+
+
 BACKENDS = {
-    "openvino": ("openvino", "pip install bitheads"),
-    "onnxruntime": ("onnxruntime", "pip install 'bitheads[onnxruntime]'"),
+    "openvino": Backend(
+        package="openvino",
+        extra="",
+        precisions=("fp32", "bf16", "int8"),
+        has_lanes=True,
+        rounds_lengths=True,
+        names_processor=True,
+        reads_graphs=True,
+    ),
+    "onnxruntime": Backend(package="onnxruntime", extra="onnxruntime", precisions=("fp32",)),
 }
-"""Backend -> (the distribution it needs, what to type to get it), fastest on a CPU first."""
+"""Backends of a CPU, the fastest first."""
+
+
+@dataclass(frozen=True)
+class DeviceBackend:
+    """A row of DEVICE_BACKENDS.
+
+    Attributes:
+        file: of engine/sessions, without suffix. It has the function `open_device_session`, which
+            takes what the one below takes.
+        package: the module that it needs, or None where the file finds that out by itself.
+        library: that module's name, for people.
+    """
+
+    file: str
+    package: str | None = None
+    library: str = ""
+
+
+DEVICE_BACKENDS = {
+    "tensorrt": DeviceBackend("tensorrt"),
+    "onnxruntime-tensorrt": DeviceBackend("onnxruntime_gpu", "onnxruntime", "ONNX Runtime"),
+    "onnxruntime-cuda": DeviceBackend("onnxruntime_gpu", "onnxruntime", "ONNX Runtime"),
+}
+"""Backends that need a GPU, the fastest first; the second and third want no plan."""
 
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
@@ -58,7 +137,7 @@ def open_session(
         output_names: the hidden states to return, in this order.
         backend: a key of BACKENDS, or "auto": the first that is installed.
         precision: "auto" (the fastest floating-point type the processor is made for), "fp32",
-            "bf16", or "int8", which only openvino has.
+            "bf16", or "int8", for which "auto" is the first backend that has it.
         threads: processor threads, None for all cores.
         cache: where this very graph is kept, compiled; None to compile it every time.
 
@@ -75,20 +154,22 @@ def open_session(
     if threads is not None and threads < 1:
         raise BackendError(f"threads: got {threads}, expected at least 1, or None for all cores.")
     if backend == "auto" and precision == "int8":
-        backend = "openvino"
+        backend = next(name for name, row in BACKENDS.items() if "int8" in row.precisions)
     if backend == "auto":
         backend = next((name for name in BACKENDS if is_installed(name)), "")
         if not backend:
-            fixes = " or ".join(fix for _, fix in BACKENDS.values())
+            fixes = " or ".join(row.fix for row in BACKENDS.values())
             raise BackendError(f"no encoder backend is installed. Type: {fixes}")
     if backend not in BACKENDS:
         raise BackendError(
             f"backend: got {backend!r}, expected 'auto' or one of {sorted(BACKENDS)}."
         )
+    row = BACKENDS[backend]
     if not is_installed(backend):
-        module, fix = BACKENDS[backend]
-        raise BackendError(f"backend {backend!r} needs the package {module!r}. Type: {fix}")
-    session: EncoderSession = import_module(f"bitheads.engine.sessions.{backend}").Session(
+        raise BackendError(
+            f"backend {backend!r} needs the package {row.package!r}. Type: {row.fix}"
+        )
+    session: EncoderSession = load_file(backend).Session(
         graph, output_names, precision, threads, cache
     )
     return session
@@ -112,22 +193,63 @@ def open_lanes(
 
     Returns an empty list for a backend without them. Raises BackendError if they cannot be loaded.
     """
-    module = import_module(f"bitheads.engine.sessions.{backend}")
-    lanes: list[EncoderSession] = []
-    if hasattr(module, "open_lanes"):
-        lanes = module.open_lanes(graph, output_names, precision, threads, cache)
+    if not BACKENDS[backend].has_lanes:
+        return []
+    lanes: list[EncoderSession] = load_file(backend).open_lanes(
+        graph, output_names, precision, threads, cache
+    )
     return lanes
+
+
+@plain_numbers()
+def open_device_session(
+    backend: str, folder: Path, manifest: Manifest, device: Device, stream: Any
+) -> DeviceSession:
+    """Loads a bundle's encoder onto a GPU.
+
+    Args:
+        backend: a key of DEVICE_BACKENDS.
+        folder, manifest: of the bundle.
+        stream: of pycuda, that all calls of the session go to.
+
+    Raises BackendError or PlanError if it cannot be loaded.
+    """
+    row = DEVICE_BACKENDS[backend]
+    if row.package is not None and find_spec(row.package) is None:
+        raise BackendError(
+            f"backend {backend!r} needs {row.library}. Type: {how_to_install('gpu')}"
+        )
+    file = import_module(f"{__name__}.{row.file}")
+    session: DeviceSession = file.open_device_session(backend, folder, manifest, device, stream)
+    return session
+
+
+def load_file(backend: str) -> Any:
+    """The module of a row of BACKENDS, and with it the backend's library."""
+    return import_module(f"{__name__}.{backend}")
 
 
 def is_installed(backend: str) -> bool:
     """Whether the package a backend needs can be imported."""
-    return find_spec(BACKENDS[backend][0]) is not None
+    return find_spec(BACKENDS[backend].package) is not None
 
 
 def supports_bf16(backend: str) -> bool:
     """Whether a backend computes in bfloat16 on this processor."""
-    if backend != "openvino":
-        return False
-    from bitheads.engine.sessions import openvino
+    return "bf16" in BACKENDS[backend].precisions and bool(load_file(backend).has_bf16())
 
-    return openvino.has_bf16()
+
+def available_ways(with_int8: bool) -> list[tuple[str, str]]:
+    """(backend, precision) of every session that this machine can open on its CPU.
+
+    Args:
+        with_int8: whether the graph is there in int8, too.
+    """
+    left_out = () if with_int8 else ("int8",)
+    return [
+        (backend, precision)
+        for backend in BACKENDS
+        if is_installed(backend)
+        for precision in BACKENDS[backend].precisions
+        if precision not in left_out and (precision != "bf16" or supports_bf16(backend))
+    ]

@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 SUFFIX = ".compiled"
 
 BLOCK_BYTES = 4096
-"""Of the first block: what follows begins a page, as the backend's own alignment wants it."""
+"""Bytes of the first block: what follows begins a page, as the backend's own alignment wants it."""
 
 logger = logging.getLogger("bitheads")
 
@@ -38,7 +38,7 @@ class CompiledGraphs:
         """
         Args:
             folder: from engine.files.cache, for all graphs.
-            graph_sha256: of the graph and its weights, see engine.device.plan.graph_sha256.
+            graph_sha256: of the graph and its weights, see engine.bundle.graph_sha256.
             is_unchanged: whether the files have that hash, which nobody may have looked at yet;
                 asked before something is kept under it.
         """

@@ -1,4 +1,4 @@
-"""Encoder sessions that run at the same time, a thread each."""
+"""Encoder sessions that run at the same time, one thread per session."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class Lanes:
     ) -> Iterator[Stats]:
         """Encodes all batches; yields the stats of each, in order, as wall time of all lanes.
 
-        At most one batch a lane waits for its turn, so `batches` is read as it is needed. An error
-        ends the rest: nothing runs any more when it is raised, or when the iterator is closed.
+        At most one batch per lane waits for its turn, so `batches` is read as it is needed. An
+        error ends the rest: nothing runs any more when it is raised, or when the iterator is
+        closed.
         """
         running: deque[Future[Stats]] = deque()
         try:

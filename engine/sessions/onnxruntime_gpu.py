@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from bitheads.engine.bundle import GRAPH, Manifest
 from bitheads.engine.device.driver import Device
 from bitheads.engine.errors import BackendError, DeviceMemoryError
 from bitheads.engine.process.cores import count_physical_cores
 from bitheads.engine.process.forked import keep_in_children
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.process.quiet_import import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")
@@ -28,6 +30,14 @@ LOG_ERRORS_ONLY = 3
 
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "resource allocation failed")
 """What its arena, CUDA and cuBLAS say then."""
+
+
+def open_device_session(
+    backend: str, folder: Path, manifest: Manifest, device: Device, stream: Any
+) -> Session:
+    """See engine.sessions.open_device_session."""
+    dim, longest = manifest.spec.dim, manifest.encoder.max_length
+    return Session(backend, folder / GRAPH, manifest.output_names, dim, longest, device, stream)
 
 
 def load_libraries(provider: str) -> str:
@@ -77,7 +87,7 @@ class Session:
             raise BackendError(
                 f"backend {backend!r} needs ONNX Runtime's {provider}, got "
                 f"{onnxruntime.get_available_providers()}. Type: pip uninstall onnxruntime; "
-                "pip install 'bitheads[gpu]'"
+                f"{how_to_install('gpu')}"
             )
         self.backend = backend
         self._device = device

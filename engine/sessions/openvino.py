@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.errors import BackendError
+from bitheads.engine.errors import BackendError, ForkedError
 from bitheads.engine.process.cores import choose_threads
 from bitheads.engine.process.forked import keep_in_children
 from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
@@ -26,9 +26,9 @@ from bitheads.engine.types import TokenBatch
 OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
 
 KEPT_SHAPES = 96
-"""Kernels that OpenVINO keeps, by the shape they are for. Of its own 5,000, each takes 0.7 MB more
-for a new shape of a batch of all-MiniLM-L6-v2. Sorted texts go through all 80 lengths there are
-(`round_lengths`) again and again: fewer would be made anew each time, which takes 7% more time."""
+"""Shapes that OpenVINO keeps kernels for. With its own 5,000, each new shape of a batch of
+all-MiniLM-L6-v2 takes 0.7 MB more. Sorted texts go through all 80 lengths there are
+(`round_lengths`) again and again: if fewer were kept, the others would take 7% more time."""
 
 
 logger = logging.getLogger("bitheads")
@@ -37,6 +37,42 @@ logger = logging.getLogger("bitheads")
 def has_bf16() -> bool:
     """Whether this processor has bfloat16 arithmetic that OpenVINO uses."""
     return "BF16" in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def processor() -> str:
+    """The processor and what it can do, as OpenVINO says it."""
+    core = the_core()
+    can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} ({' '.join(sorted(can))})"
+
+
+def table_rows(graph: Path) -> dict[str, int | None]:
+    """Rows of the tables that a graph looks its inputs up in, by input; None where unknown.
+
+    Nothing is said of a graph that cannot be read.
+    """
+    try:
+        model = the_core().read_model(graph)
+    except (RuntimeError, ForkedError):  # the session that is opened next says what is wrong
+        return {}
+    return {port.get_any_name(): _rows_looked_up(port) for port in model.inputs}
+
+
+def _rows_looked_up(ids: Any) -> int | None:
+    """Rows of the smallest table that is looked up with an openvino.Output.
+
+    `host/src/session.cpp` finds them in the same way.
+    """
+    found = []
+    for target in ids.get_target_inputs():
+        node = target.get_node()
+        kind = node.get_type_name()
+        if kind == "Convert":
+            found.append(_rows_looked_up(node.output(0)))
+        elif kind == "Gather" and target.get_index() == 1:
+            rows = node.get_input_partial_shape(0)[0]
+            found.append(rows.get_length() if rows.is_static else None)
+    return min((rows for rows in found if rows is not None), default=None)
 
 
 class Session:
@@ -97,7 +133,7 @@ class Session:
         return [self._request.get_tensor(name).data for name in self._outputs]
 
     def lanes(self) -> list[Session]:
-        """As many sessions on this graph as OpenVINO wants at the same time, this one the first."""
+        """The sessions on this graph that OpenVINO wants at the same time, this one the first."""
         others = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") - 1
         return [self, *(self._another() for _ in range(others))]
 

@@ -1,4 +1,4 @@
-"""OpenVINO, imported and set up once a process: what imports it does so from here."""
+"""OpenVINO, imported and set up once per process: what imports it does so from here."""
 
 from __future__ import annotations
 

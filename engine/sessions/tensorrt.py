@@ -10,22 +10,34 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bitheads.engine.bundle import Manifest, graph_sha256
 from bitheads.engine.device.driver import Device
-from bitheads.engine.device.plan import MODULES, Plan, choose_profile, find_plan, max_rows
+from bitheads.engine.device.plan import MODULES, Plan, find_plan
+from bitheads.engine.device.profile import choose_profile, max_rows
 from bitheads.engine.errors import BackendError, DeviceMemoryError, PlanError
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.types import TokenBatch
 
-PIP_NAMES = {"tensorrt": "bitheads[gpu]", "tensorrt-rtx": "bitheads[rtx]"}
+EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
+"""Flavour of TensorRT -> the extra of bitheads that brings it."""
 
 
-def find_fitting_plan(bundle: Path, graph_sha256: str, device: Device) -> tuple[Any, Plan]:
+def open_device_session(
+    backend: str, folder: Path, manifest: Manifest, device: Device, stream: Any
+) -> Session:
+    """See engine.sessions.open_device_session."""
+    trt, plan = find_fitting_plan(folder, graph_sha256(manifest.artifacts), device)
+    return Session(trt, plan, manifest.output_names, device, stream)
+
+
+def find_fitting_plan(bundle: Path, graph_hash: str, device: Device) -> tuple[Any, Plan]:
     """The TensorRT module and the bundle's plan that fit this machine, TensorRT's own first.
 
     Raises BackendError if no flavour is installed, PlanError if no plan fits those that are.
     """
     installed = [flavour for flavour, module in MODULES.items() if find_spec(module) is not None]
     if not installed:
-        fixes = " or ".join(f"pip install '{name}'" for name in PIP_NAMES.values())
+        fixes = " or ".join(how_to_install(extra) for extra in EXTRAS.values())
         raise BackendError(f"backend 'tensorrt' needs TensorRT. Type: {fixes}")
     misfits = []
     for flavour in installed:
@@ -36,7 +48,7 @@ def find_fitting_plan(bundle: Path, graph_sha256: str, device: Device) -> tuple[
             continue
         try:
             plan = find_plan(
-                bundle, graph_sha256, flavour, trt.__version__, device.compute_capability
+                bundle, graph_hash, flavour, trt.__version__, device.compute_capability
             )
         except PlanError as error:
             misfits.append(str(error))

@@ -18,21 +18,27 @@ from bitheads.engine.files.cache import FILE_MODE, open_own
 from bitheads.engine.files.whole_file import write_whole
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.quiet_import import import_quietly
-from bitheads.engine.sessions import BACKENDS, EncoderSession, is_installed, supports_bf16
+from bitheads.engine.sessions import (
+    BACKENDS,
+    EncoderSession,
+    is_installed,
+    load_file,
+    supports_bf16,
+)
 from bitheads.engine.types import TokenBatch
 
 TIMED_ROWS, TIMED_TOKENS = 16, 64
-"""A batch of the default budget, of texts of a usual length."""
+"""Rows of the batch that is timed, and tokens of each: the default budget, of a usual length."""
 
 TIMED_CALLS, TIMED_S = 5, 1.0
-"""Calls of each way, of which the fastest counts, and when to stop before that many."""
+"""Calls of each way, of which the fastest counts, and seconds after which there are no more."""
 
 WORTH_CHANGING = 0.9
-"""Share of the time of the way before it that a way must do with to be taken instead. Between
-two that are as good, noise must not decide: their codes differ in some signs."""
+"""Share of the best way's time that another way must do with to be taken instead. Between two
+that are as good, noise must not decide: their codes differ in some signs."""
 
 _MAX_BYTES = 1 << 16
-"""Of a file with times."""
+"""Bytes of a file with times, at most."""
 
 Way = tuple[str, str]
 """Backend and precision."""
@@ -151,7 +157,7 @@ def _case(choices: Sequence[Way], graph_sha256: str, threads: int | None) -> dic
         "graph_sha256": graph_sha256,
         "processor": _processor(),
         "threads": threads or count_cores(),
-        "versions": {b: _version(BACKENDS[b][0]) for b in sorted({b for b, _ in choices})},
+        "versions": {b: _version(BACKENDS[b].package) for b in sorted({b for b, _ in choices})},
         "ways": [_name(way) for way in choices],
     }
 
@@ -165,13 +171,10 @@ def _version(module: str) -> str:
 
 
 def _processor() -> str:
-    if not is_installed("openvino"):
-        return platform.processor() or platform.machine()
-    from bitheads.engine.sessions.openvino_core import the_core
-
-    core = the_core()
-    can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} ({' '.join(sorted(can))})"
+    for backend, row in BACKENDS.items():
+        if row.names_processor and is_installed(backend):
+            return str(load_file(backend).processor())
+    return platform.processor() or platform.machine()
 
 
 def _read(

@@ -9,12 +9,14 @@ for rows in store.scan():
 docs/store.md has the format, and how other programs read it.
 """
 
+from bitheads.engine.process.install import how_to_install
+
 try:
     import pyarrow as _pyarrow  # noqa: F401
 except ImportError as error:
     raise ImportError(
         f"bitheads.engine.store needs pyarrow, which cannot be loaded ({error}). Type: "
-        "pip install 'bitheads[store]'"
+        f"{how_to_install('store')}"
     ) from error
 
 from bitheads.engine.store.compact import compact

@@ -43,7 +43,7 @@ class Folder:
         return self.shown
 
     def names(self, suffix: str) -> list[str]:
-        """Of the files that end so, sorted; none where the folder does not exist."""
+        """Names of the files that end so, sorted; none where the folder does not exist."""
         return [n for n in self._names() if n.endswith(suffix) and n[0] not in "._"]
 
     def _names(self) -> list[str]:
@@ -180,7 +180,7 @@ class Aside:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around what writes to `file`: whatever goes wrong, the file is discarded.
+        """Goes around what writes to `file`: whatever goes wrong, the file is discarded.
 
         Raises StoreError for what `file` raised.
         """

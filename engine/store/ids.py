@@ -1,4 +1,4 @@
-"""Which ids there are, in 16 bytes an id."""
+"""Which ids there are, in 16 bytes per id."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class IdIndex:
             )
 
     def contains(self, ids: Iterable[str]) -> NDArray[np.bool_]:
-        """For each id whether it is there, bool [ids]."""
+        """Whether each id is there, bool [ids]."""
         keys = _keys(ids)
         found = np.zeros(keys[0].size, bool)
         for run in self._runs:

@@ -15,9 +15,9 @@ from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.sealed import SealedWriter
 
 ROW_GROUP_BYTES = 16 << 20
-"""Of codes: 2,600 texts of 50 tokens at dim 1024. A row group costs about a millisecond beside its
-bytes, which at 8 MiB is 5% of a backfill of one task at dim 384; 32 MiB save another 2%, and take
-twice the memory. It is also what is asked of an object store at a time."""
+"""Bytes of codes per row group: 2,600 texts of 50 tokens at dim 1024. It costs about a millisecond
+beside its bytes, which at 8 MiB is 5% of a backfill of one task at dim 384; 32 MiB save another 2%,
+and take twice the memory. It is also what is asked of an object store at a time."""
 
 PART_BYTES = 256 << 20
 
@@ -33,7 +33,7 @@ def new_name(number: int, key: str | None = None) -> str:
 
 
 def new_store_id() -> str:
-    """For the parts of a store that is made: answers name the store that they are of by it."""
+    """An id for the parts of a new store, by which answers name the store that they are of."""
     return secrets.token_hex(8)
 
 
@@ -117,12 +117,12 @@ class PartWriter:
 
 
 def codes_bytes(table: pa.Table) -> int:
-    """Of the codes in it."""
+    """Bytes of the codes in a table."""
     return int(pc.sum(pc.binary_length(table[schema.CODES]), min_count=0).as_py())
 
 
 def cut_by_bytes(table: pa.Table, row_group_bytes: int) -> Iterable[pa.Table]:
-    """Slices of about as many bytes of codes, at least a row each."""
+    """Slices of about as many bytes of codes, at least one row each."""
     if not len(table):
         return
     ends = np.cumsum(pc.binary_length(table[schema.CODES]).to_numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bitheads.engine.errors import BundleError, InputError, StoreError
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files import strict_json
-from bitheads.engine.types import Calibration, FeatureSpec, PackedFeatures
 
 FORMAT_VERSION = 2
 OLDER_VERSIONS = (1,)
-"""Can be read and added to: stores without IS_PAIR, of which nobody knows what was a pair."""
+"""Versions that can be read and added to: stores without IS_PAIR, of which nobody knows what was a
+pair."""
 
 METADATA = b"bitheads"
 """Key of the schema's metadata: JSON with the format's version and the feature spec."""
@@ -111,7 +114,12 @@ def check_rows(table: pa.Table, spec: FeatureSpec, shown: str) -> None:
 
 def columns_of(schema: pa.Schema) -> tuple[str, ...]:
     """The store's own columns in a part of this schema; all others are the user's."""
-    version = strict_json.loads(schema.metadata[METADATA])["format_version"]
+    return _columns_under(schema.metadata[METADATA])
+
+
+@lru_cache(maxsize=16)  # asked for at every row group
+def _columns_under(metadata: bytes) -> tuple[str, ...]:
+    version = strict_json.loads(metadata)["format_version"]
     return tuple(name for name in COLUMNS if name != IS_PAIR or version not in OLDER_VERSIONS)
 
 
@@ -188,7 +196,7 @@ def check_ids(ids: Any, rows: int) -> pa.Array:
             raise TypeError(f"got {array.type}")
         array = array.cast(pa.string())
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise InputError(f"ids: {error}, expected one string a text.") from error
+        raise InputError(f"ids: {error}, expected one string per text.") from error
     if len(array) != rows or array.null_count:
         raise InputError(
             f"ids: got {len(array)} of which {array.null_count} are null, expected one for each of "

@@ -27,8 +27,8 @@ from bitheads.engine.errors import StoreError
 from bitheads.engine.files import strict_json
 
 BLOCK_BYTES = 1 << 18
-"""Columns begin anywhere, so the blocks at their ends are checked twice: with 1 MiB a scan took a
-quarter more."""
+"""Bytes that one checksum is of. Columns begin anywhere, so the blocks at their ends are checked
+twice: with 1 MiB a scan took a quarter more."""
 
 MAX_BLOCK_BYTES = 1 << 30
 
@@ -36,13 +36,13 @@ SEAL = b"bitheads-seal-"
 BLANK = b"0" * 64
 MAGIC = b"PAR1"
 TAIL_BYTES = 8
-"""The footer's length and the magic number."""
+"""Bytes of the footer's length and the magic number."""
 
 PART_KEY, SEAL_KEY = "bitheads.part", "bitheads.seal"
 
 
 class SealedWriter:
-    """Writes a sealed file, a row group a call."""
+    """Writes a sealed file, one row group per call."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, **options: Any) -> None:
         """
@@ -223,7 +223,7 @@ class CheckedFile:
         return self._size
 
     def read(self, count: int = -1) -> memoryview:
-        """Of the body; all that is left of it for -1."""
+        """Bytes of the body; all that is left of it for -1."""
         left = max(0, self._body_bytes - self._position)
         count = left if count < 0 else min(count, left)
         if count == 0:

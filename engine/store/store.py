@@ -12,16 +12,16 @@ from typing import Any
 import pyarrow as pa
 
 from bitheads.engine.errors import InputError, StoreError
-from bitheads.engine.heads.cpu import check_spec
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
 from bitheads.engine.process.read_ahead import read_ahead
 from bitheads.engine.store import schema, sealed
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.ids import IdIndex
-from bitheads.engine.types import Calibration, FeatureSpec, PackedFeatures
 
 SUFFIX = ".parquet"
 LISTINGS = 5
-"""How often a folder that changes is listed again, when a store is opened beside a writer."""
+"""Times that a folder that changes is listed again, when a store is opened beside a writer."""
 
 PART_NAME = re.compile(r"part-(\d{8})-[\w.-]+\.parquet")
 
@@ -89,7 +89,7 @@ class Part:
 
     @property
     def number(self) -> int:
-        """Of its name: parts are read in that order."""
+        """The number in its name: parts are read in that order."""
         match = PART_NAME.fullmatch(self.name)
         return int(match[1]) if match else 0
 
@@ -105,7 +105,7 @@ class Part:
 
     @property
     def store_id(self) -> str | None:
-        """Of the store that it was written for; None in parts of older versions."""
+        """The id of the store that it was written for; None in parts of older versions."""
         return self.facts.get("store")
 
     @property
@@ -123,7 +123,7 @@ class Part:
 
     @property
     def forms(self) -> frozenset[str] | None:
-        """Of its texts, see engine.texts.forms; None where it does not say that of each."""
+        """Forms of its texts (engine.texts.forms); None where it does not say that of each."""
         if schema.IS_PAIR not in schema.columns_of(self.schema):
             return None
         at, found = self.schema.get_field_index(schema.IS_PAIR), set()
@@ -143,7 +143,7 @@ class Part:
         return int(self._footer.metadata.num_row_groups)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """A table a row group, of these columns or all. Raises StoreError for damaged bytes."""
+        """One table per row group, of these columns or all. Raises StoreError for damaged bytes."""
         wanted = None if columns is None else list(columns)
         with self._opened() as file:
             parquet = sealed.open_parquet(file, self._footer, self._shown)
@@ -165,7 +165,7 @@ class Part:
 
     @contextmanager
     def _changes_told(self) -> Iterator[None]:
-        """Around what reads: a part that a writer has put in its place, or removed, is no damage.
+        """Goes around what reads: a part that a writer replaced or removed is not a damaged one.
 
         Raises StoreError.
         """
@@ -211,7 +211,7 @@ def open_parts(folder: Folder) -> list[Part]:
 
 
 def _check_replaced(parts: Sequence[Part], folder: Folder) -> None:
-    """Raises StoreError for a part that would hide rows that it has not.
+    """Raises StoreError for a part that would hide rows that it does not have.
 
     Of the parts that it replaces some may be gone, but no more rows may be there than in it.
     """
@@ -304,12 +304,12 @@ class FeatureStore:
 
     @property
     def schema(self) -> pa.Schema | None:
-        """Of the parts; None before the first one, which decides on the user's columns."""
+        """The parts' schema; None before the first one, which decides on the user's columns."""
         return self.parts[0].schema if self.parts else None
 
     @property
     def id(self) -> str | None:
-        """Made with the store and kept by all that is done to it; None before there is a part."""
+        """An id that the store got when it was made, and keeps; None before there is a part."""
         return next((part.store_id for part in self.parts if part.store_id), None)
 
     @property
@@ -373,7 +373,7 @@ class FeatureStore:
         return index
 
     def info(self) -> StoreInfo:
-        """From the footers alone."""
+        """What the store holds, read from the footers alone."""
         rows, size = len(self), sum(part.nbytes for part in self.parts)
         tokens = sum(part.tokens for part in self.parts)
         return StoreInfo(
@@ -391,7 +391,7 @@ class FeatureStore:
         )
 
     def _own_columns(self) -> list[pa.Field]:
-        """The user's."""
+        """The user's columns."""
         if self.schema is None:
             return []
         stores = schema.columns_of(self.schema)

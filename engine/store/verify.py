@@ -9,17 +9,17 @@ from typing import Any
 import pyarrow as pa
 
 from bitheads.engine.errors import BitheadsError, StoreError
+from bitheads.engine.features.spec import FeatureSpec
 from bitheads.engine.store import schema
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.store import SUFFIX, Part
-from bitheads.engine.types import FeatureSpec
 
 
 def verify(
     path: str | Path, filesystem: Any = None, is_checked: Callable[[str], None] = lambda name: None
 ) -> list[str]:
-    """Reads every byte of every part; returns what is wrong, a sentence each, or nothing.
+    """Reads every byte of every part; returns what is wrong, one sentence per fault, or nothing.
 
     Beside the checksums it compares rows and codes with what the footers say, the specs of all
     parts, and looks for ids that are there twice.

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import InputError, StoreError
-from bitheads.engine.heads.cpu import check_spec
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import check_spec
 from bitheads.engine.process.interrupts import interrupts_held_back
 from bitheads.engine.store import schema
 from bitheads.engine.store.ids import IdIndex
@@ -25,7 +26,6 @@ from bitheads.engine.store.part_writer import (
     new_store_id,
 )
 from bitheads.engine.store.store import SUFFIX, FeatureStore
-from bitheads.engine.types import PackedFeatures
 
 EXISTING = ("refuse", "skip", "replace")
 """What can become of texts whose id is stored already."""
@@ -96,7 +96,7 @@ class StoreWriter:
         """Adds texts; returns how many rows that added or replaced.
 
         Args:
-            ids: a string a text, as a sequence or an Arrow array.
+            ids: one string per text, as a sequence or an Arrow array.
             features: of the store's spec. They are copied: the caller may use their memory again.
             columns: the user's own, by name: sequences or Arrow arrays. A store's first rows decide
                 which there are, and of which types.
@@ -144,7 +144,7 @@ class StoreWriter:
         self._begin_waiting()
 
     def next_number(self) -> int:
-        """Of a new part's name, after all others."""
+        """The number in a new part's name, after all others."""
         return max((part.number for part in self._store.parts), default=-1) + 1
 
     def _begin_waiting(self) -> None:
@@ -192,7 +192,7 @@ class StoreWriter:
             self._store.refresh()
 
     def _replace_rows(self, new: pa.Table) -> None:
-        """Writes each part that holds one of the ids again, under its name, in one step a part.
+        """Writes each part that holds one of the ids again, under its name, in one step per part.
 
         Each id is there once at any time, with its old codes or its new ones.
         """
@@ -225,7 +225,7 @@ class StoreWriter:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """Around what writes: `stored` has ids of rows that are lost if it ends too early."""
+        """Goes around what writes: `stored` has ids of rows that are lost if it ends too early."""
         try:
             yield
         except BaseException:

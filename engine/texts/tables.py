@@ -41,7 +41,8 @@ QUOTES_HELP = (
 QUOTES_OPTION = "--quotes {}"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 RECORD_BYTES = 1 << 28
-"""Of a record in several lines: more is a quote that was not closed, and must not fill memory."""
+"""Bytes of a record in several lines, at most: more is a quote that was not closed, and must not
+fill memory."""
 
 QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 CLOSED = re.compile(rb'[^"]*(?:""[^"]*)*"(?!")')
@@ -60,7 +61,7 @@ class Dialect:
     is_quoted: bool
 
     def records(self, file: BinaryIO) -> Iterator[bytes]:
-        """With their line ends, from where the file stands; a record in quotes may have several."""
+        """Records with their line ends, from where the file stands; some have several of them."""
         if not self.is_quoted:
             yield from iter(file.readline, b"")  # `yield from file` would close it, if not read on
             return
@@ -102,7 +103,7 @@ class Dialect:
                 return False
 
     def cells(self, record: str, is_strict: bool = False) -> list[str]:
-        """Of a record without its line end.
+        """The cells of a record that is given without its line end.
 
         Args:
             is_strict: refuse quotes in a cell that does not begin with one, which RFC 4180 does.

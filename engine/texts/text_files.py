@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bitheads.engine.errors import InputError
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.texts.tables import DELIMITERS, Dialect, choose_dialect, decode
 from bitheads.engine.types import Text
 
@@ -84,7 +85,7 @@ class TextFile:
             raise InputError(f"--format: got {self.format!r}, expected one of {list(FORMATS)}.")
         if self._format == "parquet" and find_spec("pyarrow") is None:
             raise InputError(
-                f"--input {self.path}: Parquet needs pyarrow. Type: pip install 'bitheads[store]'"
+                f"--input {self.path}: Parquet needs pyarrow. Type: {how_to_install('store')}"
             )
         columns = (self.text_column, self.pair_column, self.id_column)
         if self._format == "lines" and any(column is not None for column in columns):
@@ -108,7 +109,7 @@ class TextFile:
             return
         if not stat.S_ISREG(mode):
             raise InputError(
-                f"--input {self.path}: is no regular file. Write the texts to a file first, and "
+                f"--input {self.path}: is not a regular file. Write the texts to a file first, and "
                 "name that."
             )
 
@@ -213,7 +214,7 @@ class TextFile:
 
     @cached_property
     def _names(self) -> list[str] | None:
-        """Of the columns that there are; None for plain lines, and where no row says it."""
+        """Names of the columns that there are; None for plain lines, and where no row says it."""
         try:
             if self._format == "parquet":
                 return self._parquet_names()
@@ -226,7 +227,7 @@ class TextFile:
         return None
 
     def _numbered_lines(self, within: Range | None) -> Iterator[tuple[int, str]]:
-        """Of TSV and CSV, records."""
+        """Lines with their numbers; of TSV and CSV, records."""
         with self.path.open("rb") as file:
             file.seek(0 if within is None else within.start)
             records = enumerate(self._cut(file), 0 if within is None else within.row)
@@ -289,7 +290,7 @@ class TextFile:
                     raise ValueError("no object")
             except (ValueError, RecursionError) as error:
                 raise InputError(
-                    f"--input {self.path}: line {number + 1} is no JSON object ({error})."
+                    f"--input {self.path}: line {number + 1} is not a JSON object ({error})."
                 ) from error
             yield number, found
 

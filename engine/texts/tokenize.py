@@ -15,18 +15,19 @@ from bitheads.engine.texts.tokenizer_bounds import check_tokenizer
 from bitheads.engine.types import Text
 
 CHARS_PER_TOKEN = 16
-"""A text this many times longer than the limit in tokens is first cut, see `_encode_long`."""
+"""Characters per token of the limit above which a text is cut first, see `_encode_long`."""
 
 MAX_CHARS = 1 << 18
-"""No more of a text is ever read: what has not filled the limit by then is one endless word, or
-blank, and would cost half a second per megabyte to find that out."""
+"""Characters of a text that are read at most: what has not filled the limit by then is one endless
+word, or blank, and finding that out would cost half a second per megabyte."""
 
 CUT_MARGIN = 128
 """Characters before a cut whose tokens are not relied on. BERT's tokenizer makes a word of more
 than 100 characters one unknown token, so half of such a word has other tokens than the whole."""
 
 CHUNK_CHARS, CHUNK_TEXTS = 1 << 19, 1 << 12
-"""What is tokenized at once: the tokenizer's own objects are large and must not pile up."""
+"""Characters, and texts, that are tokenized together: the tokenizer's own objects are large and
+must not pile up."""
 
 TokenIds = NDArray[np.int32]
 
@@ -51,7 +52,7 @@ class Tokens:
 
 
 class TextTokenizer:
-    """The encoder's own tokenizer, cut to at most `max_length` tokens a text, or a window.
+    """The encoder's own tokenizer, cut to at most `max_length` tokens per text, or per window.
 
     Pairs are joined as the tokenizer's template says and cut longest text first. The cutting is
     done here: the library's keeps all that is cut off, and of a pair every combination of it,
@@ -261,7 +262,7 @@ class _Template:
     """
 
     def __init__(self, example: Encoding) -> None:
-        """From an example in which every text has a token."""
+        """example: of the tokenizer, one in which every text has a token."""
         texts = example.sequence_ids  # None for the tokenizer's own tokens
         ids, types = _ids(example), example.type_ids
         self._own: list[TokenIds] = []  # before each text, and after the last

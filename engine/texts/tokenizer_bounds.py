@@ -21,7 +21,7 @@ MAX_GROWTH = 64
 tokenizers of known encoders have at most 10."""
 
 MAX_ADDED_CHARS = 1024
-"""That a text becomes longer by, whatever it is."""
+"""Characters that a text becomes longer by, whatever it is, at most."""
 
 MAX_AFFIX = 256
 """Characters of a model's prefixes and suffixes, which it puts to every piece of a word."""
@@ -102,7 +102,7 @@ def _flat(part: Any, name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_growth(parts: list[Mapping[str, Any]]) -> None:
-    """From the last part to the first: what a character that reaches a part ends as."""
+    """Finds out, from the last part to the first, what a character that reaches a part ends as."""
     ends = _Ends()
     charsmaps = 0
     for part in reversed(parts):

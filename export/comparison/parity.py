@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.bundle import graph_file
-from bitheads.engine.sessions import BACKENDS, is_installed, open_session, supports_bf16
-from bitheads.engine.types import Calibration, Quantization
+from bitheads.engine.features.spec import Calibration, Quantization
+from bitheads.engine.sessions import available_ways, open_session
 from bitheads.export.calibrate import pool_layers
 from bitheads.export.comparison.compared_texts import ComparedTexts
 from bitheads.export.config import MAX_RELATIVE_ERROR, MIN_SIGN_AGREEMENT, BuildConfig
@@ -93,15 +93,7 @@ def available_sessions(int8: bool = False) -> list[tuple[str, str]]:
     Args:
         int8: whether the graph is there in int8, too.
     """
-    found = []
-    for backend in BACKENDS:
-        if is_installed(backend):
-            found.append((backend, "fp32"))
-            if supports_bf16(backend):
-                found.append((backend, "bf16"))
-            if int8 and backend == "openvino":
-                found.append((backend, "int8"))
-    return found
+    return available_ways(int8)
 
 
 def compare_session(

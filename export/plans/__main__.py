@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from bitheads.engine.bundle import read_manifest, verify
-from bitheads.engine.commands.command_line import exit_code, leave, print_json
+from bitheads.engine.commands.command_line import exit_code, leave
+from bitheads.engine.process.json_lines import print_json
 from bitheads.export.errors import ExportError
 from bitheads.export.plans.build_plan import build_plan
 from bitheads.export.plans.plan_config import add_plan_options, plan_config

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.bundle import GRAPH, Manifest
-from bitheads.engine.device.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
+from bitheads.engine.bundle import GRAPH, Manifest, graph_sha256
+from bitheads.engine.device.plan import Plan, PlanInfo, write_plan
+from bitheads.engine.device.profile import Profile
 from bitheads.engine.files.whole_file import write_whole
 from bitheads.engine.process.plain_numbers import plain_numbers
 from bitheads.export.errors import ExportError

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.device.plan import MODULES, Profile
+from bitheads.engine.device.plan import MODULES
+from bitheads.engine.device.profile import Profile
 from bitheads.engine.errors import PlanError
 from bitheads.export.errors import ExportError
 

@@ -1,4 +1,4 @@
-/* The feature spec: what a code means. engine/types.py has it in full. */
+/* The feature spec: what a code means. engine/features/spec.py has it in full. */
 #ifndef BITHEADS_HOST_FEATURE_SPEC_H
 #define BITHEADS_HOST_FEATURE_SPEC_H
 

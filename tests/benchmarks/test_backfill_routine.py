@@ -13,8 +13,8 @@ import pytest
 from benchmarks import __main__ as command_line
 from benchmarks import backfill_routine, backfill_tables, record
 from benchmarks.heads.cases import spec_of
+from bitheads.engine.features.spec import Quantization
 from bitheads.engine.store import FeatureStore, verify
-from bitheads.engine.types import Quantization
 
 
 def test_a_quick_run_stores_nothing(

@@ -22,7 +22,7 @@ from benchmarks.gpu.texts import TextMaker
 from benchmarks.gpu.torch_peer import TorchPeer
 from benchmarks.shapes import Shape
 from bitheads.engine import Engine, bundle
-from bitheads.engine.encoder import CpuEncoder
+from bitheads.engine.cpu_encoder import CpuEncoder
 from bitheads.engine.heads.head_file import write_head
 from bitheads.engine.sessions import open_session
 from bitheads.engine.texts.tokenize import TextTokenizer

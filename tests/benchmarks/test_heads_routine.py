@@ -21,9 +21,8 @@ from benchmarks.heads.speed import PEERS
 from benchmarks.heads.timing import Contender, Samples, in_turn
 from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
 from bitheads.engine import Calibration, PositionPooling, Quantization, _kernels
-from bitheads.engine.features import pack
+from bitheads.engine.features.codes import code_affine, unpack
 from bitheads.engine.heads import float_heads
-from bitheads.engine.types import code_affine
 from bitheads.export.fold import fold
 from bitheads.training.heads.task_head import TaskHead
 
@@ -80,7 +79,7 @@ def test_unpacking_in_torch_is_ours(dim: int) -> None:
     for quantization in BOTH:
         features = random_codes(spec_of(replace(SHAPE, dim=dim), quantization), 3)
         ones, zeros = np.ones(dim, np.float32), np.zeros(dim, np.float32)
-        expected = pack.unpack(features.codes, dim, quantization.value, ones, zeros)
+        expected = unpack(features.codes, dim, quantization.value, ones, zeros)
         np.testing.assert_array_equal(
             Unpacker(features.spec)(packed(features)).reshape(-1, dim), expected
         )

@@ -13,7 +13,7 @@ from benchmarks import record, roofline
 from benchmarks.roofline import GPUS, Fractions, Gpu, Work
 from benchmarks.shapes import SHAPES, Shape
 from bitheads.engine.device.encoder import MAX_BATCH_TOKENS
-from bitheads.engine.types import LayerPooling
+from bitheads.engine.features.spec import LayerPooling
 from bitheads.export.config import choose_layers
 
 ROOT = Path(__file__).parent.parent.parent

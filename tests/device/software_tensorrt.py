@@ -22,10 +22,11 @@ import numpy as np
 import onnxruntime
 from random_heads import random_head
 
-from bitheads.engine.bundle import GRAPH, read_manifest
-from bitheads.engine.device.plan import Plan, PlanInfo, Profile, graph_sha256, write_plan
+from bitheads.engine.bundle import GRAPH, graph_sha256, read_manifest
+from bitheads.engine.device.plan import Plan, PlanInfo, write_plan
+from bitheads.engine.device.profile import Profile
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import write_head
-from bitheads.engine.types import PositionPooling
 
 __version__ = "10.99.0.1"
 ACTIVATION_BYTES = 4096

@@ -24,10 +24,12 @@ from software_driver import LAUNCH_FAILED, SoftwareCuda
 from software_tensorrt import with_heads_and_plan
 
 from bitheads import BackendError, ClosedError, DeviceMemoryError, Engine, PlanError
-from bitheads.engine.device.plan import PLANS, Profile
+from bitheads.engine.device.plan import PLANS
+from bitheads.engine.device.profile import Profile
+from bitheads.engine.features.spec import Order, Quantization
 from bitheads.engine.heads.head_file import write_head
 from bitheads.engine.sessions import BACKENDS, onnxruntime_gpu
-from bitheads.engine.types import Order, Quantization, Text
+from bitheads.engine.types import Text
 
 TEXTS = [
     "tide",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bitheads import InputError
 from bitheads.engine.batching import cut_batches, pad_batch, round_lengths
-from bitheads.engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
+from bitheads.engine.cpu_encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from bitheads.engine.texts.tokenize import Tokens
 
 

@@ -127,7 +127,7 @@ def test_a_graph_that_nobody_verified_is_not_kept_as_another(
 
 
 def test_weights_of_any_name_are_part_of_the_graph(own_bundle: Path) -> None:
-    from bitheads.engine.device.plan import graph_files, graph_sha256
+    from bitheads.engine.bundle import graph_files, graph_sha256
 
     artifacts = dict(read_manifest(own_bundle).artifacts)
     before = graph_sha256(artifacts)

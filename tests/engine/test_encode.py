@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bitheads import BackendError, Engine, InputError, PackedFeatures
 from bitheads.engine.bundle import GRAPH, TOKENIZER
-from bitheads.engine.encoder import CpuEncoder
+from bitheads.engine.cpu_encoder import CpuEncoder
 from bitheads.engine.sessions import BACKENDS, open_session
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Text, TokenBatch

@@ -18,6 +18,7 @@ from bitheads import (
     Prediction,
     Quantization,
 )
+from bitheads.engine.features import pack
 
 SPEC = FeatureSpec(
     encoder="all-MiniLM-L6-v2",
@@ -132,3 +133,15 @@ def test_no_texts_have_no_top() -> None:
     prediction = Prediction(("no", "yes"), np.empty((0, 2), np.float32))
     assert prediction.top == ()
     assert prediction.probabilities.shape == (0, 2)
+
+
+@pytest.mark.parametrize("quantization", Quantization)
+@pytest.mark.parametrize("dim", [1, 7, 8, 9, 384, 1023, 1024, 1 << 24])
+def test_bytes_of_a_code_are_those_of_the_kernels(quantization: Quantization, dim: int) -> None:
+    spec = replace(SPEC, dim=dim, quantization=quantization)
+    assert spec.code_bytes == pack.code_bytes(dim, quantization.value)
+
+
+def test_codes_of_no_features_are_an_error() -> None:
+    with pytest.raises(ValueError, match="dim: got 0, expected at least 1"):
+        _ = replace(SPEC, dim=0).code_bytes

@@ -22,7 +22,7 @@ PAIR = ("Is it raining?", "Does it rain?")
 @pytest.fixture(params=["sign", "float16"])
 def engine(request: pytest.FixtureRequest, build_bundle: Any, tmp_path: Path) -> Iterator[Engine]:
     """With a head for texts and one for pairs, of each kind of codes that has its own kernels."""
-    from bitheads.engine.types import Quantization
+    from bitheads.engine.features.spec import Quantization
 
     bundle = build_bundle("bert", quantization=Quantization(request.param))
     with Engine.load(bundle, "onnxruntime") as engine:

@@ -393,6 +393,6 @@ def test_an_odd_head_is_a_head(tmp_path: Path, name: str) -> None:
 
 def test_notes_that_no_json_has_are_not_written(tmp_path: Path) -> None:
     head = random_head(SPEC, training={"loss": float("nan")})
-    with pytest.raises(HeadError, match=r"its metadata cannot be written \(NaN is no JSON\)"):
+    with pytest.raises(HeadError, match=r"its metadata cannot be written \(NaN is not JSON\)"):
         write_head(head, tmp_path / "task.safetensors")
     assert not [*tmp_path.iterdir()]

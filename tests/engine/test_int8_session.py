@@ -16,8 +16,8 @@ from test_encode import texts_of_all_lengths
 from bitheads import BackendError, BundleError, Engine
 from bitheads.engine.bundle import INT8_GRAPH, INT8_WEIGHTS, MANIFEST, read_manifest
 from bitheads.engine.commands import predict
-from bitheads.engine.encoder import DEVICE_BACKENDS
 from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.sessions import DEVICE_BACKENDS
 from bitheads.engine.sessions import openvino as openvino_session
 from bitheads.engine.sessions.compiled_graphs import BLOCK_BYTES
 

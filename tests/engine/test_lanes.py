@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from bitheads import BackendError, Engine
-from bitheads.engine import encoder as encoder_module
-from bitheads.engine.encoder import OPEN_LANES_FROM, CpuEncoder
+from bitheads.engine import open_encoder as open_encoder_module
+from bitheads.engine.cpu_encoder import OPEN_LANES_FROM, CpuEncoder
 from bitheads.engine.sessions import EncoderSession, open_lanes
 from bitheads.engine.sessions.lanes import Lanes
 from bitheads.engine.types import PlacedBatch, Stats, TokenBatch
@@ -103,7 +103,7 @@ def test_few_batches_open_no_lanes_but_use_those_there_are(tiny_bundle: Path) ->
 def test_no_lanes(tiny_bundle: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a backend that has none, and for a graph that would take too much memory twice."""
     if backend == "openvino":
-        monkeypatch.setattr(encoder_module, "MAX_LANES_GRAPH_BYTES", 1)
+        monkeypatch.setattr(open_encoder_module, "MAX_LANES_GRAPH_BYTES", 1)
     with Engine.load(tiny_bundle, backend, threads=2, precision="fp32") as engine:
         features = engine.encode(TEXTS, max_batch_tokens=BUDGET)
         assert features.stats.num_batches >= OPEN_LANES_FROM

@@ -15,18 +15,9 @@ from typing import Any
 import pytest
 
 from bitheads import BitheadsError, PlanError
-from bitheads.engine.bundle import Artifact
-from bitheads.engine.device.plan import (
-    PlanInfo,
-    Profile,
-    choose_profile,
-    find_plan,
-    graph_sha256,
-    max_rows,
-    read_plan,
-    rebuild_command,
-    write_plan,
-)
+from bitheads.engine.bundle import Artifact, graph_sha256
+from bitheads.engine.device.plan import PlanInfo, find_plan, read_plan, rebuild_command, write_plan
+from bitheads.engine.device.profile import Profile, choose_profile, max_rows
 
 ROOT = Path(__file__).parents[2]
 GRAPH = hashlib.sha256(b"graph").hexdigest()
@@ -323,7 +314,9 @@ def test_the_helper_writes_what_is_read(bundle: Path) -> None:
 def test_an_edit_without_its_hash_is_found(bundle: Path) -> None:
     path = metadata_path(bundle)
     path.write_text(path.read_text().replace("1.7.1.116", "1.7.1.117"))
-    with pytest.raises(PlanError, match=r"was edited: got sha256 .*, expected .*Type: bitheads plan"):
+    with pytest.raises(
+        PlanError, match=r"was edited: got sha256 .*, expected .*Type: bitheads plan"
+    ):
         read_plan(plan_path(bundle))
 
 

@@ -13,12 +13,13 @@ from random_heads import random_head
 from store_cases import fill, make_spec
 
 from bitheads import Engine
+from bitheads.engine.errors import KeepError
 from bitheads.engine.files.whole_file import make_folder, remove, sync, write_whole
 from bitheads.engine.heads.cpu import load_head
 from bitheads.engine.heads.head_file import write_head
 from bitheads.engine.jobs.answers import TaskHead
 from bitheads.engine.jobs.backfill import Backfill
-from bitheads.engine.serve.head_store import HeadStore, KeepError
+from bitheads.engine.serve.head_store import HeadStore
 from bitheads.engine.store import StoreWriter, compact
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitheads.engine.types import LayerPooling, Order, Quantization
+from bitheads.engine.features.spec import LayerPooling, Order, Quantization
 from bitheads.export.config import BuildConfig, choose_layers
 from bitheads.export.errors import ExportError
 

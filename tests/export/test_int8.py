@@ -16,7 +16,7 @@ import pytest
 from tiny_encoders import ATTENTION_HEADS, DIM, FAMILIES, num_layers
 
 from bitheads.engine.bundle import GRAPH, INT8_GRAPH, INT8_WEIGHTS, read_manifest, verify
-from bitheads.engine.types import Quantization
+from bitheads.engine.features.spec import Quantization
 from bitheads.export import int8
 from bitheads.export.build import main
 from bitheads.export.config import MIN_SIGN_AGREEMENT, BuildConfig

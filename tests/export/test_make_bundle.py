@@ -23,8 +23,8 @@ from bitheads.engine.bundle import (
     read_manifest,
     verify,
 )
+from bitheads.engine.features.spec import LayerPooling
 from bitheads.engine.heads.head_file import write_head
-from bitheads.engine.types import LayerPooling
 from bitheads.export import make_bundle as make_bundle_module
 from bitheads.export.config import BuildConfig
 from bitheads.export.errors import ExportError

@@ -95,7 +95,7 @@ def plan_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     """
     from benchmarks.gpu.contenders import missing
     from bitheads.engine.bundle import read_manifest
-    from bitheads.engine.device.plan import Profile
+    from bitheads.engine.device.profile import Profile
     from bitheads.export.plans.build_plan import build_plan
     from bitheads.export.plans.plan_config import PlanConfig
 

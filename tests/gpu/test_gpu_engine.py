@@ -16,9 +16,11 @@ from benchmarks.gpu.contenders import open_uncaptured
 from benchmarks.gpu.context import Bench
 from bitheads import Engine
 from bitheads.engine.device.graphs import Graph
-from bitheads.engine.encoder import DEVICE_BACKENDS
 from bitheads.engine.errors import BackendError
-from bitheads.engine.types import PackedFeatures, Predictions, Text
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.predictions import Predictions
+from bitheads.engine.sessions import DEVICE_BACKENDS
+from bitheads.engine.types import Text
 
 MIN_SIGN_AGREEMENT = 0.997
 MB = 1 << 20

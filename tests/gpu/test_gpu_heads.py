@@ -9,8 +9,10 @@ import pytest
 from random_heads import random_head
 
 from bitheads import FeatureSpec, PositionPooling
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import LayerPooling, Order, Quantization
 from bitheads.engine.heads.cpu import predict_heads
-from bitheads.engine.types import LayerPooling, Order, PackedFeatures, Prediction, Quantization
+from bitheads.engine.predictions import Prediction
 
 TOLERANCE = 2e-2
 """Of logits that are a few units large: weights, pooled codes and activations are float16."""

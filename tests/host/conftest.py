@@ -12,8 +12,8 @@ from random_heads import random_head
 
 from benchmarks.host_library import HostEngine, HostLibrary
 from bitheads.engine.bundle import read_manifest
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import write_head
-from bitheads.engine.types import PositionPooling
 from bitheads.export.host_tokenizer import write_host_tokenizer
 from bitheads.export.texts import read_texts
 

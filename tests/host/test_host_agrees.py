@@ -217,7 +217,7 @@ def test_every_feature_spec(
     add_host_parts: Callable[[Path], Path],
     library: HostLibrary,
 ) -> None:
-    from bitheads.engine.types import LayerPooling, Order, Quantization
+    from bitheads.engine.features.spec import LayerPooling, Order, Quantization
 
     words = {"quantization": Quantization, "order": Order, "layer_pooling": LayerPooling}
     chosen = {name: words.get(name, lambda v: v)(value) for name, value in options.items()}

@@ -11,8 +11,8 @@ from hostile_heads import HOSTILE_HEADS, write_hostile_head
 from random_heads import random_head
 
 from bitheads.engine.bundle import MANIFEST, read_manifest
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import write_head
-from bitheads.engine.types import PositionPooling
 
 MUTATIONS = 250
 

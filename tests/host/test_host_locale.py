@@ -61,7 +61,7 @@ def bundle(
     host_bundle: Path,
 ) -> tuple[str, Path]:
     """Precision and bundle. Of int8 the graph is text; a spec with weights is a hash of floats."""
-    from bitheads.engine.types import LayerPooling
+    from bitheads.engine.features.spec import LayerPooling
 
     if request.param == "fp32":
         return "fp32", host_bundle

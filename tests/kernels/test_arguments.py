@@ -10,6 +10,7 @@ import pytest
 
 from bitheads.engine import _kernels
 from bitheads.engine.features import pack
+from bitheads.engine.features.codes import unpack
 
 ROWS, SEQ, DIM, NUM_LAYERS = 2, 3, 9, 2
 
@@ -176,10 +177,10 @@ def test_code_bytes() -> None:
 def test_unpack_refuses_what_does_not_fit() -> None:
     codes = np.zeros((1, 2), np.uint8)
     with pytest.raises(TypeError, match="codes: got int64, expected a uint8 array"):
-        pack.unpack(codes.astype(np.int64), 9, "sign")
+        unpack(codes.astype(np.int64), 9, "sign")
     with pytest.raises(ValueError, match=r"codes: got shape \[1, 2\], expected \[tokens, 3\]"):
-        pack.unpack(codes, 17, "sign")
+        unpack(codes, 17, "sign")
     with pytest.raises(ValueError, match="scale, offset: got None"):
-        pack.unpack(codes, 2, "uint8")
+        unpack(codes, 2, "uint8")
     with pytest.raises(ValueError, match=r"scale: got shape \[3\], expected one number or \[2\]"):
-        pack.unpack(codes, 2, "uint8", np.ones(3, np.float32), 0.0)
+        unpack(codes, 2, "uint8", np.ones(3, np.float32), 0.0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bitheads.engine.features import pack, reference
+from bitheads.engine.features.codes import unpack
 
 INF, NAN = np.inf, np.nan
 # Two layers of one token, nine features; their plain sums are
@@ -90,11 +91,11 @@ def test_vote_with_three_layers(level: str) -> None:
 
 def test_unpack_golden() -> None:
     np.testing.assert_array_equal(
-        pack.unpack(np.array([[0x86, 0x80]], np.uint8), 9, "sign"),
+        unpack(np.array([[0x86, 0x80]], np.uint8), 9, "sign"),
         [[1, -1, -1, -1, -1, 1, 1, -1, 1]],
     )
     np.testing.assert_array_equal(
-        pack.unpack(np.array([[0, 2, 255]], np.uint8), 3, "uint8", 0.5, -1.0), [[-1, 0, 126.5]]
+        unpack(np.array([[0, 2, 255]], np.uint8), 3, "uint8", 0.5, -1.0), [[-1, 0, 126.5]]
     )
     halves = np.array([[0x00, 0x3C, 0x00, 0xB8]], np.uint8)
-    np.testing.assert_array_equal(pack.unpack(halves, 2, "float16"), [[1, -0.5]])
+    np.testing.assert_array_equal(unpack(halves, 2, "float16"), [[1, -0.5]])

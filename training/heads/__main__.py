@@ -8,10 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from bitheads.engine import Engine
-from bitheads.engine.commands.command_line import exit_code, print_json, say
+from bitheads.engine.commands.command_line import exit_code, say
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import FoldedHead, check_head_output
+from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
-from bitheads.engine.types import PositionPooling
 from bitheads.training.heads.config import FitConfig, HeadConfig
 
 EPILOG = """\

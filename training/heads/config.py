@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitheads.engine.types import PositionPooling
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.training.errors import require
 
 

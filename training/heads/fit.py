@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from bitheads.engine.features import pack
-from bitheads.engine.types import PackedFeatures, code_affine
+from bitheads.engine.features.codes import code_affine, unpack
+from bitheads.engine.features.packed import PackedFeatures
 from bitheads.training.data.batches import shuffled_batches
 from bitheads.training.errors import TrainingError
 from bitheads.training.heads.config import FitConfig
@@ -170,7 +170,7 @@ def padded(
         layers = torch.from_numpy(features.values[tokens.ravel()]).to(device).float()
         return layers.reshape(*tokens.shape, *layers.shape[1:]), torch.from_numpy(mask).to(device)
     scale, offset = code_affine(features.spec, features.calibration)
-    values = pack.unpack(
+    values = unpack(
         features.codes[tokens.ravel()],
         features.spec.dim,
         features.spec.quantization.value,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitheads.engine.types import PositionPooling
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.training.heads.task_head import TaskHead
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from bitheads.engine.types import PositionPooling
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.export.fold import TrainedHead
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from bitheads import __version__
 from bitheads.engine import Engine
 from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.features.codes import code_affine
+from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.heads import float_heads
 from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import FoldedHead, check_head_output, write_head
-from bitheads.engine.types import PackedFeatures, code_affine
 from bitheads.export.fold import fold
 from bitheads.training.data.labelled_texts import LabelledTexts, classes_of, read_labelled
 from bitheads.training.heads.config import FitConfig, HeadConfig

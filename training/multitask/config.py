@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from bitheads.engine.types import LayerPooling, PositionPooling
+from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.export.config import DEFAULT_ENCODER
 from bitheads.training.data.tasks import check_quotes
 from bitheads.training.errors import ConfigError, require

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bitheads.engine.batching import cut_batches, pad_batch
-from bitheads.engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
+from bitheads.engine.cpu_encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Text, TokenBatch
 from bitheads.export.config import MIN_LENGTH

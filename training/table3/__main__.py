@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bitheads.engine.commands.command_line import exit_code, print_json, say
+from bitheads.engine.commands.command_line import exit_code, say
+from bitheads.engine.process.json_lines import print_json
 from bitheads.export.config import DEFAULT_ENCODER
 from bitheads.training.config_file import read_config
 from bitheads.training.table3.config import Table3Config

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bitheads.engine.types import PositionPooling
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.training.data.tasks import check_quotes
 from bitheads.training.errors import ConfigError, require
 from bitheads.training.heads.config import FitConfig

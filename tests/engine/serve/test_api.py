@@ -162,7 +162,7 @@ def test_features_and_back(client: httpx.Client, offline: Engine) -> None:
     [
         ({"spec_id": "0" * 16}, 409, "spec_mismatch", "spec_id: got '0000"),
         ({"tasks": ["none"]}, 404, "unknown_task", "task 'none': no such head"),
-        ({"features": [{"codes": "%", "num_tokens": 1}]}, 422, "bad_request", "no valid base64"),
+        ({"features": [{"codes": "%", "num_tokens": 1}]}, 422, "bad_request", "not valid base64"),
         (
             {"features": [{"codes": "AAAA", "num_tokens": 7}]},
             422,

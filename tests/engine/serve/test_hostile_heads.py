@@ -22,10 +22,10 @@ from safetensors.numpy import load, save
 
 from bitheads import Engine, FeatureSpec
 from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.features.spec import Calibration, Quantization
 from bitheads.engine.heads.cpu import load_head
 from bitheads.engine.heads.head_file import METADATA_KEY, _hash, write_head
 from bitheads.engine.serve.messages import PredictFeaturesRequest, parse, read_features
-from bitheads.engine.types import Calibration, Quantization
 
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 

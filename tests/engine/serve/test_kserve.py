@@ -104,8 +104,8 @@ def body(**changes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("content", "headers", "message"),
     [
-        (b"", {}, "no valid JSON"),
-        (b"[" * 20_000, {}, "no valid JSON"),
+        (b"", {}, "not valid JSON"),
+        (b"[" * 20_000, {}, "not valid JSON"),
         (b"[]", {}, "inputs: expected a list"),
         (b'{"inputs": [1]}', {}, "expected tensors named"),
         (b'{"inputs": []}', {}, "expected a tensor 'text'"),

@@ -20,7 +20,8 @@ from bitheads.engine.serve import scheduler as scheduler_module
 from bitheads.engine.serve.app import Server
 from bitheads.engine.serve.fair_queue import FairQueue
 from bitheads.engine.serve.metrics import Metrics
-from bitheads.engine.serve.scheduler import Closed, Request, Scheduler
+from bitheads.engine.serve.request import Request
+from bitheads.engine.serve.scheduler import Closed, Scheduler
 from bitheads.engine.serve.settings import Settings
 
 LANES = 2
@@ -54,8 +55,8 @@ def test_lanes_outlive_results_that_cannot_be_handed_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As often as there are lanes, and more."""
-    broken = raise_times(3 * LANES, scheduler_module._answer)
-    monkeypatch.setattr(scheduler_module, "_answer", broken)
+    broken = raise_times(3 * LANES, scheduler_module.make_answer)
+    monkeypatch.setattr(scheduler_module, "make_answer", broken)
     scheduler = Scheduler(engine, 10**6, max_batch_tokens=64)
     try:
         for _ in range(3 * LANES):
@@ -107,7 +108,7 @@ def test_a_lane_that_ends_ends_all_that_waits(
 
 SERVER = """
 import sys
-from bitheads.engine.serve import __main__
+from bitheads.engine.commands import serve
 from bitheads.engine.serve.app import Server
 from bitheads.engine.serve.fair_queue import FairQueue
 
@@ -115,7 +116,7 @@ def take(*arguments):
     raise MemoryError("a defect of the tests")
 
 FairQueue.take = take
-sys.exit(__main__.main(sys.argv[1:]))
+sys.exit(serve.main(sys.argv[1:]))
 """
 
 

@@ -92,7 +92,7 @@ def test_values_that_were_not_counted_are_not_read(served: httpx.Client, encodin
     content = f'{{"x": "\u2201", "inputs": {inputs}}}'.encode(encoding)
     answer = served.post(INFER, content=content)
     assert answer.status_code == 422
-    assert "no valid JSON" in answer.json()["error"]
+    assert "not valid JSON" in answer.json()["error"]
 
 
 def test_commas_in_texts_are_no_values(served: httpx.Client) -> None:

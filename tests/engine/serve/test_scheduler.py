@@ -13,8 +13,9 @@ import pytest
 
 from bitheads import Engine
 from bitheads.engine.errors import BackendError
+from bitheads.engine.serve.request import Answer, Request
 from bitheads.engine.serve.room import QueueFull
-from bitheads.engine.serve.scheduler import Answer, BatchReport, Closed, Request, Scheduler
+from bitheads.engine.serve.scheduler import BatchReport, Closed, Scheduler
 from bitheads.engine.types import PlacedBatch, Stats
 
 TEXTS = [" ".join(["word"] * (1 + 7 * i % 23)) + f" number {i}." for i in range(60)]

@@ -15,6 +15,8 @@ import httpx
 import pytest
 from conftest import ServerProcess
 
+from bitheads.engine.process.install import how_to_install
+
 
 @pytest.mark.parametrize(
     ("backend", "answers"), [("auto", 60), ("openvino", 1), ("openvino", 37), ("onnxruntime", 9)]
@@ -125,7 +127,7 @@ def test_without_the_extra_it_says_what_to_type(head_bundle: Path) -> None:
         "import importlib.util as u, sys\n"
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'fastapi' else find(name, *a)\n"
-        "from bitheads.engine.serve.__main__ import main\n"
+        "from bitheads.engine.commands.serve import main\n"
         f"sys.exit(main(['--bundle', {str(head_bundle)!r}]))\n"
     )
     found = subprocess.run(
@@ -137,4 +139,4 @@ def test_without_the_extra_it_says_what_to_type(head_bundle: Path) -> None:
         env={**os.environ},
     )
     assert found.returncode == 1
-    assert "the server needs fastapi. Type: pip install 'bitheads[serve]'" in found.stderr
+    assert f"the server needs fastapi. Type: {how_to_install('serve')}" in found.stderr

@@ -138,7 +138,7 @@ def test_pairs_and_named_columns(
         ("a.tsv", "body\nx", [], "no column 'text', got ['body']"),
         ("a.tsv", "text\tn\nx", [], "line 2 has 1 columns, expected 2"),
         ("a.jsonl", '{"text": 3}', [], "row 0 has 3 in column 'text', expected a text"),
-        ("a.jsonl", "[1]", [], "line 1 is no JSON object"),
+        ("a.jsonl", "[1]", [], "line 1 is not a JSON object"),
         (
             "a.jsonl",
             '{"text": "x", "k": null}',
@@ -244,7 +244,7 @@ def test_a_pipe_is_refused(
     path = tmp_path / "texts.txt"
     os.mkfifo(path)
     assert run("--input", path) == 1
-    assert "is no regular file. Write the texts to a file first" in capsys.readouterr().err
+    assert "is not a regular file. Write the texts to a file first" in capsys.readouterr().err
 
 
 def test_a_second_input_without_ids_is_told_of(

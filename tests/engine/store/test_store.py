@@ -17,6 +17,7 @@ import pytest
 from store_cases import contents, expected, fill, make_features, make_ids, make_spec
 
 from bitheads import InputError, PackedFeatures, SpecMismatchError, StoreError
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.store import FeatureStore, StoreWriter, compact, verify
 from bitheads.engine.store.folder import Folder
 
@@ -231,4 +232,4 @@ except ImportError as error:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert "pip install 'bitheads[store]'" in done.stdout
+    assert how_to_install("store") in done.stdout

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from store_cases import contents, expected, fill, make_spec
 
+from bitheads.engine.commands.store import main
 from bitheads.engine.store import FeatureStore
-from bitheads.engine.store.__main__ import main
 
 
 def test_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tiny_encoders import DIM
 
 from bitheads.engine.bundle import read_manifest
-from bitheads.engine.types import Quantization
+from bitheads.engine.features.spec import Quantization
 from bitheads.export.comparison.parity import MARGIN_BINS, Comparison, available_sessions, failures
 from bitheads.export.config import MAX_RELATIVE_ERROR, MIN_SIGN_AGREEMENT, BuildConfig
 from bitheads.export.errors import ExportError

@@ -17,7 +17,8 @@ import pytest
 from plan_cases import ONE_PROFILE, RTX, needs_rtx, plan_files
 
 from bitheads.engine import bundle
-from bitheads.engine.device.plan import Profile, find_plan, graph_sha256
+from bitheads.engine.bundle import graph_sha256
+from bitheads.engine.device.plan import Profile, find_plan
 from bitheads.export.errors import ExportError
 from bitheads.export.plans import build_plan as building
 from bitheads.export.plans import network_checks, tensorrt_module

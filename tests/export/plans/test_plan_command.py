@@ -16,7 +16,8 @@ import pytest
 from plan_cases import ROOT, needs_rtx, plan_files
 
 from bitheads.engine import PlanError, bundle
-from bitheads.engine.device.plan import find_plan, graph_sha256
+from bitheads.engine.bundle import graph_sha256
+from bitheads.engine.device.plan import find_plan
 from bitheads.export import build
 from bitheads.export.errors import ExportError
 from bitheads.export.plans import tensorrt_module

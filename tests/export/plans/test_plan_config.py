@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from plan_cases import ONE_PROFILE
 
-from bitheads.engine.device.plan import Profile, choose_profile
+from bitheads.engine.device.plan import Profile
+from bitheads.engine.device.profile import choose_profile
 from bitheads.export.errors import ExportError
 from bitheads.export.plans.plan_config import (
     LATENCY_SEQ,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitheads.engine.types import FeatureSpec, LayerPooling, Order, PackedFeatures, Quantization
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import FeatureSpec, LayerPooling, Order, Quantization
 from bitheads.training.errors import ConfigError
 from bitheads.training.heads.config import FitConfig
 from bitheads.training.heads.fit import fit

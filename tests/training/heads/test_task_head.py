@@ -15,8 +15,9 @@ from bitheads import (
     PackedFeatures,
     Quantization,
 )
+from bitheads.engine.features.codes import code_affine
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads import float_heads
-from bitheads.engine.types import PositionPooling, code_affine
 from bitheads.export.fold import fold
 from bitheads.training.heads.fit import evaluate, padded
 from bitheads.training.heads.task_head import TaskHead

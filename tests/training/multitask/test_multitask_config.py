@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bitheads.engine.types import LayerPooling, PositionPooling
+from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.training.config_file import read_config
 from bitheads.training.errors import ConfigError
 from bitheads.training.multitask.config import MultitaskConfig, Precision

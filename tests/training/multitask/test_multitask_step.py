@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitheads.engine.types import LayerPooling, PositionPooling
+from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.export.errors import ExportError
 from bitheads.export.source.encoder import HiddenStates, load_encoder
 from bitheads.training.data.tasks import read_task

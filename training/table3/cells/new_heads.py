@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.types import PositionPooling, Text
+from bitheads.engine.features.spec import PositionPooling
+from bitheads.engine.types import Text
 from bitheads.export.source.encoder import Encoder, load_encoder
 from bitheads.export.texts import read_texts
 from bitheads.training.errors import TrainingError

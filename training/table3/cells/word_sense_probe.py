@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitheads.engine.batching import cut_batches, pad_batch
-from bitheads.engine.encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
+from bitheads.engine.cpu_encoder import CPU_BATCH_TOKENS, CPU_CALL_TOKENS
 from bitheads.engine.texts.tokenize import Tokens
 from bitheads.export.source.encoder import Encoder, HiddenStates
 from bitheads.export.texts import read_texts

@@ -7,14 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.encoder import pack_layers
-from bitheads.engine.types import (
-    Calibration,
-    FeatureSpec,
-    LayerPooling,
-    PackedFeatures,
-    Quantization,
-)
+from bitheads.engine.features.pack import pack_layers
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import Calibration, FeatureSpec, LayerPooling, Quantization
 from bitheads.export.calibrate import calibrate
 from bitheads.export.config import BuildConfig
 from bitheads.training.heads.layer_features import LayerFeatures

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from bitheads.engine.types import LayerPooling, Order, PositionPooling, Quantization
+from bitheads.engine.features.spec import LayerPooling, Order, PositionPooling, Quantization
 from bitheads.training.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from bitheads.engine.types import LayerPooling, PositionPooling
+from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.export.source.encoder import find_encoder
 from bitheads.training.table3.features.recipe import Recipe
 from bitheads.training.table3.report import flops

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitheads.engine.types import PackedFeatures
+from bitheads.engine.features.packed import PackedFeatures
 from bitheads.training.heads.layer_features import LayerFeatures
 from bitheads.training.table3.features import make_features as grid_features
 from bitheads.training.table3.features.make_features import StoredLayers, make_features, rotation

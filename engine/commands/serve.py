@@ -9,11 +9,13 @@ from importlib.util import find_spec
 from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BackendError
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.serve import settings as options
 
 SWITCH_S = 0.001
-"""Seconds that a thread of the server has the interpreter before another may have it: with Python's
-own five, those that read and write large requests keep the event loop waiting for 100 ms."""
+"""Seconds that a thread of the server keeps the interpreter before another may have it: with
+Python's own 5 ms, threads that read and write large requests keep the event loop waiting for 100
+ms."""
 
 logger = logging.getLogger("bitheads.serve")
 
@@ -32,7 +34,7 @@ def _run(argv: list[str] | None) -> None:
     ]
     if missing:
         raise BackendError(
-            f"the server needs {', '.join(missing)}. Type: pip install 'bitheads[serve]'"
+            f"the server needs {', '.join(missing)}. Type: {how_to_install('serve')}"
         )
     from bitheads.engine.serve import server
     from bitheads.engine.serve.app import Server

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bitheads.engine.commands.command_line import exit_code, print_json
+from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.commands.job_options import check_above_zero
 from bitheads.engine.errors import StoreError
+from bitheads.engine.features.spec import FeatureSpec
+from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.store import FeatureStore, compact, verify
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.part_writer import PART_BYTES
 from bitheads.engine.store.store import SUFFIX
-from bitheads.engine.types import FeatureSpec
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def _info(options: argparse.Namespace) -> None:
         return
     print(f"{info.rows:,} texts, {info.tokens:,} tokens, {info.parts} parts")
     print(
-        f"{info.bytes:,} bytes, {info.bytes_a_text:,.1f} a text, of which "
+        f"{info.bytes:,} bytes, {info.bytes_a_text:,.1f} per text, of which "
         f"{info.code_bytes_a_text:,.1f} are codes"
     )
     print(f"feature spec {FeatureSpec.from_json(info.spec)}")
@@ -60,7 +61,7 @@ def _compact(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bitheads store", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    info = commands.add_parser("info", help="rows, tokens, bytes a text, feature spec, parts")
+    info = commands.add_parser("info", help="rows, tokens, bytes per text, feature spec, parts")
     info.add_argument("--json", action="store_true", help="one JSON object")
     check = commands.add_parser("verify", help="read every byte of every part and check it")
     merge = commands.add_parser("compact", help="merge small parts; safe to kill at any moment")
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--part-mb",
         type=float,
         default=PART_BYTES / 1e6,
-        help="size of a part at most; raise it for fewer files (default: %(default).0f)",
+        help="megabytes of a part, at most; raise it for fewer files (default: %(default).0f)",
     )
     for command in (info, check, merge):
         command.add_argument("store", metavar="STORE", help="a folder, or a URI")

@@ -1,0 +1,85 @@
+"""Texts become batches: tokenized, and cut as an encoder wants them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bitheads.engine.batching import BatchedTexts, cut_batches
+from bitheads.engine.bundle import EncoderInfo
+from bitheads.engine.encoder import Encoder
+from bitheads.engine.errors import InputError
+from bitheads.engine.texts.forms import are_pairs
+from bitheads.engine.texts.tokenize import MAX_CHARS, TextTokenizer
+from bitheads.engine.types import Stats, Text
+
+LONG_TEXTS = ("cut", "split")
+"""What can become of texts over the encoder's maximum length; see `Engine.encode`."""
+
+logger = logging.getLogger("bitheads")
+
+
+def is_split(long_texts: str) -> bool:
+    """Whether long texts are read in windows. Raises InputError for what is not of LONG_TEXTS."""
+    if long_texts not in LONG_TEXTS:
+        raise InputError(f"long_texts: got {long_texts!r}, expected one of {list(LONG_TEXTS)}.")
+    return long_texts == "split"
+
+
+def make_batches(
+    texts: Sequence[Text],
+    tokenizer: TextTokenizer,
+    encoder: Encoder[Any],
+    info: EncoderInfo,
+    max_batch_tokens: int | None,
+    split: bool,
+    first_index: int,
+) -> BatchedTexts:
+    """Tokenizes texts and cuts them into batches; logs how many of them were too long.
+
+    Args:
+        info: of the encoder.
+        max_batch_tokens: see `Engine.encode`; None is the encoder's choice.
+        split: whether long texts are read in windows.
+        first_index: what the first of the texts is called in errors.
+
+    Raises InputError for items that are no texts and for pairs that would have to be split.
+    """
+    started_s = time.perf_counter()
+    windows = tokenizer(texts, split, first_index)
+    stats = Stats(
+        num_texts=len(texts),
+        num_truncated=sum(window.truncated for window in windows),
+        tokenize_s=time.perf_counter() - started_s,
+    )
+    if stats.num_truncated:
+        logger.warning(
+            "%d of %d texts were longer than %s and were cut",
+            stats.num_truncated,
+            len(texts),
+            f"{MAX_CHARS} characters" if split else f"{info.max_length} tokens",
+        )
+    lengths = np.array([window.ids.size for window in windows], np.int64)
+    window_offsets = np.zeros(len(windows) + 1, np.int64)
+    np.cumsum(lengths, out=window_offsets[1:])
+    offsets = window_offsets
+    if len(windows) > len(texts):
+        offsets = offsets[[*(not window.continues for window in windows), True]]
+    if max_batch_tokens is None:
+        max_batch_tokens = encoder.max_batch_tokens
+    padded = encoder.pad_lengths(lengths)
+    rows = cut_batches(padded, max_batch_tokens, encoder.call_tokens)
+    return BatchedTexts(
+        windows=windows,
+        window_offsets=window_offsets,
+        offsets=offsets,
+        padded=padded,
+        rows=rows,
+        pairs=are_pairs(texts),
+        pad_id=info.pad_id,
+        stats=stats,
+    )
