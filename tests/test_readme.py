@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from random_heads import random_head
 
+from benchmarks.encoders.worker import COMMANDS
 from bitheads import Engine
-from bitheads.__main__ import COMMANDS
 from bitheads.engine.heads.head_file import write_head
 
 ROOT = Path(__file__).parent.parent

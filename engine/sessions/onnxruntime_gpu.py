@@ -64,7 +64,7 @@ def provider_options(device: Device, stream: Any) -> dict[str, Any]:
 
 
 class Session:
-    """See engine.device.encoder.DeviceSession."""
+    """See engine.device.session.DeviceSession."""
 
     capturable = True
 

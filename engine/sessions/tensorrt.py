@@ -58,7 +58,7 @@ def find_fitting_plan(bundle: Path, graph_hash: str, device: Device) -> tuple[An
 
 
 class Session:
-    """See engine.device.encoder.DeviceSession.
+    """See engine.device.session.DeviceSession.
 
     All execution contexts share one block of device memory for activations, as their calls follow
     one another on one stream: a context for each profile, and one for each shape that a CUDA graph

@@ -74,7 +74,7 @@ def default_profiles(max_length: int) -> tuple[Profile, ...]:
 
     Ranges end at 32, 64, 128, ... and `max_length`. Each is fastest for MAX_TOKENS of its longest
     texts and takes twice as many rows, so MAX_TOKENS of its shortest texts fit as well. None takes
-    fewer tokens than one before it, or `engine.device.plan.choose_profile` would not choose by
+    fewer tokens than one before it, or `engine.device.profile.choose_profile` would not choose by
     length.
     """
     profiles = [Profile((1, 1), (1, min(LATENCY_SEQ, max_length)), (1, max_length))]
