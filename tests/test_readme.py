@@ -104,7 +104,7 @@ def test_files_and_options_of_the_gpu_document_exist() -> None:
     made = {"build/gpu-report.md", "benchmarks/results/gpu.json"}
     for path in re.findall(r"`((?:tests|engine|benchmarks|build)/[\w./-]+)`", text):
         assert path in made or (ROOT / path).exists(), path
-    usage = importlib.import_module("benchmarks.gpu_options")
+    usage = importlib.import_module("benchmarks.gpu.options")
     parser = argparse.ArgumentParser()
     usage.add_options(parser)
     shown = text.split("Its options:")[1].split("\n\n")[0]

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures.rounding import rounded
 from benchmarks.gpu.context import Bench, Gpu
-from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
-from benchmarks.shapes import SHAPES as ENCODERS
+from benchmarks.gpu.outcome import Outcome, Skip, attempt
+from benchmarks.inputs.shapes import SHAPES as ENCODERS
 from bitheads.engine import _kernels
 from bitheads.engine.features import pack
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures.rounding import rounded
 from benchmarks.gpu.context import Bench
-from benchmarks.gpu.outcome import rounded
 from bitheads.engine.device.plan import graph_sha256
 from bitheads.engine.errors import BackendError, PlanError
 

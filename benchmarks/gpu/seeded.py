@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from benchmarks.gpu.head_kernels import random_heads
-from benchmarks.shapes import SHAPES, Shape, random_model
+from benchmarks.gpu.head_kernels import alike_heads
+from benchmarks.inputs.shapes import SHAPES, Shape, random_model
 from bitheads.engine import bundle
 from bitheads.engine.heads.head_file import SUFFIX, write_head
 from bitheads.export.config import BuildConfig
@@ -47,7 +48,7 @@ def make_seeded_bundle(
         ),
         say,
     )
-    for head in random_heads(manifest.spec, manifest.encoder.attention_heads, HEADS):
+    for head in alike_heads(manifest.spec, manifest.encoder.attention_heads, HEADS):
         write_head(head, output / bundle.HEADS / f"{head.task}{SUFFIX}", dtype="float16")
     return output, str(source)
 
@@ -72,7 +73,8 @@ def save_encoder(folder: Path, shape: Shape) -> None:
     tokenizer.post_processor = processors.RobertaProcessing(
         sep=("</s>", 2), cls_token=("<s>", 0), add_prefix_space=False
     )
-    fast = PreTrainedTokenizerFast(
+    make_fast: Any = PreTrainedTokenizerFast
+    fast = make_fast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
         cls_token="<s>",

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy_routine import TASKS
-from benchmarks.heads.cases import Settings, random_codes, random_heads, spec_of
-from benchmarks.heads.native import NativeCall, fastest_level
-from benchmarks.heads.timing import rounded
+from benchmarks.accuracy.measure import TASKS
+from benchmarks.contenders.native_heads import NativeCall, fastest_level
+from benchmarks.figures.rounding import rounded
+from benchmarks.heads.cases import Settings
+from benchmarks.inputs.random_heads import random_codes, random_heads, spec_of
 from bitheads.engine import Engine, bundle
 from bitheads.engine.errors import InputError
 from bitheads.engine.features import pack

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.heads.cases import CLASSES, TEXT_TOKENS, Settings
-from benchmarks.heads.timing import Contender, in_turn, rounded
-from benchmarks.shapes import Shape, random_encoder
+from benchmarks.contenders.packing import PackCall
+from benchmarks.figures.rounding import rounded
+from benchmarks.figures.turns import Contender, in_turn
+from benchmarks.heads.cases import Settings
+from benchmarks.inputs.shapes import CLASSES, TEXT_TOKENS, Shape, random_encoder
 from bitheads.engine import bundle
-from bitheads.engine.features import pack
 from bitheads.engine.sessions import EncoderSession, open_session
 from bitheads.engine.types import LayerPooling, PositionPooling, TokenBatch
 from bitheads.export.config import choose_layers
@@ -46,7 +47,11 @@ def measure(settings: Settings, say: Say) -> dict[str, Any]:
         batch = _batch(shape, settings.encoder_rows)
         rows = settings.encoder_rows
         contenders[name] = Contender(partial(session.run, batch), rows)
-        after = _cls_head(shape, rows) if name == DISTILLED else _packing(session.run(batch))
+        after = (
+            _cls_head(shape, rows)
+            if name == DISTILLED
+            else PackCall([layer.copy() for layer in session.run(batch)])
+        )
         contenders[f"after {name}"] = Contender(after, rows)
     say("encoders: timing")
     samples = in_turn(contenders, settings.rounds, settings.budget_s)
@@ -138,15 +143,6 @@ def _batch(shape: Shape, rows: int) -> TokenBatch:
     ids = rng.integers(10, shape.vocab_size, (rows, TEXT_TOKENS), np.int64)
     lengths = np.full(rows, TEXT_TOKENS, np.int64)
     return TokenBatch(ids, np.ones_like(ids), np.zeros_like(ids), lengths)
-
-
-def _packing(hidden: Sequence[Any]) -> Callable[[], object]:
-    layers = [layer.copy() for layer in hidden]
-    rows, seq, dim = layers[0].shape
-    lengths = np.full(rows, seq, np.int64)
-    starts = np.arange(rows, dtype=np.int64) * seq
-    codes = np.empty((rows * seq, pack.code_bytes(dim, "sign")), np.uint8)
-    return lambda: pack.pool_and_pack(layers, lengths, starts, codes, quantization="sign")
 
 
 def _cls_head(shape: Shape, rows: int) -> Callable[[], object]:

@@ -1,0 +1,41 @@
+"""How many signs are as in torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.pages.block import Block
+from benchmarks.pages.markdown import source
+
+
+def measured(stored: dict[str, Any]) -> str:
+    """A row per session."""
+    result = stored["result"]
+    rows = [
+        "| session | signs as in torch fp32 | worst layer | max abs error, pooled "
+        "| differing signs within 1% of zero |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, session in result["sessions"].items():
+        worst = min(layer["sign_agreement"] for layer in session["layers"].values())
+        pooled = session["pooled"]
+        rows.append(
+            f"| {name} | {pooled['sign_agreement']:.3%} | {worst:.3%} "
+            f"| {pooled['max_abs_error']:.4f} | {_near_zero(pooled['margin_histogram']):.1%} |"
+        )
+    rows.append("")
+    rows.append(
+        f"{result['texts']:,} real texts, {result['tokens']:,} tokens, {result['encoder']}, graph "
+        f"typed in {result['graph_precision']}."
+    )
+    return "\n".join([*rows, source(stored)])
+
+
+def _near_zero(histogram: dict[str, Any]) -> float:
+    """Share of the differing signs whose feature is within 1% of its root mean square of zero."""
+    bins = zip(histogram["lower_edges_rms"], histogram["flipped"], strict=True)
+    near = sum(flipped for edge, flipped in bins if edge < 0.01)
+    return float(near / sum(histogram["flipped"]))
+
+
+BLOCKS = (Block("parity", measured),)
