@@ -82,7 +82,7 @@ def _machine() -> dict[str, Any]:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of those that are installed."""
+    """Versions of those packages that are installed."""
     found = {}
     for package in packages:
         try:

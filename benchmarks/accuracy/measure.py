@@ -1,6 +1,6 @@
 """Every shipped head on its test file: on signs, on float16 features, on the last layer's mean.
 
-The sign heads this routine trains are the ones that are shipped (`--write-heads`). Each is also
+The sign heads that are trained here are those that are shipped (`--write-heads`). Each is also
 checked end to end against a computation that shares no code with the engine: transformers' hidden
 states in fp32, NumPy's mean and sign, torch's own nn.MultiheadAttention.
 """
@@ -49,7 +49,7 @@ TASKS = {
 """Shipped head -> folder of the data it is trained on."""
 
 LEARNING_RATES = (3e-4, 1e-3)
-"""The better on dev is kept, for each kind of features: they differ in scale."""
+"""Rates of which the better on dev is kept, for each kind of features: they differ in scale."""
 
 CHECKED_TEXTS = 500
 
@@ -197,6 +197,6 @@ def _check_data(data: Path) -> None:
     missing = [f for f in TASKS.values() if not file_of(data / f, "train").is_file()]
     if missing:
         raise InputError(
-            f"--data {data}: no {missing[0]}/train.tsv in it. Expected a folder a task "
+            f"--data {data}: no {missing[0]}/train.tsv in it. Expected a folder per task "
             f"({', '.join(TASKS.values())}) with train.tsv, dev.tsv and test.tsv."
         )

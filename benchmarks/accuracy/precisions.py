@@ -21,12 +21,12 @@ Say = Callable[[str], None]
 
 
 def build_precision() -> str:
-    """int8 where NNCF is installed: the same graph, and it in int8 beside it."""
+    """int8 where NNCF is installed, which has the same graph and one in int8 beside it."""
     return "fp16" if find_spec("nncf") is None else "int8"
 
 
 def engines(folder: Path) -> list[Engine]:
-    """A bundle's, one a precision this machine has."""
+    """A bundle's engines, one per precision that this machine has."""
     has_int8 = build_precision() == "int8"
     return [
         Engine.load(folder, backend, precision=precision)

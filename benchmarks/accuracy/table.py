@@ -9,7 +9,7 @@ from benchmarks.pages.markdown import source
 
 
 def headline(stored: dict[str, Any]) -> str:
-    """What the README says of it."""
+    """A sentence for the README."""
     results = stored["result"].values()
     signs, float16, last = (
         sum(100 * result[name]["test_accuracy"] for result in results) / len(results)

@@ -1,4 +1,4 @@
-"""New tasks over a store: texts a second and core beside the bare kernel and beside re-encoding.
+"""New tasks over a store: texts per second and core, beside the kernel and re-encoding.
 
 Stores hold seeded codes of texts as long as real ones; heads and encoders have seeded weights,
 which cost as much. Everything is measured in one run: the kernel on codes in memory, the whole
@@ -43,7 +43,7 @@ from bitheads.engine.types import PackedFeatures, Quantization
 TASKS = (1, 14)
 ROUNDS = 3
 POOL_TEXTS = 2000
-"""Whose lengths the stored texts have, again and again."""
+"""Texts whose lengths the stored texts have, again and again."""
 
 BATCH_TEXTS = 4096
 TINY = Shape(3, 64, 128, 4, pooled_layers=2, max_length=64, family="bert", vocab_size=30522)
@@ -54,8 +54,8 @@ class Settings:
     """The size of a run.
 
     Attributes:
-        shapes: of the encoders that the stores could be of.
-        texts: of each store.
+        shapes: encoders that the stores could be of.
+        texts: in each store.
         encoded: texts that the encoder reads.
     """
 
@@ -114,7 +114,7 @@ def measure_shape(
     with one_core():
         encoded = measure_encoder(folder / "bundle", pool[: settings.encoded])
     encoded["tokens_a_text"] = rounded(float(lengths[: settings.encoded].mean()))
-    # Of texts as long as all of them are.
+    # For texts of the length of all, not of those that were encoded.
     us = encoded["us_a_text"] * float(lengths.mean() / lengths[: settings.encoded].mean())
     say(f"{name}: writing a store of {settings.texts:,} texts")
     spec = spec_of(shape, Quantization.SIGN)
@@ -225,7 +225,7 @@ def backfill_seconds(
 
 
 def measure_bytes(shape: Shape, folder: Path) -> dict[str, float]:
-    """Bytes a text of 50 tokens: of store files, and of all layers in fp16 as a raw file."""
+    """Bytes per text of 50 tokens: in store files, and with all layers in fp16 in a raw file."""
     found = {}
     count = 20 * storage.BATCH_TEXTS
     for quantization in Quantization:
@@ -243,7 +243,7 @@ def measure_bytes(shape: Shape, folder: Path) -> dict[str, float]:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """All threads of this process, those to come included, on one core."""
+    """Keeps all threads of this process on one core, those to come too."""
     before = os.sched_getaffinity(0)
     tasks = [int(path.name) for path in Path("/proc/self/task").iterdir()]
     for task in tasks:

@@ -1,4 +1,4 @@
-"""The README's table of what new tasks over a store cost."""
+"""What new tasks over a store cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.pages.block import Block
 from benchmarks.pages.markdown import size, source
 
 DOLLARS_A_CORE_HOUR, DOLLARS_A_GB_MONTH = 0.04, 0.023
-"""What clouds ask for a core of a general machine, and for an object store."""
+"""Dollars that clouds ask for a core of a general machine, and for an object store."""
 
 
 def measured(stored: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The native kernel as the benchmark calls it: at a level, in one thread, into the same memory."""
+"""The native kernel as benchmarks call it: at a level, in one thread, into the same memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIRST_PEAK_MULTIPLY_ADDS = 1_000_000
 
 
 def fastest_level() -> str:
-    """Of those that run here, whatever level the environment asks the engine to use."""
+    """The fastest level that runs here, whatever the environment asks the engine to use."""
     return _kernels.supported_levels()[-1]
 
 
@@ -24,7 +24,7 @@ class NativeCall:
     """All heads on all texts, at one level, in one thread; made once, called often.
 
     Attributes:
-        logits: float32 [texts, classes] a head, written by each call.
+        logits: float32 [texts, classes] per head, written by each call.
     """
 
     def __init__(self, features: PackedFeatures, heads: Sequence[LaidOutHead], level: str) -> None:

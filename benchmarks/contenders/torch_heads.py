@@ -13,18 +13,19 @@ from bitheads.engine.types import FeatureSpec, PackedFeatures, Quantization
 from bitheads.training.task_head import TaskHead
 
 BLOCK_TEXTS = 32
-"""Of the folded form: fastest or next to it of 8 to 256, at dim 384 and 1024, 1 and 14 tasks."""
+"""Texts per block of the folded form: of 8 to 256 the fastest or next to it, at dim 384 and 1024,
+with 1 and 14 tasks."""
 
 
 class UsualHeads:
-    """One nn.MultiheadAttention with a learned query a task, then dense, tanh, output."""
+    """One nn.MultiheadAttention with a learned query per task, then dense, tanh, output."""
 
     def __init__(self, heads: Sequence[TaskHead]) -> None:
         self._heads = [head.eval() for head in heads]
 
     @torch.inference_mode()
     def __call__(self, features: torch.Tensor) -> list[torch.Tensor]:
-        """features: float32 [texts, tokens, dim] -> logits [texts, classes] a task."""
+        """features: float32 [texts, tokens, dim] -> logits [texts, classes] per task."""
         logits = []
         for head in self._heads:
             query = head.query.expand(len(features), 1, -1)

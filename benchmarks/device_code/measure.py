@@ -23,17 +23,17 @@ from bitheads.export.device_code import (
 
 FAMILIES = ("pool_and_pack", "packed_attention_pool", "grouped_dense")
 PATHS = ("vector", "scalar")
-"""Ends of kernel names that tell two paths of a family apart."""
+"""Endings of kernel names that tell two paths of a family apart."""
 
 Instructions = dict[tuple[str, str], list[tuple[int, str]]]
 """(architecture, kernel) -> (address, text) of each instruction."""
 
 WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
-"""What an opcode says of a load's bytes; without a word of these it is 4."""
+"""Word of an opcode -> bytes of its load, which are 4 without any of these words."""
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compiles all kernels for all architectures and stores a line a family."""
+    """Compiles all kernels for all architectures and stores a line per family."""
     with tempfile.TemporaryDirectory() as scratch:
         binary = Path(scratch) / "kernels.fatbin"
         reports = compile_device_code(binary)
@@ -103,7 +103,7 @@ def parse_sass(text: str) -> Instructions:
 
 
 def load_widths(instructions: Iterable[tuple[int, str]]) -> set[int]:
-    """Bytes a thread of the loads from device memory in a kernel's loops; if none, in all of it."""
+    """Bytes per thread of a kernel's loads from device memory: in its loops, else in all of it."""
     listed = list(instructions)
     return set(_widths(_in_loops(listed))) or set(_widths(text for _, text in listed))
 

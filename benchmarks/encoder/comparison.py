@@ -24,7 +24,7 @@ from bitheads.engine import bundle
 
 Say = Callable[[str], None]
 BUDGET_S = 24 * 3600.0
-"""All rounds that are asked for are taken."""
+"""Seconds that the rounds may take: as many as are asked for are taken."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def measure(job: Job, contenders: Sequence[Contender], say: Say) -> dict[str, An
 
 
 def peak_gflops(size: int, us: float) -> float:
-    """Of a product of two square matrices."""
+    """GFLOP/s of a product of two square matrices."""
     return 2 * size**3 / us / 1e3
 
 
 def gflops(shape: Shape, lengths: Sequence[int], us: float) -> float:
-    """Of texts through an encoder; padding is no work."""
+    """GFLOP/s of texts through an encoder; padding is no work."""
     return 2 * sum(flops.encoder(shape, length) for length in lengths) / us / 1e3
 
 

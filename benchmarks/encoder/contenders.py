@@ -1,4 +1,4 @@
-"""Who takes part: names, and what the process of each is to be."""
+"""Who takes part: the name of each, and what its process is to be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's tables of encoders beside other libraries."""
+"""Encoders beside other libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADER = (
 
 
 def measured(stored: dict[str, Any]) -> str:
-    """A table an encoder, fastest first, and what it says about the best of the others."""
+    """A table per encoder, fastest first, and what it says about the best of the others."""
     result = stored["result"]
     parts = []
     for name, encoder in result["encoders"].items():

@@ -17,7 +17,7 @@ from bitheads.engine.types import FeatureSpec
 
 TASK_COUNTS = (1, 14, 100, 1000)
 TEXTS = 327
-"""As many as fill a call of 16,384 tokens, see benchmarks/roofline/model.py."""
+"""Texts that fill a call of 16,384 tokens, see benchmarks/roofline/model.py."""
 
 
 def alike_heads(spec: FeatureSpec, attention_heads: int, count: int) -> list[FoldedHead]:
@@ -27,7 +27,7 @@ def alike_heads(spec: FeatureSpec, attention_heads: int, count: int) -> list[Fol
 
 
 def time_heads(gpu: Gpu, bench: Bench, texts: int | None = None) -> dict[str, Outcome]:
-    """For each number of tasks: ms of a full call, ns a token, ns a token and task."""
+    """For each number of tasks: ms per full call, ns per token, ns per token and task."""
     return {
         str(tasks): attempt(f"  heads of {tasks} tasks", _time, gpu, bench, tasks, texts or TEXTS)
         for tasks in TASK_COUNTS

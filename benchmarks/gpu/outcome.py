@@ -59,7 +59,7 @@ def failures(outcomes: Any, path: str = "") -> list[str]:
 
 
 def latencies(seconds: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and mean in ms; a percentile is the smallest value that so many reach not."""
+    """p50, p95, p99 and mean in ms; each percentile is a run that happened."""
     if not seconds:
         raise ValueError("latencies of nothing")
     ms = [1e3 * s for s in seconds]

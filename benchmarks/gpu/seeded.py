@@ -22,7 +22,8 @@ NAME = "seeded-roberta-large"
 HEADS = 14
 SENTENCES = 60
 MIN_SIGN_AGREEMENT = 0.99
-"""Random weights leave more features near zero than trained ones do."""
+"""Share of signs that the build asks for: random weights leave more features near zero than
+trained ones do."""
 
 
 def make_seeded_bundle(

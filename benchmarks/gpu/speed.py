@@ -64,7 +64,7 @@ def latency(bench: Bench, predictor: Predictor) -> dict[str, Any]:
 
 
 def throughput(bench: Bench, predictor: Predictor) -> dict[str, Any]:
-    """Texts and tokens a second at several token budgets, all heads, tokenizing included."""
+    """Texts and tokens per second at several token budgets, all heads, tokenizing included."""
     count = bench.repeats.texts
     shipped = bench.shipped_texts
     sets: dict[str, list[Text]] = {

@@ -1,4 +1,4 @@
-"""The README's tables about GPUs: predicted, compiled, measured."""
+"""What was measured on a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.pages.markdown import source
 
 
 def measured(stored: dict[str, Any]) -> str:
-    """What `python -m benchmarks gpu` found, at 50 tokens and 16,384 tokens a call."""
+    """What `python -m benchmarks gpu` found, at 50 tokens per text and 16,384 per call."""
     result, machine = stored["result"], stored["result"]["machine"]
     rows = [
         "| encoder | | one text, p50 ms | p99 ms | texts/s | signs as in torch fp32 "

@@ -12,7 +12,7 @@ from typing import Any
 from bitheads.engine.types import Text
 
 MEAN_TOKENS = 50
-"""The paper's (Section 6)."""
+"""Tokens of a text, as in the paper (Section 6)."""
 
 Tokenize = Callable[[Sequence[str]], Sequence[Any]]
 
@@ -53,7 +53,7 @@ class TextMaker:
         return text, int(self._tokenize([text])[0].ids.size)
 
     def random_texts(self, count: int) -> list[Text]:
-        """Texts of random lengths, half of them below 0.85 of MEAN_TOKENS, the longest many."""
+        """Texts of random lengths: half of them are below 0.85 of MEAN_TOKENS, some far above."""
         longest = self._max_length
         lengths = [
             round(min(longest, max(self.special + 1, self._random.lognormvariate(0, 0.6) * 42)))

@@ -115,7 +115,7 @@ def check_data(data: Path | None) -> None:
     missing = [f for f in TASKS.values() if not file_of(data / f, "test").is_file()]
     if missing:
         raise InputError(
-            f"--data {data}: no {missing[0]}/test.tsv in it. Expected a folder a task "
+            f"--data {data}: no {missing[0]}/test.tsv in it. Expected a folder per task "
             f"({', '.join(TASKS.values())}) with test.tsv."
         )
 

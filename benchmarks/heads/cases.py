@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.inputs.shapes import SHAPES, Shape
 
 MEMORY_SHARE = 0.6
-"""Of what is available, what heads may take."""
+"""Share of the available memory that heads may take."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Settings:
 
     Attributes:
         encoders: whose dim and attention heads the task heads have.
-        distilled: the smaller encoder that is fine-tuned a task.
-        tasks: a call, ascending.
-        texts: a call of the native kernels, of NumPy and of the folded form in torch.
-        usual_texts: a call of torch's MultiheadAttention.
-        serial_texts: a call of the serial level, at one task alone.
+        distilled: the smaller encoder, of which each task has its own.
+        tasks: per call, ascending.
+        texts: per call of the native kernels, of NumPy and of the folded form in torch.
+        usual_texts: per call of torch's MultiheadAttention.
+        serial_texts: per call of the serial level, at one task alone.
         peer_tasks: most tasks that NumPy and torch compute; they cost the same each.
         usual_tasks: the same for torch's MultiheadAttention.
         rounds, budget_s: see benchmarks.figures.turns.in_turn.
@@ -66,7 +66,7 @@ QUICK = Settings(
     head_files=10,
     encoder_rows=2,
 )
-"""To see that everything runs; its figures mean nothing."""
+"""Tiny sizes, to see that everything runs; the figures mean nothing."""
 
 
 def tasks_that_fit(tasks: int, bytes_a_head: int, available_bytes: int) -> int:

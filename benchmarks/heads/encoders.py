@@ -1,4 +1,4 @@
-"""What the encoders cost that heads are compared with: theirs, and a smaller one for each task."""
+"""What encoders cost, beside heads: the one that tasks share, and a smaller one for each task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GRAPH_PRECISION = "fp16"
 
 
 def measure(settings: Settings, say: Say) -> dict[str, Any]:
-    """Microseconds a text of every encoder, timed in turn, on one thread of OpenVINO.
+    """Microseconds per text of every encoder, timed in turn, on one thread of OpenVINO.
 
     Weights are random. The shared encoders write the layers that are pooled, the distilled one its
     last. Packing is `pool_and_pack`; the distilled encoder's head is the usual one of a fine-tuned
@@ -110,7 +110,7 @@ def marginal_us(us_of: dict[int, float]) -> dict[int, float]:
     """Number of tasks -> what each task cost that was added since the number before.
 
     Args:
-        us_of: number of tasks -> microseconds a text for all of them.
+        us_of: number of tasks -> microseconds per text for all of them.
     """
     counts = sorted(us_of)
     return {more: (us_of[more] - us_of[fewer]) / (more - fewer) for fewer, more in pairwise(counts)}
@@ -120,7 +120,7 @@ def break_even(shared_us: float, head_us: float, own_us: float) -> int | None:
     """The least k with shared_us + k head_us < k own_us, or None if there is none.
 
     Args:
-        shared_us: the encoder that all tasks share, a text.
+        shared_us: the encoder that all tasks share, per text.
         head_us: one task's head on it.
         own_us: an encoder of a task's own, with its head.
     """

@@ -1,4 +1,4 @@
-"""Microseconds a text and task: the native kernels beside torch, NumPy and the machine's peak."""
+"""Microseconds per text and task: the native kernels beside torch, NumPy and the peak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's table about task heads on CPUs, and what it says beside it."""
+"""Task heads on CPUs, in a table and the sentences beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.pages.markdown import source
 
 
 def measured(stored: dict[str, Any]) -> str:
-    """A row a cell, then the rest of the measurements in a few sentences."""
+    """A row per cell, then the rest of the measurements in a few sentences."""
     result = stored["result"]
     level = result["level"]
     peers = ("torch_usual", "torch_folded", "numpy")

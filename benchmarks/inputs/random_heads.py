@@ -23,7 +23,7 @@ from bitheads.engine.types import (
 )
 
 POOL = 1 << 23
-"""Random numbers that are drawn; each head starts somewhere else among them."""
+"""Random numbers that are drawn; each head takes its own from another place among them."""
 
 
 def spec_of(
@@ -45,7 +45,7 @@ def spec_of(
 
 
 def random_codes(spec: FeatureSpec, texts: int, text_tokens: int = TEXT_TOKENS) -> PackedFeatures:
-    """The same each time."""
+    """Codes of texts of one length; the same each time."""
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 256, (texts * text_tokens, spec.code_bytes), np.uint8)
     if spec.quantization is Quantization.SIGN and spec.dim % 8:
@@ -60,7 +60,7 @@ def random_heads(
     rng = np.random.default_rng(2)
     dim = spec.dim
     pool = rng.standard_normal(max(POOL, 2 * dim * dim), np.float32)
-    # Codes go to 255 where a feature takes a byte: scores and tanh stay in the same range.
+    # Codes go up to 255 where a feature takes a byte; scores and tanh stay in the same range.
     code_size = 128 if spec.quantization is Quantization.UINT8 else 1
 
     def draw(scale: float, *shape: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The encoders that benchmarks are about, as numbers: no model is needed to count with them."""
+"""The encoders that benchmarks are about, as numbers: counting with them needs no model."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from bitheads.engine.texts.tables import read_table
 from bitheads.export.texts import read_texts
 
 MOST_SENTENCES = 12
-"""That are joined into one text where there are no reviews to draw from."""
+"""Sentences that are joined into one text at most, where there are no reviews to draw from."""
 
 
 def drawn(data: Path, count: int) -> list[str]:

@@ -17,7 +17,7 @@ from bitheads.engine.commands.command_line import say
 
 FEW = 1000
 WARM, WARM_ROUNDS = "few, five times", 5
-"""What the many are compared with: memory that is taken once and kept is not growth."""
+"""Run that the many are compared with: memory that is taken once and kept is not growth."""
 
 QUICK_FEW, QUICK_MANY = 20, 60
 

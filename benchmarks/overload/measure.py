@@ -1,7 +1,7 @@
-"""A server that is asked twice what it can do, and one that has a neighbour who asks for all of it.
+"""A server that is asked for twice what it can do, and one with a neighbour who asks for all of it.
 
-Every request is answered or refused, and memory is flat; clients that ask little have their answers
-as if they were alone, or nearly.
+Every request is answered or refused, and memory is flat; clients that ask for little have their
+answers as if they were alone, or nearly.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ TIMES = 2.0
 CLIENTS, MEASURE_S = 64, 15.0
 QUARTERS = 4
 NEIGHBOUR, NEIGHBOUR_CLIENTS = "127.0.0.2", 4
-"""Address and connections of one that sends the largest requests a server takes by default."""
+"""Address and connections of a client that sends the largest requests a server takes by default."""
 
 NEIGHBOUR_TEXTS = (1000, 300)
-"""Of its requests: as many as are taken at all, and some that end in time on slower machines."""
+"""Texts of its requests: the most that are taken, and some that end in time on slower machines."""
 
 SHARE = 0.2
-"""Of what the server can do, that the others ask for meanwhile: single texts."""
+"""Share of what the server can do that the others ask for meanwhile, in single texts."""
 
 SETTLE_S = 10.0
 ALONE = 0.2
-"""Part of the minutes that they ask for it without the neighbour."""
+"""Part of the minutes in which they ask for it without the neighbour."""
 
 QUICK_SECONDS, QUICK_TEXTS = 0.5, 12
 
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         bounds = [since_s + i * quarter_s for i in range(QUARTERS + 1)]
         say("beside a neighbour who sends the largest requests, and without")
         modest = {"kind": "open", "per_s": SHARE * can_do["texts_per_s"]}
-        time.sleep(SETTLE_S)  # what the overload left is no business of theirs
+        time.sleep(SETTLE_S)  # until what the overload left is done
         without = load(**modest, seconds=ALONE * seconds)
         with ThreadPoolExecutor(1) as pool:
             largest = [(json.dumps({"inputs": ["a " * 600] * n}), n) for n in NEIGHBOUR_TEXTS]

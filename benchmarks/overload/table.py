@@ -9,7 +9,7 @@ from benchmarks.pages.markdown import size, source
 
 
 def measured(stored: dict[str, Any]) -> str:
-    """A sentence or two."""
+    """Sentences: what was answered, and what memory was taken."""
     result = stored["result"]
     statuses, peaks = result["statuses"], result["peak_bytes_by_quarter"]
     others = result["requests"] - statuses.get("200", 0) - statuses.get("429", 0)

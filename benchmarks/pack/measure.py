@@ -1,4 +1,4 @@
-"""pool_and_pack at every level, in bytes of hidden states a second, beside a copy of them."""
+"""pool_and_pack at every level, in bytes of hidden states per second, beside a copy of them."""
 
 from __future__ import annotations
 

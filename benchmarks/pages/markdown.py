@@ -1,4 +1,4 @@
-"""What the README's tables share."""
+"""What tables share: their source, and figures for people."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from benchmarks import ROOT
 from bitheads.engine.errors import BitheadsError
 
 LAST_LINES = 5
-"""Of what a process wrote, that an error shows."""
+"""Lines of what a process wrote last that an error shows."""
 
 
 class ChildError(BitheadsError):
@@ -27,7 +27,7 @@ class ChildError(BitheadsError):
 def run(
     module: str, request: Mapping[str, Any], environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """What the module's `answer` was given to return, and when.
+    """What the module's process answered, and when it was started.
 
     Args:
         request: JSON; paths must be absolute.

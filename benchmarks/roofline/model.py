@@ -1,6 +1,6 @@
 """How long each kernel must take on a GPU, from its bytes and operations: a model, no measurement.
 
-Work is counted for a token of a full batch without padding. A stage's time is that of the resource
+Work is counted per token of a full batch without padding. A stage's time is that of the resource
 it needs longest, at the fraction of the published peak that such code reaches (`Fractions`):
 matrix products on tensor cores, other arithmetic, device memory, second-level cache. The encoder
 as a whole is one stage, as if its memory traffic were hidden perfectly behind its products: that
@@ -20,7 +20,7 @@ from bitheads.export.device_code import ARCHITECTURES
 
 FP16_BYTES, FP32_BYTES = 2, 4
 BATCH_TOKENS = 16384
-"""engine.device.encoder.MAX_BATCH_TOKENS."""
+"""Tokens of a full batch: engine.device.encoder.MAX_BATCH_TOKENS."""
 TASK_COUNTS = (1, 14, 100, 1000)
 CALL_TEXTS = BATCH_TOKENS // TEXT_TOKENS
 
@@ -39,7 +39,7 @@ class Gpu:
 
     Attributes:
         compute_capability: such as "9.0".
-        tensor_tflops: dense fp16 products with fp32 sums, 10^12 operations a second.
+        tensor_tflops: dense fp16 products with fp32 sums, 10^12 operations per second.
         fp32_tflops: outside the tensor cores, a multiply-add being two operations.
         memory_gb_per_s: device memory. pcie_gb_per_s: one direction of the bus.
     """
@@ -117,7 +117,7 @@ class Work:
         return self.tensor_flops + self.fp32_ops
 
     def seconds(self, gpu: Gpu, fractions: Fractions) -> dict[str, float]:
-        """For a token, by the resource that would take so long if it were the only one."""
+        """Per token, for each resource: how long it takes if it is the only one."""
         memory = gpu.memory_gb_per_s * 1e9 * fractions.memory
         tensor = gpu.tensor_tflops * 1e12 * (fractions.heads if self.heads else fractions.encoder)
         return {
@@ -130,7 +130,7 @@ class Work:
 
 
 def encoder(shape: Shape) -> Work:
-    """Weights once a batch; each stage's activations written to memory and read back."""
+    """Weights are read once per batch; activations are written to memory and read back."""
     d, f = shape.dim, shape.ffn_dim
     parameters = 4 * d * d + 2 * d * f
     products = 2 * parameters + 2 * 2 * TEXT_TOKENS * d  # scores and weighted values, all heads
@@ -192,7 +192,7 @@ def packed_attention_pool(shape: Shape, tasks: int) -> Work:
 
 
 def dense(shape: Shape, tasks: int) -> Work:
-    """Value projection head by head, inner layer, output layer, as three products a task.
+    """Value projection head by head, inner layer, output layer, as three products per task.
 
     A launch reads weights from memory, and from the cache again for each further 64 of its texts;
     inputs are read again for each further 64 outputs.
@@ -230,7 +230,7 @@ def stages(shape: Shape, tasks: int) -> dict[str, Work]:
 def predict(
     works: Mapping[str, Work], gpu: Gpu, fractions: Fractions | None = None
 ) -> dict[str, dict[str, float | str]]:
-    """For each stage: ns a token, what bounds it, its share of the encoder's time."""
+    """For each stage: ns per token, what bounds it, its share of the encoder's time."""
     fractions = fractions or Fractions()
     times = {name: work.seconds(gpu, fractions) for name, work in works.items()}
     encoder_s = max(times["encoder"].values())
@@ -291,7 +291,7 @@ def compute(fractions: Fractions | None = None) -> dict[str, object]:
 
 
 def _bus(shape: Shape, gpu: Gpu, fractions: Fractions) -> dict[str, dict[str, float | str]]:
-    """What crosses the bus to the host for a token, with and without our kernels on the GPU."""
+    """What crosses the bus to the host per token, with and without our kernels on the GPU."""
     bytes_per_s = gpu.pcie_gb_per_s * 1e9 * fractions.pcie
     encoder_s = max(encoder(shape).seconds(gpu, fractions).values())
     return {
@@ -314,7 +314,7 @@ def _code_bytes(shape: Shape) -> int:
 
 
 def _hidden_bytes(shape: Shape) -> int:
-    """Of a token's pooled layers in fp16, which is what leaves the GPU without our kernel."""
+    """Bytes of a token's pooled layers in fp16, which leave the GPU without our kernel."""
     return shape.pooled_layers * shape.dim * FP16_BYTES
 
 

@@ -12,7 +12,7 @@ HEADS = ("packed_attention_pool", "grouped_dense")
 
 
 def measured(stored: dict[str, Any]) -> str:
-    """Time a token of the encoder, and everything else as a share of it."""
+    """The encoder's time per token, and everything else as a share of it."""
     result = stored["result"]
     gpus = list(result["gpus"])
     rows = [

@@ -22,7 +22,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         tasks = [task for task, form in engine.tasks.items() if form == "single"]
         for calls in request["calls"]:
             for texts in calls:
-                engine.predict(texts, tasks)  # what the first time makes is there afterwards
+                engine.predict(texts, tasks)  # what a first call makes is there afterwards
         return {
             "backend": engine.backend,
             "loads": [

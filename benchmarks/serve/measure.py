@@ -28,7 +28,7 @@ TEXTS = 700
 CLIENTS = (1, 4, 16, 64)
 TEXTS_A_REQUEST = 16
 OPEN_SHARES = (0.5, 0.8)
-"""Of what the server reached with closed load."""
+"""Shares of what the server reached with closed load."""
 
 OFFLINE_ROUNDS = 5
 QUICK_TEXTS, QUICK_SECONDS = 12, 0.3
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
         closed = []
         for name, what in (("1", one), (str(TEXTS_A_REQUEST), many)):
             for clients in CLIENTS:
-                say(f"closed, {clients} clients, {name} texts a request")
+                say(f"closed, {clients} clients, {name} texts per request")
                 answer = load(what, kind="closed", clients=clients, seconds=seconds)
                 closed.append({"clients": clients, "texts_a_request": int(name), **answer})
         of_one = [row for row in closed if row["texts_a_request"] == 1]
@@ -135,12 +135,12 @@ def _backend(options: argparse.Namespace) -> tuple[str, str]:
 
 
 def single(found: Sequence[str]) -> list[tuple[str, int]]:
-    """A request a text: its body, and how many texts it has."""
+    """A request per text: its body, and how many texts it has."""
     return [(json.dumps({"inputs": text}), 1) for text in found]
 
 
 def _offline(options: argparse.Namespace, found: list[Text]) -> float:
-    """Texts a second of `Engine.encode`, the median of some rounds."""
+    """Texts per second of `Engine.encode`, the median of some rounds."""
     say("offline")
     with Engine.load(options.bundle, threads=options.threads) as engine:
         if not engine.tasks:

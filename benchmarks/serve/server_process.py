@@ -25,7 +25,7 @@ class ServerProcess:
 
     Attributes:
         host, port: where it listens.
-        memory: (seconds since its start, bytes), some samples a second.
+        memory: (seconds since its start, bytes), some samples per second.
     """
 
     def __init__(self, bundle: Path, threads: int, *options: str) -> None:
@@ -62,7 +62,7 @@ class ServerProcess:
         return max((size for at_s, size in samples if since_s <= at_s <= until_s), default=0)
 
     def end(self) -> int:
-        """SIGTERM; returns the exit code."""
+        """Sends SIGTERM; returns the exit code."""
         self._process.terminate()
         return self._process.wait(60)
 

@@ -1,4 +1,4 @@
-"""The README's tables of the server under load."""
+"""The server under load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.pages.markdown import source
 
 
 def measured(stored: dict[str, Any]) -> str:
-    """A row a load."""
+    """A row per load."""
     result = stored["result"]
     rows = [
         "| load | texts a request | texts a second | of offline `encode` | p50, ms | p95, ms "

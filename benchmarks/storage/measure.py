@@ -1,4 +1,4 @@
-"""The paper's Table 2 from real files: what the features of 50 tokens take on a disk.
+"""The paper's Table 2 from real files: what the features of 50 tokens take on disk.
 
 The files hold codes as the engine writes them, of a real encoder's hidden states on real texts;
 for shapes without weights, of seeded random numbers, which take as many bytes.
@@ -52,8 +52,8 @@ class Features:
     """What is written.
 
     Attributes:
-        source: where it comes from, for people.
-        pooled_layers: that the mean is taken of, the last ones.
+        source: where they come from, for people.
+        pooled_layers: how many of the last layers the mean is of.
     """
 
     source: str
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(features: Features) -> dict[str, Any]:
-    """A file for every layer pooling, position pooling and precision, and its bytes a text."""
+    """A file for every layer pooling, position pooling and precision, and its bytes per text."""
     texts, tokens, dim = features.layers[0].shape
     cells = []
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,7 @@ def measure(features: Features) -> dict[str, Any]:
 
 
 def formula(layers: int, positions: int, dim: int, precision: str) -> int:
-    """Bytes a text by the numbers alone; a token's signs end at a byte."""
+    """Bytes per text by the numbers alone; a token's signs end at a byte."""
     return layers * positions * -(-dim * BITS[precision] // 8)
 
 

@@ -1,4 +1,4 @@
-"""The README's table of what features take on a disk."""
+"""What features take on disk."""
 
 from __future__ import annotations
 

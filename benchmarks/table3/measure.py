@@ -59,7 +59,7 @@ def served(
 ) -> dict[str, Any] | None:
     """Test accuracy of the grid's sign heads on the encoder for all tasks, evaluated and served.
 
-    None without such cells or that encoder.
+    Returns None without such cells or that encoder.
     """
     grid = Grid(open_work(config, encoder, data, output, choose_device(device), say))
     signs = [recipe for recipe in grid.all_recipes(METHOD) if recipe.codes is Codes.SIGN]

@@ -22,9 +22,9 @@ class Line:
 
 @dataclass(frozen=True)
 class HeadTimes:
-    """All heads' time a text between the numbers of tasks where it was measured.
+    """All heads' time per text between the numbers of tasks where it was measured.
 
-    Straight lines in between, past the last the line goes on; no heads take no time.
+    Straight lines are drawn in between; past the last the line goes on. No heads take no time.
 
     Attributes:
         totals: number of tasks -> time of all their heads.

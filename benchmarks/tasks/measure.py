@@ -47,7 +47,7 @@ MADE_UP = {
     ],
     "level": "serial",
 }
-"""For a quick run, which needs no stored result."""
+"""Result of `heads` for a quick run, which needs no stored one."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def counted() -> Curves:
-    """Billions of floating-point operations a text, two for each multiply-add, as the paper."""
+    """Billions of operations per text, two for each multiply-add, as in the paper."""
     large, small = SHAPES[ENCODER], FULL.distilled
     folded = flops.folded_head(TEXT_TOKENS, large.attention_heads, large.dim)
     paper = flops.usual_head(large.dim, TEXT_TOKENS, CLASSES)
@@ -106,7 +106,7 @@ def counted() -> Curves:
 
 
 def timed(heads: dict[str, Any]) -> Curves:
-    """Microseconds a text, from a result of `python -m benchmarks heads`.
+    """Microseconds per text, from a result of `python -m benchmarks heads`.
 
     The head of a fine-tuned large encoder was not timed and is left out, which favours it by less
     than 0.1%.

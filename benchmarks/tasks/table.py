@@ -11,7 +11,7 @@ PICTURE = "tasks.png"
 
 
 def measured(stored: dict[str, Any]) -> str:
-    """The picture, a row a number of tasks, and where the ways cross."""
+    """The picture, a row per number of tasks, and where the ways cross."""
     result = stored["result"]
     gflops, us = result["gflops"], result["us"]
     columns = [

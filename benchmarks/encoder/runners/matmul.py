@@ -15,7 +15,7 @@ opset13 = openvino.opset13
 class Matmul:
     """Square matrices, the second one constant, as weights are.
 
-    In int8 the first is unsigned bytes, the second signed bytes with a step an output, and the
+    In int8 the first is unsigned bytes, the second signed bytes with a step per output, and the
     product float32 again: what a quantized dense layer does.
     """
 

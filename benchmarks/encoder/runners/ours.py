@@ -16,7 +16,7 @@ from bitheads.engine.heads.cpu import HeadThreads, load_head
 from bitheads.engine.types import PackedFeatures
 
 TASKS = 14
-"""As many as the paper has."""
+"""Tasks of the paper."""
 
 
 class Ours:
