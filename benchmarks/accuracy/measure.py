@@ -23,10 +23,10 @@ from transformers import AutoModel, AutoTokenizer
 from benchmarks import record
 from benchmarks.accuracy import precisions
 from benchmarks.accuracy.options import FEATURES
+from benchmarks.accuracy.tasks import TASKS, require_data
 from benchmarks.figures.rounding import rounded
 from bitheads import Engine
 from bitheads.engine.commands.command_line import say
-from bitheads.engine.errors import InputError
 from bitheads.engine.types import LayerPooling, PositionPooling, Quantization, Text
 from bitheads.export.config import BuildConfig
 from bitheads.export.encoder import find_encoder
@@ -37,17 +37,6 @@ from bitheads.training.task_head import TaskHead
 from bitheads.training.tasks import file_of
 from bitheads.training.train_head import train_head
 
-TASKS = {
-    "sentiment": "sst2",
-    "topic": "ag_news",
-    "spam": "spam_assassin",
-    "offensive": "hate_offensive",
-    "intent": "clinc150",
-    "duplicate": "qqp",
-    "clickbait": "clickbait",
-}
-"""Shipped head -> folder of the data it is trained on."""
-
 LEARNING_RATES = (3e-4, 1e-3)
 """Rates of which the better on dev is kept, for each kind of features: they differ in scale."""
 
@@ -56,7 +45,7 @@ CHECKED_TEXTS = 500
 
 def run(options: argparse.Namespace) -> None:
     """Trains and measures the heads of TASKS on three feature specs; see the module's docstring."""
-    _check_data(options.data)
+    require_data(options.data, "train", "dev", "test")
     tasks = {task: TASKS[task] for task in options.tasks or TASKS}
     with tempfile.TemporaryDirectory() as scratch:
         if options.shipped:
@@ -191,12 +180,3 @@ def _independent(
             attended, _ = module.attention(module.query[None, None], signs, signs)
             logits = module.output(torch.tanh(module.dense(attended[:, 0])))
             yield torch.softmax(logits, dim=1)[0].numpy()
-
-
-def _check_data(data: Path) -> None:
-    missing = [f for f in TASKS.values() if not file_of(data / f, "train").is_file()]
-    if missing:
-        raise InputError(
-            f"--data {data}: no {missing[0]}/train.tsv in it. Expected a folder per task "
-            f"({', '.join(TASKS.values())}) with train.tsv, dev.tsv and test.tsv."
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import source
+from benchmarks.pages.markdown import source, table
 
 
 def headline(stored: dict[str, Any]) -> str:
@@ -28,28 +28,29 @@ def measured(stored: dict[str, Any]) -> str:
     features = ("signs", "float16", "last_layer_mean")
     backends = ("openvino fp32", "openvino bf16")
     results = stored["result"]
-    rows = [
-        "| task | data | majority | signs | float16 | last layer, mean | signs, macro F1 "
-        "| same label, fp32 | same label, bf16 |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    columns = []
+    head = ["task", "data", "majority", "signs", "float16", "last layer, mean", "signs, macro F1"]
+    values = []
     for result in results.values():
         same = result["end_to_end"]["backends"]
-        columns.append(
+        values.append(
             [
                 *(100 * result[name]["test_accuracy"] for name in features),
                 100 * result["signs"]["test_macro_f1"],
                 *(100 * same[backend]["same_top_label"] for backend in backends),
             ]
         )
-    for (task, result), values in zip(results.items(), columns, strict=True):
-        cells = " | ".join(f"{value:.1f}" for value in values)
-        majority = f"{100 * result['signs']['test_majority']:.1f}"
-        rows.append(f"| {task} | {result['data']} | {majority} | {cells} |")
-    means = [sum(column) / len(column) for column in zip(*columns, strict=True)]
-    rows.append(f"| **mean** | | | {' | '.join(f'**{mean:.1f}**' for mean in means)} |")
-    return "\n".join([*rows, source(stored)])
+    rows = [
+        [task, result["data"], *(f"{value:.1f}" for value in (_majority(result), *found))]
+        for (task, result), found in zip(results.items(), values, strict=True)
+    ]
+    means = [sum(column) / len(column) for column in zip(*values, strict=True)]
+    lines = table([*head, "same label, fp32", "same label, bf16"], rows, left=2)
+    lines.append(f"| **mean** | | | {' | '.join(f'**{mean:.1f}**' for mean in means)} |")
+    return "\n".join([*lines, source(stored)])
+
+
+def _majority(result: dict[str, Any]) -> float:
+    return float(100 * result["signs"]["test_majority"])
 
 
 def by_precision(stored: dict[str, Any]) -> str:
@@ -57,15 +58,13 @@ def by_precision(stored: dict[str, Any]) -> str:
     result = stored["result"]
     names = [name for name in next(iter(result.values())) if name != "texts"]
     rows = [
-        "| task | texts | " + " | ".join(names) + " |",
-        "|---|---:|" + "---:|" * len(names),
+        [task, f"{found['texts']:,}", *(f"{100 * found[name]:.1f}" for name in names)]
+        for task, found in result.items()
     ]
-    for task, found in result.items():
-        cells = " | ".join(f"{100 * found[name]:.1f}" for name in names)
-        rows.append(f"| {task} | {found['texts']:,} | {cells} |")
+    lines = table(["task", "texts", *names], rows)
     means = [100 * sum(found[name] for found in result.values()) / len(result) for name in names]
-    rows.append("| **mean** | | " + " | ".join(f"**{mean:.2f}**" for mean in means) + " |")
-    return "\n".join([*rows, source(stored)])
+    lines.append("| **mean** | | " + " | ".join(f"**{mean:.2f}**" for mean in means) + " |")
+    return "\n".join([*lines, source(stored)])
 
 
 BLOCKS = (

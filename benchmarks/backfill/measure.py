@@ -30,7 +30,7 @@ from benchmarks.inputs.random_heads import random_codes, random_heads, spec_of
 from benchmarks.inputs.seeded_bundle import make_bundle
 from benchmarks.inputs.shapes import SHAPES, Shape
 from benchmarks.options import command, require_at_least
-from benchmarks.storage import measure as storage
+from benchmarks.storage import files
 from bitheads.engine import Engine, bundle
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.heads.cpu import LaidOutHead, lay_out
@@ -227,7 +227,7 @@ def backfill_seconds(
 def measure_bytes(shape: Shape, folder: Path) -> dict[str, float]:
     """Bytes per text of 50 tokens: in store files, and with all layers in fp16 in a raw file."""
     found = {}
-    count = 20 * storage.BATCH_TEXTS
+    count = 20 * files.BATCH_TEXTS
     for quantization in Quantization:
         spec = spec_of(shape, quantization)
         where = folder / quantization.value
@@ -235,9 +235,9 @@ def measure_bytes(shape: Shape, folder: Path) -> dict[str, float]:
         with StoreWriter(store) as writer:
             writer.append([f"{i:012d}" for i in range(count)], random_codes(spec, count))
         found[quantization.value] = rounded(store.info().bytes_a_text)
-    features = storage.seeded(shape, 2)
+    features = files.seeded(shape, 2)
     file = folder / "all-layers"
-    storage.write(file, features, "every layer", "every token", "fp16")
+    files.write(file, features, "every layer", "every token", "fp16")
     return {**found, "all layers float16": file.stat().st_size / 2}
 
 

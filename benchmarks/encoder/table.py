@@ -7,12 +7,12 @@ from typing import Any
 
 from benchmarks.encoder.comparison import best_peers
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import size, source
+from benchmarks.pages.markdown import size, source, table
 
-HEADER = (
-    "| | tokens a second | texts a second | time, of ours | padding | signs as in torch fp32 "
-    "| of the matmul peak | peak memory |"
-)
+HEAD = (
+    "", "tokens a second", "texts a second", "time, of ours", "padding", "signs as in torch fp32",
+    "of the matmul peak", "peak memory",
+)  # fmt: skip
 
 
 def measured(stored: dict[str, Any]) -> str:
@@ -26,9 +26,7 @@ def measured(stored: dict[str, Any]) -> str:
             f"**{name}**, {encoder['texts']:,} texts of up to {encoder['longest']} tokens, "
             f"{encoder['tokens']:,} in all:",
             "",
-            HEADER,
-            "|---|---:|---:|---:|---:|---:|---:|---:|",
-            *(f"| {' | '.join(_cells(way, row))} |" for way, row in ordered),
+            *table(HEAD, [_cells(way, row) for way, row in ordered]),
             "",
             " ".join(_sentences(encoder)),
             "",

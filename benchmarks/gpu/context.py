@@ -17,6 +17,7 @@ from bitheads.engine import bundle
 from bitheads.engine.bundle import Manifest
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Predictions, Text
+from bitheads.export.texts import read_texts
 
 
 class Predictor(Protocol):
@@ -77,11 +78,8 @@ class Bench:
             .read_text(encoding="utf-8")
             .splitlines()
         )
-        sentences = (files("bitheads.export") / "data" / "sentences.txt").read_text(
-            encoding="utf-8"
-        )
         texts: list[Text] = [line.split("\t")[-1] for line in demo[1:] if line.strip()]
-        return texts + [line for line in sentences.splitlines() if line.strip()]
+        return [*texts, *read_texts(None)]
 
 
 class Gpu:

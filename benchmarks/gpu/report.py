@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.pages.markdown import table
+
 Rows = list[list[str]]
 
 
@@ -56,15 +58,6 @@ def measured(outcome: Any) -> Any:
     if isinstance(outcome, Mapping) and outcome.get("status") == "measured":
         return outcome["result"]
     return None
-
-
-def table(head: Sequence[str], rows: Rows) -> list[str]:
-    """Markdown, the first column left, all others right."""
-    return [
-        f"| {' | '.join(head)} |",
-        "|---|" + "---:|" * (len(head) - 1),
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
 
 
 def _section(title: str, outcome: Any, show: Callable[[Any], list[str]]) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from bitheads.engine import bundle
 from bitheads.engine.heads.head_file import SUFFIX, write_head
 from bitheads.export.config import BuildConfig
 from bitheads.export.make_bundle import make_bundle
+from bitheads.export.texts import read_texts
 
 NAME = "seeded-roberta-large"
 HEADS = 14
@@ -38,8 +38,9 @@ def make_seeded_bundle(
         return output, str(source)
     folder.mkdir(parents=True, exist_ok=True)
     save_encoder(source, shape or SHAPES["RoBERTa-large"])
+    sentences = read_texts(None)
     texts = folder / "calibration.txt"
-    texts.write_text("\n".join(_sentences()[:: len(_sentences()) // SENTENCES]), encoding="utf-8")
+    texts.write_text("\n".join(sentences[:: len(sentences) // SENTENCES]), encoding="utf-8")
     manifest = make_bundle(
         BuildConfig(
             encoder=str(source),
@@ -63,7 +64,7 @@ def save_encoder(folder: Path, shape: Shape) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.train_from_iterator(
-        _sentences(),
+        read_texts(None),
         trainers.BpeTrainer(
             vocab_size=4000,
             special_tokens=special,
@@ -88,8 +89,3 @@ def save_encoder(folder: Path, shape: Shape) -> None:
     )
     random_model(replace(shape, vocab_size=len(fast))).save_pretrained(folder)
     fast.save_pretrained(folder)
-
-
-def _sentences() -> list[str]:
-    source = files("bitheads.export") / "data" / "sentences.txt"
-    return source.read_text(encoding="utf-8").splitlines()

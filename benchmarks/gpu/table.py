@@ -6,17 +6,22 @@ from typing import Any
 
 from benchmarks.gpu import report
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import source
+from benchmarks.pages.markdown import source, table
+
+HEAD = (
+    "encoder", "", "one text, p50 ms", "p99 ms", "texts/s", "signs as in torch fp32",
+    "same label as the CPU",
+)  # fmt: skip
+HEADS_HEAD = (
+    "a token of", "encoder", "`pool_and_pack`", "of a copy's time", "heads of 1 task, ns", "14",
+    "100", "1,000",
+)  # fmt: skip
 
 
 def measured(stored: dict[str, Any]) -> str:
     """What `python -m benchmarks gpu` found, at 50 tokens per text and 16,384 per call."""
     result, machine = stored["result"], stored["result"]["machine"]
-    rows = [
-        "| encoder | | one text, p50 ms | p99 ms | texts/s | signs as in torch fp32 "
-        "| same label as the CPU |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for encoder, parts in result["encoders"].items():
         accuracy = (report.measured(parts.get("accuracy")) or {}).get("contenders", {})
         for name, outcome in parts.get("speed", {}).items():
@@ -26,18 +31,23 @@ def measured(stored: dict[str, Any]) -> str:
             many = report.measured(speed["throughput"]["random lengths"].get("16384")) or {}
             same = report.measured(accuracy.get(name)) or {}
             cells = [
+                encoder,
+                name,
                 _shown(one.get("p50_ms"), "{:.3g}"),
                 _shown(one.get("p99_ms"), "{:.3g}"),
                 _shown(many.get("texts_per_s"), "{:,.0f}"),
                 _shown(same.get("sign_agreement"), "{:.3%}"),
                 _shown(same.get("same_label"), "{:.2%}"),
             ]
-            rows.append(f"| {encoder} | {name} | {' | '.join(cells)} |")
-    rows += _measured_kernels(result)
+            rows.append(cells)
+    lines = [*table(HEAD, rows, left=2), *_measured_kernels(result)]
     missing = report.not_measured(result)
     if missing:
-        rows += ["", f"Skipped or failed: {len(missing)} measurements, each with its reason there."]
-    return "\n".join([*rows, source(stored, machine["name"])])
+        lines += [
+            "",
+            f"Skipped or failed: {len(missing)} measurements, each with its reason there.",
+        ]
+    return "\n".join([*lines, source(stored, machine["name"])])
 
 
 def _measured_kernels(result: dict[str, Any]) -> list[str]:
@@ -59,16 +69,8 @@ def _measured_kernels(result: dict[str, Any]) -> list[str]:
             ns = (report.measured(heads.get(tasks)) or {}).get("ns_per_token")
             cells.append(_shown(ns, "{:.3g}" if ns is None or ns < 100 else "{:,.0f}"))
         if any(cells):
-            rows.append(f"| {encoder} | {' | '.join(cells)} |")
-    if not rows:
-        return []
-    return [
-        "",
-        "| a token of | encoder | `pool_and_pack` | of a copy's time | heads of 1 task, ns | 14 "
-        "| 100 | 1,000 |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-        *rows,
-    ]
+            rows.append([encoder, *cells])
+    return ["", *table(HEADS_HEAD, rows)] if rows else []
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -6,10 +6,10 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from typing import Any
 
 from bitheads.engine.types import Text
+from bitheads.export.texts import read_texts
 
 MEAN_TOKENS = 50
 """Tokens of a text, as in the paper (Section 6)."""
@@ -24,10 +24,7 @@ class TextMaker:
         self._tokenize = tokenize
         self._max_length = max_length
         self._random = random.Random(seed)
-        sentences = (files("bitheads.export") / "data" / "sentences.txt").read_text(
-            encoding="utf-8"
-        )
-        words = sorted(set(re.findall(r"[a-z]{2,}", sentences)))
+        words = sorted(set(re.findall(r"[a-z]{2,}", "\n".join(read_texts(None)))))
         alone = [tokens.ids.size for tokens in tokenize(words)]
         # What a second copy of a word adds is the word's own; the rest are special tokens.
         twice = [tokens.ids.size for tokens in tokenize([f"{word} {word}" for word in words])]

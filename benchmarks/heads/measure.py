@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks import record
+from benchmarks.accuracy.tasks import require_data
 from benchmarks.contenders import native_heads
 from benchmarks.heads import accuracy, cases, encoders, loading, speed
 from benchmarks.inputs.shapes import CLASSES, TEXT_TOKENS
@@ -40,7 +41,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     settings = cases.QUICK if options.quick else cases.FULL
     if not options.quick:
         bundle.read_manifest(options.bundle)
-        accuracy.check_data(options.data)
+        if options.data is not None:
+            require_data(options.data, "test")
     threads_before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import source
+from benchmarks.pages.markdown import source, table
+
+HEAD = (
+    "dim / attention heads", "codes", "tasks", "us a text and task",
+    "torch's `MultiheadAttention`", "folded in torch", "NumPy",
+    "at `avx2`: `MultiheadAttention`", "of the peak",
+)  # fmt: skip
 
 
 def measured(stored: dict[str, Any]) -> str:
@@ -13,12 +19,7 @@ def measured(stored: dict[str, Any]) -> str:
     result = stored["result"]
     level = result["level"]
     peers = ("torch_usual", "torch_folded", "numpy")
-    rows = [
-        "| dim / attention heads | codes | tasks | us a text and task "
-        "| torch's `MultiheadAttention` | folded in torch | NumPy "
-        "| at `avx2`: `MultiheadAttention` | of the peak |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for cell in result["cells"]:
         faster = cell["times_faster"]
         avx2 = faster.get("avx2", {}).get("torch_usual")
@@ -31,7 +32,7 @@ def measured(stored: dict[str, Any]) -> str:
             "" if avx2 is None else _times(avx2),
             f"{cell['percent_of_peak'][level]:.0f}%",
         ]
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     sentences = [
         f"Level `{level}`, one thread, texts of {result['text_tokens']} tokens; times faster than "
         "each of the others, measured in the same run. *Folded in torch* is the same algebra over "
@@ -43,7 +44,7 @@ def measured(stored: dict[str, Any]) -> str:
         _accuracy(result["accuracy"]),
         _loading(result),
     ]
-    return "\n".join([*rows, "", " ".join(sentences), source(stored)])
+    return "\n".join([*table(HEAD, rows, left=2), "", " ".join(sentences), source(stored)])
 
 
 def elsewhere(stored: dict[str, Any]) -> str:

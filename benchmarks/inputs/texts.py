@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from importlib.resources import files
 from pathlib import Path
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.texts.tables import read_table
+from bitheads.engine.types import Text
 from bitheads.export.texts import read_texts
 
 MOST_SENTENCES = 12
@@ -18,12 +20,12 @@ def drawn(data: Path, count: int) -> list[str]:
 
     Raises InputError if there are none.
     """
-    files = sorted(Path(data).glob("*/test.[ct]sv"))
-    if not files:
+    found = sorted(Path(data).glob("*/test.[ct]sv"))
+    if not found:
         raise InputError(f"--data {data}: no */test.tsv in it, nor */test.csv.")
     draw = random.Random(0)
     texts: list[str] = []
-    for file in files:
+    for file in found:
         table = read_table(file)
         rows = [row.cells for row in table.rows]
         first = next((i for i, name in enumerate(table.header) if name in ("text", "text_a")), None)
@@ -32,8 +34,15 @@ def drawn(data: Path, count: int) -> list[str]:
                 f"{file} has the columns {list(table.header)}, expected one of them to be text or "
                 "text_a."
             )
-        texts += [row[first] for row in draw.sample(rows, min(count // len(files), len(rows)))]
+        texts += [row[first] for row in draw.sample(rows, min(count // len(found), len(rows)))]
     return texts
+
+
+def demo_texts() -> list[Text]:
+    """The demo's texts and pairs."""
+    content = (files("bitheads.engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
+    rows = (line.split("\t") for line in content.splitlines()[1:])
+    return [(first, second) if second else first for first, second in rows]
 
 
 def source_of(data: Path | None) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import duration, source
+from benchmarks.pages.markdown import duration, source, table
 
 
 def measured(stored: dict[str, Any]) -> str:
     """Percentiles, and the first answer of a process."""
     result = stored["result"]
-    rows = ["| one short text | p50 | p95 | p99 |", "|---|---:|---:|---:|"]
     names = {"predict": f"`predict`, {result['tasks']} tasks"}
-    for name, percentiles in result["us"].items():
-        cells = " | ".join(duration(percentiles[p]) for p in ("p50", "p95", "p99"))
-        rows.append(f"| {names.get(name, name)} | {cells} |")
+    shown = ("p50", "p95", "p99")
+    rows = [
+        [names.get(name, name), *(duration(percentiles[p]) for p in shown)]
+        for name, percentiles in result["us"].items()
+    ]
     first, later = result["start"]["first"], result["start"]["later"]
-    rows += [
+    lines = [
+        *table(["one short text", *shown], rows),
         "",
         f"{result['text_tokens']} tokens, {result['encoder']}, {result['backend']}, "
         f"{result['threads']} threads, {result['calls']} calls of each in turn. At p50 everything "
@@ -26,7 +28,7 @@ def measured(stored: dict[str, Any]) -> str:
         f"({first['import_s']:.2f} s importing, {first['load_s']:.2f} s loading), then "
         f"{later['first_answer_s']:.2f} s ({later['load_s']:.2f} s loading).",
     ]
-    return "\n".join([*rows, source(stored)])
+    return "\n".join([*lines, source(stored)])
 
 
 BLOCKS = (Block("latency", measured),)

@@ -17,8 +17,7 @@ from benchmarks import record
 from benchmarks.figures.rounding import rounded
 from benchmarks.inputs import texts
 from benchmarks.options import command
-from benchmarks.processes import child
-from benchmarks.serve.measure import PATH, TEXTS, single, summary
+from benchmarks.serve.requests import TEXTS, run_load, single
 from benchmarks.serve.server_process import ServerProcess
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
@@ -58,28 +57,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     bodies = single(texts.mixed(options.data, QUICK_TEXTS if options.quick else TEXTS))
     seconds = QUICK_SECONDS if options.quick else 60 * options.minutes
     with ServerProcess(options.bundle, options.threads) as server:
-
-        def load(**more: Any) -> dict[str, Any]:
-            request = {"host": server.host, "port": server.port, "path": PATH, "bodies": bodies}
-            return summary(child.run("benchmarks.serve.load", {**request, **more}))
-
         measure_s = QUICK_SECONDS if options.quick else MEASURE_S
-        can_do = load(kind="closed", clients=CLIENTS, seconds=measure_s)
+        waiting = {"kind": "closed", "clients": CLIENTS, "seconds": measure_s}
+        can_do = run_load(server, bodies, waiting)
         per_s = TIMES * can_do["texts_per_s"]
         say(f"{per_s:.0f} requests a second for {seconds / 60:g} minutes")
         since_s = server.now_s()
-        found = load(kind="open", per_s=per_s, seconds=seconds)
+        found = run_load(server, bodies, {"kind": "open", "per_s": per_s, "seconds": seconds})
         quarter_s = (server.now_s() - since_s) / QUARTERS
         bounds = [since_s + i * quarter_s for i in range(QUARTERS + 1)]
         say("beside a neighbour who sends the largest requests, and without")
-        modest = {"kind": "open", "per_s": SHARE * can_do["texts_per_s"]}
+        modest_per_s = SHARE * can_do["texts_per_s"]
+        modest = {"kind": "open", "per_s": modest_per_s}
         time.sleep(SETTLE_S)  # until what the overload left is done
-        without = load(**modest, seconds=ALONE * seconds)
+        without = run_load(server, bodies, {**modest, "seconds": ALONE * seconds})
         with ThreadPoolExecutor(1) as pool:
             largest = [(json.dumps({"inputs": ["a " * 600] * n}), n) for n in NEIGHBOUR_TEXTS]
-            asking = {"kind": "closed", "clients": NEIGHBOUR_CLIENTS, "from_host": NEIGHBOUR}
-            neighbour = pool.submit(load, **asking, bodies=largest, seconds=seconds)
-            beside = load(**modest, seconds=seconds)
+            asking = {"kind": "closed", "clients": NEIGHBOUR_CLIENTS, "seconds": seconds}
+            its_load = {**asking, "from_host": NEIGHBOUR}
+            neighbour = pool.submit(run_load, server, largest, its_load)
+            beside = run_load(server, bodies, {**modest, "seconds": seconds})
             its = neighbour.result()
         return {
             "quick": options.quick,
@@ -91,7 +88,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             **found,
             "peak_bytes_by_quarter": [server.peak_bytes(*between) for between in pairwise(bounds)],
             "neighbour": {
-                "requests_per_s": rounded(modest["per_s"]),
+                "requests_per_s": rounded(modest_per_s),
                 "without": without,
                 "with": beside,
                 "times_p99": rounded(beside["ms"]["p99"] / without["ms"]["p99"]),

@@ -5,24 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import source
+from benchmarks.pages.markdown import source, table
 
 
 def measured(stored: dict[str, Any]) -> str:
     """A row per shape and mode, a column per level."""
     levels = ("serial", "avx2", "avx512")
-    rows = [
-        "| shape | mode | " + " | ".join(levels) + " |",
-        "|---|---|" + "---:|" * len(levels),
-    ]
+    rows = []
     for name, shape in stored["result"].items():
         for mode, by_level in shape["modes"].items():
             cells = [
                 f"{by_level[level]['times_a_copy']:.2f}" if level in by_level else ""
                 for level in levels
             ]
-            rows.append(f"| {name} | {mode} | {' | '.join(cells)} |")
-    return "\n".join([*rows, source(stored)])
+            rows.append([name, mode, *cells])
+    return "\n".join([*table(["shape", "mode", *levels], rows, left=2), source(stored)])
 
 
 BLOCKS = (Block("pack", measured),)

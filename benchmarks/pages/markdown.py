@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -17,6 +18,15 @@ def source(stored: dict[str, Any], how: str | None = None) -> str:
         f"\n`{stored['command']}`, {stored['date']}, {on}, "
         f"[stored result](../benchmarks/results/{stored['name']}.json)."
     )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """The lines of a table: its first `left` columns are aligned left, all others right."""
+    return [
+        f"|{'|'.join(f' {name} ' if name else ' ' for name in head)}|",
+        f"|{'---|' * left}{'---:|' * (len(head) - left)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
 
 
 def size(count: float) -> str:

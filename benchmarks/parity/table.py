@@ -5,30 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import source
+from benchmarks.pages.markdown import source, table
 
 
 def measured(stored: dict[str, Any]) -> str:
     """A row per session."""
     result = stored["result"]
-    rows = [
-        "| session | signs as in torch fp32 | worst layer | max abs error, pooled "
-        "| differing signs within 1% of zero |",
-        "|---|---:|---:|---:|---:|",
-    ]
+    head = ["session", "signs as in torch fp32", "worst layer", "max abs error, pooled"]
+    rows = []
     for name, session in result["sessions"].items():
         worst = min(layer["sign_agreement"] for layer in session["layers"].values())
         pooled = session["pooled"]
         rows.append(
-            f"| {name} | {pooled['sign_agreement']:.3%} | {worst:.3%} "
-            f"| {pooled['max_abs_error']:.4f} | {_near_zero(pooled['margin_histogram']):.1%} |"
+            [
+                name,
+                f"{pooled['sign_agreement']:.3%}",
+                f"{worst:.3%}",
+                f"{pooled['max_abs_error']:.4f}",
+                f"{_near_zero(pooled['margin_histogram']):.1%}",
+            ]
         )
-    rows.append("")
-    rows.append(
+    note = (
         f"{result['texts']:,} real texts, {result['tokens']:,} tokens, {result['encoder']}, graph "
         f"typed in {result['graph_precision']}."
     )
-    return "\n".join([*rows, source(stored)])
+    lines = table([*head, "differing signs within 1% of zero"], rows)
+    return "\n".join([*lines, "", note, source(stored)])
 
 
 def _near_zero(histogram: dict[str, Any]) -> float:

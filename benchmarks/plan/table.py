@@ -5,30 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import source
+from benchmarks.pages.markdown import source, table
 
 
 def measured(stored: dict[str, Any]) -> str:
     """A row per build."""
     result = stored["result"]
     rows = [
-        "| shape | outputs | graph, MB | profiles | build, s | plan, MB |",
-        "|---|---:|---:|---:|---:|---:|",
+        [
+            name,
+            str(shape["outputs"]),
+            f"{shape['graph_bytes'] / 1e6:.1f}",
+            str(len(build["profiles"])),
+            f"{build['build_s']:.0f}",
+            f"{build['plan_bytes'] / 1e6:.1f}",
+        ]
+        for name, shape in result["shapes"].items()
+        for build in shape["builds"]
     ]
-    for name, shape in result["shapes"].items():
-        for build in shape["builds"]:
-            rows.append(
-                f"| {name} | {shape['outputs']} | {shape['graph_bytes'] / 1e6:.1f} "
-                f"| {len(build['profiles'])} | {build['build_s']:.0f} "
-                f"| {build['plan_bytes'] / 1e6:.1f} |"
-            )
+    lines = table(["shape", "outputs", "graph, MB", "profiles", "build, s", "plan, MB"], rows)
     note = f" {result['note']}" if result["note"] else ""
-    rows.append("")
-    rows.append(
+    made = (
         f"tensorrt-rtx {result['version']}, one plan for compute capability "
         f"{', '.join(result['compute_capabilities'])}.{note}"
     )
-    return "\n".join([*rows, source(stored)])
+    return "\n".join([*lines, "", made, source(stored)])
 
 
 BLOCKS = (Block("plan", measured),)

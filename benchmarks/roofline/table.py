@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import source
+from benchmarks.pages.markdown import source, table
 
 TASKS = "14"
 HEADS = ("packed_attention_pool", "grouped_dense")
@@ -15,10 +15,7 @@ def measured(stored: dict[str, Any]) -> str:
     """The encoder's time per token, and everything else as a share of it."""
     result = stored["result"]
     gpus = list(result["gpus"])
-    rows = [
-        "| stage | bytes a token | operations a token | " + " | ".join(heading(result)) + " |",
-        "|---|---:|---:|" + "---:|" * len(gpus),
-    ]
+    rows = table(["stage", "bytes a token", "operations a token", *heading(result)], [])
     for name, shape in result["shapes"].items():
         by_gpu = [shape["gpus"][gpu] for gpu in gpus]
 

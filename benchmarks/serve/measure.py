@@ -6,25 +6,22 @@ The load's own process takes its share of the same cores, which counts against t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import record
-from benchmarks.figures.rounding import percentiles, rounded
+from benchmarks.figures.rounding import rounded
 from benchmarks.inputs import texts
 from benchmarks.options import command, require_at_least
 from benchmarks.processes import child
+from benchmarks.serve.requests import TEXTS, grouped, run_load, single, summary
 from benchmarks.serve.server_process import ServerProcess
 from bitheads import Engine
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
 from bitheads.engine.types import Text
 
-PATH = "/v1/predict"
-TEXTS = 700
 CLIENTS = (1, 4, 16, 64)
 TEXTS_A_REQUEST = 16
 OPEN_SHARES = (0.5, 0.8)
@@ -50,26 +47,16 @@ def run(options: argparse.Namespace) -> None:
 def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
     seconds = QUICK_SECONDS if options.quick else options.seconds
     one = single(found)
-    many = [
-        (
-            json.dumps({"inputs": found[i : i + TEXTS_A_REQUEST]}),
-            len(found[i : i + TEXTS_A_REQUEST]),
-        )
-        for i in range(0, len(found), TEXTS_A_REQUEST)
-    ]
+    many = grouped(found, TEXTS_A_REQUEST)
     offline = _offline(options, list(found))
     with ServerProcess(options.bundle, options.threads) as server:
-
-        def load(what: list[tuple[str, int]], **more: Any) -> dict[str, Any]:
-            request = {"host": server.host, "port": server.port, "path": PATH, "bodies": what}
-            return summary(child.run("benchmarks.serve.load", {**request, **more}), offline)
-
-        load(one, kind="closed", clients=16, seconds=seconds / 2)  # to warm up
+        run_load(server, one, {"kind": "closed", "clients": 16, "seconds": seconds / 2})  # warm-up
         closed = []
         for name, what in (("1", one), (str(TEXTS_A_REQUEST), many)):
             for clients in CLIENTS:
                 say(f"closed, {clients} clients, {name} texts per request")
-                answer = load(what, kind="closed", clients=clients, seconds=seconds)
+                load = {"kind": "closed", "clients": clients, "seconds": seconds}
+                answer = run_load(server, what, load, offline)
                 closed.append({"clients": clients, "texts_a_request": int(name), **answer})
         of_one = [row for row in closed if row["texts_a_request"] == 1]
         most_per_s = max(row["texts_per_s"] for row in of_one)
@@ -77,7 +64,8 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
         for share in OPEN_SHARES:
             say(f"open, {share:.0%} of what closed load reached")
             per_s = share * most_per_s
-            answer = load(one, kind="open", per_s=per_s, seconds=seconds)
+            load = {"kind": "open", "per_s": per_s, "seconds": seconds}
+            answer = run_load(server, one, load, offline)
             open_load.append({"share": share, "requests_per_s": rounded(per_s), **answer})
         return {
             "quick": options.quick,
@@ -121,8 +109,8 @@ def _host(
     return {
         "backend": answer["backend"],
         "closed": [
-            {"clients": clients, "texts_a_request": size, **summary(load, offline)}
-            for (size, clients), load in zip(cases, answer["loads"], strict=True)
+            {"clients": clients, "texts_a_request": size, **summary(found_load, offline)}
+            for (size, clients), found_load in zip(cases, answer["loads"], strict=True)
         ],
     }
 
@@ -132,11 +120,6 @@ def _backend(options: argparse.Namespace) -> tuple[str, str]:
     with Engine.load(options.bundle, threads=options.threads) as engine:
         backend, precision = engine.backend.split()
     return backend, precision
-
-
-def single(found: Sequence[str]) -> list[tuple[str, int]]:
-    """A request per text: its body, and how many texts it has."""
-    return [(json.dumps({"inputs": text}), 1) for text in found]
 
 
 def _offline(options: argparse.Namespace, found: list[Text]) -> float:
@@ -152,16 +135,3 @@ def _offline(options: argparse.Namespace, found: list[Text]) -> float:
             engine.encode(found)
             rates.append(len(found) / (time.perf_counter() - started_s))
     return statistics.median(rates)
-
-
-def summary(found: dict[str, Any], offline: float | None = None) -> dict[str, Any]:
-    """What came of a load, as it is stored."""
-    times_ms = [1000 * s for s in found["times_s"]] or [float("nan")]
-    texts_per_s = found["texts"] / found["seconds"]
-    return {
-        "requests": sum(found["statuses"].values()),
-        "statuses": found["statuses"],
-        "texts_per_s": rounded(texts_per_s),
-        **({} if offline is None else {"share_of_offline": rounded(texts_per_s / offline)}),
-        "ms": percentiles(times_ms),
-    }

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import record
-from benchmarks.contenders.packing import PackCall
 from benchmarks.inputs.shapes import SHAPES, TEXT_TOKENS, Shape
 from benchmarks.inputs.source_model import load_source
 from benchmarks.options import command, require_at_least
+from benchmarks.storage.files import BATCH_TEXTS, PRECISIONS, Features, seeded, write
 from bitheads.engine import bundle
 from bitheads.engine.batching import pad_batch
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
 from bitheads.engine.sessions import open_session
 from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
-from bitheads.engine.types import Quantization
 from bitheads.export.onnx_graph import export_graph
 from bitheads.export.texts import read_texts
 
-BATCH_TEXTS = 20
 TINY = Shape(3, 64, 128, 4, pooled_layers=2, vocab_size=200, max_length=64)
-PRECISIONS = {
-    "fp16": Quantization.FLOAT16,
-    "uint8": Quantization.UINT8,
-    "sign": Quantization.SIGN,
-}
 BITS = {"fp16": 16, "uint8": 8, "sign": 1}
 POOLINGS = ("every layer", "mean", "last")
 """`every layer` is what task-specific layer weights need: nothing is pooled before it is kept."""
 POSITIONS = ("every token", "one vector")
-
-Layers = Sequence[NDArray[Any]]
-"""Hidden states of all layers, ascending, each [texts, tokens, dim]."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What is written.
-
-    Attributes:
-        source: where they come from, for people.
-        pooled_layers: how many of the last layers the mean is of.
-    """
-
-    source: str
-    layers: Layers
-    pooled_layers: int
 
 
 def run(options: argparse.Namespace) -> None:
@@ -117,31 +91,6 @@ def measure(features: Features) -> dict[str, Any]:
 def formula(layers: int, positions: int, dim: int, precision: str) -> int:
     """Bytes per text by the numbers alone; a token's signs end at a byte."""
     return layers * positions * -(-dim * BITS[precision] // 8)
-
-
-def write(file: Path, features: Features, pooling: str, positions: str, precision: str) -> None:
-    """The codes of all texts, one layer pooling after another, as raw bytes."""
-    layers = features.layers
-    if positions == "one vector":
-        layers = [layer.mean(axis=1, keepdims=True, dtype=np.float32) for layer in layers]
-    of_pooling: dict[str, list[Layers]] = {
-        "every layer": [[layer] for layer in layers],
-        "mean": [layers[-features.pooled_layers :]],
-        "last": [layers[-1:]],
-    }
-    with file.open("wb") as target:
-        for group in of_pooling[pooling]:
-            packing = PackCall(group, PRECISIONS[precision].value)
-            packing()
-            packing.codes.tofile(target)
-
-
-def seeded(shape: Shape, texts: int) -> Features:
-    """Random hidden states of an encoder's shape; the same each time."""
-    rng = np.random.default_rng(0)
-    size = (texts, TEXT_TOKENS, shape.dim)
-    layers = [rng.standard_normal(size, np.float32).astype(np.float16) for _ in range(shape.layers)]
-    return Features("seeded random numbers", layers, shape.pooled_layers)
 
 
 def encoded(bundle_folder: Path, encoder_name: str, texts: int) -> Features:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import size, source
+from benchmarks.pages.markdown import size, source, table
 
 
 def measured(stored: dict[str, Any]) -> str:
@@ -15,10 +15,7 @@ def measured(stored: dict[str, Any]) -> str:
     precisions = list(dict.fromkeys(c["precision"] for e in encoders.values() for c in e["cells"]))
     columns = [(name, precision) for name in encoders for precision in precisions]
     names = [f"{name}, {precision}" for name, precision in columns]
-    rows = [
-        f"| layers | positions | {' | '.join(names)} |",
-        "|---|---|" + "---:|" * len(columns),
-    ]
+    rows = []
     found = {
         (name, cell["layer_pooling"], cell["positions"], cell["precision"]): cell["bytes_a_text"]
         for name, encoder in encoders.items()
@@ -26,21 +23,22 @@ def measured(stored: dict[str, Any]) -> str:
     }
     for pooling, positions in dict.fromkeys(key[1:3] for key in found):
         cells = [size(found[name, pooling, positions, precision]) for name, precision in columns]
-        rows.append(f"| {_pooling(pooling, encoders)} | {positions} | {' | '.join(cells)} |")
+        rows.append([_pooling(pooling, encoders), positions, *cells])
     files = [file for encoder in encoders.values() for file in encoder["cells"]]
     exact = all(file["bytes_a_text"] == file["formula"] for file in files)
     sources = "; ".join(
         f"{name}: {encoder['texts']} texts, {encoder['source']}"
         for name, encoder in encoders.items()
     )
-    rows += [
+    lines = [
+        *table(["layers", "positions", *names], rows, left=2),
         "",
         f"Files of codes, bytes a text of {result['text_tokens']} tokens ({sources}); "
         + ("each is what the formula says, " if exact else "NOT each is what the formula says, ")
         + "layers x positions x dim x bits. Where every token is kept, its text's offset takes 8 "
         "bytes more.",
     ]
-    return "\n".join([*rows, source(stored)])
+    return "\n".join([*lines, source(stored)])
 
 
 def _pooling(pooling: str, encoders: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import source
+from benchmarks.pages.markdown import source, table
 from bitheads.training.table3.config import section_of
 from bitheads.training.table3.markdown import by_section, shown, to_markdown
 
@@ -35,8 +35,8 @@ PAPER = {
 def summary(stored: dict[str, Any]) -> str:
     """Averages, the paper's beside them, and what the encoder for all tasks does when served."""
     result = stored["result"]
-    table = result["table"]
-    chosen = {section_of(name): count for name, count in table["chosen_layers"].items()}
+    grid = result["table"]
+    chosen = {section_of(name): count for name, count in grid["chosen_layers"].items()}
 
     def is_shown(row: Mapping[str, Any]) -> bool:
         pooled = re.match(r"mean-(\d+)/", row["name"])
@@ -47,7 +47,7 @@ def summary(stored: dict[str, Any]) -> str:
         paper = PAPER.get((row["section"], re.sub(r"^mean-\d+", "mean", row["name"])), "")
         return [shown(row["average"]), str(paper), f"{row['gflops']:.2f}"]
 
-    rows = by_section(["average", "paper", "GFLOPs"], list(filter(is_shown, table["rows"])), line)
+    rows = by_section(["average", "paper", "GFLOPs"], list(filter(is_shown, grid["rows"])), line)
     lines = [rows, "", _data(result)]
     if result["served"] is not None:
         lines += ["", _served(result["served"])]
@@ -102,15 +102,16 @@ def _served(served: Mapping[str, Any]) -> str:
 def _served_tasks(served: Mapping[str, Any]) -> str:
     backends = _backends(served)
     rows = [
-        f"{_served(served)}",
-        "",
-        f"| task | rows | evaluated | {' | '.join(backends)} |",
-        f"|---|---:|---:|{'---:|' * len(backends)}",
+        [
+            name,
+            str(task["rows"]),
+            f"{task['evaluated']:.2f}",
+            *(f"{task[backend]['accuracy']:.2f}" for backend in backends),
+        ]
+        for name, task in served["tasks"].items()
     ]
-    for name, task in served["tasks"].items():
-        cells = " | ".join(f"{task[backend]['accuracy']:.2f}" for backend in backends)
-        rows.append(f"| {name} | {task['rows']} | {task['evaluated']:.2f} | {cells} |")
-    return "\n".join(rows)
+    lines = table(["task", "rows", "evaluated", *backends], rows)
+    return "\n".join([_served(served), "", *lines])
 
 
 BLOCKS = (

@@ -18,6 +18,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=PLOT,
         metavar="FILE",
-        help="where the picture goes (default: %(default)s, which the README shows)",
+        help="where the picture goes (default: %(default)s, which docs/benchmarks.md shows)",
     )
     options.add_quick(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.block import Block
-from benchmarks.pages.markdown import duration, source
+from benchmarks.pages.markdown import duration, source, table
 
 PICTURE = "tasks.png"
 
@@ -22,11 +22,12 @@ def measured(stored: dict[str, Any]) -> str:
     rows = [
         f"![Cost of a text by number of tasks]({PICTURE})",
         "",
-        f"| tasks | {' | '.join(name for name, _ in columns)} |",
-        "|---:|" + "---:|" * len(columns),
+        *table(
+            ["tasks", *(name for name, _ in columns)],
+            zip(map(str, gflops["tasks"]), *(cells for _, cells in columns), strict=True),
+            left=0,
+        ),
     ]
-    for row, tasks in enumerate(gflops["tasks"]):
-        rows.append(f"| {tasks} | {' | '.join(cells[row] for _, cells in columns)} |")
     times = result["times_of"]
     rows += [
         "",

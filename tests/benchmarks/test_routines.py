@@ -56,6 +56,17 @@ def test_only_the_routine_that_is_asked_for_is_imported() -> None:
     assert measuring == {"benchmarks.roofline.measure"}
 
 
+def test_no_folder_imports_what_another_one_measures() -> None:
+    """What several need is in a module of its own, which is quick to import."""
+    for path in FOLDER.rglob("*.py"):
+        own = path.relative_to(FOLDER).parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("benchmarks."):
+                names = {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+                others = {name for name in names if f".{own}." not in f"{name}."}
+                assert not [name for name in others if str(name).endswith(".measure")], path
+
+
 def test_every_block_has_a_place_and_every_place_a_block() -> None:
     blocks = [(block.page, block.name) for routine in ROUTINES for block in routine.blocks]
     assert len({*blocks}) == len(blocks)

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import __main__ as command_line
 from benchmarks import record
-from benchmarks.accuracy.measure import TASKS
+from benchmarks.accuracy.tasks import TASKS, require_data
 from benchmarks.heads import accuracy, cases, encoders, measure, table
 from benchmarks.heads.cases import QUICK
 from benchmarks.heads.speed import PEERS
@@ -143,7 +143,7 @@ def test_what_is_missing_is_said_first(
 
 def test_data_without_test_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"no sst2/test\.tsv in it"):
-        accuracy.check_data(tmp_path)
+        require_data(tmp_path, "test")
 
 
 def test_shipped_heads_on_the_demo(minilm_bundle: Path) -> None:

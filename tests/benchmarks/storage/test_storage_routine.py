@@ -12,7 +12,8 @@ from benchmarks import __main__ as command_line
 from benchmarks import record
 from benchmarks.inputs.shapes import SHAPES, TEXT_TOKENS, Shape
 from benchmarks.storage import measure, table
-from benchmarks.storage.measure import TINY, Features, formula, seeded
+from benchmarks.storage.files import Features, seeded, write
+from benchmarks.storage.measure import TINY, formula
 from bitheads.engine import bundle
 from bitheads.engine.texts.tokenize import TextTokenizer
 
@@ -39,7 +40,7 @@ def test_codes_are_those_of_the_pooling(tmp_path: Path) -> None:
 
     def written(pooling: str, positions: str = "every token", pooled: int = 2) -> bytes:
         changed = Features("", features.layers, pooled)
-        measure.write(file, changed, pooling, positions, "sign")
+        write(file, changed, pooling, positions, "sign")
         return file.read_bytes()
 
     assert written("last") == written("mean", pooled=1) != written("mean")
