@@ -22,7 +22,7 @@ def measured(stored: dict[str, Any]) -> str:
                 f"{pooled['sign_agreement']:.3%}",
                 f"{worst:.3%}",
                 f"{pooled['max_abs_error']:.4f}",
-                f"{_near_zero(pooled['margin_histogram']):.1%}",
+                _near_zero(pooled["margin_histogram"]),
             ]
         )
     note = (
@@ -33,11 +33,15 @@ def measured(stored: dict[str, Any]) -> str:
     return "\n".join([*lines, "", note, source(stored)])
 
 
-def _near_zero(histogram: dict[str, Any]) -> float:
-    """Share of the differing signs whose feature is within 1% of its root mean square of zero."""
+def _near_zero(histogram: dict[str, Any]) -> str:
+    """Share of the differing signs whose feature is within 1% of its root mean square of zero.
+
+    Empty if no signs differ.
+    """
     bins = zip(histogram["lower_edges_rms"], histogram["flipped"], strict=True)
     near = sum(flipped for edge, flipped in bins if edge < 0.01)
-    return float(near / sum(histogram["flipped"]))
+    total = sum(histogram["flipped"])
+    return f"{near / total:.1%}" if total else ""
 
 
 BLOCKS = (Block("parity", measured),)
