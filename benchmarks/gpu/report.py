@@ -98,7 +98,7 @@ def _contenders(outcomes: Mapping[str, Any] | None) -> list[str]:
                     r["tokens_per_s_without_tokenizing"],
                 ]
                 rows.append([name, texts, budget, *(f"{number:,.0f}" for number in numbers)])
-    head = ["", "texts", "tokens a call", "texts/s", "tokens/s", "tokens/s without tokenizing"]
+    head = ["", "texts", "tokens per call", "texts/s", "tokens/s", "tokens/s without tokenizing"]
     return [*lines, "", "### Many texts, all heads", "", *table(head, rows)]
 
 
@@ -118,7 +118,7 @@ def _accuracy(result: Mapping[str, Any]) -> list[str]:
 def _share(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{result['share']:.1%} of the encoder's time, which is "
-        f"{result['encoder_ns_per_token']:,.0f} ns a token ({result['tokens']:,} tokens)."
+        f"{result['encoder_ns_per_token']:,.0f} ns per token ({result['tokens']:,} tokens)."
     ]
 
 
@@ -128,7 +128,7 @@ def _heads(result: Mapping[str, Any]) -> list[str]:
         for tasks, outcome in result.items()
         if (r := measured(outcome))
     ]
-    return table(["tasks", "ms a call", "ns a token", "ns a token and task"], rows)
+    return table(["tasks", "ms per call", "ns per token", "ns per token and task"], rows)
 
 
 def _kernels(result: Mapping[str, Any]) -> list[str]:

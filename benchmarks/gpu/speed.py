@@ -74,7 +74,7 @@ def throughput(bench: Bench, predictor: Predictor) -> dict[str, Any]:
     return {
         name: {
             str(budget): attempt(
-                f"  {name}, {budget} tokens a call", _throughput, bench, predictor, texts, budget
+                f"  {name}, {budget} tokens per call", _throughput, bench, predictor, texts, budget
             )
             for budget in BUDGETS
         }

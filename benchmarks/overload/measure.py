@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         waiting = {"kind": "closed", "clients": CLIENTS, "seconds": measure_s}
         can_do = run_load(server, bodies, waiting)
         per_s = TIMES * can_do["texts_per_s"]
-        say(f"{per_s:.0f} requests a second for {seconds / 60:g} minutes")
+        say(f"{per_s:.0f} requests per second for {seconds / 60:g} minutes")
         since_s = server.now_s()
         found = run_load(server, bodies, {"kind": "open", "per_s": per_s, "seconds": seconds})
         quarter_s = (server.now_s() - since_s) / QUARTERS

@@ -105,7 +105,7 @@ def test_the_report_says_what_was_and_was_not_measured() -> None:
         "| tensorrt | 8 | 0.5 | 0.61 | 0.7 | 1.5 | 0.2 |",
         "| tensorrt | random lengths | 1024 | 20,000 | 1,000,000 | 2,000,000 |",
         "| tensorrt | 99.812% | 99.00% | 90.0% (intent) |",
-        "2.1% of the encoder's time, which is 43 ns a token (9 tokens).",
+        "2.1% of the encoder's time, which is 43 ns per token (9 tokens).",
         "| 14 | 1 | 2 | 3 |",
         "| RoBERTa-large, float16: sign | 100 | 3,000 | 0.55 |",
         "- **tiny, speed, torch fp16** skipped: torch cannot use the GPU",
