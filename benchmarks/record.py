@@ -13,9 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ROOT
 from bitheads import __version__, kernels_info
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = (
     "numpy",
     "openvino",
@@ -42,6 +43,14 @@ def show(name: str, command: str, result: Mapping[str, Any]) -> None:
     """Prints what `write` would store, of a run that is no measurement."""
     print("nothing was stored", file=sys.stderr)
     print(json.dumps(_record(name, command, result)))
+
+
+def keep(name: str, command: str, result: Mapping[str, Any], quick: bool) -> None:
+    """`write`, or `show` if the run was quick: its figures mean nothing."""
+    if quick:
+        show(name, command, result)
+    else:
+        write(name, command, result)
 
 
 def read(name: str) -> dict[str, Any]:
@@ -73,7 +82,7 @@ def _machine() -> dict[str, Any]:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of those that are installed."""
+    """Versions of those packages that are installed."""
     found = {}
     for package in packages:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from random_heads import random_head
 
-from benchmarks.encoders.worker import COMMANDS
+from benchmarks.encoder.worker import COMMANDS
 from bitheads import Engine
 from bitheads.engine.heads.head_file import write_head
 
@@ -104,7 +104,7 @@ def test_files_and_options_of_the_gpu_document_exist() -> None:
     made = {"build/gpu-report.md", "benchmarks/results/gpu.json"}
     for path in re.findall(r"`((?:tests|engine|benchmarks|build)/[\w./-]+)`", text):
         assert path in made or (ROOT / path).exists(), path
-    usage = importlib.import_module("benchmarks.gpu_options")
+    usage = importlib.import_module("benchmarks.gpu.options")
     parser = argparse.ArgumentParser()
     usage.add_options(parser)
     shown = text.split("Its options:")[1].split("\n\n")[0]

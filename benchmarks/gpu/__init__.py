@@ -1,1 +1,1 @@
-"""What `python -m benchmarks gpu` measures; each measurement is a function of a context."""
+"""Everything that needs a GPU; each measurement is a function of a context."""

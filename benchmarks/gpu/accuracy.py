@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.figures.rounding import rounded
 from benchmarks.gpu.context import Bench, labels
-from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
+from benchmarks.gpu.outcome import Outcome, Skip, attempt
 from benchmarks.gpu.speed import Open
 from bitheads.engine import Engine, bundle
 from bitheads.engine.features.pack import pack_layers

@@ -18,6 +18,7 @@ from bitheads.engine.bundle import Manifest
 from bitheads.engine.predictions import Predictions
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Text
+from bitheads.export.texts import read_texts
 
 
 class Predictor(Protocol):
@@ -78,11 +79,8 @@ class Bench:
             .read_text(encoding="utf-8")
             .splitlines()
         )
-        sentences = (files("bitheads.export") / "data" / "sentences.txt").read_text(
-            encoding="utf-8"
-        )
         texts: list[Text] = [line.split("\t")[-1] for line in demo[1:] if line.strip()]
-        return texts + [line for line in sentences.splitlines() if line.strip()]
+        return [*texts, *read_texts(None)]
 
 
 class Gpu:

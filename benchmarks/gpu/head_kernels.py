@@ -7,44 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures.rounding import rounded
 from benchmarks.gpu.context import Bench, Gpu
-from benchmarks.gpu.outcome import Outcome, attempt, rounded
-from bitheads.engine.features.spec import FeatureSpec, PositionPooling
+from benchmarks.gpu.outcome import Outcome, attempt
+from benchmarks.inputs.random_heads import random_heads
+from benchmarks.inputs.shapes import TEXT_TOKENS
+from bitheads.engine.features.spec import FeatureSpec
 from bitheads.engine.heads.head_file import FoldedHead
 
 TASK_COUNTS = (1, 14, 100, 1000)
-TEXT_TOKENS = 50
 TEXTS = 327
-"""As many as fill a call of 16,384 tokens, see benchmarks/roofline.py."""
-CLASSES = 3
+"""Texts that fill a call of 16,384 tokens, see benchmarks/roofline/model.py."""
 
 
-def random_heads(spec: FeatureSpec, attention_heads: int, count: int) -> list[FoldedHead]:
+def alike_heads(spec: FeatureSpec, attention_heads: int, count: int) -> list[FoldedHead]:
     """Heads that share one set of random weights, so that a thousand fit in memory."""
-    rng = np.random.default_rng(0)
-    dim = spec.dim
-
-    def draw(*shape: int, scale: float) -> Any:
-        return rng.normal(0, scale, shape).astype(np.float32)
-
-    first = FoldedHead(
-        task="random-0",
-        labels=tuple(f"label-{i}" for i in range(CLASSES)),
-        form="single",
-        position_pooling=PositionPooling.ATTENTION,
-        spec=spec,
-        query=draw(attention_heads, dim, scale=3 * dim**-0.5),
-        value=draw(dim, dim, scale=2 * dim**-0.5),
-        dense=draw(dim, dim, scale=2 * dim**-0.5),
-        dense_bias=draw(dim, scale=0.3),
-        output=draw(CLASSES, dim, scale=2 * dim**-0.5),
-        output_bias=draw(CLASSES, scale=0.3),
-    )
+    (first,) = random_heads(spec, attention_heads, 1)
     return [replace(first, task=f"random-{i}") for i in range(count)]
 
 
 def time_heads(gpu: Gpu, bench: Bench, texts: int | None = None) -> dict[str, Outcome]:
-    """For each number of tasks: ms of a full call, ns a token, ns a token and task."""
+    """For each number of tasks: ms per full call, ns per token, ns per token and task."""
     return {
         str(tasks): attempt(f"  heads of {tasks} tasks", _time, gpu, bench, tasks, texts or TEXTS)
         for tasks in TASK_COUNTS
@@ -59,7 +42,7 @@ def _time(gpu: Gpu, bench: Bench, tasks: int, texts: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 256, (tokens, spec.code_bytes), np.uint8)
     offsets = np.arange(texts + 1, dtype=np.int64) * TEXT_TOKENS
-    heads = random_heads(spec, bench.manifest.encoder.attention_heads, tasks)
+    heads = alike_heads(spec, bench.manifest.encoder.attention_heads, tasks)
     with gpu.device.current("timing the task heads"):
         device_heads = DeviceHeads(gpu.device, gpu.code, spec, gpu.stream)
         try:

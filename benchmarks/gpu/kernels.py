@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures.rounding import rounded
 from benchmarks.gpu.context import Bench, Gpu
-from benchmarks.gpu.outcome import Outcome, Skip, attempt, rounded
-from benchmarks.shapes import SHAPES as ENCODERS
+from benchmarks.gpu.outcome import Outcome, Skip, attempt
+from benchmarks.inputs.shapes import SHAPES as ENCODERS
 from bitheads.engine import _kernels
 from bitheads.engine.features import pack
 
@@ -44,7 +45,7 @@ MODES: dict[str, dict[str, Any]] = {
 def pool_and_pack(
     gpu: Gpu, repeats: int, shapes: dict[str, Layers] | None = None
 ) -> dict[str, Outcome]:
-    """Every shape, type and mode: GB of hidden states read a second, and times a copy of them.
+    """Every shape, type and mode: GB of hidden states read per second, and times a copy of them.
 
     A copy reads and writes each byte, the kernel writes few: half a copy's time is the ideal.
     """

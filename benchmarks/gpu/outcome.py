@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
+from benchmarks.figures.rounding import percentiles, rounded
 from bitheads.engine.errors import BitheadsError, DeviceMemoryError, PlanError
 
 Outcome = dict[str, Any]
@@ -58,21 +58,16 @@ def failures(outcomes: Any, path: str = "") -> list[str]:
     ]
 
 
-def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and mean in ms; a percentile is the smallest value that so many reach not."""
+def latencies(seconds: Sequence[float]) -> dict[str, float]:
+    """p50, p95, p99 and mean in ms; each percentile is a run that happened."""
     if not seconds:
-        raise ValueError("percentiles of nothing")
-    ms = 1e3 * np.array(seconds)
-    found = {f"p{q}_ms": float(np.percentile(ms, q, method="higher")) for q in (50, 95, 99)}
+        raise ValueError("latencies of nothing")
+    ms = [1e3 * s for s in seconds]
     return {
-        **{name: float(f"{value:.4g}") for name, value in found.items()},
-        "mean_ms": float(f"{ms.mean():.4g}"),
+        **{f"{name}_ms": value for name, value in percentiles(ms, method="higher").items()},
+        "mean_ms": rounded(statistics.fmean(ms)),
         "runs": len(seconds),
     }
-
-
-def rounded(value: float, digits: int = 4) -> float:
-    return float(f"{value:.{digits}g}")
 
 
 def _one_line(error: BaseException) -> str:

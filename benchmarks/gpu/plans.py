@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures.rounding import rounded
 from benchmarks.gpu.context import Bench
 from benchmarks.gpu.outcome import rounded
 from bitheads.engine.bundle import graph_sha256

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from benchmarks.gpu.head_kernels import random_heads
-from benchmarks.shapes import SHAPES, Shape, random_model
+from benchmarks.gpu.head_kernels import alike_heads
+from benchmarks.inputs.shapes import SHAPES, Shape, random_model
 from bitheads.engine import bundle
 from bitheads.engine.heads.head_file import SUFFIX, write_head
 from bitheads.export.config import BuildConfig
 from bitheads.export.make_bundle import make_bundle
+from bitheads.export.texts import read_texts
 
 NAME = "seeded-roberta-large"
 HEADS = 14
 SENTENCES = 60
 MIN_SIGN_AGREEMENT = 0.99
-"""Random weights leave more features near zero than trained ones do."""
+"""Share of signs that the build asks for: random weights leave more features near zero than
+trained ones do."""
 
 
 def make_seeded_bundle(
@@ -36,8 +38,9 @@ def make_seeded_bundle(
         return output, str(source)
     folder.mkdir(parents=True, exist_ok=True)
     save_encoder(source, shape or SHAPES["RoBERTa-large"])
+    sentences = read_texts(None)
     texts = folder / "calibration.txt"
-    texts.write_text("\n".join(_sentences()[:: len(_sentences()) // SENTENCES]), encoding="utf-8")
+    texts.write_text("\n".join(sentences[:: len(sentences) // SENTENCES]), encoding="utf-8")
     manifest = make_bundle(
         BuildConfig(
             encoder=str(source),
@@ -47,7 +50,7 @@ def make_seeded_bundle(
         ),
         say,
     )
-    for head in random_heads(manifest.spec, manifest.encoder.attention_heads, HEADS):
+    for head in alike_heads(manifest.spec, manifest.encoder.attention_heads, HEADS):
         write_head(head, output / bundle.HEADS / f"{head.task}{SUFFIX}", dtype="float16")
     return output, str(source)
 
@@ -61,7 +64,7 @@ def save_encoder(folder: Path, shape: Shape) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.train_from_iterator(
-        _sentences(),
+        read_texts(None),
         trainers.BpeTrainer(
             vocab_size=4000,
             special_tokens=special,
@@ -72,7 +75,8 @@ def save_encoder(folder: Path, shape: Shape) -> None:
     tokenizer.post_processor = processors.RobertaProcessing(
         sep=("</s>", 2), cls_token=("<s>", 0), add_prefix_space=False
     )
-    fast = PreTrainedTokenizerFast(
+    make_fast: Any = PreTrainedTokenizerFast
+    fast = make_fast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
         cls_token="<s>",
@@ -85,8 +89,3 @@ def save_encoder(folder: Path, shape: Shape) -> None:
     )
     random_model(replace(shape, vocab_size=len(fast))).save_pretrained(folder)
     fast.save_pretrained(folder)
-
-
-def _sentences() -> list[str]:
-    source = files("bitheads.export") / "data" / "sentences.txt"
-    return source.read_text(encoding="utf-8").splitlines()

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from benchmarks.figures.rounding import rounded
 from benchmarks.gpu.context import Bench, Predictor
-from benchmarks.gpu.outcome import Outcome, attempt, percentiles, rounded
+from benchmarks.gpu.outcome import Outcome, attempt, latencies
 from bitheads.engine.types import Text
 
 LENGTHS = (8, 50, 200)
@@ -58,12 +59,12 @@ def latency(bench: Bench, predictor: Predictor) -> dict[str, Any]:
             started_s = time.perf_counter()
             predictor.predict(text_in)
             seconds.append(time.perf_counter() - started_s)
-        found[str(length)] = {**percentiles(seconds), "tokens": sorted(sizes)}
+        found[str(length)] = {**latencies(seconds), "tokens": sorted(sizes)}
     return found
 
 
 def throughput(bench: Bench, predictor: Predictor) -> dict[str, Any]:
-    """Texts and tokens a second at several token budgets, all heads, tokenizing included."""
+    """Texts and tokens per second at several token budgets, all heads, tokenizing included."""
     count = bench.repeats.texts
     shipped = bench.shipped_texts
     sets: dict[str, list[Text]] = {
@@ -73,7 +74,7 @@ def throughput(bench: Bench, predictor: Predictor) -> dict[str, Any]:
     return {
         name: {
             str(budget): attempt(
-                f"  {name}, {budget} tokens a call", _throughput, bench, predictor, texts, budget
+                f"  {name}, {budget} tokens per call", _throughput, bench, predictor, texts, budget
             )
             for budget in BUDGETS
         }

@@ -6,13 +6,13 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from typing import Any
 
 from bitheads.engine.types import Text
+from bitheads.export.texts import read_texts
 
 MEAN_TOKENS = 50
-"""The paper's (Section 6)."""
+"""Tokens of a text, as in the paper (Section 6)."""
 
 Tokenize = Callable[[Sequence[str]], Sequence[Any]]
 
@@ -24,10 +24,7 @@ class TextMaker:
         self._tokenize = tokenize
         self._max_length = max_length
         self._random = random.Random(seed)
-        sentences = (files("bitheads.export") / "data" / "sentences.txt").read_text(
-            encoding="utf-8"
-        )
-        words = sorted(set(re.findall(r"[a-z]{2,}", sentences)))
+        words = sorted(set(re.findall(r"[a-z]{2,}", "\n".join(read_texts(None)))))
         alone = [tokens.ids.size for tokens in tokenize(words)]
         # What a second copy of a word adds is the word's own; the rest are special tokens.
         twice = [tokens.ids.size for tokens in tokenize([f"{word} {word}" for word in words])]
@@ -53,7 +50,7 @@ class TextMaker:
         return text, int(self._tokenize([text])[0].ids.size)
 
     def random_texts(self, count: int) -> list[Text]:
-        """Texts of random lengths, half of them below 0.85 of MEAN_TOKENS, the longest many."""
+        """Texts of random lengths: half of them are below 0.85 of MEAN_TOKENS, some far above."""
         longest = self._max_length
         lengths = [
             round(min(longest, max(self.special + 1, self._random.lognormvariate(0, 0.6) * 42)))

@@ -1,1 +1,1 @@
-"""The parts of `python -m benchmarks heads`; benchmarks/heads_routine.py puts them together."""
+"""Task heads on a CPU: the native kernels beside torch, NumPy and the encoder."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from importlib.resources import files
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy_routine import TASKS
-from benchmarks.heads.cases import Settings, random_codes, random_heads, spec_of
-from benchmarks.heads.native import NativeCall, fastest_level
-from benchmarks.heads.timing import rounded
+from benchmarks.accuracy.tasks import TASKS
+from benchmarks.contenders.native_heads import NativeCall, fastest_level
+from benchmarks.figures.rounding import rounded
+from benchmarks.heads.cases import Settings
+from benchmarks.inputs.random_heads import random_codes, random_heads, spec_of
+from benchmarks.inputs.texts import demo_texts
 from bitheads.engine import Engine, bundle
 from bitheads.engine.errors import InputError
 from bitheads.engine.features.codes import unpack
@@ -83,7 +84,7 @@ def compare(features: PackedFeatures, head: FoldedHead) -> dict[str, Any]:
 
 def shipped(bundle_folder: Path, data: Path | None, say: Say) -> dict[str, Any]:
     """Every head of a bundle on its test file, or without `data` on the demo's texts."""
-    texts_of = _test_texts(data) if data is not None else _demo_texts
+    texts_of = _test_texts(data) if data is not None else lambda head: demo_texts()
     found = {}
     with Engine.load(bundle_folder) as engine:
         for path in sorted((bundle_folder / bundle.HEADS).glob(f"*{SUFFIX}")):
@@ -110,18 +111,6 @@ def random(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def check_data(data: Path | None) -> None:
-    """Raises InputError unless `data` is None or has the shipped heads' test files."""
-    if data is None:
-        return
-    missing = [f for f in TASKS.values() if not file_of(data / f, "test").is_file()]
-    if missing:
-        raise InputError(
-            f"--data {data}: no {missing[0]}/test.tsv in it. Expected a folder a task "
-            f"({', '.join(TASKS.values())}) with test.tsv."
-        )
-
-
 def _test_texts(data: Path) -> Callable[[FoldedHead], list[Text]]:
     def texts_of(head: FoldedHead) -> list[Text]:
         # A head of the user's own has no test file among these.
@@ -129,14 +118,3 @@ def _test_texts(data: Path) -> Callable[[FoldedHead], list[Text]]:
         return [] if folder is None else read_labelled(file_of(data / folder, "test")).texts
 
     return texts_of
-
-
-def _demo_texts(head: FoldedHead) -> list[Text]:
-    return [*_demo()]
-
-
-def _demo() -> Iterator[Text]:
-    content = (files("bitheads.engine") / "data" / "demo.tsv").read_text(encoding="utf-8")
-    for line in content.splitlines()[1:]:
-        first, second = line.split("\t")
-        yield (first, second) if second else first

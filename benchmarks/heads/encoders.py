@@ -1,4 +1,4 @@
-"""What the encoders cost that heads are compared with: theirs, and a smaller one for each task."""
+"""What encoders cost, beside heads: the one that tasks share, and a smaller one for each task."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.heads.cases import CLASSES, TEXT_TOKENS, Settings
-from benchmarks.heads.timing import Contender, in_turn, rounded
-from benchmarks.shapes import Shape, random_encoder
+from benchmarks.contenders.packing import PackCall
+from benchmarks.figures.rounding import rounded
+from benchmarks.figures.turns import Contender, in_turn
+from benchmarks.heads.cases import Settings
+from benchmarks.inputs.shapes import CLASSES, TEXT_TOKENS, Shape, random_encoder
 from bitheads.engine import bundle
-from bitheads.engine.features import pack
 from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.engine.sessions import EncoderSession, open_session
 from bitheads.engine.types import TokenBatch
@@ -31,7 +32,7 @@ GRAPH_PRECISION = "fp16"
 
 
 def measure(settings: Settings, say: Say) -> dict[str, Any]:
-    """Microseconds a text of every encoder, timed in turn, on one thread of OpenVINO.
+    """Microseconds per text of every encoder, timed in turn, on one thread of OpenVINO.
 
     Weights are random. The shared encoders write the layers that are pooled, the distilled one its
     last. Packing is `pool_and_pack`; the distilled encoder's head is the usual one of a fine-tuned
@@ -47,7 +48,11 @@ def measure(settings: Settings, say: Say) -> dict[str, Any]:
         batch = _batch(shape, settings.encoder_rows)
         rows = settings.encoder_rows
         contenders[name] = Contender(partial(session.run, batch), rows)
-        after = _cls_head(shape, rows) if name == DISTILLED else _packing(session.run(batch))
+        after = (
+            _cls_head(shape, rows)
+            if name == DISTILLED
+            else PackCall([layer.copy() for layer in session.run(batch)])
+        )
         contenders[f"after {name}"] = Contender(after, rows)
     say("encoders: timing")
     samples = in_turn(contenders, settings.rounds, settings.budget_s)
@@ -106,7 +111,7 @@ def marginal_us(us_of: dict[int, float]) -> dict[int, float]:
     """Number of tasks -> what each task cost that was added since the number before.
 
     Args:
-        us_of: number of tasks -> microseconds a text for all of them.
+        us_of: number of tasks -> microseconds per text for all of them.
     """
     counts = sorted(us_of)
     return {more: (us_of[more] - us_of[fewer]) / (more - fewer) for fewer, more in pairwise(counts)}
@@ -116,7 +121,7 @@ def break_even(shared_us: float, head_us: float, own_us: float) -> int | None:
     """The least k with shared_us + k head_us < k own_us, or None if there is none.
 
     Args:
-        shared_us: the encoder that all tasks share, a text.
+        shared_us: the encoder that all tasks share, per text.
         head_us: one task's head on it.
         own_us: an encoder of a task's own, with its head.
     """
@@ -139,15 +144,6 @@ def _batch(shape: Shape, rows: int) -> TokenBatch:
     ids = rng.integers(10, shape.vocab_size, (rows, TEXT_TOKENS), np.int64)
     lengths = np.full(rows, TEXT_TOKENS, np.int64)
     return TokenBatch(ids, np.ones_like(ids), np.zeros_like(ids), lengths)
-
-
-def _packing(hidden: Sequence[Any]) -> Callable[[], object]:
-    layers = [layer.copy() for layer in hidden]
-    rows, seq, dim = layers[0].shape
-    lengths = np.full(rows, seq, np.int64)
-    starts = np.arange(rows, dtype=np.int64) * seq
-    codes = np.empty((rows * seq, pack.code_bytes(dim, "sign")), np.uint8)
-    return lambda: pack.pool_and_pack(layers, lengths, starts, codes, quantization="sign")
 
 
 def _cls_head(shape: Shape, rows: int) -> Callable[[], object]:

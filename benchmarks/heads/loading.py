@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.heads.cases import Settings, random_heads, spec_of
-from benchmarks.heads.timing import rounded
+from benchmarks.figures.rounding import rounded
+from benchmarks.heads.cases import Settings
+from benchmarks.inputs.random_heads import random_heads, spec_of
 from bitheads.engine.features.spec import Quantization
 from bitheads.engine.heads.cpu import lay_out
 from bitheads.engine.heads.head_file import SUFFIX, read_head, write_head

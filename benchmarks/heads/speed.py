@@ -1,4 +1,4 @@
-"""Microseconds a text and task: the native kernels beside torch, NumPy and the machine's peak."""
+"""Microseconds per text and task: the native kernels beside torch, NumPy and the peak."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.heads.cases import (
-    CLASSES,
-    TEXT_TOKENS,
-    Settings,
-    available_bytes,
-    multiply_adds,
-    random_codes,
-    random_heads,
-    spec_of,
-    tasks_that_fit,
+from benchmarks.contenders.native_heads import NativeCall, PeakCall, fastest_level
+from benchmarks.contenders.torch_heads import (
+    FoldedTorchHeads,
+    Unpacker,
+    UsualHeads,
+    packed,
+    to_features,
 )
-from benchmarks.heads.native import NativeCall, PeakCall, fastest_level
-from benchmarks.heads.timing import Contender, Samples, in_turn, rounded
-from benchmarks.shapes import Shape
-from benchmarks.torch_heads import FoldedTorchHeads, Unpacker, UsualHeads, packed, to_features
+from benchmarks.figures import flops
+from benchmarks.figures.rounding import percentiles, rounded
+from benchmarks.figures.turns import Contender, Samples, in_turn
+from benchmarks.heads.cases import Settings, tasks_that_fit
+from benchmarks.inputs.random_heads import random_codes, random_heads, spec_of
+from benchmarks.inputs.shapes import CLASSES, TEXT_TOKENS, Shape
+from benchmarks.processes.memory import available_bytes
 from bitheads import kernels_info
 from bitheads.engine.features.codes import code_affine
 from bitheads.engine.features.packed import PackedFeatures
@@ -156,7 +156,7 @@ def _peers(bench: Bench, settings: Settings) -> dict[str, Callable[[int], Conten
 
 def _cell(bench: Bench, samples: Samples, tasks: int) -> dict[str, Any]:
     levels = [level for level in kernels_info().supported_levels if level in samples]
-    counted = multiply_adds(TEXT_TOKENS, bench.shape.attention_heads, bench.shape.dim)
+    counted = flops.folded_head(TEXT_TOKENS, bench.shape.attention_heads, bench.shape.dim)
     return {
         "tasks": tasks,
         "texts": len(bench.features),
@@ -234,10 +234,7 @@ def _latency(bench: Bench, settings: Settings) -> dict[str, Any]:
     return {
         "tasks": tasks,
         "calls": len(samples["native"]),
-        "us": {
-            name: {f"p{p}": rounded(float(np.percentile(values, p))) for p in (50, 95)}
-            for name, values in samples.items()
-        },
+        "us": {name: percentiles(values, (50, 95)) for name, values in samples.items()},
     }
 
 

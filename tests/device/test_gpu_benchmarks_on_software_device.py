@@ -17,13 +17,14 @@ import software_tensorrt
 from test_gpu_heads import make_spec
 
 from benchmarks import __main__ as command_line
-from benchmarks import gpu_routine, record, roofline
-from benchmarks.gpu import head_kernels, kernels, plans, speed
+from benchmarks import record
+from benchmarks.gpu import head_kernels, kernels, measure, plans, speed
 from benchmarks.gpu.contenders import open_host_packing, open_uncaptured, open_without_graphs
 from benchmarks.gpu.context import Bench, Repeats
 from benchmarks.gpu.kernels import Layers
 from benchmarks.gpu.outcome import Skip
-from benchmarks.shapes import Shape
+from benchmarks.inputs.shapes import Shape
+from benchmarks.roofline import model
 from bitheads import Engine
 from bitheads.engine.device.heads import DeviceHeads
 from bitheads.engine.device.plan import PLANS
@@ -46,8 +47,8 @@ def test_the_whole_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(gpu_routine, "REPORT", tmp_path / "report.md")
-    monkeypatch.setattr(gpu_routine, "QUICK", FEW)
+    monkeypatch.setattr(measure, "REPORT", tmp_path / "report.md")
+    monkeypatch.setattr(measure, "QUICK", FEW)
     monkeypatch.setattr(speed, "BUDGETS", (64,))
     monkeypatch.setattr(speed, "LENGTHS", (8,))
     monkeypatch.setattr("benchmarks.gpu.accuracy.MAX_TEXTS", 20)
@@ -152,4 +153,4 @@ def test_the_roofline_counts_the_launches_that_there_are(
                 got = device_heads.group(heads)._block_texts
             finally:
                 device_heads.close()
-        assert got == roofline.block_texts(shape, tasks)
+        assert got == model.block_texts(shape, tasks)

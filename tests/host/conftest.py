@@ -10,7 +10,7 @@ import pytest
 from host_build import BUILD, MIN_AGREEMENT, build
 from random_heads import random_head
 
-from benchmarks.host_library import HostEngine, HostLibrary
+from benchmarks.contenders.host_library import HostEngine, HostLibrary
 from bitheads.engine.bundle import read_manifest
 from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import write_head

@@ -13,7 +13,7 @@ from test_encode import STRANGE_TEXTS, texts_of_all_lengths
 from test_tokenizer import all_texts, wordy
 from tiny_encoders import FAMILIES, MAX_LENGTH
 
-from benchmarks.host_library import HostEngine, HostFeatures, HostLibrary
+from benchmarks.contenders.host_library import HostEngine, HostFeatures, HostLibrary
 from bitheads import Engine, PackedFeatures
 from bitheads.engine.batching import cut_batches
 from bitheads.engine.types import Text

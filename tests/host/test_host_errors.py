@@ -19,7 +19,7 @@ from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
 from random_heads import random_head
 from test_encode import texts_of_all_lengths
 
-from benchmarks.host_library import HostEngine, HostError, HostLibrary
+from benchmarks.contenders.host_library import HostEngine, HostError, HostLibrary
 from bitheads.engine import Engine, HeadError, bundle
 from bitheads.engine.bundle import read_manifest
 from bitheads.engine.heads.head_file import write_head
@@ -289,7 +289,7 @@ def test_heads_come_and_go_while_others_predict(
 CHILD = """
 import signal, sys
 from pathlib import Path
-from benchmarks.host_library import HostEngine, HostLibrary
+from benchmarks.contenders.host_library import HostEngine, HostLibrary
 
 library = HostLibrary(Path(sys.argv[1]))
 for engine in [HostEngine(library, Path(sys.argv[2]), threads=1) for _ in range(2)]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_host_errors import refused
 
-from benchmarks.host_library import HostEngine
+from benchmarks.contenders.host_library import HostEngine
 
 SINGLE, PAIR = "What a lovely film.", ("What a lovely film.", "How lovely.")
 

@@ -11,7 +11,7 @@ import openvino.utils
 import pytest
 from host_build import ROOT, configure, run, tool
 
-from benchmarks.host_library import HostEngine
+from benchmarks.contenders.host_library import HostEngine
 from bitheads.engine.bundle import read_manifest
 
 HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.accuracy_routine import end_to_end
+from benchmarks.accuracy.measure import end_to_end
 from bitheads import Engine
 from bitheads.training.data.labelled_texts import read_labelled
 from bitheads.training.heads.config import FitConfig, HeadConfig

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import record, table3_routine, table3_tables
+from benchmarks import record
+from benchmarks.table3 import measure, table
 from bitheads.export.make_bundle import make_bundle
 
 Arguments = Callable[..., list[str]]
@@ -26,7 +27,7 @@ def stored(
 ) -> dict[str, Any]:
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(
-        table3_routine,
+        measure,
         "make_bundle",
         lambda config, say: make_bundle(replace(config, calibration=few_texts), say),
     )
@@ -55,7 +56,7 @@ def test_served_as_evaluated(stored: dict[str, Any]) -> None:
 
 
 def test_tables(stored: dict[str, Any]) -> None:
-    summary, details = table3_tables.summary(stored), table3_tables.details(stored)
+    summary, details = table.summary(stored), table.details(stored)
     assert "| **all tasks, new heads** | | | |" in summary
     assert summary.count("/attention/float |") == 2, "only the number of layers that was chosen"
     used = next(line for line in summary.splitlines() if line.startswith("| used as is |"))

@@ -1,0 +1,1 @@
+"""What several benchmarks compare: the kernel by itself, heads in torch, the C++ host."""

@@ -1,0 +1,1 @@
+"""What NVIDIA's compiler made of the CUDA kernels; needs no GPU."""

@@ -1,0 +1,1 @@
+"""The libraries that are compared: one module each, whose `make` returns a Runner."""

@@ -1,0 +1,1 @@
+"""How figures are made: turns, percentiles, significant digits, multiply-adds."""

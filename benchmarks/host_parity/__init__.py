@@ -1,0 +1,1 @@
+"""The C++ host beside Python's engine on real texts; no times."""

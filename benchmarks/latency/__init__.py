@@ -1,0 +1,1 @@
+"""One short text with all heads, and the first answer of a process."""

@@ -1,0 +1,1 @@
+"""Peak memory of encoding few and many texts."""

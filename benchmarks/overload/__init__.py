@@ -1,0 +1,1 @@
+"""A server that is asked for twice what it can do."""

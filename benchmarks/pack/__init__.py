@@ -1,0 +1,1 @@
+"""Pooling and packing at every level, beside a copy of the input."""

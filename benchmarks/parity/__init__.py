@@ -1,0 +1,1 @@
+"""Sign agreement of every session with torch in fp32."""

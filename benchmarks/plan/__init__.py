@@ -1,0 +1,1 @@
+"""Time and size of TensorRT-RTX plans; needs no GPU."""

@@ -1,0 +1,1 @@
+"""Predicted times on known GPUs: a model, no measurement."""

@@ -1,0 +1,109 @@
+"""A server in a process of its own, and how much memory it takes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+from urllib.parse import urlsplit
+
+from benchmarks import ROOT
+from benchmarks.processes import memory
+from benchmarks.processes.child import LAST_LINES, ChildError
+
+START_S = 300.0
+SAMPLE_S = 0.05
+
+
+class ServerProcess:
+    """`bitheads serve` on a free port of this machine.
+
+    Attributes:
+        host, port: where it listens.
+        memory: (seconds since its start, bytes), some samples per second.
+    """
+
+    def __init__(self, bundle: Path, threads: int, *options: str) -> None:
+        """Returns when it listens. Raises ChildError if it does not."""
+        command = [sys.executable, "-m", "bitheads", "serve", "--bundle", str(bundle.resolve())]
+        command += ["--port", "0", "--threads", str(threads), "--log", "text", *options]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+        )
+        self._started_s = time.monotonic()
+        self._lines: list[str] = []
+        self._found = threading.Event()
+        self._ended = threading.Event()
+        self.host, self.port = "", 0
+        self.memory: list[tuple[float, int]] = []
+        self._threads = [
+            threading.Thread(target=self._read, args=(self._process.stdout,)),
+            threading.Thread(target=self._sample),
+        ]
+        for thread in self._threads:
+            thread.start()
+        if not self._found.wait(START_S) or not self.port:
+            self.close()
+            end = "\n".join(self._lines[-LAST_LINES:])
+            raise ChildError(f"the server did not start:\n{end}")
+
+    def now_s(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self._started_s
+
+    def peak_bytes(self, since_s: float = 0.0, until_s: float = float("inf")) -> int:
+        """Most memory of the samples between two times."""
+        samples = list(self.memory)
+        return max((size for at_s, size in samples if since_s <= at_s <= until_s), default=0)
+
+    def end(self) -> int:
+        """Sends SIGTERM; returns the exit code."""
+        self._process.terminate()
+        return self._process.wait(60)
+
+    def close(self) -> None:
+        """Kills it, if it still runs."""
+        self._ended.set()
+        self._process.kill()
+        self._process.wait()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read(self, stdout: IO[str]) -> None:
+        with stdout:
+            self._read_lines(stdout)
+        self._found.set()
+
+    def _read_lines(self, stdout: IO[str]) -> None:
+        for line in stdout:
+            if not self.port:
+                self._lines.append(line.rstrip())
+                found = re.search(r"http://[\w.]+:\d+", line)
+                if found:
+                    parts = urlsplit(found[0])
+                    self.host, self.port = str(parts.hostname), int(parts.port or 0)
+                    self._found.set()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(SAMPLE_S):
+            try:
+                num_bytes = memory.now_bytes(self._process.pid)
+            except OSError:  # it has ended
+                return
+            self.memory.append((self.now_s(), num_bytes))

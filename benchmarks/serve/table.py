@@ -1,0 +1,51 @@
+"""The server under load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.pages.block import Block
+from benchmarks.pages.markdown import source, table
+
+
+def measured(stored: dict[str, Any]) -> str:
+    """A row per load."""
+    result = stored["result"]
+    head = ["load", "texts a request", "texts a second", "of offline `encode`"]
+    rows = [
+        _row(f"{load['clients']} clients", load["texts_a_request"], load)
+        for load in result["closed"]
+    ]
+    host = result.get("host") or {"closed": []}
+    for load in host["closed"]:
+        name = f"C++ host in process, {load['clients']} threads"
+        rows.append(_row(name, load["texts_a_request"], load))
+    for load in result["open"]:
+        rows.append(_row(f"{load['requests_per_s']:.0f} requests a second", 1, load))
+    lines = table([*head, "p50, ms", "p95, ms", "p99, ms"], rows)
+    sentences = [
+        f"Offline, without a server: {result['offline_texts_per_s']:,.0f} texts a second, "
+        f"{result['threads']} threads. The load's process shares the cores with the server. "
+        "Clients wait for their answer; requests a second come regardless, and their time counts "
+        "from when they were due.",
+    ]
+    if host["closed"]:
+        sentences.append(
+            f"The C++ host ({host['backend']}) is called by threads of its own process: no sockets "
+            "and no queue that makes batches of several calls."
+        )
+    return "\n".join([*lines, "", " ".join(sentences), source(stored)])
+
+
+def _row(name: str, texts_a_request: int, load: dict[str, Any]) -> list[str]:
+    ms = load["ms"]
+    return [
+        name,
+        str(texts_a_request),
+        f"{load['texts_per_s']:,.0f}",
+        f"{load['share_of_offline']:.0%}",
+        *(f"{ms[p]:.1f}" for p in ("p50", "p95", "p99")),
+    ]
+
+
+BLOCKS = (Block("serve", measured),)

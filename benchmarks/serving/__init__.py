@@ -1,1 +1,0 @@
-"""A server under load, measured from another process."""

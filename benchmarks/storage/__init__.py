@@ -1,0 +1,1 @@
+"""Bytes that the features of 50 tokens take in files."""

@@ -1,0 +1,1 @@
+"""Cost of a text by the number of tasks, counted and timed."""

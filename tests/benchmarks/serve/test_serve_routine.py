@@ -1,0 +1,99 @@
+"""The server's benchmark: the load's own arithmetic, and that it runs from end to end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks import record
+from benchmarks.options import command
+from benchmarks.serve import load, measure, table
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+BUSY = b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def answers_of(replies: list[bytes], **request: Any) -> dict[str, Any]:
+    """A load on a socket that answers each request with the next of the replies, the last ever."""
+
+    async def run() -> dict[str, Any]:
+        left = list(replies)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                try:
+                    await reader.readuntil(b"\r\n\r\n")
+                    await reader.readexactly(4)
+                except asyncio.IncompleteReadError:
+                    break
+                reply = left.pop(0) if len(left) > 1 else left[0]
+                if not reply:
+                    break
+                writer.write(reply)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        made = {"host": "127.0.0.1", "port": port, "path": "/", "bodies": [("body", 3)]}
+        found = await asyncio.to_thread(load.measure, {**made, **request})
+        server.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def test_clients_that_wait() -> None:
+    found = answers_of([ANSWER], kind="closed", clients=3, seconds=0.2)
+    assert found["statuses"] == {"200": len(found["times_s"])}
+    assert found["texts"] == 3 * len(found["times_s"]) > 30
+    assert found["seconds"] >= 0.2
+
+
+def test_what_is_refused_has_no_time() -> None:
+    found = answers_of([BUSY, b"", ANSWER], kind="closed", clients=1, seconds=0.2)
+    assert found["statuses"]["429"] == 1
+    assert found["statuses"]["closed"] == 1
+    assert found["statuses"]["200"] == len(found["times_s"]) > 3
+
+
+def test_requests_that_come_regardless() -> None:
+    found = answers_of([ANSWER], kind="open", per_s=500, seconds=0.5)
+    assert 150 < found["statuses"]["200"] < 350
+
+
+def test_a_quick_run_from_end_to_end(
+    head_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(measure, "CLIENTS", (1, 3))
+    options = ["serve", "--quick", "--bundle", str(head_bundle)]
+    assert command_line.main(options) == 0
+    assert not list(tmp_path.glob("*.json"))
+    stored = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = stored["result"]
+    assert [row["clients"] for row in result["closed"]] == [1, 3, 1, 3]
+    assert [row["texts_a_request"] for row in result["closed"]] == [1, 1, 16, 16]
+    for row in result["closed"]:
+        assert row["statuses"] == {"200": row["requests"]}
+        assert 0 < row["ms"]["p50"] <= row["ms"]["p95"] <= row["ms"]["p99"]
+    assert result["exit_code"] == 0
+    shown = table.measured(stored)
+    assert "| 3 clients | 16 |" in shown
+
+
+def test_without_heads_there_is_nothing_to_serve(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.main(["serve", "--quick", "--bundle", str(tiny_bundle)]) == 1
+    assert "has no heads" in capsys.readouterr().err
+
+
+def test_options_are_part_of_the_command() -> None:
+    words = "serve --threads 1 --seconds 3"
+    options = command_line._parser().parse_args(words.split())
+    assert command("serve", options) == f"python -m benchmarks {words}"
