@@ -163,6 +163,8 @@ def _plan(stored: dict[str, Any]) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "headline": ("accuracy", _headline),
+    "next_task": ("heads", heads_tables.next_task),
+    "stored_texts": ("backfill", backfill_tables.stored_texts),
     "accuracy": ("accuracy", _accuracy),
     "parity": ("parity", _parity),
     "table3": ("table3_minilm", table3_tables.summary),
@@ -185,9 +187,13 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 }
 """Block in a page -> (the routine whose result it shows, how)."""
 
+ON_FIRST_PAGE = ("headline", "next_task", "stored_texts")
+
 PAGES = {
-    README: {"headline": TABLES["headline"]},
-    DOCS / "benchmarks.md": {name: table for name, table in TABLES.items() if name != "headline"},
+    README: {name: TABLES[name] for name in ON_FIRST_PAGE},
+    DOCS / "benchmarks.md": {
+        name: table for name, table in TABLES.items() if name not in ON_FIRST_PAGE
+    },
     DOCS / "table3.md": {"table3": ("table3_minilm", table3_tables.details)},
 }
 
