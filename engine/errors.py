@@ -1,4 +1,26 @@
-"""Every error the engine raises on purpose. Each message says what, got, expected and the fix."""
+"""Every error that is raised on purpose. Each message says what, got, expected and the fix.
+
+```text
+BitheadsError
+├── BackendError            an encoder backend is not installed, or refused something
+│   └── DeviceMemoryError   the GPU is full
+├── BundleError             the bundle's folder
+├── ClosedError             the engine was closed
+├── ForkedError             the engine was loaded in another process
+├── HeadError               a head's file
+├── InputError              a text, a table or an option (a ValueError, too)
+├── PlanError               a TensorRT plan
+├── SpecMismatchError       a head, features or a store of another bundle
+├── StoreError              a feature store, or answers made of one
+├── UnknownTaskError        no head of that name answers (a KeyError, too)
+├── KeepError               the server cannot keep a head (bitheads.engine.serve)
+├── ExportError             a bundle cannot be built (bitheads.export)
+├── TrainingError           training cannot start or go on (bitheads.training)
+├── ConfigError             a configuration, or a value in it (bitheads.training)
+└── CheckpointError         a checkpoint (bitheads.training)
+    └── OtherRunError       it is damaged, or of another run
+```
+"""
 
 
 class BitheadsError(Exception):
