@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from random_heads import random_head
 
+import bitheads
 from bitheads import Engine
 from bitheads.__main__ import COMMANDS
+from bitheads.engine import errors, store
 from bitheads.engine.heads.head_file import write_head
 
 ROOT = Path(__file__).parent.parent
@@ -156,6 +158,26 @@ def test_links_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^::: bitheads(?:\.\w+)*\.(\w+)$", page, re.MULTILINE))
+    named_by_errors = {name for name in bitheads.__all__ if hasattr(errors, name)}
+    assert {*bitheads.__all__} - named_by_errors | {*store.__all__} == shown - {"errors"}
+
+
+def test_every_environment_variable_is_described() -> None:
+    page = (ROOT / "docs/environment.md").read_text(encoding="utf-8")
+    read = set()
+    for top in ("engine", "export", "training", "host/src", "kernels/cpu"):
+        for path in (ROOT / top).rglob("*.*"):
+            if path.suffix in (".py", ".cpp"):
+                text = path.read_text(encoding="utf-8")
+                read |= set(re.findall(r"""(?<=")BITHEADS_[A-Z_]+(?=")""", text))
+    assert {"BITHEADS_CACHE", "BITHEADS_KERNEL_LEVEL"} < read
+    for name in read:
+        assert f"`{name}" in page, name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
