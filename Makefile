@@ -37,8 +37,9 @@ check: $(VENV)/.dev ## formatting, lint, types
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(RUN) -m benchmarks tables --check
 
+# Not --quiet, which would leave the warnings out that strict makes errors.
 docs: $(VENV)/.docs ## the site of all pages and of the Python reference, in build/site
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 # Strict: a version that the index's service does not know is an error, not a package without faults.
 audit: $(AUDIT)/bin/pip-audit ## known vulnerabilities of constraints.txt; needs the package index itself
