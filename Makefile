@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 AUDIT := build/audit
 
-.PHONY: demo test test-gpu check audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
+.PHONY: demo test test-gpu check docs audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,10 @@ check: $(VENV)/.dev ## formatting, lint, types
 	$(RUN) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(RUN) -m benchmarks tables --check
+
+# Not --quiet, which would leave the warnings out that strict makes errors.
+docs: $(VENV)/.docs ## the site of all pages and of the Python reference, in build/site
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 # Strict: a version that the index's service does not know is an error, not a package without faults.
 audit: $(AUDIT)/bin/pip-audit ## known vulnerabilities of constraints.txt; needs the package index itself
@@ -128,6 +132,11 @@ $(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(RUN) -m pip install --quiet --progress-bar off -e '.[bench,dev]'
+	touch $@
+
+# Of what .dev has installed, so that nothing is built again.
+$(VENV)/.docs: $(VENV)/.dev
+	$(RUN) -m pip install --quiet --progress-bar off 'bitheads[docs]'
 	touch $@
 
 # The CPU build of ONNX Runtime and the GPU's are one folder: the last one that is installed wins,

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from random_heads import random_head
 
-from benchmarks.encoder.worker import COMMANDS
+import bitheads
 from bitheads import Engine
+from bitheads.__main__ import COMMANDS
+from bitheads.engine import errors, store
 from bitheads.engine.heads.head_file import write_head
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/benchmarks.md",
     "docs/cpp.md",
+    "docs/encoders.md",
+    "docs/environment.md",
     "docs/gpu.md",
+    "docs/quickstart.md",
+    "docs/security.md",
     "docs/serving.md",
     "docs/store.md",
+    "docs/tasks.md",
     "docs/training.md",
+    "docs/troubleshooting.md",
+    "examples/README.md",
 )
+README_LINES = 160
 PARSERS = {
     "benchmarks": "benchmarks.__main__",
     "bitheads.engine.commands.serve": "bitheads.engine.serve.settings",
@@ -41,11 +54,17 @@ def commands() -> list[tuple[str, list[str]]]:
     for document in DOCUMENTS:
         text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
         for name, arguments in NAMED.findall(text):
-            found.append((COMMANDS[name].module, shlex.split(arguments, comments=True)))
+            found.append((COMMANDS[name].module, split(arguments)))
         for module, arguments in MODULE.findall(text):
             name = module if module == "benchmarks" else f"bitheads.{module}"
-            found.append((name, shlex.split(arguments, comments=True)))
+            found.append((name, split(arguments)))
     return found
+
+
+def split(arguments: str) -> list[str]:
+    """As a shell does, without where the output goes."""
+    words = shlex.split(arguments, comments=True)
+    return words[: words.index(">")] if ">" in words else words
 
 
 def test_there_are_commands() -> None:
@@ -59,34 +78,106 @@ def test_commands_parse(module: str, arguments: list[str]) -> None:
         parser.parse_args(arguments)
 
 
-def test_the_python_example_runs(
-    minilm_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def in_a_clone(minilm_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundle and the head that the examples name are where they name them."""
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "all-MiniLM-L6-v2").symlink_to(minilm_bundle)
     spec = Engine.load(minilm_bundle).spec
     write_head(random_head(spec, task="urgency"), tmp_path / "heads" / "urgency.safetensors")
     monkeypatch.chdir(tmp_path)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    names = {"texts": ["one text", "another one"]}
-    exec(compile(example, "README.md", "exec"), names)
-    answers = names["answers"]
-    assert answers["sentiment"].top == ("pos", "neg")
+    return tmp_path
+
+
+def examples_of(document: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found: list[str] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return found
+
+
+def run_as_shown(example: str, names: dict[str, Any]) -> int:
+    """Runs an example; `expression  # value` must have that value. Returns how many there were."""
+    compared = 0
+    for statement in ast.parse(example).body:
+        code = ast.get_source_segment(example, statement)
+        assert code is not None
+        comment = example.splitlines()[statement.end_lineno - 1].partition("  # ")[2]
+        if not isinstance(statement, ast.Expr):
+            exec(code, names)
+            continue
+        got = eval(code, names)
+        try:
+            expected = ast.literal_eval(comment)
+        except (SyntaxError, ValueError):  # words
+            continue
+        assert got == expected, code
+        compared += 1
+    return compared
+
+
+def test_the_python_example_runs(in_a_clone: Path) -> None:
+    (example,) = examples_of("README.md")
+    names: dict[str, Any] = {}
+    assert run_as_shown(example, names) == 2
     assert names["features"].codes.shape[1] == 48
+    answer = names["answers"]["urgency"]
+    assert answer.probabilities.dtype == "float32"
+    assert answer.probabilities.shape == (len(names["texts"]), len(answer.labels))
+
+
+def test_the_quickstart_runs(in_a_clone: Path) -> None:
+    names: dict[str, Any] = {}
+    assert sum(run_as_shown(example, names) for example in examples_of("docs/quickstart.md")) == 11
+
+
+def test_a_head_is_trained_as_shown(in_a_clone: Path) -> None:
+    rows = [f"{'now' if i % 2 else 'later'}\ttext {i}" for i in range(16)]
+    for name in ("train.tsv", "dev.tsv"):
+        Path(name).write_text("\n".join(["label\ttext", *rows]), encoding="utf-8")
+    Path("heads/urgency.safetensors").unlink()
+    (example,) = examples_of("docs/tasks.md")
+    names: dict[str, Any] = {}
+    run_as_shown(example, names)
+    assert names["engine"].tasks["urgency"].labels == ("later", "now")
+
+
+def test_the_first_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
 def test_the_cpp_example_is_the_one_that_is_built() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```cpp\n(.*?)```", readme, re.DOTALL)
+    page = (ROOT / "docs/cpp.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
     assert example == (ROOT / "host/examples/embed.cpp").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "ARCHITECTURE.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "docs/table3.md"]
+)
 def test_links_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^::: bitheads(?:\.\w+)*\.(\w+)$", page, re.MULTILINE))
+    named_by_errors = {name for name in bitheads.__all__ if hasattr(errors, name)}
+    assert {*bitheads.__all__} - named_by_errors | {*store.__all__} == shown - {"errors"}
+
+
+def test_every_environment_variable_is_described() -> None:
+    page = (ROOT / "docs/environment.md").read_text(encoding="utf-8")
+    read = set()
+    for top in ("engine", "export", "training", "host/src", "kernels/cpu"):
+        for path in (ROOT / top).rglob("*.*"):
+            if path.suffix in (".py", ".cpp"):
+                text = path.read_text(encoding="utf-8")
+                read |= set(re.findall(r"""(?<=")BITHEADS_[A-Z_]+(?=")""", text))
+    assert {"BITHEADS_CACHE", "BITHEADS_KERNEL_LEVEL"} < read
+    for name in read:
+        assert f"`{name}" in page, name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

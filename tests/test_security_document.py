@@ -30,7 +30,7 @@ def test_every_limit_is_there_and_no_other() -> None:
         if name.startswith("max_") or name.endswith(("_s", "_keys", "_hosts"))
     }
     assert limits == {*said}
-    assert f"{VALUES_PER_TEXT} a text and {OTHER_VALUES:,}" in PAGE
+    assert f"{VALUES_PER_TEXT} per text and {OTHER_VALUES:,}" in PAGE
 
 
 def test_what_keeps_libraries_quiet() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from benchmarks.figures.rounding import rounded
 from benchmarks.gpu.context import Bench
-from benchmarks.gpu.outcome import rounded
 from bitheads.engine.bundle import graph_sha256
 from bitheads.engine.errors import BackendError, PlanError
 

@@ -47,6 +47,34 @@ def measured(stored: dict[str, Any]) -> str:
     return "\n".join([*table(HEAD, rows, left=2), "", " ".join(sentences), source(stored)])
 
 
+def next_task(stored: dict[str, Any]) -> str:
+    """What one more task costs, in a sentence."""
+    result = stored["result"]
+    (name, share), *others = (
+        (name, by_codes["sign"]["share_of_encoder"]["14"])
+        for name, by_codes in reversed(result["costs"].items())
+    )
+    beside = "".join(f", {value:.2%} beside one of {other}'s" for other, value in others)
+    return (
+        f"**Another task adds {share:.2%} to the encoder's time:** the head of task 14 beside an "
+        f"encoder of {name}'s shape{beside}; texts of {result['text_tokens']} tokens, one core."
+    )
+
+
+def next_task(stored: dict[str, Any]) -> str:
+    """What one more task costs, in a sentence."""
+    result = stored["result"]
+    (name, share), *others = (
+        (name, by_codes["sign"]["share_of_encoder"]["14"])
+        for name, by_codes in reversed(result["costs"].items())
+    )
+    beside = "".join(f", {value:.2%} beside one of {other}'s" for other, value in others)
+    return (
+        f"**Another task adds {share:.2%} to the encoder's time:** the head of task 14 beside an "
+        f"encoder of {name}'s shape{beside}; texts of {result['text_tokens']} tokens, one core."
+    )
+
+
 def elsewhere(stored: dict[str, Any]) -> str:
     """What the same measurements were on another machine, in a sentence."""
     result = stored["result"]
@@ -146,6 +174,7 @@ def _span(values: Any) -> str:
 
 
 BLOCKS = (
+    Block("next_task", next_task, page="README.md"),
     Block("heads", measured),
     Block("heads_elsewhere", elsewhere, result="heads_xeon"),
 )
