@@ -9,15 +9,17 @@ import sys
 
 import pytest
 
+MODULE = "bitheads.engine._kernels"
+
 if path := os.environ.get("BITHEADS_KERNELS_PATH"):
-    # Before anything imports `engine`, whose modules would load the installed one.
-    assert "engine._kernels" not in sys.modules, "engine._kernels is already loaded"
-    loader = importlib.machinery.ExtensionFileLoader("engine._kernels", path)
-    spec = importlib.util.spec_from_file_location("engine._kernels", path, loader=loader)
+    # Before anything imports `bitheads.engine`, whose modules would load the installed one.
+    assert MODULE not in sys.modules, f"{MODULE} is already loaded"
+    loader = importlib.machinery.ExtensionFileLoader(MODULE, path)
+    spec = importlib.util.spec_from_file_location(MODULE, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    sys.modules["engine._kernels"] = module
+    sys.modules[MODULE] = module
 
 from bitheads.engine import _kernels
 
