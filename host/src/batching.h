@@ -1,4 +1,5 @@
-/* Which texts go through the encoder together. engine/batching.py says why. */
+/* Which texts go through the encoder together: the kernels' batches (kernels/SPEC.md) as vectors.
+ */
 #ifndef BITHEADS_HOST_BATCHING_H
 #define BITHEADS_HOST_BATCHING_H
 
@@ -11,8 +12,9 @@ namespace bitheads {
 /* What an encoder call costs beside its tokens, in tokens. */
 constexpr std::int64_t call_tokens = 32;
 
-/* The length that a text is padded to, so that OpenVINO sees few shapes; engine/batching.py. */
-std::int64_t round_length(std::int64_t length, std::int64_t max_length);
+/* The lengths that texts are padded to, so that OpenVINO sees few shapes. */
+std::vector<std::int64_t> round_lengths(const std::vector<std::int64_t> &lengths,
+                                        std::int64_t max_length);
 
 /* Indices of each batch's texts, longest texts first, at the least cost in total: a batch costs
  * rows * longest, the tokens that are computed, and call_tokens.

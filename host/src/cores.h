@@ -1,4 +1,5 @@
-/* How many processor cores there are for this process. engine/process/cores.py has the same rule. */
+/* How many processor cores there are for this process. engine/process/cores.py has the same rule.
+ */
 #ifndef BITHEADS_HOST_CORES_H
 #define BITHEADS_HOST_CORES_H
 

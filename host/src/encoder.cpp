@@ -114,10 +114,7 @@ PackedFeatures Encoder::encode(const std::vector<Tokens> &texts) {
     features.offsets.push_back(features.offsets.back() + lengths.back());
   }
   features.codes.resize(static_cast<std::size_t>(features.offsets.back() * features.code_bytes));
-  for (std::int64_t &length : lengths) {
-    length = round_length(length, manifest_.max_length); /* from here on with padding */
-  }
-  const auto batches = cut_batches(lengths, max_batch_tokens_);
+  const auto batches = cut_batches(round_lengths(lengths, manifest_.max_length), max_batch_tokens_);
   Session &session = choose_session(batches.size());
   for_each_on_threads(static_cast<int>(session.num_lanes()), batches.size(), [&](std::size_t i) {
     session.with_request(
@@ -171,8 +168,8 @@ void Encoder::encode_batch(ov::InferRequest &request, const std::vector<Tokens> 
     lengths.push_back(static_cast<std::int64_t>(texts[row].ids.size()));
     token_offsets.push_back(features.offsets[row]);
   }
-  const std::int64_t seq =
-      round_length(*std::max_element(lengths.begin(), lengths.end()), manifest_.max_length);
+  const std::int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const std::int64_t seq = round_lengths({longest}, manifest_.max_length).front();
   try {
     for (const std::string &name : session_->inputs()) {
       request.set_tensor(

@@ -13,7 +13,8 @@ constexpr int max_depth = 64;                     /* of graphs within graphs */
 
 enum class Kind { model, training, graph, function, node, attribute, sparse, tensor, entry };
 
-/* Messages of onnx.proto that lead to entries; `engine/files/external_files.py` has the same list. */
+/* Messages of onnx.proto that lead to entries; `engine/files/external_files.py` has the same list.
+ */
 const std::map<Kind, std::map<std::uint64_t, Kind>> fields_of = {
     {Kind::model, {{7, Kind::graph}, {20, Kind::training}, {25, Kind::function}}},
     {Kind::training, {{1, Kind::graph}, {2, Kind::graph}}},
