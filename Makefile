@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 AUDIT := build/audit
 
-.PHONY: demo test test-gpu check audit lock sanitize host ray device device-code plans software-device bench format clean help
+.PHONY: demo test test-gpu check tidy audit lock sanitize host ray device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,12 +30,18 @@ demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
 test: $(VENV)/.dev ## all tests
 	$(RUN) -m pytest --ignore=tests/host --ignore=tests/ray
 
-check: $(VENV)/.dev ## formatting, lint, types
+check: $(VENV)/.dev tidy ## formatting, lint, types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(RUN) -m benchmarks tables --check
+
+# The host's sources would need headers that pip does not have: .clang-tidy is theirs, too, in an editor.
+tidy: $(VENV)/.dev ## names, braces and bugs of the kernels' C++
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake -S . -B build/tidy -G Ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(RUN) >build/tidy.log
+	find kernels -name '*.cpp' | xargs -P 2 -n 4 $(VENV)/bin/clang-tidy -p build/tidy --quiet
 
 # Strict: a version that the index's service does not know is an error, not a package without faults.
 audit: $(AUDIT)/bin/pip-audit ## known vulnerabilities of constraints.txt; needs the package index itself
