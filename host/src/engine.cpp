@@ -121,8 +121,8 @@ struct Engine::Impl {
   void open_tokenizer(const fs::path &folder) {
     if (!Tokenizer::is_in(folder)) {
       no_tokenizer = "bundle " + folder.string() +
-                     ": no tokenizer for this library in it. Make it once: python -m "
-                     "export.host_tokenizer --bundle " +
+                     ": no tokenizer for this library in it. Make it once: bitheads "
+                     "host-tokenizer --bundle " +
                      folder.string();
       return;
     }
