@@ -11,6 +11,11 @@ GPU_BENCHMARK ?=
 RUN := $(VENV)/bin/python
 KERNELS := $(shell find kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := $(filter %.cpp %.h,$(KERNELS)) CMakeLists.txt pyproject.toml constraints.txt
+# An editable install knows each module by its name, not those that come later: it is made again
+# when there are others than before.
+MODULES := build/modules
+$(shell mkdir -p build; find bitheads engine export training -name '*.py' | sort >$(MODULES).new; \
+  cmp -s $(MODULES).new $(MODULES) || cp $(MODULES).new $(MODULES); rm -f $(MODULES).new)
 CPP := $(shell find host kernels tests/cuda tests/device tests/host -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.hpp' -o -name '*.c')
 
 # Holds for the build's own environment, too.
@@ -19,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 AUDIT := build/audit
 
-.PHONY: demo test test-gpu check docs audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
+.PHONY: demo test test-gpu check tidy docs audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,7 +35,7 @@ demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
 test: $(VENV)/.dev ## all tests
 	$(RUN) -m pytest --ignore=tests/host --ignore=tests/ray --ignore=tests/wheel
 
-check: $(VENV)/.dev ## formatting, lint, types
+check: $(VENV)/.dev tidy ## formatting, lint, types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
@@ -40,6 +45,12 @@ check: $(VENV)/.dev ## formatting, lint, types
 # Not --quiet, which would leave the warnings out that strict makes errors.
 docs: $(VENV)/.docs ## the site of all pages and of the Python reference, in build/site
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+# The host's sources would need headers that pip does not have: .clang-tidy is theirs, too, in an editor.
+tidy: $(VENV)/.dev ## names, braces and bugs of the kernels' C++
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake -S . -B build/tidy -G Ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(RUN) >build/tidy.log
+	find kernels -name '*.cpp' | xargs -P 2 -n 4 $(VENV)/bin/clang-tidy -p build/tidy --quiet
 
 # Strict: a version that the index's service does not know is an error, not a package without faults.
 audit: $(AUDIT)/bin/pip-audit ## known vulnerabilities of constraints.txt; needs the package index itself
@@ -122,11 +133,11 @@ $(VENV)/bin/python:
 	  { echo "error: $(PYTHON) is older than 3.10. Type: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(SOURCES) | $(VENV)/bin/python
+$(VENV)/.demo: $(SOURCES) $(MODULES) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --progress-bar off -e '.[demo]'
 	touch $@
 
-$(VENV)/.dev: $(SOURCES) | $(VENV)/bin/python
+$(VENV)/.dev: $(SOURCES) $(MODULES) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --progress-bar off -e '.[dev]'
 	touch $@ $(VENV)/.demo
 

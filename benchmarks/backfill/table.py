@@ -66,21 +66,6 @@ def stored_texts(stored: dict[str, Any]) -> str:
     )
 
 
-def stored_texts(stored: dict[str, Any]) -> str:
-    """What a new task over kept features costs, in a sentence."""
-    shapes = list(stored["result"]["shapes"].items())
-    first = shapes[-1][1]["tasks"]["1"]["times_encoding"]
-    others = " and ".join(
-        f"{shape['tasks']['1']['times_encoding']:,.0f} times with {name}'s shape"
-        for name, shape in shapes[:-1]
-    )
-    return (
-        f"**A new task over stored texts is {first:,.0f} times as fast as encoding them again** "
-        f"with {shapes[-1][0]}, {others}: read, checked, answered and written on one core, texts "
-        f"of {shapes[-1][1]['tokens_a_text']:.0f} tokens on average."
-    )
-
-
 def _billion(shapes: dict[str, Any]) -> list[str]:
     """What a billion such texts come to."""
     counts = list(next(iter(shapes.values()))["tasks"])

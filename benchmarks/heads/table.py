@@ -61,20 +61,6 @@ def next_task(stored: dict[str, Any]) -> str:
     )
 
 
-def next_task(stored: dict[str, Any]) -> str:
-    """What one more task costs, in a sentence."""
-    result = stored["result"]
-    (name, share), *others = (
-        (name, by_codes["sign"]["share_of_encoder"]["14"])
-        for name, by_codes in reversed(result["costs"].items())
-    )
-    beside = "".join(f", {value:.2%} beside one of {other}'s" for other, value in others)
-    return (
-        f"**Another task adds {share:.2%} to the encoder's time:** the head of task 14 beside an "
-        f"encoder of {name}'s shape{beside}; texts of {result['text_tokens']} tokens, one core."
-    )
-
-
 def elsewhere(stored: dict[str, Any]) -> str:
     """What the same measurements were on another machine, in a sentence."""
     result = stored["result"]

@@ -7,10 +7,10 @@ int main(int argc, char **argv) {
         bitheads::Engine::load(argc > 1 ? argv[1] : "bundles/all-MiniLM-L6-v2");
     const std::vector<bitheads::Text> texts = {"What a lovely film.", "The plot makes no sense."};
 
-    /* One encoder pass, any number of tasks. The codes can be kept and asked again. */
+    // One encoder pass, any number of tasks. The codes can be kept and asked again.
     const bitheads::PackedFeatures features = engine.encode(texts);
     for (const bitheads::Prediction &answer : engine.predict_features(features, {"sentiment"})) {
-      for (std::size_t i = 0; i < answer.size(); ++i) {
+      for (size_t i = 0; i < answer.size(); ++i) {
         std::printf("%s: %s\n", answer.task.c_str(), answer.top(i).c_str());
       }
     }

@@ -1,4 +1,4 @@
-/* Lines in, predictions out: one JSON object a text, as `bitheads predict --json`. */
+// Lines in, predictions out: one JSON object per text, as `bitheads predict --json` writes them.
 #include <algorithm>
 #include <bitheads/bitheads.hpp>
 #include <charconv>
@@ -12,11 +12,12 @@ namespace {
 const char *const usage =
     "usage: predict_lines BUNDLE [--tasks TASK,TASK] [--precision auto|fp32|bf16|int8]\n"
     "                     [--threads N] < texts\n"
-    "Reads UTF-8 texts, one a line, text_a<TAB>text_b for pairs; a head answers the texts of its\n"
+    "Reads UTF-8 texts, one per line, text_a<TAB>text_b for pairs; a head answers the texts of "
+    "its\n"
     "form. Prints {\"text\": ..., \"tasks\": {task: {\"label\": ..., \"probability\": ...}}}.\n";
 
-const char *const byte_order_mark = "\xEF\xBB\xBF"; /* at the start of files from Windows */
-constexpr std::size_t chunk_texts = 4096;           /* read, answered and printed together */
+constexpr const char *kByteOrderMark = "\xEF\xBB\xBF";  // at the start of files from Windows
+constexpr size_t kChunkTexts = 4096;                    // read, answered and printed together
 
 struct Arguments {
   std::string bundle;
@@ -51,9 +52,7 @@ Arguments parse(int argc, char **argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
     const bool is_option = name.rfind("--", 0) == 0;
-    if (is_option && i + 1 == argc) {
-      throw std::invalid_argument(name + " wants a value");
-    }
+    if (is_option && i + 1 == argc) throw std::invalid_argument(name + " wants a value");
     if (name == "--tasks") {
       arguments.tasks = split(argv[++i], ',');
     } else if (name == "--precision") {
@@ -66,9 +65,7 @@ Arguments parse(int argc, char **argv) {
       arguments.bundle = name;
     }
   }
-  if (arguments.bundle.empty()) {
-    throw std::invalid_argument("no bundle named");
-  }
+  if (arguments.bundle.empty()) throw std::invalid_argument("no bundle named");
   return arguments;
 }
 
@@ -89,7 +86,7 @@ std::string quoted(const std::string &text) {
   return out + '"';
 }
 
-/* Not printf: in a program that has set a locale it may write a decimal comma. */
+// Not printf: in a program that has set a locale it may write a decimal comma.
 std::string four_decimals(float value) {
   char shown[32];
   const auto end = std::to_chars(shown, shown + sizeof shown, static_cast<double>(value),
@@ -97,43 +94,37 @@ std::string four_decimals(float value) {
   return std::string(shown, end.ptr);
 }
 
-/* A text, and which line of the input it is, from 1. */
+// A text, and the number of its line in the input, from 1.
 struct Line {
-  std::size_t number;
+  size_t number;
   bitheads::Text text;
 };
 
-/* The library counts the texts of a call: for people, the line takes the place of that number. */
-std::string with_line(const std::string &message, const std::vector<std::size_t> &numbers) {
+// Messages number the texts of a call; people want the number of the line instead.
+std::string with_line(const std::string &message, const std::vector<size_t> &numbers) {
   const std::string prefix = "text ";
-  std::size_t index = 0;
+  size_t index = 0;
   const char *end = message.data() + message.size();
-  if (message.rfind(prefix, 0) != 0) {
-    return message;
-  }
+  if (message.rfind(prefix, 0) != 0) return message;
   const auto read = std::from_chars(message.data() + prefix.size(), end, index);
-  if (read.ec != std::errc() || index >= numbers.size()) {
-    return message;
-  }
+  if (read.ec != std::errc() || index >= numbers.size()) return message;
   return "line " + std::to_string(numbers[index]) + std::string(read.ptr, end);
 }
 
-/* Text -> its answers, shown; the texts of one form asked of the heads of that form. */
+// Shows each text's answers; texts of one form are asked of the heads of that form.
 void answer(const bitheads::Engine &engine, const std::vector<Line> &lines,
             const std::vector<std::string> &tasks, bool pairs, std::vector<std::string> &shown) {
   std::vector<bitheads::Text> asked;
-  std::vector<std::size_t> places;
-  std::vector<std::size_t> numbers;
-  for (std::size_t i = 0; i < lines.size(); ++i) {
+  std::vector<size_t> places;
+  std::vector<size_t> numbers;
+  for (size_t i = 0; i < lines.size(); ++i) {
     if (lines[i].text.is_pair == pairs) {
       asked.push_back(lines[i].text);
       places.push_back(i);
       numbers.push_back(lines[i].number);
     }
   }
-  if (asked.empty() || tasks.empty()) {
-    return;
-  }
+  if (asked.empty() || tasks.empty()) return;
   std::vector<bitheads::Prediction> predictions;
   try {
     predictions = engine.predict(asked, tasks);
@@ -142,10 +133,10 @@ void answer(const bitheads::Engine &engine, const std::vector<Line> &lines,
   }
   for (const bitheads::Prediction &prediction : predictions) {
     const std::vector<float> probabilities = prediction.probabilities();
-    const std::size_t classes = prediction.labels.size();
-    for (std::size_t row = 0; row < asked.size(); ++row) {
+    const size_t classes = prediction.labels.size();
+    for (size_t row = 0; row < asked.size(); ++row) {
       float largest = 0;
-      for (std::size_t i = 0; i < classes; ++i) {
+      for (size_t i = 0; i < classes; ++i) {
         largest = std::max(largest, probabilities[row * classes + i]);
       }
       std::string &out = shown[places[row]];
@@ -159,10 +150,8 @@ void answer(const bitheads::Engine &engine, const std::vector<Line> &lines,
 void answer_chunk(const bitheads::Engine &engine, const std::vector<Line> &lines,
                   const std::map<bool, std::vector<std::string>> &tasks) {
   std::vector<std::string> shown(lines.size());
-  for (const auto &[pairs, names] : tasks) {
-    answer(engine, lines, names, pairs, shown);
-  }
-  for (std::size_t i = 0; i < lines.size(); ++i) {
+  for (const auto &[pairs, names] : tasks) answer(engine, lines, names, pairs, shown);
+  for (size_t i = 0; i < lines.size(); ++i) {
     const bitheads::Text &text = lines[i].text;
     const std::string quotation = text.is_pair
                                       ? "[" + quoted(text.first) + ", " + quoted(text.second) + "]"
@@ -173,40 +162,30 @@ void answer_chunk(const bitheads::Engine &engine, const std::vector<Line> &lines
 
 void run(const Arguments &arguments) {
   const bitheads::Engine engine = bitheads::Engine::load(arguments.bundle, arguments.options);
-  std::map<bool, std::vector<std::string>> tasks; /* by whether they read pairs */
+  std::map<bool, std::vector<std::string>> tasks;  // by whether they read pairs
   std::vector<std::string> wanted = arguments.tasks;
   for (const bitheads::TaskInfo &info : engine.tasks()) {
     const auto found = std::find(wanted.begin(), wanted.end(), info.task);
-    if (arguments.tasks.empty() || found != wanted.end()) {
-      tasks[info.is_pair].push_back(info.task);
-    }
-    if (found != wanted.end()) {
-      wanted.erase(found);
-    }
+    if (arguments.tasks.empty() || found != wanted.end()) tasks[info.is_pair].push_back(info.task);
+    if (found != wanted.end()) wanted.erase(found);
   }
-  if (!wanted.empty()) {
-    throw std::invalid_argument("no head answers the task " + wanted[0]);
-  }
+  if (!wanted.empty()) throw std::invalid_argument("no head answers the task " + wanted[0]);
   std::vector<Line> lines;
-  std::size_t number = 0;
+  size_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     number += 1;
-    if (number == 1 && line.rfind(byte_order_mark, 0) == 0) {
-      line.erase(0, std::strlen(byte_order_mark));
+    if (number == 1 && line.rfind(kByteOrderMark, 0) == 0) {
+      line.erase(0, std::strlen(kByteOrderMark));
     }
-    if (!line.empty() && line.back() == '\r') {
-      line.pop_back();
-    }
-    const std::size_t tab = line.find('\t');
-    if (line.find_first_not_of(" \t") == std::string::npos) {
-      continue;
-    }
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const size_t tab = line.find('\t');
+    if (line.find_first_not_of(" \t") == std::string::npos) continue;
     if (tab != std::string::npos && tab + 1 < line.size()) {
       lines.push_back({number, bitheads::Text(line.substr(0, tab), line.substr(tab + 1))});
     } else {
       lines.push_back({number, bitheads::Text(line.substr(0, tab))});
     }
-    if (lines.size() == chunk_texts) {
+    if (lines.size() == kChunkTexts) {
       answer_chunk(engine, lines, tasks);
       lines.clear();
     }

@@ -1,4 +1,4 @@
-/* Which texts go through the encoder together. engine/batching.py says why. */
+// Which texts go through the encoder together: the kernels' batches (kernels/SPEC.md) as vectors.
 #ifndef BITHEADS_HOST_BATCHING_H
 #define BITHEADS_HOST_BATCHING_H
 
@@ -8,18 +8,18 @@
 
 namespace bitheads {
 
-/* What an encoder call costs beside its tokens, in tokens. */
-constexpr std::int64_t call_tokens = 32;
+// What an encoder call costs beside its tokens, in tokens.
+constexpr int64_t kCallTokens = 32;
 
-/* The length that a text is padded to, so that OpenVINO sees few shapes; engine/batching.py. */
-std::int64_t round_length(std::int64_t length, std::int64_t max_length);
+// The lengths that texts are padded to, so that OpenVINO sees few shapes.
+std::vector<int64_t> round_lengths(const std::vector<int64_t> &lengths, int64_t max_length);
 
-/* Indices of each batch's texts, longest texts first, at the least cost in total: a batch costs
- * rows * longest, the tokens that are computed, and call_tokens.
- *
- * max_batch_tokens, at least 1, bounds rows * longest; a longer text makes a batch of its own. */
-std::vector<std::vector<std::size_t>> cut_batches(const std::vector<std::int64_t> &lengths,
-                                                  std::int64_t max_batch_tokens);
+// Indices of each batch's texts, longest texts first, at the least cost in total: a batch costs
+// rows * longest, the tokens that are computed, and call_tokens.
+//
+// max_batch_tokens, at least 1, bounds rows * longest; a longer text makes a batch of its own.
+std::vector<std::vector<size_t>> cut_batches(const std::vector<int64_t> &lengths,
+                                             int64_t max_batch_tokens);
 
 }  // namespace bitheads
 

@@ -12,43 +12,39 @@
 namespace bitheads {
 namespace {
 
-constexpr int format_version = 1;
-constexpr std::int64_t max_layers = 1 << 20;
-constexpr std::int64_t max_length = 1 << 24;
-constexpr std::int64_t max_rows = std::int64_t{1} << 31;
-constexpr std::int64_t max_bytes = std::numeric_limits<std::int64_t>::max();
+constexpr int kFormatVersion = 1;
+constexpr int64_t kMaxLayers = 1 << 20;
+constexpr int64_t kMaxLength = 1 << 24;
+constexpr int64_t kMaxRows = int64_t{1} << 31;
+constexpr int64_t kMaxBytes = std::numeric_limits<int64_t>::max();
 const char *const again = "Export the bundle again.";
 
-/* A number that earlier bundles do not have; 0 for those, and for null. */
-std::int64_t number_or_0(const Json &object, const char *key) {
+// A number that earlier bundles do not have: 0 for those, and for null.
+int64_t number_or_0(const Json &object, const char *key) {
   const auto found = object.find(key);
-  if (found == object.end() || found->is_null()) {
-    return 0;
-  }
-  return whole_number(*found, 1, max_rows);
+  if (found == object.end() || found->is_null()) return 0;
+  return whole_number(*found, 1, kMaxRows);
 }
 
-/* Of an encoder, what is used and what is not: the list of `engine/bundle.py`. */
+// The fields of an encoder, used and unused: the list of `engine/bundle.py`.
 void read_encoder(Manifest &manifest, const Json &encoder) {
   static const std::set<std::string> known = {"model_type", "num_layers", "attention_heads",
                                               "max_length", "pad_id",     "precision",
                                               "vocabulary", "token_types"};
   for (const auto &[name, value] : encoder.items()) {
-    if (known.count(name) == 0) {
-      throw std::invalid_argument("an encoder with an unknown " + name);
-    }
+    if (known.count(name) == 0) throw std::invalid_argument("an encoder with an unknown " + name);
   }
-  whole_number(encoder.at("num_layers"), 1, max_layers);
-  whole_number(encoder.at("attention_heads"), 1, max_layers);
+  whole_number(encoder.at("num_layers"), 1, kMaxLayers);
+  whole_number(encoder.at("attention_heads"), 1, kMaxLayers);
   encoder.at("model_type").get_ref<const std::string &>();
   const std::string &precision = encoder.at("precision").get_ref<const std::string &>();
   if (precision != "fp16" && precision != "fp32") {
     throw std::invalid_argument("an encoder of an unknown precision");
   }
-  manifest.max_length = whole_number(encoder.at("max_length"), 1, max_length);
-  manifest.pad_id = whole_number(encoder.at("pad_id"), 0, max_rows - 1);
+  manifest.max_length = whole_number(encoder.at("max_length"), 1, kMaxLength);
+  manifest.pad_id = whole_number(encoder.at("pad_id"), 0, kMaxRows - 1);
   manifest.token_types = number_or_0(encoder, "token_types");
-  if (const std::int64_t rows = number_or_0(encoder, "vocabulary");
+  if (const int64_t rows = number_or_0(encoder, "vocabulary");
       rows > 0 && manifest.pad_id >= rows) {
     throw std::invalid_argument("a padding id that is no token of the encoder");
   }
@@ -60,9 +56,7 @@ bool is_plain_name(const std::string &name) {
 }
 
 void read_artifacts(Manifest &manifest, const Json &artifacts) {
-  if (!artifacts.is_object()) {
-    throw std::invalid_argument("artifacts that are no object");
-  }
+  if (!artifacts.is_object()) throw std::invalid_argument("artifacts that are no object");
   for (const auto &[name, artifact] : artifacts.items()) {
     if (!is_plain_name(name)) {
       throw std::invalid_argument("an artifact that is no file of the bundle's own folder");
@@ -71,13 +65,11 @@ void read_artifacts(Manifest &manifest, const Json &artifacts) {
       throw std::invalid_argument("an artifact of other than a size and a hash");
     }
     manifest.artifacts[name] = {
-        static_cast<std::uint64_t>(whole_number(artifact.at("bytes"), 0, max_bytes)),
+        static_cast<uint64_t>(whole_number(artifact.at("bytes"), 0, kMaxBytes)),
         artifact.at("sha256").get<std::string>()};
   }
   std::vector<std::string> wanted = {"encoder.onnx", "tokenizer.json"};
-  if (!manifest.spec.calibration_sha256.empty()) {
-    wanted.push_back("calibration.safetensors");
-  }
+  if (!manifest.spec.calibration_sha256.empty()) wanted.push_back("calibration.safetensors");
   for (const std::string &name : wanted) {
     if (manifest.artifacts.count(name) == 0) {
       throw std::invalid_argument(name + " is not among the artifacts");
@@ -87,9 +79,7 @@ void read_artifacts(Manifest &manifest, const Json &artifacts) {
 
 std::vector<float> inverse(const std::vector<float> &scale) {
   std::vector<float> inverse;
-  for (const float value : scale) {
-    inverse.push_back(1.0F / value);
-  }
+  for (const float value : scale) inverse.push_back(1.0F / value);
   return inverse;
 }
 
@@ -97,9 +87,7 @@ std::vector<float> inverse(const std::vector<float> &scale) {
 
 std::vector<std::string> Manifest::output_names() const {
   std::vector<std::string> names;
-  for (const std::int64_t layer : spec.layers) {
-    names.push_back("hidden_" + std::to_string(layer));
-  }
+  for (const int64_t layer : spec.layers) names.push_back("hidden_" + std::to_string(layer));
   return names;
 }
 
@@ -112,10 +100,10 @@ Json read_hashed_json(const fs::path &path, const std::string &what, const std::
       fail(Status::bundle, what, ": ", name, " has a format version that is no whole number. ",
            fix);
     }
-    const auto version = content.at("format_version").get<std::int64_t>();
-    if (version != format_version) {
+    const auto version = content.at("format_version").get<int64_t>();
+    if (version != kFormatVersion) {
       fail(Status::bundle, what, ": ", name, " has format version ", version, ", expected ",
-           format_version, ". ", fix);
+           kFormatVersion, ". ", fix);
     }
     const std::string expected = content.at("sha256").get<std::string>();
     content.erase("sha256");
@@ -185,15 +173,14 @@ Calibration read_calibration(const fs::path &folder, const FeatureSpec &spec) {
   const SafeTensors file = SafeTensors::read(path, Status::bundle, what);
   std::map<std::string, std::vector<float>> arrays;
   Sha256 digest;
-  for (const auto &[name, tensor] : file.tensors()) { /* by name, as they are hashed */
+  for (const auto &[name, tensor] :
+       file.tensors()) {  // in the order of their names, as they are hashed
     const bool is_known = name == "thresholds" || name == "scale" || name == "zero_point";
     arrays[name] = file.floats(tensor);
     bool is_finite = true;
-    for (const float value : arrays[name]) {
-      is_finite = is_finite && std::isfinite(value);
-    }
+    for (const float value : arrays[name]) is_finite = is_finite && std::isfinite(value);
     if (!is_known || tensor.dtype != "F32" || !is_finite ||
-        tensor.shape != std::vector<std::int64_t>{spec.dim}) {
+        tensor.shape != std::vector<int64_t>{spec.dim}) {
       fail(Status::bundle, what, ": ", name, " is not finite float32 [", spec.dim,
            "]. It belongs to another encoder, or is damaged.");
     }

@@ -1,4 +1,4 @@
-/* The bundle format, read. engine/bundle.py owns it. */
+// The bundle format, read. engine/bundle.py owns it.
 #ifndef BITHEADS_HOST_BUNDLE_H
 #define BITHEADS_HOST_BUNDLE_H
 
@@ -13,28 +13,28 @@ namespace bitheads {
 
 struct Manifest {
   FeatureSpec spec;
-  std::int64_t max_length = 0; /* most tokens a text may have */
-  std::int64_t pad_id = 0;
-  std::int64_t token_types = 0; /* rows of their table; 0: not said, or the encoder reads none */
+  int64_t max_length = 0;  // the most tokens that a text may have
+  int64_t pad_id = 0;
+  int64_t token_types = 0;  // rows of their table; 0: not known, or the encoder reads none
   std::map<std::string, FileHash> artifacts;
 
-  /* The graph's outputs, ascending. */
+  // The names of the graph's outputs, ascending.
   std::vector<std::string> output_names() const;
 };
 
-/* Per-feature constants of a spec, each [dim] or empty. */
+// Per-feature constants of a spec, each [dim] or empty.
 struct Calibration {
   std::vector<float> thresholds;
   std::vector<float> inverse_scale;
   std::vector<float> zero_point;
 };
 
-/* All throw Error(bundle). */
+// All of these throw Error(bundle).
 Manifest read_manifest(const fs::path &folder);
 void verify_artifacts(const fs::path &folder, const Manifest &manifest);
 Calibration read_calibration(const fs::path &folder, const FeatureSpec &spec);
 
-/* Parses a JSON file that carries the hash of its own content in "sha256", and checks it. */
+// Parses a JSON file that carries the hash of its own content in "sha256", and checks it.
 Json read_hashed_json(const fs::path &path, const std::string &what, const std::string &fix);
 
 }  // namespace bitheads

@@ -40,8 +40,8 @@ bitheads_status keep(bitheads_status status, const char *message) noexcept {
   return status;
 }
 
-/* Runs what may throw. */
-template <typename Work>
+// Runs work that may throw; an exception becomes a status and a message.
+template <class Work>
 bitheads_status guarded(const Work &work) noexcept {
   try {
     work();
@@ -57,11 +57,9 @@ bitheads_status guarded(const Work &work) noexcept {
   }
 }
 
-template <typename... Pointers>
+template <class... Pointers>
 void check_not_null(const char *what, const Pointers *...pointers) {
-  if (((pointers == nullptr) || ...)) {
-    fail(Status::invalid_input, what, ": got a null pointer.");
-  }
+  if (((pointers == nullptr) || ...)) fail(Status::invalid_input, what, ": got a null pointer.");
 }
 
 std::vector<bitheads::Text> as_texts(const bitheads_text *texts, size_t num_texts) {
@@ -89,7 +87,7 @@ std::vector<std::string> as_tasks(const char *const *tasks, size_t num_tasks) {
   return names;
 }
 
-/* Of memory that is the caller's word for it. */
+// Checks sizes of memory for which there is only the caller's word.
 void check_offsets(const int64_t *offsets, size_t num_texts) {
   check_not_null("offsets", offsets);
   for (size_t i = 0; i < num_texts; ++i) {
@@ -130,9 +128,7 @@ bitheads_status bitheads_engine_load(const char *folder, const bitheads_options 
       chosen.precision = options->precision == nullptr ? "auto" : options->precision;
       chosen.threads = options->threads;
       chosen.verify = options->skip_verify == 0;
-      if (options->max_batch_tokens != 0) {
-        chosen.max_batch_tokens = options->max_batch_tokens;
-      }
+      if (options->max_batch_tokens != 0) chosen.max_batch_tokens = options->max_batch_tokens;
       if (options->tokenizers_library != nullptr) {
         chosen.tokenizers_library = options->tokenizers_library;
       }

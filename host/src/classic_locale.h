@@ -1,4 +1,4 @@
-/* The C library's numbers as in the "C" locale, whatever the program has set. */
+// The C library's numbers as in the "C" locale, whatever the program has set.
 #ifndef BITHEADS_HOST_CLASSIC_LOCALE_H
 #define BITHEADS_HOST_CLASSIC_LOCALE_H
 
@@ -6,7 +6,7 @@
 
 namespace bitheads {
 
-/* While it lives, for the calling thread. */
+// Holds for the calling thread, as long as the object lives.
 class ClassicLocale {
  public:
   ClassicLocale() : before_(uselocale(classic())) {}

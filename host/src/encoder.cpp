@@ -11,10 +11,12 @@
 namespace bitheads {
 namespace {
 
-/* Batches of a call: for fewer, compiling the graph once more takes longer than lanes save. */
-constexpr std::size_t open_lanes_from = 16;
-/* Lanes are a second compiled graph: larger ones cost more memory than they gain time. */
-constexpr std::uint64_t max_lanes_graph_bytes = 256 << 20;
+// Batches of a call from which on lanes are opened: for fewer, compiling the graph a second time
+// takes longer than lanes save.
+constexpr size_t kOpenLanesFrom = 16;
+// The largest graph that gets lanes, in bytes: they are a second compiled graph, and those of
+// larger ones cost more in memory than they gain in time.
+constexpr uint64_t kMaxLanesGraphBytes = 256 << 20;
 
 GraphOptions find_graph(const fs::path &folder, const Manifest &manifest, const Options &options) {
   const std::string &precision = options.precision;
@@ -36,22 +38,22 @@ GraphOptions find_graph(const fs::path &folder, const Manifest &manifest, const 
   return {folder / name, precision, options.threads, false};
 }
 
-std::uint64_t graph_bytes(const Manifest &manifest) {
-  std::uint64_t bytes = 0;
+uint64_t graph_bytes(const Manifest &manifest) {
+  uint64_t bytes = 0;
   for (const auto &[name, artifact] : manifest.artifacts) {
-    bytes += name.rfind("encoder.onnx", 0) == 0 ? artifact.bytes : 0; /* and what is beside it */
+    bytes += name.rfind("encoder.onnx", 0) == 0 ? artifact.bytes : 0;  // and the files beside it
   }
   return bytes;
 }
 
-/* One array of a batch, [rows, seq], padded on the right. */
+// One input of a batch, int64 [rows, seq], padded on the right.
 ov::Tensor make_input(const std::string &name, const std::vector<Tokens> &texts,
-                      const std::vector<std::size_t> &rows, std::size_t seq, std::int64_t pad_id) {
+                      const std::vector<size_t> &rows, size_t seq, int64_t pad_id) {
   ov::Tensor tensor(ov::element::i64, {rows.size(), seq});
-  std::int64_t *out = tensor.data<std::int64_t>();
-  for (const std::size_t row : rows) {
+  int64_t *out = tensor.data<int64_t>();
+  for (const size_t row : rows) {
     const Tokens &text = texts[row];
-    for (std::size_t t = 0; t < seq; ++t, ++out) {
+    for (size_t t = 0; t < seq; ++t, ++out) {
       const bool is_real = t < text.ids.size();
       if (name == "input_ids") {
         *out = is_real ? text.ids[t] : pad_id;
@@ -66,15 +68,9 @@ ov::Tensor make_input(const std::string &name, const std::vector<Tokens> &texts,
 }
 
 bh_dtype dtype_of(const ov::Tensor &layer) {
-  if (layer.get_element_type() == ov::element::f32) {
-    return BH_FLOAT32;
-  }
-  if (layer.get_element_type() == ov::element::f16) {
-    return BH_FLOAT16;
-  }
-  if (layer.get_element_type() == ov::element::bf16) {
-    return BH_BFLOAT16;
-  }
+  if (layer.get_element_type() == ov::element::f32) return BH_FLOAT32;
+  if (layer.get_element_type() == ov::element::f16) return BH_FLOAT16;
+  if (layer.get_element_type() == ov::element::bf16) return BH_BFLOAT16;
   throw std::invalid_argument("hidden states of the type " + layer.get_element_type().to_string());
 }
 
@@ -92,7 +88,7 @@ Encoder::Encoder(ov::Core &core, const fs::path &folder, const Manifest &manifes
       calibration_(read_calibration(folder, manifest.spec)),
       max_batch_tokens_(options.max_batch_tokens),
       may_have_lanes_((options.threads > 0 ? options.threads : count_cores()) > 1 &&
-                      graph_bytes(manifest) <= max_lanes_graph_bytes),
+                      graph_bytes(manifest) <= kMaxLanesGraphBytes),
       session_(std::make_unique<Session>(core, graph_)),
       name_("openvino " + session_->precision()) {
   for (const std::string &input : session_->inputs()) {
@@ -108,18 +104,15 @@ PackedFeatures Encoder::encode(const std::vector<Tokens> &texts) {
   PackedFeatures features;
   features.code_bytes = manifest_.spec.code_bytes;
   features.spec_id = manifest_.spec.id;
-  std::vector<std::int64_t> lengths;
+  std::vector<int64_t> lengths;
   for (const Tokens &text : texts) {
-    lengths.push_back(static_cast<std::int64_t>(text.ids.size()));
+    lengths.push_back(static_cast<int64_t>(text.ids.size()));
     features.offsets.push_back(features.offsets.back() + lengths.back());
   }
-  features.codes.resize(static_cast<std::size_t>(features.offsets.back() * features.code_bytes));
-  for (std::int64_t &length : lengths) {
-    length = round_length(length, manifest_.max_length); /* from here on with padding */
-  }
-  const auto batches = cut_batches(lengths, max_batch_tokens_);
+  features.codes.resize(static_cast<size_t>(features.offsets.back() * features.code_bytes));
+  const auto batches = cut_batches(round_lengths(lengths, manifest_.max_length), max_batch_tokens_);
   Session &session = choose_session(batches.size());
-  for_each_on_threads(static_cast<int>(session.num_lanes()), batches.size(), [&](std::size_t i) {
+  for_each_on_threads(static_cast<int>(session.num_lanes()), batches.size(), [&](size_t i) {
     session.with_request(
         [&](ov::InferRequest &request) { encode_batch(request, texts, batches[i], features); });
   });
@@ -127,10 +120,10 @@ PackedFeatures Encoder::encode(const std::vector<Tokens> &texts) {
 }
 
 void Encoder::check(const std::vector<Tokens> &texts) const {
-  const std::int64_t token_types =
+  const int64_t token_types =
       manifest_.token_types > 0 ? manifest_.token_types : session_->token_types();
-  for (std::size_t i = 0; i < texts.size(); ++i) {
-    const auto size = static_cast<std::int64_t>(texts[i].ids.size());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto size = static_cast<int64_t>(texts[i].ids.size());
     if (size < 1 || size > manifest_.max_length) {
       fail(Status::invalid_input, "text ", i, ": got ", size, " token ids, expected 1 to ",
            manifest_.max_length, ", the tokenizer's own included. Cut it.");
@@ -141,7 +134,7 @@ void Encoder::check(const std::vector<Tokens> &texts) const {
            "types has 1 rows: it reads single texts only. Pass the two texts one by one, or take "
            "another encoder.");
     }
-    for (const std::int32_t id : texts[i].ids) {
+    for (const int32_t id : texts[i].ids) {
       if (id < 0 || id >= session_->vocabulary()) {
         fail(Status::invalid_input, "text ", i, ": got the token id ", id, ", expected 0 to ",
              session_->vocabulary() - 1, ". Use the bundle's own tokenizer.");
@@ -150,12 +143,10 @@ void Encoder::check(const std::vector<Tokens> &texts) const {
   }
 }
 
-Session &Encoder::choose_session(std::size_t num_batches) {
-  if (!may_have_lanes_ || num_batches < 2) {
-    return *session_;
-  }
+Session &Encoder::choose_session(size_t num_batches) {
+  if (!may_have_lanes_ || num_batches < 2) return *session_;
   const std::lock_guard<std::mutex> hold(lock_);
-  if (!lanes_ && num_batches >= open_lanes_from) {
+  if (!lanes_ && num_batches >= kOpenLanesFrom) {
     GraphOptions graph = graph_;
     graph.has_lanes = true;
     lanes_ = std::make_unique<Session>(core_, graph);
@@ -164,19 +155,19 @@ Session &Encoder::choose_session(std::size_t num_batches) {
 }
 
 void Encoder::encode_batch(ov::InferRequest &request, const std::vector<Tokens> &texts,
-                           const std::vector<std::size_t> &rows, PackedFeatures &features) const {
-  std::vector<std::int64_t> lengths;
-  std::vector<std::int64_t> token_offsets;
-  for (const std::size_t row : rows) {
-    lengths.push_back(static_cast<std::int64_t>(texts[row].ids.size()));
+                           const std::vector<size_t> &rows, PackedFeatures &features) const {
+  std::vector<int64_t> lengths;
+  std::vector<int64_t> token_offsets;
+  for (const size_t row : rows) {
+    lengths.push_back(static_cast<int64_t>(texts[row].ids.size()));
     token_offsets.push_back(features.offsets[row]);
   }
-  const std::int64_t seq =
-      round_length(*std::max_element(lengths.begin(), lengths.end()), manifest_.max_length);
+  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const int64_t seq = round_lengths({longest}, manifest_.max_length).front();
   try {
     for (const std::string &name : session_->inputs()) {
-      request.set_tensor(
-          name, make_input(name, texts, rows, static_cast<std::size_t>(seq), manifest_.pad_id));
+      request.set_tensor(name,
+                         make_input(name, texts, rows, static_cast<size_t>(seq), manifest_.pad_id));
     }
     request.infer();
     pack(request, seq, lengths, token_offsets, features);
@@ -188,12 +179,10 @@ void Encoder::encode_batch(ov::InferRequest &request, const std::vector<Tokens> 
   }
 }
 
-void Encoder::pack(ov::InferRequest &request, std::int64_t seq,
-                   const std::vector<std::int64_t> &lengths,
-                   const std::vector<std::int64_t> &token_offsets, PackedFeatures &features) const {
+void Encoder::pack(ov::InferRequest &request, int64_t seq, const std::vector<int64_t> &lengths,
+                   const std::vector<int64_t> &token_offsets, PackedFeatures &features) const {
   const FeatureSpec &spec = manifest_.spec;
-  const ov::Shape expected{lengths.size(), static_cast<std::size_t>(seq),
-                           static_cast<std::size_t>(spec.dim)};
+  const ov::Shape expected{lengths.size(), static_cast<size_t>(seq), static_cast<size_t>(spec.dim)};
   std::vector<ov::Tensor> tensors;
   std::vector<bh_layer> layers;
   for (const std::string &name : manifest_.output_names()) {
@@ -205,14 +194,14 @@ void Encoder::pack(ov::InferRequest &request, std::int64_t seq,
            " and one type for all. Export the bundle again.");
     }
     const auto strides = layer.get_strides();
-    layers.push_back({layer.data(), static_cast<std::int64_t>(strides[0]),
-                      static_cast<std::int64_t>(strides[1])});
+    layers.push_back(
+        {layer.data(), static_cast<int64_t>(strides[0]), static_cast<int64_t>(strides[1])});
   }
   bh_pool_and_pack_args args = {};
   args.layers = layers.data();
-  args.num_layers = static_cast<std::int64_t>(layers.size());
+  args.num_layers = static_cast<int64_t>(layers.size());
   args.dtype = dtype_of(tensors.front());
-  args.rows = static_cast<std::int64_t>(lengths.size());
+  args.rows = static_cast<int64_t>(lengths.size());
   args.seq = seq;
   args.dim = spec.dim;
   args.lengths = lengths.data();

@@ -23,23 +23,19 @@ namespace {
 using HeadMap = std::map<std::string, std::shared_ptr<const LaidOutHead>>;
 
 std::string find_tokenizers_library(const Options &options) {
-  if (!options.tokenizers_library.empty()) {
-    return options.tokenizers_library;
-  }
+  if (!options.tokenizers_library.empty()) return options.tokenizers_library;
   const char *named = std::getenv("BITHEADS_TOKENIZERS_LIBRARY");
   return named != nullptr && *named != '\0' ? named : BITHEADS_DEFAULT_TOKENIZERS_LIBRARY;
 }
 
-/* Files in the order of their names, which decides which of two heads of one task is the second. */
+// Files in the order of their names, which decides which of two heads of one task is the second.
 std::vector<fs::path> find_heads(const fs::path &folder) {
   std::vector<fs::path> paths;
   std::error_code error;
   for (fs::directory_iterator it(folder / "heads", error), end; !error && it != end;
        it.increment(error)) {
     const bool is_hidden = it->path().filename().string()[0] == '.';
-    if (it->path().extension() == ".safetensors" && !is_hidden) {
-      paths.push_back(it->path());
-    }
+    if (it->path().extension() == ".safetensors" && !is_hidden) paths.push_back(it->path());
   }
   std::sort(paths.begin(), paths.end());
   return paths;
@@ -48,43 +44,39 @@ std::vector<fs::path> find_heads(const fs::path &folder) {
 }  // namespace
 
 std::vector<float> Prediction::probabilities() const {
-  const std::size_t classes = labels.size();
+  const size_t classes = labels.size();
   std::vector<float> result(logits.size());
-  for (std::size_t first = 0; first + classes <= logits.size(); first += classes) {
+  for (size_t first = 0; first + classes <= logits.size(); first += classes) {
     const float *row = logits.data() + first;
     const float largest = *std::max_element(row, row + classes);
     float sum = 0;
-    for (std::size_t i = 0; i < classes; ++i) {
+    for (size_t i = 0; i < classes; ++i) {
       result[first + i] = std::exp(row[i] - largest);
       sum += result[first + i];
     }
-    for (std::size_t i = 0; i < classes; ++i) {
-      result[first + i] /= sum;
-    }
+    for (size_t i = 0; i < classes; ++i) result[first + i] /= sum;
   }
   return result;
 }
 
-const std::string &Prediction::top(std::size_t text) const {
-  if (text >= size()) {
-    throw std::out_of_range("Prediction::top: no such text");
-  }
+const std::string &Prediction::top(size_t text) const {
+  if (text >= size()) throw std::out_of_range("Prediction::top: no such text");
   const float *row = logits.data() + text * labels.size();
-  return labels[static_cast<std::size_t>(std::max_element(row, row + labels.size()) - row)];
+  return labels[static_cast<size_t>(std::max_element(row, row + labels.size()) - row)];
 }
 
 namespace {
 
-/* The only one of this process, which never goes. A core with the CPU's plugin gives its thread a
-   stack for signals, and takes it back when it goes, though a later core may put it in place again
-   when that one goes. Then a signal whose handler wants that stack, such as Python's, is a
-   segfault. */
+// The only core of this process, which is never destroyed. A core with the CPU's plugin gives its
+// thread a stack for signals and takes the stack back when the core is destroyed, though a later
+// core may put it in place again at its own end. Then a signal whose handler wants that stack, such
+// as Python's, is a segfault.
 ov::Core &the_core() {
   static ov::Core *const core = new ov::Core;
   return *core;
 }
 
-/* Once a library: the core keeps what it was given, as often as it was. */
+// Adds each library once: the core keeps a library as often as it is given it.
 void add_operations(ov::Core &core, const std::string &library) {
   static std::mutex lock;
   static auto *const added = new std::set<std::string>;
@@ -97,9 +89,7 @@ void add_operations(ov::Core &core, const std::string &library) {
 
 std::vector<bool> forms_of(const std::vector<Text> &texts) {
   std::vector<bool> is_pair;
-  for (const Text &text : texts) {
-    is_pair.push_back(text.is_pair);
-  }
+  for (const Text &text : texts) is_pair.push_back(text.is_pair);
   return is_pair;
 }
 
@@ -123,18 +113,16 @@ struct Engine::Impl {
 
   static Manifest read_checked(const fs::path &folder, const Options &options) {
     Manifest manifest = read_manifest(folder);
-    if (options.verify) {
-      verify_artifacts(folder, manifest);
-    }
+    if (options.verify) verify_artifacts(folder, manifest);
     return manifest;
   }
 
-  /* What is not there is told when texts come in: token ids need no tokenizer. */
+  // A missing tokenizer is an error only when texts come in: token ids need none.
   void open_tokenizer(const fs::path &folder) {
     if (!Tokenizer::is_in(folder)) {
       no_tokenizer = "bundle " + folder.string() +
-                     ": no tokenizer for this library in it. Make it once: python -m "
-                     "export.host_tokenizer --bundle " +
+                     ": no tokenizer for this library in it. Make it once: bitheads "
+                     "host-tokenizer --bundle " +
                      folder.string();
       return;
     }
@@ -151,14 +139,12 @@ struct Engine::Impl {
         std::make_unique<Tokenizer>(core, folder, manifest, options.verify, options.threads);
   }
 
-  /* As if one after the other; but reading is what takes time, and is done at once. */
+  // As if one after the other, but what takes time, reading, is done in parallel.
   void read_heads(const std::vector<fs::path> &paths) {
     std::vector<std::shared_ptr<const LaidOutHead>> read(paths.size());
     for_each_on_threads(std::min(threads, 8), paths.size(),
-                        [&](std::size_t i) { read[i] = read_one(paths[i]); });
-    for (std::size_t i = 0; i < paths.size(); ++i) {
-      add(paths[i], read[i], false);
-    }
+                        [&](size_t i) { read[i] = read_one(paths[i]); });
+    for (size_t i = 0; i < paths.size(); ++i) add(paths[i], read[i], false);
   }
 
   std::shared_ptr<const LaidOutHead> read_one(const fs::path &path) const {
@@ -182,43 +168,35 @@ struct Engine::Impl {
     Heads chosen;
     for (const std::string &task : tasks) {
       const auto found = heads.find(task);
-      if (found == heads.end()) {
-        fail_unknown(task);
-      }
+      if (found == heads.end()) fail_unknown(task);
       if (std::find(chosen.begin(), chosen.end(), found->second) == chosen.end()) {
         chosen.push_back(found->second);
       }
     }
     if (tasks.empty()) {
-      for (const auto &[task, head] : heads) {
-        chosen.push_back(head);
-      }
+      for (const auto &[task, head] : heads) chosen.push_back(head);
     }
     return chosen;
   }
 
   [[noreturn]] void fail_unknown(const std::string &task) const {
     std::string loaded;
-    for (const auto &[name, head] : heads) {
-      loaded += (loaded.empty() ? "" : ", ") + name;
-    }
+    for (const auto &[name, head] : heads) loaded += (loaded.empty() ? "" : ", ") + name;
     fail(Status::unknown_task, "task '", task, "': no such head is loaded, expected one of ",
          loaded.empty() ? "none (no head is loaded)" : loaded,
          ". Add it with add_head, or train it with `bitheads train-head`.");
   }
 
-  /* This, unless it was loaded in another process. */
+  // *this; throws Error(forked) if it was loaded in another process.
   Impl &here() {
     process.check();
     return *this;
   }
 
   PackedFeatures encode(const std::vector<Text> &texts) {
-    if (!tokenizer) {
-      fail(Status::backend, no_tokenizer);
-    }
+    if (!tokenizer) fail(Status::backend, no_tokenizer);
     std::vector<Tokens> tokens;
-    std::int64_t num_truncated = 0;
+    int64_t num_truncated = 0;
     for (CutTokens &text : (*tokenizer)(texts)) {
       num_truncated += text.truncated ? 1 : 0;
       tokens.push_back(std::move(text.tokens));
@@ -230,24 +208,22 @@ struct Engine::Impl {
   }
 
   OwnProcess process;
-  Options options; /* threads: as few as a quota gives */
+  Options options;  // with as few threads as a quota gives
   ov::Core &core = the_core();
   Manifest manifest;
   Encoder encoder;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::string no_tokenizer; /* why there is none */
+  std::string no_tokenizer;  // why there is no tokenizer
   int threads;
   HeadThreads head_threads;
   std::mutex heads_lock;
   HeadMap heads;
 };
 
-/* What a child was forked with may wait for threads that it has not: it is left to the child's end,
- * as is all memory that it shares with its parent. */
+// In a forked child, destroying the engine could wait for threads that the child does not have: it
+// is left until the child ends, as is all memory that the child shares with its parent.
 void Engine::Free::operator()(Impl *impl) const {
-  if (impl->process.is_this()) {
-    delete impl;
-  }
+  if (impl->process.is_this()) delete impl;
 }
 
 Engine::Engine(std::unique_ptr<Impl, Free> impl) : impl_(std::move(impl)) {}
@@ -267,7 +243,7 @@ const std::string &Engine::backend() const {
   return impl_->encoder.name();
 }
 
-std::int64_t Engine::code_bytes() const {
+int64_t Engine::code_bytes() const {
   return impl_->manifest.spec.code_bytes;
 }
 
@@ -275,7 +251,7 @@ std::vector<TaskInfo> Engine::tasks() const {
   std::vector<TaskInfo> tasks;
   for (const auto &head : impl_->here().choose({})) {
     tasks.push_back(
-        {head->task, head->labels, head->is_pair, static_cast<std::size_t>(head->block.size())});
+        {head->task, head->labels, head->is_pair, static_cast<size_t>(head->block.size())});
   }
   return tasks;
 }
@@ -288,9 +264,7 @@ std::string Engine::add_head(const std::string &path, bool replace) {
 
 void Engine::remove_head(const std::string &task) {
   const std::lock_guard<std::mutex> hold(impl_->here().heads_lock);
-  if (impl_->heads.erase(task) == 0) {
-    impl_->fail_unknown(task);
-  }
+  if (impl_->heads.erase(task) == 0) impl_->fail_unknown(task);
 }
 
 PackedFeatures Engine::encode(const std::vector<Text> &texts) const {
@@ -303,7 +277,7 @@ PackedFeatures Engine::encode_tokens(const std::vector<Tokens> &texts) const {
 
 std::vector<Prediction> Engine::predict(const std::vector<Text> &texts,
                                         const std::vector<std::string> &tasks) const {
-  const Heads chosen = impl_->here().choose(tasks); /* first: a wrong task should cost no pass */
+  const Heads chosen = impl_->here().choose(tasks);  // first, so that a wrong task costs no pass
   const Heads heads = choose_fitting(chosen, forms_of(texts), !tasks.empty());
   const PackedFeatures features = impl_->encode(texts);
   return impl_->head_threads.predict(features, impl_->manifest.spec, heads);
@@ -317,15 +291,15 @@ std::vector<Prediction> Engine::predict_features(const PackedFeatures &features,
     fail(Status::spec_mismatch, "features: got feature spec ", features.spec_id, ", expected ",
          spec.shown(), ". Encode the texts with the bundle at hand.");
   }
-  std::int64_t end = 0;
+  int64_t end = 0;
   bool is_rising = !features.offsets.empty() && features.offsets[0] == 0;
-  for (const std::int64_t offset : features.offsets) {
+  for (const int64_t offset : features.offsets) {
     is_rising = is_rising && offset >= end;
     end = offset;
   }
   if (!is_rising || features.code_bytes != spec.code_bytes ||
-      end > static_cast<std::int64_t>(features.codes.size()) / spec.code_bytes ||
-      static_cast<std::size_t>(end * spec.code_bytes) != features.codes.size()) {
+      end > static_cast<int64_t>(features.codes.size()) / spec.code_bytes ||
+      static_cast<size_t>(end * spec.code_bytes) != features.codes.size()) {
     fail(Status::invalid_input, "features: got ", features.codes.size(), " bytes of codes of ",
          features.code_bytes,
          " bytes, expected offsets that rise from 0 to the number of codes, of ", spec.code_bytes,

@@ -1,4 +1,4 @@
-/* Errors in one line: fail(Status::head, "head ", path, ": ..."). */
+// Errors in one line: fail(Status::head, "head ", path, ": ...").
 #ifndef BITHEADS_HOST_ERROR_H
 #define BITHEADS_HOST_ERROR_H
 
@@ -10,15 +10,15 @@
 
 namespace bitheads {
 
-constexpr std::size_t max_message_bytes = 4000;
+constexpr size_t kMaxMessageBytes = 4000;
 
-template <typename... Parts>
+template <class... Parts>
 [[noreturn]] void fail(Status status, const Parts &...parts) {
   std::ostringstream message;
-  message.imbue(std::locale::classic()); /* the program's may write 30.521, or 30,521 */
+  message.imbue(std::locale::classic());  // the program's locale may write 30.521, or 30,521
   (message << ... << parts);
-  /* Files may have anything in them, and parsers say what they came upon. */
-  throw Error(status, to_valid_utf8(message.str().substr(0, max_message_bytes)));
+  // Files may have anything in them, and parsers quote what they came upon.
+  throw Error(status, to_valid_utf8(message.str().substr(0, kMaxMessageBytes)));
 }
 
 }  // namespace bitheads

@@ -1,4 +1,4 @@
-/* Which files beside an ONNX graph its weights are in. */
+// Which files beside an ONNX graph its weights are in.
 #ifndef BITHEADS_HOST_EXTERNAL_FILES_H
 #define BITHEADS_HOST_EXTERNAL_FILES_H
 
@@ -8,8 +8,8 @@
 
 namespace bitheads {
 
-/* Their names; all that an entry gives, of which the last would count. Throws std::invalid_argument
- * for what is no protobuf. See engine/files/external_files.py. */
+// Their names. Where an entry gives several, all are listed, though only the last would count.
+// Throws std::invalid_argument for what is no protobuf. See engine/files/external_files.py.
 std::set<std::string> external_files(std::string_view graph);
 
 }  // namespace bitheads

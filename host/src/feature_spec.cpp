@@ -8,13 +8,11 @@
 namespace bitheads {
 namespace {
 
-template <typename Value>
+template <class Value>
 Value find_word(const std::string &word,
                 std::initializer_list<std::pair<const char *, Value>> all) {
   for (const auto &[name, value] : all) {
-    if (word == name) {
-      return value;
-    }
+    if (word == name) return value;
   }
   throw std::invalid_argument("unknown word '" + word + "'");
 }
@@ -27,13 +25,9 @@ FeatureSpec FeatureSpec::read(const Json &json) {
       "layer_pooling", "quantization",   "order",
       "dim",           "layer_weights",  "calibration_sha256",
   };
-  if (!json.is_object()) {
-    throw std::invalid_argument("a feature spec that is no JSON object");
-  }
-  Json typed = Json::object(); /* what the id is a hash of */
-  for (const char *name : known) {
-    typed[name] = json.contains(name) ? json.at(name) : Json();
-  }
+  if (!json.is_object()) throw std::invalid_argument("a feature spec that is no JSON object");
+  Json typed = Json::object();  // the id is a hash of this
+  for (const char *name : known) typed[name] = json.contains(name) ? json.at(name) : Json();
   if (const Json extra = Json::diff(typed, json); json.size() > typed.size()) {
     throw std::invalid_argument("unknown fields in the feature spec, of a newer bitheads: " +
                                 extra.dump());
@@ -62,9 +56,7 @@ FeatureSpec FeatureSpec::read(const Json &json) {
       throw std::invalid_argument("layer weights that are no list");
     }
     for (const Json &weight : json.at("layer_weights")) {
-      if (!weight.is_number()) {
-        throw std::invalid_argument("a layer weight that is no number");
-      }
+      if (!weight.is_number()) throw std::invalid_argument("a layer weight that is no number");
       weights.push_back(weight.get<double>());
       spec.layer_weights.push_back(weight.get<float>());
     }
@@ -85,12 +77,8 @@ std::string FeatureSpec::shown() const {
   std::string text = id + " (" + encoder + ", layers " + std::to_string(layers.front()) + "-" +
                      std::to_string(layers.back()) + ", " + layer_pooling + ", " +
                      quantization_name;
-  if (quantization == BH_SIGN) {
-    text += ", " + order_name;
-  }
-  if (!calibration_sha256.empty()) {
-    text += ", calibration " + calibration_sha256.substr(0, 8);
-  }
+  if (quantization == BH_SIGN) text += ", " + order_name;
+  if (!calibration_sha256.empty()) text += ", calibration " + calibration_sha256.substr(0, 8);
   return text + ", dim " + std::to_string(dim) + ", weights " + weights_sha256.substr(0, 8) + ")";
 }
 

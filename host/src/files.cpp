@@ -11,11 +11,9 @@ namespace bitheads {
 namespace {
 
 std::ifstream open_file(const fs::path &path, Status status, const std::string &what) {
-  std::error_code ignored; /* of a device or a pipe one would wait for the end */
+  std::error_code ignored;  // a device or a pipe would be read to its end, which may never come
   std::ifstream file;
-  if (fs::is_regular_file(path, ignored)) {
-    file.open(path, std::ios::binary);
-  }
+  if (fs::is_regular_file(path, ignored)) file.open(path, std::ios::binary);
   if (!file.is_open()) {
     fail(status, what, ": no file ", path, " that can be read. Copy it again, or name another.");
   }
@@ -36,7 +34,7 @@ Sha256::~Sha256() {
   EVP_MD_CTX_free(static_cast<EVP_MD_CTX *>(context_));
 }
 
-void Sha256::update(const void *data, std::size_t bytes) {
+void Sha256::update(const void *data, size_t bytes) {
   if (bytes > 0 && EVP_DigestUpdate(static_cast<EVP_MD_CTX *>(context_), data, bytes) != 1) {
     fail(Status::internal, "sha256: OpenSSL failed.");
   }
@@ -68,11 +66,9 @@ std::string read_file(const fs::path &path, Status status, const std::string &wh
   std::string content;
   while (file) {
     file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    content.append(block.data(), static_cast<std::size_t>(file.gcount()));
+    content.append(block.data(), static_cast<size_t>(file.gcount()));
   }
-  if (file.bad()) {
-    fail(status, what, ": ", path, " could not be read to its end. Copy it again.");
-  }
+  if (file.bad()) fail(status, what, ": ", path, " could not be read to its end. Copy it again.");
   return content;
 }
 
@@ -83,12 +79,10 @@ FileHash hash_file(const fs::path &path, Status status, const std::string &what)
   FileHash hash;
   while (file) {
     file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    digest.update(block.data(), static_cast<std::size_t>(file.gcount()));
-    hash.bytes += static_cast<std::uint64_t>(file.gcount());
+    digest.update(block.data(), static_cast<size_t>(file.gcount()));
+    hash.bytes += static_cast<uint64_t>(file.gcount());
   }
-  if (file.bad()) {
-    fail(status, what, ": ", path, " could not be read to its end. Copy it again.");
-  }
+  if (file.bad()) fail(status, what, ": ", path, " could not be read to its end. Copy it again.");
   hash.sha256 = digest.finish();
   return hash;
 }

@@ -1,4 +1,4 @@
-/* Whole files, and their hashes. */
+// Whole files, and their hashes.
 #ifndef BITHEADS_HOST_FILES_H
 #define BITHEADS_HOST_FILES_H
 
@@ -13,7 +13,7 @@ namespace bitheads {
 
 namespace fs = std::filesystem;
 
-/* SHA-256, fed in parts. */
+// SHA-256, fed in parts.
 class Sha256 {
  public:
   Sha256();
@@ -21,9 +21,9 @@ class Sha256 {
   Sha256(const Sha256 &) = delete;
   Sha256 &operator=(const Sha256 &) = delete;
 
-  void update(const void *data, std::size_t bytes);
+  void update(const void *data, size_t bytes);
   void update(std::string_view text) { update(text.data(), text.size()); }
-  /* 64 hexadecimal digits; once. */
+  // 64 hexadecimal digits. To be called once.
   std::string finish();
 
  private:
@@ -33,11 +33,11 @@ class Sha256 {
 std::string sha256_of(std::string_view text);
 
 struct FileHash {
-  std::uint64_t bytes = 0;
+  uint64_t bytes = 0;
   std::string sha256;
 };
 
-/* Throws Error(status) for a file that cannot be read; `what` begins the message. */
+// Throws Error(status) for a file that cannot be read; `what` begins the message.
 std::string read_file(const fs::path &path, Status status, const std::string &what);
 FileHash hash_file(const fs::path &path, Status status, const std::string &what);
 

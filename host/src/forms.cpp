@@ -15,12 +15,11 @@ const char *shown(bool is_pair) {
 
 Heads choose_fitting(const Heads &heads, const std::vector<bool> &is_pair, bool are_named) {
   const auto first_of = [&](bool form) {
-    return static_cast<std::size_t>(std::find(is_pair.begin(), is_pair.end(), form) -
-                                    is_pair.begin());
+    return static_cast<size_t>(std::find(is_pair.begin(), is_pair.end(), form) - is_pair.begin());
   };
   Heads fitting;
   for (const auto &head : heads) {
-    const std::size_t other = first_of(!head->is_pair);
+    const size_t other = first_of(!head->is_pair);
     if (other == is_pair.size()) {
       fitting.push_back(head);
     } else if (are_named) {
@@ -29,8 +28,8 @@ Heads choose_fitting(const Heads &heads, const std::vector<bool> &is_pair, bool 
            shown(!head->is_pair), ". Ask it of texts of its form only.");
     }
   }
-  const std::size_t single = first_of(false);
-  const std::size_t pair = first_of(true);
+  const size_t single = first_of(false);
+  const size_t pair = first_of(true);
   if (!heads.empty() && single < is_pair.size() && pair < is_pair.size()) {
     fail(Status::invalid_input, "texts: got single texts and pairs in one call (text ", single,
          " is ", shown(false), ", text ", pair, " is ", shown(true),

@@ -1,4 +1,4 @@
-/* A head answers texts of the form that it was made for: single texts, or pairs. */
+// A head answers texts of the form that it was made for: single texts, or pairs.
 #ifndef BITHEADS_HOST_FORMS_H
 #define BITHEADS_HOST_FORMS_H
 
@@ -8,12 +8,12 @@
 
 namespace bitheads {
 
-/* The heads that answer these texts.
- *
- * is_pair: of each text whether it is a pair; empty where that is not known, which all heads fit.
- * are_named: whether the caller named the heads. Then one that does not fit a text is an
- * Error(invalid_input); otherwise it does not answer. Single texts and pairs in one call, which no
- * head fits, are that error too. */
+// The heads that answer these texts.
+//
+// is_pair: whether each text is a pair; empty where that is not known, which fits all heads.
+// are_named: whether the caller named the heads. Then one that does not fit a text is an
+// Error(invalid_input); otherwise it does not answer. Single texts and pairs in one call, which no
+// head fits, are that error too.
 Heads choose_fitting(const Heads &heads, const std::vector<bool> &is_pair, bool are_named);
 
 }  // namespace bitheads

@@ -10,24 +10,22 @@
 namespace bitheads {
 namespace {
 
-constexpr int format_version = 1;
-constexpr std::size_t max_size = 65'536; /* what the kernels' fixed-point numbers have room for */
+constexpr int kFormatVersion = 1;
+constexpr size_t kMaxSize = 65'536;  // what the kernels' fixed-point numbers have room for
 
-using Shape = std::vector<std::int64_t>;
+using Shape = std::vector<int64_t>;
 
-/* repr of a tuple of whole numbers in Python, which the hash is of. */
+// Python's repr of a tuple of whole numbers: the hash is of that text.
 std::string python_tuple(const Shape &shape) {
   std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  }
+  for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
 std::string hash_of(const Json &meta, const SafeTensors &file) {
   Sha256 digest;
   digest.update(python_json(meta) + "\n");
-  for (const auto &[name, tensor] : file.tensors()) { /* by name */
+  for (const auto &[name, tensor] : file.tensors()) {  // in the order of their names
     const char *dtype = tensor.dtype == "F32" ? "<f4" : "<f2";
     digest.update(name + " " + dtype + " " + python_tuple(tensor.shape) + "\n");
     digest.update(file.data(tensor));
@@ -37,7 +35,7 @@ std::string hash_of(const Json &meta, const SafeTensors &file) {
 
 bool is_task_name(const std::string &task) {
   bool is_name = !task.empty() && task.size() <= 100;
-  for (std::size_t i = 0; i < task.size(); ++i) {
+  for (size_t i = 0; i < task.size(); ++i) {
     const char c = task[i];
     const bool is_alphanumeric =
         (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
@@ -46,13 +44,11 @@ bool is_task_name(const std::string &task) {
   return is_name;
 }
 
-/* Takes the tensor out of the file, once its shape is the expected one. */
+// Takes the tensor out of the file, once its shape is the expected one.
 std::vector<float> read_weights(const SafeTensors &file, const std::string &name,
                                 const Shape &expected) {
   const auto found = file.tensors().find(name);
-  if (found == file.tensors().end()) {
-    throw std::invalid_argument("has no " + name);
-  }
+  if (found == file.tensors().end()) throw std::invalid_argument("has no " + name);
   if (found->second.shape != expected) {
     throw std::invalid_argument("its " + name + " has the shape " +
                                 python_tuple(found->second.shape) + ", expected " +
@@ -67,8 +63,8 @@ std::vector<float> read_weights(const SafeTensors &file, const std::string &name
   return weights;
 }
 
-/* The first length of a tensor of so many axes. */
-std::int64_t rows_of(const SafeTensors &file, const std::string &name, std::size_t axes) {
+// The length of the first axis of a tensor that has so many axes.
+int64_t rows_of(const SafeTensors &file, const std::string &name, size_t axes) {
   const auto found = file.tensors().find(name);
   if (found == file.tensors().end() || found->second.shape.size() != axes ||
       found->second.shape[0] < 1) {
@@ -77,19 +73,17 @@ std::int64_t rows_of(const SafeTensors &file, const std::string &name, std::size
   return found->second.shape[0];
 }
 
-/* What is not looked at otherwise, but has to be what it says: Python reads it. */
+// Checks what this library does not use, but Python reads.
 void check_notes(const Json &meta) {
   if (!meta.at("metrics").is_object() || !meta.at("training").is_object()) {
     throw std::invalid_argument("its metrics and its training are to be objects");
   }
   for (const auto &[name, value] : meta.at("metrics").items()) {
-    if (!value.is_number()) {
-      throw std::invalid_argument("its metric '" + name + "' is no number");
-    }
+    if (!value.is_number()) throw std::invalid_argument("its metric '" + name + "' is no number");
   }
 }
 
-/* All that must hold of a head; `engine/heads/head_file.py` has the same list. */
+// Checks all that must hold of a head; `engine/heads/head_file.py` has the same list.
 void read_meta(FoldedHead &head, const Json &meta) {
   check_notes(meta);
   head.task = meta.at("task").get<std::string>();
@@ -107,7 +101,7 @@ void read_meta(FoldedHead &head, const Json &meta) {
                                 "', expected attention, mean or cls");
   }
   const std::set<std::string> different(head.labels.begin(), head.labels.end());
-  if (head.labels.size() < 2 || head.labels.size() > max_size ||
+  if (head.labels.size() < 2 || head.labels.size() > kMaxSize ||
       different.size() != head.labels.size()) {
     throw std::invalid_argument("expected 2 to 65,536 labels, all different");
   }
@@ -121,15 +115,15 @@ void read_meta(FoldedHead &head, const Json &meta) {
                           : pooling == "mean"    ? BH_MEAN
                                                  : BH_CLS;
   head.spec = FeatureSpec::read(meta.at("spec"));
-  if (head.spec.dim > static_cast<std::int64_t>(max_size)) {
+  if (head.spec.dim > static_cast<int64_t>(kMaxSize)) {
     throw std::invalid_argument("its dim is " + std::to_string(head.spec.dim) +
                                 ", expected 1 to 65,536");
   }
 }
 
 void read_tensors(FoldedHead &head, const SafeTensors &file) {
-  const std::int64_t dim = head.spec.dim;
-  const auto classes = static_cast<std::int64_t>(head.labels.size());
+  const int64_t dim = head.spec.dim;
+  const auto classes = static_cast<int64_t>(head.labels.size());
   const bool attends = head.position_pooling == BH_ATTENTION;
   if (file.tensors().size() != (attends ? 6U : 4U)) {
     throw std::invalid_argument("has other weights than its position pooling wants");
@@ -142,8 +136,8 @@ void read_tensors(FoldedHead &head, const SafeTensors &file) {
     head.query = read_weights(file, "query", {head.attention_heads, dim});
     head.value = read_weights(file, "value", {dim, dim});
   }
-  const std::int64_t inner = rows_of(file, "dense_bias", 1);
-  if (inner > static_cast<std::int64_t>(max_size)) {
+  const int64_t inner = rows_of(file, "dense_bias", 1);
+  if (inner > static_cast<int64_t>(kMaxSize)) {
     throw std::invalid_argument("its inner size is " + std::to_string(inner) +
                                 ", expected 1 to 65,536");
   }
@@ -163,9 +157,9 @@ FoldedHead parse_head(const SafeTensors &file, const std::string &what) {
   if (!meta.at("format_version").is_number_integer()) {
     throw std::invalid_argument("its format version is no whole number");
   }
-  const auto version = meta.at("format_version").get<std::int64_t>();
-  if (version != format_version) {
-    fail(Status::head, what, ": got format version ", version, ", expected ", format_version,
+  const auto version = meta.at("format_version").get<int64_t>();
+  if (version != kFormatVersion) {
+    fail(Status::head, what, ": got format version ", version, ", expected ", kFormatVersion,
          ". Train it again, or install the version of bitheads that wrote it.");
   }
   const std::string expected = meta.at("sha256").get<std::string>();

@@ -1,4 +1,4 @@
-/* The head file format, read. engine/heads/head_file.py owns it. */
+// The head file format, read. engine/heads/head_file.py owns it.
 #ifndef BITHEADS_HOST_HEAD_FILE_H
 #define BITHEADS_HOST_HEAD_FILE_H
 
@@ -10,23 +10,23 @@
 
 namespace bitheads {
 
-/* A task head with its algebra done once. */
+// A task head with its algebra done once.
 struct FoldedHead {
   std::string task;
   std::vector<std::string> labels;
   bool is_pair = false;
   bh_position_pooling position_pooling = BH_ATTENTION;
   FeatureSpec spec;
-  std::int64_t attention_heads = 0;
-  std::vector<float> query;       /* [attention_heads, dim], attention only */
-  std::vector<float> value;       /* [dim, dim], attention only */
-  std::vector<float> dense;       /* [inner, dim] */
-  std::vector<float> dense_bias;  /* [inner] */
-  std::vector<float> output;      /* [labels, inner] */
-  std::vector<float> output_bias; /* [labels] */
+  int64_t attention_heads = 0;
+  std::vector<float> query;        // [attention_heads, dim], attention only
+  std::vector<float> value;        // [dim, dim], attention only
+  std::vector<float> dense;        // [inner, dim]
+  std::vector<float> dense_bias;   // [inner]
+  std::vector<float> output;       // [labels, inner]
+  std::vector<float> output_bias;  // [labels]
 };
 
-/* Reads and checks a head file. Throws Error(head), naming the file, for any defect. */
+// Reads and checks a head file. Throws Error(head), naming the file, for any defect.
 FoldedHead read_head(const fs::path &path);
 
 }  // namespace bitheads

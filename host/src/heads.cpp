@@ -10,14 +10,14 @@
 namespace bitheads {
 namespace {
 
-constexpr std::size_t block_texts = 60; /* that the kernels take through a head together */
+constexpr size_t kBlockTexts = 60;  // that the kernels take through a head together
 
-/* Of weights, counted once for eight texts: for less, another thread costs what it saves. */
-constexpr std::size_t min_shared_bytes = 16 << 20;
+// Bytes of weights, counted once per eight texts: with fewer, another thread costs what it saves.
+constexpr size_t kMinSharedBytes = 16 << 20;
 
 void check_features(const PackedFeatures &features) {
-  for (std::size_t text = 0; text < features.size(); ++text) {
-    const std::int64_t tokens = features.offsets[text + 1] - features.offsets[text];
+  for (size_t text = 0; text < features.size(); ++text) {
+    const int64_t tokens = features.offsets[text + 1] - features.offsets[text];
     if (tokens < 1 || tokens > BH_MAX_TEXT_TOKENS) {
       fail(Status::invalid_input, "text ", text, ": got ", tokens, " tokens, expected 1 to ",
            BH_MAX_TEXT_TOKENS, ". Leave it out, or encode it in parts.");
@@ -31,12 +31,10 @@ const bh_head *block_of(const LaidOutHead &head) {
 
 }  // namespace
 
-AlignedBytes::AlignedBytes(std::int64_t bytes) : size_(bytes) {
-  const std::size_t rounded = (static_cast<std::size_t>(bytes) + 63) / 64 * 64;
-  data_.reset(std::aligned_alloc(64, std::max<std::size_t>(64, rounded)));
-  if (!data_) {
-    throw std::bad_alloc();
-  }
+AlignedBytes::AlignedBytes(int64_t bytes) : size_(bytes) {
+  const size_t rounded = (static_cast<size_t>(bytes) + 63) / 64 * 64;
+  data_.reset(std::aligned_alloc(64, std::max<size_t>(64, rounded)));
+  if (!data_) throw std::bad_alloc();
 }
 
 std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head, const std::string &what) {
@@ -50,8 +48,8 @@ std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head, const std::st
   weights.position_pooling = head.position_pooling;
   weights.dim = head.spec.dim;
   weights.attention_heads = head.attention_heads;
-  weights.inner = static_cast<std::int64_t>(head.dense_bias.size());
-  weights.classes = static_cast<std::int64_t>(head.labels.size());
+  weights.inner = static_cast<int64_t>(head.dense_bias.size());
+  weights.classes = static_cast<int64_t>(head.labels.size());
   weights.query = head.query.empty() ? nullptr : head.query.data();
   weights.value = head.value.empty() ? nullptr : head.value.data();
   weights.dense = head.dense.data();
@@ -59,7 +57,7 @@ std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head, const std::st
   weights.output = head.output.data();
   weights.output_bias = head.output_bias.data();
   weights.level = BH_LEVEL_ACTIVE;
-  const std::int64_t bytes = bh_head_bytes(&weights);
+  const int64_t bytes = bh_head_bytes(&weights);
   auto laid_out = std::make_shared<LaidOutHead>();
   bh_status status = BH_INVALID_ARGUMENT;
   if (bytes >= 0) {
@@ -77,34 +75,32 @@ std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head, const std::st
   return laid_out;
 }
 
-/* Texts and heads of one call. */
+// Texts and heads of one call.
 struct HeadThreads::Part {
-  std::size_t first_text, last_text;
-  std::size_t first_head, last_head;
+  size_t first_text, last_text;
+  size_t first_head, last_head;
 };
 
-/* Texts go to the threads in whole blocks, several a thread, so that none waits for a slower one.
- * Where there are too few, heads do: their weights are then read once, not once a thread. */
-std::vector<HeadThreads::Part> HeadThreads::parts(std::size_t texts, const Heads &heads) const {
-  std::size_t weights = 0;
-  for (const auto &head : heads) {
-    weights += static_cast<std::size_t>(head->block.size());
-  }
-  const bool is_small = weights * std::max<std::size_t>(1, texts / 8) < min_shared_bytes;
-  const std::size_t threads = is_small ? 1 : static_cast<std::size_t>(threads_);
+// Texts go to the threads in whole blocks, several per thread, so that none waits for a slower one.
+// Where there are too few texts, heads do: their weights are then read once, not once per thread.
+std::vector<HeadThreads::Part> HeadThreads::parts(size_t texts, const Heads &heads) const {
+  size_t weights = 0;
+  for (const auto &head : heads) weights += static_cast<size_t>(head->block.size());
+  const bool is_small = weights * std::max<size_t>(1, texts / 8) < kMinSharedBytes;
+  const size_t threads = is_small ? 1 : static_cast<size_t>(threads_);
   std::vector<Part> parts;
-  if (texts >= block_texts * threads) {
-    const std::size_t size = std::max<std::size_t>(1, texts / (4 * threads * block_texts));
-    for (std::size_t i = 0; i < texts; i += size * block_texts) {
-      parts.push_back({i, std::min(i + size * block_texts, texts), 0, heads.size()});
+  if (texts >= kBlockTexts * threads) {
+    const size_t size = std::max<size_t>(1, texts / (4 * threads * kBlockTexts));
+    for (size_t i = 0; i < texts; i += size * kBlockTexts) {
+      parts.push_back({i, std::min(i + size * kBlockTexts, texts), 0, heads.size()});
     }
   } else if (heads.size() >= threads) {
-    for (std::size_t i = 0; i < threads; ++i) {
+    for (size_t i = 0; i < threads; ++i) {
       parts.push_back({0, texts, heads.size() * i / threads, heads.size() * (i + 1) / threads});
     }
   } else {
-    const std::size_t count = std::min(texts, threads);
-    for (std::size_t i = 0; i < count; ++i) {
+    const size_t count = std::min(texts, threads);
+    for (size_t i = 0; i < count; ++i) {
       parts.push_back({texts * i / count, texts * (i + 1) / count, 0, heads.size()});
     }
   }
@@ -122,7 +118,7 @@ std::vector<Prediction> HeadThreads::predict(const PackedFeatures &features,
   if (features.size() > 0 && !heads.empty()) {
     const std::vector<Part> calls = parts(features.size(), heads);
     for_each_on_threads(threads_, calls.size(),
-                        [&](std::size_t i) { run(calls[i], features, spec, heads, answers); });
+                        [&](size_t i) { run(calls[i], features, spec, heads, answers); });
   }
   return answers;
 }
@@ -131,7 +127,7 @@ void HeadThreads::run(const Part &part, const PackedFeatures &features, const Fe
                       const Heads &heads, std::vector<Prediction> &answers) {
   std::vector<const bh_head *> blocks;
   std::vector<float *> logits;
-  for (std::size_t i = part.first_head; i < part.last_head; ++i) {
+  for (size_t i = part.first_head; i < part.last_head; ++i) {
     blocks.push_back(block_of(*heads[i]));
     logits.push_back(answers[i].logits.data() + part.first_text * heads[i]->labels.size());
   }
@@ -139,14 +135,14 @@ void HeadThreads::run(const Part &part, const PackedFeatures &features, const Fe
   args.codes = features.codes.data();
   args.num_tokens = features.offsets.back();
   args.offsets = features.offsets.data() + part.first_text;
-  args.texts = static_cast<std::int64_t>(part.last_text - part.first_text);
+  args.texts = static_cast<int64_t>(part.last_text - part.first_text);
   args.dim = spec.dim;
   args.quantization = spec.quantization;
   args.heads = blocks.data();
-  args.num_heads = static_cast<std::int64_t>(blocks.size());
+  args.num_heads = static_cast<int64_t>(blocks.size());
   args.logits = logits.data();
   args.level = BH_LEVEL_ACTIVE;
-  const std::int64_t bytes = bh_predict_heads_workspace(&args);
+  const int64_t bytes = bh_predict_heads_workspace(&args);
   bh_status status = BH_INVALID_ARGUMENT;
   if (bytes >= 0) {
     AlignedBytes workspace = borrow(bytes);
@@ -162,15 +158,13 @@ void HeadThreads::run(const Part &part, const PackedFeatures &features, const Fe
   }
 }
 
-AlignedBytes HeadThreads::borrow(std::int64_t bytes) {
+AlignedBytes HeadThreads::borrow(int64_t bytes) {
   {
     const std::lock_guard<std::mutex> hold(lock_);
     if (!workspaces_.empty()) {
       AlignedBytes workspace = std::move(workspaces_.back());
       workspaces_.pop_back();
-      if (workspace.size() >= bytes) {
-        return workspace;
-      }
+      if (workspace.size() >= bytes) return workspace;
     }
   }
   return AlignedBytes(bytes);

@@ -9,7 +9,7 @@
 namespace bitheads {
 namespace {
 
-constexpr int max_depth = 64; /* what reads it back goes down as deep */
+constexpr int kMaxDepth = 64;  // readers go down as deep
 
 void append(std::string &out, const Json &value, bool compact) {
   const char *comma = compact ? "," : ", ";
@@ -17,7 +17,7 @@ void append(std::string &out, const Json &value, bool compact) {
   const char *between = "";
   if (value.is_object()) {
     out += '{';
-    for (const auto &[key, item] : value.items()) { /* sorted by bytes, so by code point */
+    for (const auto &[key, item] : value.items()) {  // sorted by bytes, so by code point
       out += between;
       out += Json(key).dump(-1, ' ', true);
       out += colon;
@@ -43,17 +43,18 @@ void append(std::string &out, const Json &value, bool compact) {
 }  // namespace
 
 Json parse_json(std::string_view text) {
-  /* The parser ends at a NUL, and passes over a byte order mark; other parsers do neither. */
+  // The parser ends at a NUL, and passes over a byte order mark; other parsers do neither.
   if (text.find('\0') != std::string_view::npos ||
       without_byte_order_mark(text).size() < text.size()) {
     throw Json::other_error::create(599, "a NUL, or a byte order mark", nullptr);
   }
-  const ClassicLocale numbers; /* the parser copes with other decimal points, if they are a byte */
+  const ClassicLocale
+      numbers;  // the parser copes with other decimal points only if they are one byte
   using Event = Json::parse_event_t;
   return Json::parse(text.begin(), text.end(), [](int depth, Event event, Json &) {
-    /* Of what begins, the depth is that of what it is in. */
+    // For what begins here, the depth is that of what it is in.
     const bool begins = event == Event::object_start || event == Event::array_start;
-    if (depth + (begins ? 1 : 0) > max_depth) {
+    if (depth + (begins ? 1 : 0) > kMaxDepth) {
       throw Json::other_error::create(599, "nested deeper than 64 levels", nullptr);
     }
     return true;
@@ -70,23 +71,23 @@ std::string python_json(const Json &value, bool compact) {
   return out;
 }
 
-std::int64_t whole_number(const Json &value, std::int64_t least, std::int64_t most) {
+int64_t whole_number(const Json &value, int64_t least, int64_t most) {
   if (!value.is_number_integer() || value < least || value > most) {
     throw std::invalid_argument("got " + value.dump().substr(0, 60) +
                                 ", expected a whole number from " + std::to_string(least) + " to " +
                                 std::to_string(most));
   }
-  return value.get<std::int64_t>();
+  return value.get<int64_t>();
 }
 
 std::string python_float(double value) {
-  /* The fewest digits that read back as the same number, which to_chars and Python agree on; where
-   * the point goes is Python's own: as it is from 1e-4 up to 1e16, else with an exponent. */
+  // The fewest digits that read back as the same number, which to_chars and Python agree on; where
+  // the point goes is Python's own: as it is from 1e-4 up to 1e16, else with an exponent.
   char buffer[32];
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, std::fabs(value),
                                  std::chars_format::scientific);
   const std::string shown(buffer, end.ptr);
-  const std::size_t e = shown.find('e');
+  const size_t e = shown.find('e');
   std::string digits = shown.substr(0, 1) + (e > 2 ? shown.substr(2, e - 2) : "");
   const int exponent = std::stoi(shown.substr(e + 1));
   std::string out = std::signbit(value) ? "-" : "";
@@ -97,11 +98,11 @@ std::string python_float(double value) {
     const std::string size = std::to_string(std::abs(exponent));
     out += (size.size() < 2 ? "0" : "") + size;
   } else if (exponent < 0) {
-    out += "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
+    out += "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
   } else if (exponent >= count - 1) {
-    out += digits + std::string(static_cast<std::size_t>(exponent - count + 1), '0') + ".0";
+    out += digits + std::string(static_cast<size_t>(exponent - count + 1), '0') + ".0";
   } else {
-    const auto point = static_cast<std::size_t>(exponent + 1);
+    const auto point = static_cast<size_t>(exponent + 1);
     out += digits.substr(0, point) + "." + digits.substr(point);
   }
   return out;

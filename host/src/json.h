@@ -1,4 +1,4 @@
-/* JSON, read with bounds, and written as Python's json module writes it: hashes are of that. */
+// JSON, read with bounds, and written as Python's json module writes it: hashes are of that.
 #ifndef BITHEADS_HOST_JSON_H
 #define BITHEADS_HOST_JSON_H
 
@@ -11,19 +11,19 @@ namespace bitheads {
 
 using Json = nlohmann::json;
 
-/* Throws Json::exception for what is no JSON, or nested deeper than anything of ours. */
+// Throws Json::exception for what is no JSON, or is nested deeper than anything of ours.
 Json parse_json(std::string_view text);
 
-/* Where a file may begin with one. */
+// The text without the byte order mark that a file may begin with.
 std::string_view without_byte_order_mark(std::string_view text);
 
-/* json.dumps(value, sort_keys=True), or with separators=(",", ":") if it is compact. */
+// json.dumps(value, sort_keys=True), or with separators=(",", ":") if it is compact.
 std::string python_json(const Json &value, bool compact = false);
 
-/* A whole number within the two, or throws std::invalid_argument: true and 2.0 are none. */
-std::int64_t whole_number(const Json &value, std::int64_t least, std::int64_t most);
+// A whole number within the two bounds; throws std::invalid_argument for others, true and 2.0.
+int64_t whole_number(const Json &value, int64_t least, int64_t most);
 
-/* repr(value) of a float. */
+// repr(value) of a float.
 std::string python_float(double value);
 
 }  // namespace bitheads

@@ -10,13 +10,12 @@
 
 namespace bitheads {
 
-void for_each_on_threads(int threads, std::size_t count,
-                         const std::function<void(std::size_t)> &work) {
-  std::atomic<std::size_t> next{0};
+void for_each_on_threads(int threads, size_t count, const std::function<void(size_t)> &work) {
+  std::atomic<size_t> next{0};
   std::exception_ptr first_error;
   std::mutex lock;
   const auto run = [&] {
-    for (std::size_t i = next++; i < count; i = next++) {
+    for (size_t i = next++; i < count; i = next++) {
       try {
         work(i);
       } catch (...) {
@@ -27,22 +26,18 @@ void for_each_on_threads(int threads, std::size_t count,
     }
   };
   std::vector<std::thread> others;
-  const auto wanted = std::min(count, static_cast<std::size_t>(std::max(1, threads)));
+  const auto wanted = std::min(count, static_cast<size_t>(std::max(1, threads)));
   others.reserve(wanted);
-  for (std::size_t i = 1; i < wanted; ++i) {
+  for (size_t i = 1; i < wanted; ++i) {
     try {
       others.emplace_back(run);
-    } catch (const std::system_error &) { /* no more threads to be had: the others do it */
+    } catch (const std::system_error &) {  // no more threads can be had: the others do the work
       break;
     }
   }
   run();
-  for (std::thread &thread : others) {
-    thread.join();
-  }
-  if (first_error) {
-    std::rethrow_exception(first_error);
-  }
+  for (std::thread &thread : others) thread.join();
+  if (first_error) std::rethrow_exception(first_error);
 }
 
 }  // namespace bitheads

@@ -1,4 +1,4 @@
-/* Work for several threads, which take it piece by piece. */
+// Work for several threads, which take it piece by piece.
 #ifndef BITHEADS_HOST_PARALLEL_H
 #define BITHEADS_HOST_PARALLEL_H
 
@@ -7,10 +7,9 @@
 
 namespace bitheads {
 
-/* Calls work(0) to work(count - 1), on so many threads at most, this one among them. After an
- * exception no more is begun; the first one is thrown again once all threads are done. */
-void for_each_on_threads(int threads, std::size_t count,
-                         const std::function<void(std::size_t)> &work);
+// Calls work(0) to work(count - 1), on at most so many threads, this one among them. After an
+// exception no more calls begin; the first exception is thrown again once all threads are done.
+void for_each_on_threads(int threads, size_t count, const std::function<void(size_t)> &work);
 
 }  // namespace bitheads
 

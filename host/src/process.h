@@ -1,4 +1,4 @@
-/* The process that an engine was loaded in. */
+// The process that an engine was loaded in.
 #ifndef BITHEADS_HOST_PROCESS_H
 #define BITHEADS_HOST_PROCESS_H
 
@@ -6,14 +6,14 @@
 
 namespace bitheads {
 
-/* A forked child has a copy of an engine, but none of its threads, and locks as they were: whoever
- * waits for either waits for ever. */
+// A forked child has a copy of an engine but none of its threads, and its locks are as they were:
+// whoever waits for either waits for ever.
 class OwnProcess {
  public:
   OwnProcess();
 
   bool is_this() const;
-  /* Throws Error(forked) in any other process. */
+  // Throws Error(forked) in any other process.
   void check() const;
 
  private:

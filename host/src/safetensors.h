@@ -1,4 +1,4 @@
-/* The safetensors format: a JSON header, then the tensors' bytes, without holes. */
+// The safetensors format: a JSON header, then the tensors' bytes, without holes.
 #ifndef BITHEADS_HOST_SAFETENSORS_H
 #define BITHEADS_HOST_SAFETENSORS_H
 
@@ -13,26 +13,26 @@
 namespace bitheads {
 
 struct Tensor {
-  std::string dtype; /* "F32", "F16" */
-  std::vector<std::int64_t> shape;
-  std::size_t begin = 0; /* of its bytes in the file */
-  std::size_t bytes = 0;
+  std::string dtype;  // "F32", "F16"
+  std::vector<int64_t> shape;
+  size_t begin = 0;  // where its bytes begin in the file
+  size_t bytes = 0;
 
-  std::int64_t size() const; /* numbers */
+  int64_t size() const;  // numbers
 };
 
 class SafeTensors {
  public:
-  /* Throws Error(status), its message beginning with `what`, for anything but a sound file of
-   * float32 and float16 tensors. */
+  // Throws Error(status), its message beginning with `what`, for anything but a sound file of
+  // float32 and float16 tensors.
   static SafeTensors read(const fs::path &path, Status status, const std::string &what);
 
   const std::map<std::string, Tensor> &tensors() const { return tensors_; }
-  const Json &metadata() const { return metadata_; } /* text by name */
+  const Json &metadata() const { return metadata_; }  // texts by name
   std::string_view data(const Tensor &tensor) const {
     return std::string_view(content_).substr(tensor.begin, tensor.bytes);
   }
-  /* As float32. */
+  // As float32.
   std::vector<float> floats(const Tensor &tensor) const;
 
  private:

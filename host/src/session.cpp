@@ -8,17 +8,17 @@
 namespace bitheads {
 namespace {
 
-/* Kernels that OpenVINO keeps, by the shape they are for; see engine/sessions/openvino.py. */
-constexpr int kept_shapes = 96;
+// How many kernels OpenVINO keeps, one per shape; see engine/sessions/openvino.py.
+constexpr int kKeptShapes = 96;
 
 bool has_bf16(ov::Core &core) {
   const auto can = core.get_property("CPU", ov::device::capabilities);
   return std::find(can.begin(), can.end(), "BF16") != can.end();
 }
 
-/* Lookups past a table's end are undefined: token ids are compared with its rows. */
-std::int64_t find_vocabulary(const ov::Output<const ov::Node> &ids) {
-  std::int64_t rows = std::numeric_limits<std::int64_t>::max();
+// A lookup past a table's end is undefined, so token ids are compared with its rows.
+int64_t find_vocabulary(const ov::Output<const ov::Node> &ids) {
+  int64_t rows = std::numeric_limits<int64_t>::max();
   for (const auto &target : ids.get_target_inputs()) {
     const ov::Node *node = target.get_node();
     const std::string type = node->get_type_name();
@@ -38,7 +38,7 @@ ov::AnyMap find_properties(ov::Core &core, const GraphOptions &options) {
   properties.insert(ov::hint::performance_mode(options.has_lanes
                                                    ? ov::hint::PerformanceMode::THROUGHPUT
                                                    : ov::hint::PerformanceMode::LATENCY));
-  properties["CPU_RUNTIME_CACHE_CAPACITY"] = kept_shapes;
+  properties["CPU_RUNTIME_CACHE_CAPACITY"] = kKeptShapes;
   if (options.precision == "fp32") {
     properties.insert(ov::hint::inference_precision(ov::element::f32));
   } else if (options.precision == "bf16") {
@@ -56,9 +56,7 @@ ov::AnyMap find_properties(ov::Core &core, const GraphOptions &options) {
 }
 
 std::string find_precision(const ov::CompiledModel &compiled, const std::string &asked) {
-  if (asked == "int8") {
-    return asked;
-  }
+  if (asked == "int8") return asked;
   const std::string type = compiled.get_property(ov::hint::inference_precision).to_string();
   return type == "f32" ? "fp32" : type == "f16" ? "fp16" : type;
 }
@@ -67,9 +65,7 @@ std::string find_precision(const ov::CompiledModel &compiled, const std::string 
 
 ov::AnyMap cpu_properties(int threads) {
   ov::AnyMap properties{ov::hint::enable_cpu_pinning(false)};
-  if (threads > 0) {
-    properties.insert(ov::inference_num_threads(threads));
-  }
+  if (threads > 0) properties.insert(ov::inference_num_threads(threads));
   return properties;
 }
 
@@ -87,9 +83,9 @@ Session::Session(ov::Core &core, const GraphOptions &options) {
     }
     compiled_ = core.compile_model(model, "CPU", properties);
     precision_ = find_precision(compiled_, options.precision);
-    const std::uint32_t count =
+    const uint32_t count =
         options.has_lanes ? compiled_.get_property(ov::optimal_number_of_infer_requests) : 1;
-    for (std::uint32_t i = 0; i < std::max(1U, count); ++i) {
+    for (uint32_t i = 0; i < std::max(1U, count); ++i) {
       requests_.push_back(compiled_.create_infer_request());
       free_.push_back(i);
     }
@@ -102,7 +98,7 @@ Session::Session(ov::Core &core, const GraphOptions &options) {
 void Session::with_request(const std::function<void(ov::InferRequest &)> &work) {
   std::unique_lock<std::mutex> hold(lock_);
   is_free_.wait(hold, [&] { return !free_.empty(); });
-  const std::size_t chosen = free_.back();
+  const size_t chosen = free_.back();
   free_.pop_back();
   hold.unlock();
   const auto give_back = [&] {

@@ -1,4 +1,4 @@
-/* A compiled graph and as many of its requests as run at the same time. */
+// A compiled graph and as many of its requests as run at the same time.
 #ifndef BITHEADS_HOST_SESSION_H
 #define BITHEADS_HOST_SESSION_H
 
@@ -13,46 +13,45 @@
 
 namespace bitheads {
 
-/* The graph's file and how it is compiled. */
+// The graph's file and how it is compiled.
 struct GraphOptions {
   fs::path graph;
-  std::string precision;  /* "auto", "fp32", "bf16" or "int8" */
-  int threads = 0;        /* 0: all cores */
-  bool has_lanes = false; /* several requests, each on its share of the threads */
+  std::string precision;   // "auto", "fp32", "bf16" or "int8"
+  int threads = 0;         // 0: all cores
+  bool has_lanes = false;  // several requests, each on its share of the threads
 };
 
-/* How any graph is compiled. threads: 0 is all cores.
- *
- * Threads are not pinned to cores: every process would begin at the first one, where those of
- * several processes wait for each other while other cores have nothing to do. One process alone
- * gains nothing by it that could be measured. */
+// How any graph is compiled. threads: 0 is all cores.
+//
+// Threads are not pinned to cores: every process would begin at the first one, where those of
+// several processes wait for each other while other cores have nothing to do. One process alone
+// gains nothing by it that could be measured.
 ov::AnyMap cpu_properties(int threads);
 
 class Session {
  public:
-  /* Throws Error(backend). */
+  // Throws Error(backend).
   Session(ov::Core &core, const GraphOptions &options);
 
   const std::string &precision() const { return precision_; }
   const std::vector<std::string> &inputs() const { return inputs_; }
-  /* Rows of the table that token ids choose from; the largest number there is if it is not found.
-   */
-  std::int64_t vocabulary() const { return vocabulary_; }
-  /* The same of token types; 0 if the graph reads none. */
-  std::int64_t token_types() const { return token_types_; }
-  std::size_t num_lanes() const { return requests_.size(); }
+  // Rows of the table that token ids choose from; the largest int64 if the table is not found.
+  int64_t vocabulary() const { return vocabulary_; }
+  // The same for token types; 0 if the graph reads none.
+  int64_t token_types() const { return token_types_; }
+  size_t num_lanes() const { return requests_.size(); }
 
-  /* Calls work with a request that nobody else has, once there is one. */
+  // Waits for a request that nobody else has, and calls work with it.
   void with_request(const std::function<void(ov::InferRequest &)> &work);
 
  private:
   std::string precision_;
   std::vector<std::string> inputs_;
-  std::int64_t vocabulary_ = 0;
-  std::int64_t token_types_ = 0;
+  int64_t vocabulary_ = 0;
+  int64_t token_types_ = 0;
   ov::CompiledModel compiled_;
   std::vector<ov::InferRequest> requests_;
-  std::vector<std::size_t> free_;
+  std::vector<size_t> free_;
   std::mutex lock_;
   std::condition_variable is_free_;
 };

@@ -10,45 +10,39 @@
 namespace bitheads {
 namespace {
 
-/* As in engine/texts/tokenize.py, so that both cut very long texts at the same place. */
-constexpr std::size_t chars_per_token = 16;
-constexpr std::size_t max_chars = 1 << 18;
-constexpr std::size_t cut_margin = 128;
-constexpr std::size_t chunk_bytes = 1 << 19;
-constexpr std::size_t chunk_texts = 1 << 12;
+// These are as in engine/texts/tokenize.py, so that both cut very long texts at the same place.
+constexpr size_t kCharsPerToken = 16;
+constexpr size_t kMaxChars = 1 << 18;
+constexpr size_t kCutMargin = 128;
+constexpr size_t kChunkBytes = 1 << 19;
+constexpr size_t kChunkTexts = 1 << 12;
 
 const char *const again =
     "Make it again: bitheads host-tokenizer --bundle DIR --force, with the "
     "openvino-tokenizers of this library's OpenVINO.";
 
-void check_text(std::string_view text, std::size_t index) {
-  if (const std::size_t at = find_invalid_utf8(text); at < text.size()) {
+void check_text(std::string_view text, size_t index) {
+  if (const size_t at = find_invalid_utf8(text); at < text.size()) {
     fail(Status::invalid_input, "text ", index, ": byte ", at,
          " begins no code point, expected UTF-8. Convert the text, or replace what is none.");
   }
 }
 
-std::size_t size_of(const Json &json) {
-  if (!json.is_number_unsigned() || json.get<std::uint64_t>() > 1) {
+size_t size_of(const Json &json) {
+  if (!json.is_number_unsigned() || json.get<uint64_t>() > 1) {
     throw std::invalid_argument("a type id that is neither 0 nor 1");
   }
-  return json.get<std::size_t>();
+  return json.get<size_t>();
 }
 
 }  // namespace
 
-Template Template::read(const Json &json, std::size_t texts) {
+Template Template::read(const Json &json, size_t texts) {
   Template read;
   read.own = json.at("own").get<std::vector<Ids>>();
-  for (const Json &type : json.at("text_types")) {
-    read.text_types.push_back(size_of(type));
-  }
-  for (const Ids &own : read.own) {
-    read.num_own += own.size();
-  }
-  for (const Json &type : json.at("own_types")) {
-    read.num_own_second += size_of(type);
-  }
+  for (const Json &type : json.at("text_types")) read.text_types.push_back(size_of(type));
+  for (const Ids &own : read.own) read.num_own += own.size();
+  for (const Json &type : json.at("own_types")) read.num_own_second += size_of(type);
   if (read.own.size() != texts + 1 || read.text_types.size() != texts ||
       json.at("own_types").size() != read.num_own) {
     throw std::invalid_argument("a template that is not one of " + std::to_string(texts) +
@@ -60,8 +54,8 @@ Template Template::read(const Json &json, std::size_t texts) {
 Tokens Template::join(const std::vector<Ids> &parts) const {
   Tokens tokens;
   tokens.ids = own[0];
-  std::size_t num_second = num_own_second;
-  for (std::size_t i = 0; i < parts.size(); ++i) {
+  size_t num_second = num_own_second;
+  for (size_t i = 0; i < parts.size(); ++i) {
     tokens.ids.insert(tokens.ids.end(), parts[i].begin(), parts[i].end());
     tokens.ids.insert(tokens.ids.end(), own[i + 1].begin(), own[i + 1].end());
     num_second += text_types[i] * parts[i].size();
@@ -70,22 +64,13 @@ Tokens Template::join(const std::vector<Ids> &parts) const {
   return tokens;
 }
 
-std::vector<std::size_t> cut_longest_first(const std::vector<std::size_t> &lengths,
-                                           std::size_t budget) {
-  std::size_t total = 0;
-  for (const std::size_t length : lengths) {
-    total += length;
-  }
-  if (total <= budget) {
-    return lengths;
-  }
-  if (lengths.size() == 1) {
-    return {budget};
-  }
-  const std::size_t shorter = std::min({lengths[0], lengths[1], budget / 2});
-  if (lengths[0] <= lengths[1]) {
-    return {shorter, budget - shorter};
-  }
+std::vector<size_t> cut_longest_first(const std::vector<size_t> &lengths, size_t budget) {
+  size_t total = 0;
+  for (const size_t length : lengths) total += length;
+  if (total <= budget) return lengths;
+  if (lengths.size() == 1) return {budget};
+  const size_t shorter = std::min({lengths[0], lengths[1], budget / 2});
+  if (lengths[0] <= lengths[1]) return {shorter, budget - shorter};
   return {budget - shorter, shorter};
 }
 
@@ -96,7 +81,7 @@ bool Tokenizer::is_in(const fs::path &folder) {
 
 Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &manifest, bool verify,
                      int threads)
-    : max_length_(static_cast<std::size_t>(manifest.max_length)) {
+    : max_length_(static_cast<size_t>(manifest.max_length)) {
   const fs::path folder = bundle / "host";
   const std::string what = "tokenizer " + folder.string();
   const Json content = read_hashed_json(folder / "tokenizer_graph.json", what, again);
@@ -134,14 +119,14 @@ Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &man
 }
 
 std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
-  const std::size_t long_chars = chars_per_token * max_length_;
+  const size_t long_chars = kCharsPerToken * max_length_;
   std::vector<CutTokens> all;
   std::vector<std::string_view> chunk;
-  std::size_t bytes = 0;
+  size_t bytes = 0;
   const auto is_long = [&](std::string_view text) {
     return text.size() > long_chars && count_chars(text) > long_chars;
   };
-  for (std::size_t i = 0, first = 0; i < texts.size(); ++i) {
+  for (size_t i = 0, first = 0; i < texts.size(); ++i) {
     check_text(texts[i].first, i);
     check_text(texts[i].second, i);
     for (const std::string *text : {&texts[i].first, &texts[i].second}) {
@@ -150,9 +135,7 @@ std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
         bytes += text->size();
       }
     }
-    if (i + 1 < texts.size() && bytes < chunk_bytes && chunk.size() < chunk_texts) {
-      continue;
-    }
+    if (i + 1 < texts.size() && bytes < kChunkBytes && chunk.size() < kChunkTexts) continue;
     std::vector<Ids> encoded = run(chunk);
     auto next = encoded.begin();
     for (; first <= i; ++first) {
@@ -162,9 +145,7 @@ std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
         parts.push_back(is_long(text) ? encode_long(text, is_whole) : std::move(*next++));
       };
       add(texts[first].first);
-      if (texts[first].is_pair) {
-        add(texts[first].second);
-      }
+      if (texts[first].is_pair) add(texts[first].second);
       all.push_back(join(std::move(parts), is_whole));
     }
     chunk.clear();
@@ -175,54 +156,43 @@ std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
 
 CutTokens Tokenizer::join(std::vector<Ids> parts, bool is_whole) const {
   const Template &around = parts.size() == 2 ? pair_ : single_;
-  std::vector<std::size_t> lengths;
-  for (const Ids &part : parts) {
-    lengths.push_back(part.size());
-  }
-  const std::size_t budget = max_length_ > around.num_own ? max_length_ - around.num_own : 0;
-  const std::vector<std::size_t> kept = cut_longest_first(lengths, budget);
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    parts[i].resize(kept[i]);
-  }
+  std::vector<size_t> lengths;
+  for (const Ids &part : parts) lengths.push_back(part.size());
+  const size_t budget = max_length_ > around.num_own ? max_length_ - around.num_own : 0;
+  const std::vector<size_t> kept = cut_longest_first(lengths, budget);
+  for (size_t i = 0; i < parts.size(); ++i) parts[i].resize(kept[i]);
   return {around.join(parts), kept != lengths || !is_whole};
 }
 
-/* Token ids of as much of a very long text as can matter: a prefix that alone fills the maximum
- * length gives the same first tokens as the whole text, as tokenizers work word by word; one that
- * does not is made longer. */
+// Token ids of as much of a very long text as can matter: a prefix that alone fills the maximum
+// length gives the same first tokens as the whole text, as tokenizers work word by word; one that
+// does not is made longer.
 Ids Tokenizer::encode_long(std::string_view text, bool &is_whole) {
-  std::size_t chars = chars_per_token * max_length_;
+  size_t chars = kCharsPerToken * max_length_;
   while (true) {
     const std::string_view prefix = cut_at_space(text, chars);
     Ids ids = std::move(run({prefix}).front());
-    if (prefix.size() == text.size()) {
-      return ids;
-    }
-    if (chars >= max_chars || fills(ids, prefix)) {
+    if (prefix.size() == text.size()) return ids;
+    if (chars >= kMaxChars || fills(ids, prefix)) {
       is_whole = false;
       return ids;
     }
-    chars = std::min(4 * chars, max_chars);
+    chars = std::min(4 * chars, kMaxChars);
   }
 }
 
-/* Whether the maximum length is reached well before the end, where the cut may matter. */
+// Whether the maximum length is reached well before the end, where the cut may matter.
 bool Tokenizer::fills(const Ids &ids, std::string_view prefix) {
-  const std::size_t chars = count_chars(prefix);
-  if (ids.size() < max_length_ || chars <= cut_margin) {
-    return false;
-  }
-  const Ids before = std::move(run({first_chars(prefix, chars - cut_margin)}).front());
+  const size_t chars = count_chars(prefix);
+  if (ids.size() < max_length_ || chars <= kCutMargin) return false;
+  const Ids before = std::move(run({first_chars(prefix, chars - kCutMargin)}).front());
   return before.size() >= max_length_ &&
-         std::equal(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(max_length_),
-                    before.begin());
+         std::equal(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(max_length_), before.begin());
 }
 
 std::vector<Ids> Tokenizer::run(const std::vector<std::string_view> &texts) {
   std::vector<Ids> all;
-  if (texts.empty()) {
-    return all;
-  }
+  if (texts.empty()) return all;
   try {
     ov::Tensor input(ov::element::string, {texts.size()});
     std::copy(texts.begin(), texts.end(), input.data<std::string>());
@@ -232,15 +202,15 @@ std::vector<Ids> Tokenizer::run(const std::vector<std::string_view> &texts) {
     const ov::Tensor begins = request_.get_tensor("begins");
     const ov::Tensor ends = request_.get_tensor("ends");
     const ov::Tensor ids = request_.get_tensor("ids");
-    const auto *begin = begins.data<std::int32_t>();
-    const auto *end = ends.data<std::int32_t>();
-    const auto *id = ids.data<std::int32_t>();
-    const auto size = static_cast<std::int64_t>(ids.get_size());
-    if (size == 0) { /* where nothing is left of any text, the graph tells of one */
+    const auto *begin = begins.data<int32_t>();
+    const auto *end = ends.data<int32_t>();
+    const auto *id = ids.data<int32_t>();
+    const auto size = static_cast<int64_t>(ids.get_size());
+    if (size == 0) {  // where nothing is left of any text, the graph reports one
       all.resize(texts.size());
       return all;
     }
-    for (std::size_t i = 0; i < texts.size(); ++i) {
+    for (size_t i = 0; i < texts.size(); ++i) {
       if (begins.get_size() != texts.size() || ends.get_size() != texts.size() || begin[i] < 0 ||
           end[i] < begin[i] || end[i] > size) {
         throw std::length_error("tokens of other texts than were given");

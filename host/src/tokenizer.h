@@ -1,5 +1,5 @@
-/* Texts to token ids: the encoder's tokenizer as an OpenVINO graph, which export.host_tokenizer
- * writes into the bundle; the tokenizer's own tokens and cutting are done here. */
+// Texts to token ids: the encoder's tokenizer as an OpenVINO graph, which `bitheads host-tokenizer`
+// writes into the bundle; the tokenizer's own tokens and cutting are done here.
 #ifndef BITHEADS_HOST_TOKENIZER_H
 #define BITHEADS_HOST_TOKENIZER_H
 
@@ -13,37 +13,37 @@
 
 namespace bitheads {
 
-using Ids = std::vector<std::int32_t>;
+using Ids = std::vector<int32_t>;
 
 struct CutTokens {
   Tokens tokens;
-  bool truncated = false; /* whether tokens were dropped to keep to the maximum length */
+  bool truncated = false;  // whether tokens were dropped to keep to the maximum length
 };
 
-/* Where a tokenizer puts its own tokens around one text, or around a pair. */
+// Where a tokenizer puts its own tokens around one text, or around a pair.
 struct Template {
-  std::vector<Ids> own; /* before each text, and after the last */
-  std::vector<std::size_t> text_types;
-  std::size_t num_own = 0;
-  std::size_t num_own_second = 0; /* of its own tokens, those with type id 1 */
+  std::vector<Ids> own;  // [texts + 1]: before each text, and after the last
+  std::vector<size_t> text_types;
+  size_t num_own = 0;
+  size_t num_own_second = 0;  // how many of its own tokens have the type id 1
 
-  /* Throws Json::exception or std::invalid_argument. */
-  static Template read(const Json &json, std::size_t texts);
+  // Throws Json::exception or std::invalid_argument.
+  static Template read(const Json &json, size_t texts);
   Tokens join(const std::vector<Ids> &parts) const;
 };
 
 class Tokenizer {
  public:
-  /* threads: 0 is all cores. Throws Error(bundle) for a damaged graph, Error(backend) for what
-   * OpenVINO refuses. */
+  // threads: 0 is all cores. Throws Error(bundle) for a damaged graph, Error(backend) for what
+  // OpenVINO refuses.
   Tokenizer(ov::Core &core, const fs::path &folder, const Manifest &manifest, bool verify,
             int threads);
 
-  /* Token ids of every text, in order. May be called from many threads. Throws
-   * Error(invalid_input) for texts that are not UTF-8. */
+  // Token ids of every text, in order. May be called from many threads. Throws
+  // Error(invalid_input) for texts that are not UTF-8.
   std::vector<CutTokens> operator()(const std::vector<Text> &texts);
 
-  /* Whether the bundle has the graph. */
+  // Whether the bundle has the tokenizer's graph.
   static bool is_in(const fs::path &folder);
 
  private:
@@ -52,16 +52,15 @@ class Tokenizer {
   bool fills(const Ids &ids, std::string_view prefix);
   CutTokens join(std::vector<Ids> parts, bool is_whole) const;
 
-  std::size_t max_length_;
+  size_t max_length_;
   Template single_;
   Template pair_;
   std::mutex lock_;
   ov::InferRequest request_;
 };
 
-/* How many tokens of each of one or two texts are kept; as engine/texts/tokenize.py does it. */
-std::vector<std::size_t> cut_longest_first(const std::vector<std::size_t> &lengths,
-                                           std::size_t budget);
+// How many tokens of each of one or two texts are kept; as engine/texts/tokenize.py does it.
+std::vector<size_t> cut_longest_first(const std::vector<size_t> &lengths, size_t budget);
 
 }  // namespace bitheads
 

@@ -1,4 +1,4 @@
-/* Texts as code points, which is what limits on a text's length count. */
+// Texts as code points: limits on a text's length count those.
 #ifndef BITHEADS_HOST_UTF8_H
 #define BITHEADS_HOST_UTF8_H
 
@@ -8,18 +8,18 @@
 
 namespace bitheads {
 
-/* Where the first byte is that begins no code point; the text's size if there is none. Surrogates
- * and overlong forms are none. */
-std::size_t find_invalid_utf8(std::string_view text);
-/* With a question mark for each byte that is of no code point. */
+// Where the first byte is that begins no code point; the text's size if there is none. Surrogates
+// and overlong forms are no code points.
+size_t find_invalid_utf8(std::string_view text);
+// The text with a question mark for each byte that is part of no code point.
 std::string to_valid_utf8(std::string text);
 
-/* The functions below want valid UTF-8. */
-std::size_t count_chars(std::string_view text);
-/* The first so many characters. */
-std::string_view first_chars(std::string_view text, std::size_t chars);
-/* The same, up to the last blank in their second half, if there is one. */
-std::string_view cut_at_space(std::string_view text, std::size_t chars);
+// The functions below want valid UTF-8.
+size_t count_chars(std::string_view text);
+// The first so many characters.
+std::string_view first_chars(std::string_view text, size_t chars);
+// The same, but only up to the last blank in their second half, if there is one.
+std::string_view cut_at_space(std::string_view text, size_t chars);
 
 }  // namespace bitheads
 

@@ -78,7 +78,9 @@ inline bh_position_pooling parse_position_pooling(const std::string &name) {
 // "active", or the name of a level that can run here (module.cpp).
 bh_level parse_level(const std::string &name);
 
-// The task heads (heads.cpp) and the launches of the CUDA kernels (launches.cpp).
+// Batches of texts (batching.cpp), the task heads (heads.cpp), and the launches of the CUDA kernels
+// (launches.cpp).
+void define_batching(nanobind::module_ &m);
 void define_heads(nanobind::module_ &m);
 void define_launches(nanobind::module_ &m);
 

@@ -23,8 +23,15 @@ using bitheads::raise_value;
 using bitheads::require_options;
 using bitheads::require_rows;
 
-constexpr bh_level kLevels[] = {BH_LEVEL_SERIAL, BH_LEVEL_AVX2, BH_LEVEL_AVX512,
-                                BH_LEVEL_AVX512_VNNI};
+#define BITHEADS_LEVEL(NAME, name, value) BH_LEVEL_##NAME,
+constexpr bh_level kLevels[] = {BH_FOR_EACH_LEVEL(BITHEADS_LEVEL)};
+#undef BITHEADS_LEVEL
+
+std::vector<std::string> levels() {
+  std::vector<std::string> names;
+  for (bh_level level : kLevels) names.emplace_back(bh_level_name(level));
+  return names;
+}
 
 std::vector<std::string> supported_levels() {
   std::vector<std::string> names;
@@ -83,7 +90,7 @@ void pool_and_pack(const std::vector<nb::object> &layers, bool bfloat16, nb::obj
   args.order = parse_order(order);
   args.level = parse_level(level);
 
-  if (layers.empty()) raise_value("layers", "none", "one [rows, seq, dim] array a layer");
+  if (layers.empty()) raise_value("layers", "none", "one [rows, seq, dim] array per layer");
   std::vector<bh_layer> layer_views;
   for (size_t i = 0; i < layers.size(); ++i) {
     const Buffer &layer = buffers.emplace_back(layers[i], "layers[" + std::to_string(i) + "]");
@@ -171,6 +178,7 @@ NB_MODULE(_kernels, m) {
   m.doc() = "Native kernels over the C ABI of kernels/include/bitheads/kernels.h.";
   m.def("abi_version", [] { return bh_abi_version(); });
   m.def("active_level", active_level);
+  m.def("levels", levels);
   m.def("supported_levels", supported_levels);
   m.def("code_bytes", code_bytes, nb::arg("dim"), nb::arg("quantization"));
   m.def("pool_and_pack", pool_and_pack, nb::arg("layers"), nb::arg("bfloat16"), nb::arg("lengths"),
@@ -178,6 +186,7 @@ NB_MODULE(_kernels, m) {
         nb::arg("layer_weights") = nb::none(), nb::arg("thresholds") = nb::none(),
         nb::arg("inverse_scale") = nb::none(), nb::arg("zero_point") = nb::none(),
         nb::arg("level") = "active");
+  bitheads::define_batching(m);
   bitheads::define_heads(m);
   bitheads::define_launches(m);
 }

@@ -1,4 +1,7 @@
-// Level detection, the environment variable, and the tables. To add a level: a row in kLevels.
+// Level detection, the environment variable, and the table of levels.
+//
+// To add a level: a row of BH_FOR_EACH_LEVEL (kernels.h), what has it and what it runs here, its
+// translation units and their flags (CMakeLists.txt), and what it needs (SPEC.md, Levels).
 #include "dispatch.h"
 
 #include <cstdlib>
@@ -28,42 +31,51 @@ bool has_avx512_vnni() noexcept {
 }
 #endif
 
-struct Level {
-  bh_level level;
-  const char *name;
+struct Implementation {
   bool (*supported)() noexcept;  // null: not in this build
   KernelTable kernels;
 };
 
-// Slowest first, in the order of bh_level.
-constexpr Level kLevels[] = {
-    {BH_LEVEL_SERIAL,
-     "serial",
-     always,
-     {pool_and_pack_serial, predict_heads_serial, run_dot_products_serial, &kLayOutSerial}},
+template <bh_level level>
+constexpr Implementation kImplementation = {nullptr, {}};
+
+template <>
+constexpr Implementation kImplementation<BH_LEVEL_SERIAL> = {
+    always, {pool_and_pack_serial, predict_heads_serial, run_dot_products_serial, &lay_out_serial}};
+
 #if defined(BITHEADS_X86_LEVELS)
-    {BH_LEVEL_AVX2,
-     "avx2",
-     has_avx2,
-     {pool_and_pack_avx2, predict_heads_avx2, run_dot_products_avx2, &kLayOutAvx2}},
-    {BH_LEVEL_AVX512,
-     "avx512",
-     has_avx512,
-     {pool_and_pack_avx512, predict_heads_avx512, run_dot_products_avx512, &kLayOutAvx512}},
-    {BH_LEVEL_AVX512_VNNI,
-     "avx512_vnni",
-     has_avx512_vnni,
-     {pool_and_pack_avx512, predict_heads_avx512_vnni, run_dot_products_avx512_vnni,
-      &kLayOutAvx512}},
-#else
-    {BH_LEVEL_AVX2, "avx2", nullptr, {}},
-    {BH_LEVEL_AVX512, "avx512", nullptr, {}},
-    {BH_LEVEL_AVX512_VNNI, "avx512_vnni", nullptr, {}},
+template <>
+constexpr Implementation kImplementation<BH_LEVEL_AVX2> = {
+    has_avx2, {pool_and_pack_avx2, predict_heads_avx2, run_dot_products_avx2, &lay_out_avx2}};
+
+template <>
+constexpr Implementation kImplementation<BH_LEVEL_AVX512> = {
+    has_avx512,
+    {pool_and_pack_avx512, predict_heads_avx512, run_dot_products_avx512, &lay_out_avx512}};
+
+template <>
+constexpr Implementation kImplementation<BH_LEVEL_AVX512_VNNI> = {
+    has_avx512_vnni,
+    {pool_and_pack_avx512, predict_heads_avx512_vnni, run_dot_products_avx512_vnni,
+     &lay_out_avx512}};
 #endif
+
+struct Level {
+  bh_level level;
+  const char *name;
+  Implementation implementation;
 };
 
+#define BITHEADS_LEVEL_ROW(NAME, name, value) \
+  {BH_LEVEL_##NAME, #name, kImplementation<BH_LEVEL_##NAME>},
+constexpr Level kLevels[] = {BH_FOR_EACH_LEVEL(BITHEADS_LEVEL_ROW)};
+#undef BITHEADS_LEVEL_ROW
+
+#define BITHEADS_LEVEL_NAME(NAME, name, value) #name ", "
+#define BITHEADS_LEVEL_NAMES BH_FOR_EACH_LEVEL(BITHEADS_LEVEL_NAME)
+
 bool runs_here(const Level &entry) noexcept {
-  return entry.supported != nullptr && entry.supported();
+  return entry.implementation.supported != nullptr && entry.implementation.supported();
 }
 
 const Level *find_level(bh_level level) noexcept {
@@ -105,13 +117,13 @@ const Choice &active() noexcept {
 bh_status find_kernels(bh_level level, const KernelTable **table) noexcept {
   if (level == BH_LEVEL_ACTIVE) {
     const Choice &choice = active();
-    if (choice.status == BH_OK) *table = &choice.entry->kernels;
+    if (choice.status == BH_OK) *table = &choice.entry->implementation.kernels;
     return choice.status;
   }
   const Level *entry = find_level(level);
   if (entry == nullptr) return BH_INVALID_ARGUMENT;
   if (!runs_here(*entry)) return BH_UNSUPPORTED_LEVEL;
-  *table = &entry->kernels;
+  *table = &entry->implementation.kernels;
   return BH_OK;
 }
 
@@ -130,8 +142,7 @@ const char *bh_status_message(bh_status status) {
     case BH_INVALID_ARGUMENT:
       return "invalid argument: see kernels/SPEC.md for what the call accepts";
     case BH_UNKNOWN_LEVEL:
-      return "BITHEADS_KERNEL_LEVEL names no level: set it to serial, avx2, avx512 or avx512_vnni, "
-             "or unset it";
+      return "BITHEADS_KERNEL_LEVEL names no level: set it to " BITHEADS_LEVEL_NAMES "or unset it";
     case BH_UNSUPPORTED_LEVEL:
       return "this machine or this build cannot run the kernel level asked for: unset "
              "BITHEADS_KERNEL_LEVEL, or set it to a supported level";

@@ -8,7 +8,7 @@
 
 namespace bitheads {
 
-// One entry a kernel. Entries get arguments that are already checked.
+// One entry per kernel. Entries get arguments that are already checked.
 struct KernelTable {
   void (*pool_and_pack)(const bh_pool_and_pack_args &args) noexcept;
   void (*predict_heads)(const PredictHeadsCall &call) noexcept;
@@ -20,20 +20,15 @@ struct KernelTable {
 // alone unless it returns BH_OK.
 bh_status find_kernels(bh_level level, const KernelTable **table) noexcept;
 
-// Defined by each level's own translation unit, compiled with that level's flags.
-void pool_and_pack_serial(const bh_pool_and_pack_args &args) noexcept;
-void pool_and_pack_avx2(const bh_pool_and_pack_args &args) noexcept;
-void pool_and_pack_avx512(const bh_pool_and_pack_args &args) noexcept;
-
-void predict_heads_serial(const PredictHeadsCall &call) noexcept;
-void predict_heads_avx2(const PredictHeadsCall &call) noexcept;
-void predict_heads_avx512(const PredictHeadsCall &call) noexcept;
-void predict_heads_avx512_vnni(const PredictHeadsCall &call) noexcept;
-
-int64_t run_dot_products_serial(int64_t multiply_adds) noexcept;
-int64_t run_dot_products_avx2(int64_t multiply_adds) noexcept;
-int64_t run_dot_products_avx512(int64_t multiply_adds) noexcept;
-int64_t run_dot_products_avx512_vnni(int64_t multiply_adds) noexcept;
+// Defined by the levels' own translation units, compiled with their flags. A level whose kernel is
+// another one's defines none; dispatch.cpp names those that are used.
+#define BITHEADS_DECLARE_LEVEL(NAME, name, value)                        \
+  void pool_and_pack_##name(const bh_pool_and_pack_args &args) noexcept; \
+  void predict_heads_##name(const PredictHeadsCall &call) noexcept;      \
+  int64_t run_dot_products_##name(int64_t multiply_adds) noexcept;       \
+  extern const LayOutLoops lay_out_##name;
+BH_FOR_EACH_LEVEL(BITHEADS_DECLARE_LEVEL)
+#undef BITHEADS_DECLARE_LEVEL
 
 }  // namespace bitheads
 

@@ -22,7 +22,7 @@ struct RowSums {
   double plain[kPanelRows];          // sum w
 };
 
-// One entry a loop over weights.
+// One entry per loop over weights.
 struct LayOutLoops {
   void (*sum_rows)(const Rows &rows, RowSums &sums) noexcept;
   // w / step, rounded half to even, to [(depth + 1) / 2][kPanelRows][2]. Finite weights only, of at
@@ -30,10 +30,6 @@ struct LayOutLoops {
   void (*quantize_rows)(const Rows &rows, const float *step, int16_t *out) noexcept;
   void (*floats_of_halves)(const uint16_t *halves, int64_t count, float *floats) noexcept;
 };
-
-extern const LayOutLoops kLayOutSerial;
-extern const LayOutLoops kLayOutAvx2;
-extern const LayOutLoops kLayOutAvx512;
 
 }  // namespace bitheads
 

@@ -1,8 +1,9 @@
 // Laying out heads: the portable level.
+#include "dispatch.h"
 #include "lay_out_rows_loop.h"
 
 namespace bitheads {
 
-const LayOutLoops kLayOutSerial = kLoops;
+const LayOutLoops lay_out_serial = kLoops;
 
 }  // namespace bitheads

@@ -7,7 +7,7 @@
 namespace bitheads {
 namespace {
 
-// Enough texts that reading a head's weights once a block costs little beside the arithmetic, few
+// Enough texts that reading a head's weights once per block costs little beside the arithmetic, few
 // enough that what they pool stays in the cache; a multiple of the rows of every level's tiles.
 constexpr int64_t kBlockTexts = 60;
 constexpr int64_t kBlockTokens = 8192;

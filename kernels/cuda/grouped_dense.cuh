@@ -21,7 +21,8 @@ template <bh_dense_kind kind>
 class GroupedDense {
   static constexpr int kPieceHalves = 8;  // 16 bytes
   static constexpr int kRowPieces = GroupedDenseShared::kRowPieces;
-  static constexpr int kPieces = kDenseTexts * kRowPieces / kDenseThreads;  // a thread and operand
+  static constexpr int kPieces =
+      kDenseTexts * kRowPieces / kDenseThreads;  // per thread and operand
   static constexpr int kTiles = kDenseOutputs / 8;
   static_assert(kDenseTexts == kDenseOutputs && kDenseTexts == kDenseWarps * 16);
 

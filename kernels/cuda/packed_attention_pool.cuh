@@ -1,6 +1,8 @@
 // packed_attention_pool for one thread block: one text's codes pooled by 16 columns, the heads'
 // queries, as attention does it, tile of tokens by tile of tokens (the running maximum and sum of
-// FlashAttention). One head algebra; only PackedCodes knows what a code is.
+// FlashAttention). One head algebra; only PackedCodes knows what a code is. One class, and so one
+// file of over 300 lines: its stages share what a thread keeps in registers and a block in shared
+// memory.
 #ifndef BITHEADS_CUDA_PACKED_ATTENTION_POOL_CUH
 #define BITHEADS_CUDA_PACKED_ATTENTION_POOL_CUH
 
@@ -21,7 +23,7 @@ struct AttentionPoolShared {
 
   alignas(16) uint8_t codes[kTokens][PackedCodes<quantization>::kRowBytes + 16];
   alignas(16) float scores[kScoreParts][kGroupColumns][kTokens + 8];
-  uint32_t weights[kGroupColumns][kTokens / 2 + 4];  // float16, two tokens a word
+  uint32_t weights[kGroupColumns][kTokens / 2 + 4];  // float16, two tokens per word
   // Of a column, over all tokens so far. A warp keeps those of its two columns: here, for registers
   // are few.
   float maximum[kGroupColumns];
@@ -35,11 +37,11 @@ class AttentionPool {
   using Shared = AttentionPoolShared<quantization>;
   static constexpr int kTokens = Shared::kTokens;
   static constexpr int kScoreParts = Shared::kScoreParts;
-  static constexpr int kScoreTiles = kTokens / 16;                  // of 8 tokens, a warp
-  static constexpr int kUnits = kSliceDim / kUnitDim / kPoolWarps;  // a warp
+  static constexpr int kScoreTiles = kTokens / 16;                  // of 8 tokens, per warp
+  static constexpr int kUnits = kSliceDim / kUnitDim / kPoolWarps;  // per warp
   static constexpr int kWarpColumns = kGroupColumns / kPoolWarps;   // whose softmax a warp takes
   static constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
-  static_assert(kTokens <= 64);  // two a lane
+  static_assert(kTokens <= 64);  // two per lane
 
  public:
   __device__ AttentionPool(const AttentionPoolArgs &args, Shared &shared)
@@ -270,7 +272,7 @@ class AttentionPool {
 
   __device__ int unit(int u) const { return warp_ + kPoolWarps * u; }
 
-  // A quad stores 32 features, 16 bytes a lane; features past dim are sums over zeros.
+  // A quad stores 32 features, 16 bytes per lane; features past dim are sums over zeros.
   __device__ void store_pooled() const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

@@ -1,8 +1,8 @@
 // The kernels of pool_and_pack, by the names that pool_and_pack_launch.h gives.
 #include "pool_and_pack.cuh"
 
-// Twelve blocks a multiprocessor leave a thread 40 registers: enough for all loads of a round to be
-// on their way before the first sum (the compiler orders them so; tests/cuda checks), and no
+// Twelve blocks per multiprocessor leave each thread 40 registers: enough for all loads of a round
+// to be on their way before the first sum (the compiler orders them so; tests/cuda checks), and no
 // spills.
 // __grid_constant__: the argument is read where it lies and never copied to a thread's stack.
 #define BH_DEFINE_KERNEL(name, dtype, mode, weighted, path)                \

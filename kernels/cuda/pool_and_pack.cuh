@@ -19,7 +19,7 @@ class PoolAndPack {
   using Floats = float[kFeatures];
 
  public:
-  // One warp a token and block of features, from the grid alone, with no loop over tokens: even a
+  // One warp per token and block of features, from the grid alone, with no loop over tokens: even a
   // single short text becomes (tokens x dim / 256) warps instead of a few that walk along it.
   __device__ explicit PoolAndPack(const PoolAndPackArgs &args)
       : args_(args),
@@ -79,7 +79,7 @@ class PoolAndPack {
       chunks[i].floats(x);
 #pragma unroll
       for (int j = 0; j < kFeatures; ++j) {
-        // A byte a count: num_layers is at most 64.
+        // One byte per count: num_layers is at most 64.
         if (mode == Mode::kVote && x[j] > threshold[j]) votes[j / 4] += 1u << j % 4 * 8;
         if (weighted) x[j] = __fmul_rn(args_.layer_weights[first + i], x[j]);
         sum[j] = __fadd_rn(sum[j], x[j]);
@@ -117,7 +117,7 @@ class PoolAndPack {
   }
 
   __device__ void store_bits(uint32_t bits, bool has_features, uint8_t *code) const {
-    if (kFeatures == 8) {  // a byte a lane, 32 neighbours a warp
+    if (kFeatures == 8) {  // a byte per lane, 32 neighbours per warp
       if (has_features) code[feature_ / 8] = static_cast<uint8_t>(bits);
     } else if (kFeatures == 4) {  // the even lane of a pair has the byte's first half
       const uint32_t other = __shfl_xor_sync(kAllLanes, bits, 1);

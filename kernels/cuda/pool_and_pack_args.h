@@ -32,8 +32,8 @@ struct PoolAndPackArgs {
 
 enum class Mode { kSign, kVote, kUint8, kHalf };
 
-// The vector kernels load 16 bytes a thread, which asks for alignment (see plan_pool_and_pack in
-// pool_and_pack_launch.h); the scalar ones take one feature a thread, from any address.
+// The vector kernels load 16 bytes per thread, which asks for alignment (see plan_pool_and_pack in
+// pool_and_pack_launch.h); the scalar ones take one feature per thread, from any address.
 enum class Path { kVector, kScalar };
 
 // Features that one thread computes.

@@ -66,7 +66,7 @@ def aligned_options(options: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equal_to_the_reference(host_kernels: HostKernels, dtype: str, mode: str) -> None:
-    """Both paths, by name: whole bytes of aligned features are loaded 16 bytes a thread."""
+    """Both paths, by name: whole bytes of aligned features are loaded 16 bytes per thread."""
     rng = np.random.default_rng(0)
     for dim in DIMS:
         for num_layers in (1, 2, 5, 24):

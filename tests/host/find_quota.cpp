@@ -1,4 +1,4 @@
-/* find_quota ROOT: cores' worth of processor time that control groups allow; 0: no limit. */
+// find_quota ROOT: cores' worth of processor time that control groups allow; 0: no limit.
 #include <cstdio>
 
 #include "cores.h"

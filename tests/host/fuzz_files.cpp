@@ -1,6 +1,6 @@
-/* Reads files as the host does, as they are and mutated; built with sanitizers, which end it where
- * a read goes wrong. fuzz_files MUTATIONS FOLDER FILE...: bundle.json and calibrations are read in
- * FOLDER, everything else as a head. Prints how many were accepted. */
+// Reads files as the host does, as they are and mutated; built with sanitizers, which end it where
+// a read goes wrong. fuzz_files MUTATIONS FOLDER FILE...: bundle.json and calibrations are read in
+// FOLDER, everything else as a head. Prints how many were accepted.
 #include <cstdio>
 #include <fstream>
 #include <random>
@@ -17,11 +17,11 @@ namespace {
 using namespace bitheads;
 
 std::string mutated(std::string content, std::mt19937 &draw) {
-  const auto below = [&](std::size_t limit) { return draw() % (limit == 0 ? 1 : limit); };
-  for (std::size_t i = 0, count = 1 + below(4); i < count && !content.empty(); ++i) {
-    /* Half of them in the header, which is where a reader can be led astray. */
-    const std::size_t room = draw() % 2 == 0 ? content.size() : content.size() / 16 + 1;
-    const std::size_t at = below(room < content.size() ? room : content.size());
+  const auto below = [&](size_t limit) { return draw() % (limit == 0 ? 1 : limit); };
+  for (size_t i = 0, count = 1 + below(4); i < count && !content.empty(); ++i) {
+    // Half of them in the header, which is where a reader can be led astray.
+    const size_t room = draw() % 2 == 0 ? content.size() : content.size() / 16 + 1;
+    const size_t at = below(room < content.size() ? room : content.size());
     switch (below(6)) {
       case 0:
         content[at] = static_cast<char>(draw());
@@ -60,7 +60,7 @@ bool read(const fs::path &folder, const std::string &name) {
       const FoldedHead head = read_head(folder / name);
       const auto laid_out = lay_out(head, "head " + name);
       PackedFeatures features;
-      features.codes.resize(static_cast<std::size_t>(head.spec.code_bytes) * 3, 0x5A);
+      features.codes.resize(static_cast<size_t>(head.spec.code_bytes) * 3, 0x5A);
       features.offsets = {0, 1, 3};
       HeadThreads(2).predict(features, head.spec, {laid_out});
     }
@@ -90,7 +90,7 @@ int main(int argc, char **argv) {
       const std::string changed = j == 0 ? content : mutated(content, draw);
       std::ofstream(folder / name, std::ios::binary) << changed;
       (read(folder, name) ? accepted : refused) += 1;
-      if (changed.size() < 4096) { /* any bytes are a text for these */
+      if (changed.size() < 4096) {  // any bytes are a text for these
         cut_at_space(changed, 40);
         find_invalid_utf8(changed);
       }

@@ -1,4 +1,4 @@
-/* What a program may do around the library: in_a_program SITUATION ARGUMENT... */
+// What a program may do around the library: in_a_program SITUATION ARGUMENT...
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,13 +18,13 @@ using bitheads::Engine;
 using bitheads::Options;
 using bitheads::Text;
 
-constexpr int patience_s = 60; /* what takes longer hangs: the alarm ends it */
+constexpr int kPatienceS = 60;  // what takes longer hangs: the alarm ends it
 
 std::vector<Text> make_texts(int count) {
   std::vector<Text> texts;
   for (int i = 0; i < count; ++i) {
     texts.emplace_back("The tide was out, " + std::to_string(i) + ".5 sailors " +
-                       std::string(static_cast<std::size_t>(i) % 40, 'x') + " came home.");
+                       std::string(static_cast<size_t>(i) % 40, 'x') + " came home.");
   }
   return texts;
 }
@@ -33,7 +33,7 @@ Options in_fp32(int threads = 0) {
   Options options;
   options.precision = "fp32";
   options.threads = threads;
-  options.max_batch_tokens = 128; /* many batches, so lanes */
+  options.max_batch_tokens = 128;  // many batches, so lanes
   return options;
 }
 
@@ -46,18 +46,18 @@ std::string error_of(const std::function<void()> &work) {
   return "no error";
 }
 
-template <typename Value>
+template <class Value>
 void print_bytes(const char *what, const std::vector<Value> &values) {
   std::printf("%s", what);
   const auto *bytes = reinterpret_cast<const unsigned char *>(values.data());
-  for (std::size_t i = 0; i < values.size() * sizeof(Value); ++i) {
+  for (size_t i = 0; i < values.size() * sizeof(Value); ++i) {
     std::printf("%s%02x", i % 64 == 0 ? "\n  " : "", static_cast<unsigned>(bytes[i]));
   }
   std::printf("\n");
 }
 
-/* locale NAME PRECISION BUNDLE DAMAGED...: all that the library reads and says, where the C
- * library's locale and that of C++ are NAME. */
+// locale NAME PRECISION BUNDLE DAMAGED...: all that the library reads and says, where the C
+// library's locale and that of C++ are NAME.
 void in_locale(char **arguments) {
   const std::string name = arguments[0];
   if (std::setlocale(LC_ALL, name.c_str()) == nullptr) {
@@ -84,7 +84,7 @@ void in_locale(char **arguments) {
   }
 }
 
-/* In a child. */
+// In a child.
 void expect_forked(Engine &engine, const std::vector<Text> &texts, const std::string &bundle) {
   const bitheads::PackedFeatures none;
   const std::vector<std::function<void()>> calls = {[&] { engine.encode(texts); },
@@ -94,33 +94,29 @@ void expect_forked(Engine &engine, const std::vector<Text> &texts, const std::st
                                                     [&] { engine.tasks(); },
                                                     [&] { engine.add_head(bundle); },
                                                     [&] { engine.remove_head("none"); }};
-  for (const auto &call : calls) {
-    std::puts(error_of(call).c_str());
-  }
+  for (const auto &call : calls) std::puts(error_of(call).c_str());
   std::puts(engine.spec_id().c_str());
 }
 
-/* fork BUNDLE: a child of a process whose engine has lanes, and is at work in another thread. */
+// fork BUNDLE: a child of a process whose engine has lanes, and is at work in another thread.
 void forked(char **arguments) {
   const std::vector<Text> texts = make_texts(200);
   std::vector<Engine> engines;
   engines.push_back(Engine::load(arguments[0], in_fp32(2)));
-  const std::vector<std::uint8_t> codes = engines[0].encode(texts).codes;
+  const std::vector<uint8_t> codes = engines[0].encode(texts).codes;
   std::atomic<bool> is_done{false};
   std::thread works([&] {
-    while (!is_done) {
-      engines[0].encode(texts);
-    }
+    while (!is_done) engines[0].encode(texts);
   });
   std::fflush(stdout);
   const pid_t child = fork();
   if (child == 0) {
-    alarm(patience_s);
+    alarm(kPatienceS);
     expect_forked(engines[0], texts, arguments[0]);
     engines[0] = Engine::load(arguments[0], in_fp32(2));
     std::puts(engines[0].encode(texts).codes == codes ? "its own engine works" : "other codes");
     engines.clear();
-    std::exit(0); /* as programs end: what is static goes, too */
+    std::exit(0);  // as programs end: what is static goes, too
   }
   int status = 0;
   waitpid(child, &status, 0);
@@ -129,43 +125,35 @@ void forked(char **arguments) {
   std::printf("child ended with %d\n", status);
 }
 
-/* Engines are loaded by several threads at once, and each one's first call is made by several. */
+// Engines are loaded by several threads at once, and each one's first call is made by several.
 void on_threads(char **arguments) {
   const std::vector<Text> texts = make_texts(60);
-  std::vector<std::vector<std::uint8_t>> codes(12);
+  std::vector<std::vector<uint8_t>> codes(12);
   std::vector<std::thread> loading;
-  for (std::size_t i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < 4; ++i) {
     loading.emplace_back([&, i] {
       const Engine engine = Engine::load(arguments[0], in_fp32(static_cast<int>(i % 3)));
       std::vector<std::thread> calling;
-      for (std::size_t j = 0; j < 3; ++j) {
+      for (size_t j = 0; j < 3; ++j) {
         calling.emplace_back([&, j] { codes[3 * i + j] = engine.encode(texts).codes; });
       }
-      for (std::thread &thread : calling) {
-        thread.join();
-      }
+      for (std::thread &thread : calling) thread.join();
     });
   }
-  for (std::thread &thread : loading) {
-    thread.join();
-  }
-  for (const auto &got : codes) {
-    std::puts(got == codes[0] && !got.empty() ? "same" : "different");
-  }
+  for (std::thread &thread : loading) thread.join();
+  for (const auto &got : codes) std::puts(got == codes[0] && !got.empty() ? "same" : "different");
 }
 
 long resident_kb() {
   long found = 0;
   char line[256];
   std::FILE *file = std::fopen("/proc/self/status", "r");
-  while (std::fgets(line, sizeof line, file) != nullptr) {
-    std::sscanf(line, "VmRSS: %ld", &found);
-  }
+  while (std::fgets(line, sizeof line, file) != nullptr) std::sscanf(line, "VmRSS: %ld", &found);
   std::fclose(file);
   return found;
 }
 
-/* memory BUNDLE: resident kilobytes, used and after the engine has gone, three times. */
+// memory BUNDLE: resident kilobytes, used and after the engine has gone, three times.
 void and_its_memory(char **arguments) {
   for (int turn = 0; turn < 3; ++turn) {
     {
@@ -177,7 +165,7 @@ void and_its_memory(char **arguments) {
   }
 }
 
-/* busy BUNDLE THREADS: encodes, until it is killed. */
+// busy BUNDLE THREADS: encodes, until it is killed.
 void keep_busy(char **arguments) {
   const Engine engine = Engine::load(arguments[0], in_fp32(std::atoi(arguments[1])));
   const std::vector<Text> texts = make_texts(200);
@@ -199,9 +187,7 @@ int main(int argc, char **argv) {
   };
   for (const auto &[name, run] : situations) {
     if (argc > 2 && std::strcmp(argv[1], name) == 0) {
-      if (run != keep_busy) {
-        alarm(patience_s);
-      }
+      if (run != keep_busy) alarm(kPatienceS);
       try {
         run(argv + 2);
         return 0;

@@ -114,7 +114,7 @@ def test_a_changed_tokenizer_graph(
 ) -> None:
     path = own_host_bundle / "host" / name
     path.write_bytes(path.read_bytes()[:-20] + b"0" * 20)
-    with refused("bundle", name, "bitheads.export.host_tokenizer"):
+    with refused("bundle", name, "bitheads host-tokenizer"):
         load(own_host_bundle)
 
 

@@ -10,19 +10,20 @@ import sys
 import pytest
 
 if path := os.environ.get("BITHEADS_KERNELS_PATH"):
-    # Before anything imports `engine`, whose modules would load the installed one.
-    assert "engine._kernels" not in sys.modules, "engine._kernels is already loaded"
-    loader = importlib.machinery.ExtensionFileLoader("engine._kernels", path)
-    spec = importlib.util.spec_from_file_location("engine._kernels", path, loader=loader)
+    # Before anything imports `bitheads.engine`, whose modules would load the installed one.
+    name = "bitheads.engine._kernels"
+    assert name not in sys.modules, f"{name} is already loaded"
+    loader = importlib.machinery.ExtensionFileLoader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    sys.modules["engine._kernels"] = module
+    sys.modules[name] = module
 
 from bitheads.engine import _kernels
 
 
-@pytest.fixture(params=["serial", "avx2", "avx512", "avx512_vnni"])
+@pytest.fixture(params=_kernels.levels())
 def level(request: pytest.FixtureRequest) -> str:
     """Each level this machine can run."""
     if request.param not in _kernels.supported_levels():

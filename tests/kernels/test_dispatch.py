@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from bitheads.engine import _kernels
 from bitheads.engine.features import pack
 
+SPEC = Path(__file__).parents[2] / "kernels/SPEC.md"
 # Loads the very extension under test, and not the rest of the package.
 SCRIPT = """
 import importlib.util, sys
@@ -23,7 +26,7 @@ try:
 except ValueError as error:
     print("ValueError", error)
 """
-ALL_LEVELS = ["serial", "avx2", "avx512", "avx512_vnni"]
+ALL_LEVELS = _kernels.levels()
 
 
 def _active_level(value: str | None) -> str:
@@ -35,6 +38,13 @@ def _active_level(value: str | None) -> str:
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     return done.stdout.strip()
+
+
+def test_the_list_of_levels() -> None:
+    """Slowest first; SPEC.md says what each of them needs."""
+    assert ALL_LEVELS[0] == "serial"
+    section = SPEC.read_text(encoding="utf-8").split("## Levels")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == ALL_LEVELS
 
 
 def test_forced_level_is_the_active_one(level: str) -> None:
@@ -81,4 +91,4 @@ def test_kernels_info() -> None:
     info = pack.kernels_info()
     assert info.active_level in info.supported_levels
     assert info.supported_levels[0] == "serial"
-    assert info.abi_version == 2
+    assert info.abi_version == 3

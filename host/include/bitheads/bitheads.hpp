@@ -1,9 +1,8 @@
-/* bitheads for C++: a bundle, texts or token ids in, codes and predictions out. docs/cpp.md.
- *
- * Every function throws bitheads::Error and nothing else of ours. An Engine may be used from any
- * number of threads at a time. The library and its user must be built with one C++ standard
- * library, as always in C++; bitheads.h is the same for everybody else.
- */
+// bitheads for C++: a bundle, texts or token ids in, codes and predictions out. docs/cpp.md.
+//
+// Every function throws bitheads::Error and nothing else of ours. An Engine may be used from any
+// number of threads at a time. The library and its user must be built with one C++ standard
+// library, as always in C++; bitheads.h is the same for everybody else.
 #ifndef BITHEADS_BITHEADS_HPP
 #define BITHEADS_BITHEADS_HPP
 
@@ -19,20 +18,20 @@
 
 namespace bitheads {
 
-/* What kind of error it is; the numbers are those of bitheads_status in bitheads.h. */
+// What kind of error it is; the numbers are those of bitheads_status in bitheads.h.
 enum class Status {
   ok = 0,
-  invalid_input = 1, /* a text, token ids, features or an option cannot be used as they are */
-  bundle = 2,        /* a bundle is missing, incomplete, edited or of another format version */
-  head = 3,          /* a head file is missing, malformed, edited, or its task name is taken */
-  spec_mismatch = 4, /* features or a head belong to another feature spec */
-  unknown_task = 5,  /* no loaded head answers this task */
-  backend = 6,       /* OpenVINO or its tokenizers refused what they were given */
-  internal = 7,      /* no memory, or a mistake in bitheads */
-  forked = 8,        /* the engine was loaded in another process, of which this one is a fork */
+  invalid_input = 1,  // a text, token ids, features or an option cannot be used as they are
+  bundle = 2,         // a bundle is missing, incomplete, edited or of another format version
+  head = 3,           // a head file is missing, malformed, edited, or its task name is taken
+  spec_mismatch = 4,  // features or a head belong to another feature spec
+  unknown_task = 5,   // no loaded head answers this task
+  backend = 6,        // OpenVINO or its tokenizers refused what they were given
+  internal = 7,       // no memory, or a mistake in bitheads
+  forked = 8,         // the engine was loaded in another process, of which this one is a fork
 };
 
-/* what() says what, got, expected and the fix. */
+// what() says what, got, expected and the fix.
 class BITHEADS_API Error : public std::runtime_error {
  public:
   Error(Status status, const std::string &message) : std::runtime_error(message), status_(status) {}
@@ -42,8 +41,7 @@ class BITHEADS_API Error : public std::runtime_error {
   Status status_;
 };
 
-/* What a task reads, in UTF-8: one text, or a pair joined as the encoder's tokenizer joins pairs.
- */
+// What a task reads, in UTF-8: one text, or a pair joined as the encoder's tokenizer joins pairs.
 struct Text {
   Text(std::string text) : first(std::move(text)) {}
   Text(const char *text) : first(text) {}
@@ -55,98 +53,99 @@ struct Text {
   bool is_pair = false;
 };
 
-/* A text's token ids, with the tokenizer's own ([CLS], [SEP]) in their places. */
+// A text's token ids, with the tokenizer's own ([CLS], [SEP]) in their places.
 struct Tokens {
+  // NOLINTNEXTLINE(readability-identifier-naming): programs have this name.
   static constexpr std::size_t all = static_cast<std::size_t>(-1);
 
   std::vector<std::int32_t> ids;
-  std::size_t num_first = all; /* tokens with type id 0; those of a pair's second text have 1 */
+  std::size_t num_first = all;  // tokens with type id 0; those of a pair's second text have 1
 };
 
-/* Codes of the real tokens of some texts, ragged: no padding is stored. */
+// Codes of the real tokens of some texts, ragged: no padding is stored.
 struct PackedFeatures {
-  std::vector<std::uint8_t> codes;      /* [tokens, code_bytes] */
-  std::vector<std::int64_t> offsets{0}; /* [texts + 1]: text i owns tokens offsets[i] and on */
+  std::vector<std::uint8_t> codes;       // [tokens, code_bytes]
+  std::vector<std::int64_t> offsets{0};  // [texts + 1]: text i owns tokens offsets[i] and on
   std::int64_t code_bytes = 0;
-  std::string spec_id;            /* of the feature spec that says what the codes mean */
-  std::int64_t num_truncated = 0; /* texts of which tokens were dropped */
-  std::vector<bool> is_pair;      /* [texts], or empty: not known, as of token ids */
+  std::string spec_id;             // of the feature spec that says what the codes mean
+  std::int64_t num_truncated = 0;  // texts of which tokens were dropped
+  std::vector<bool> is_pair;       // [texts], or empty: not known, as of token ids
 
   std::size_t size() const { return offsets.size() - 1; }
 };
 
-/* One task's answers for some texts. */
+// One task's answers for some texts.
 struct BITHEADS_API Prediction {
   std::string task;
   std::vector<std::string> labels;
-  std::vector<float> logits; /* [texts, labels] */
+  std::vector<float> logits;  // [texts, labels]
 
   std::size_t size() const { return logits.size() / labels.size(); }
-  /* Softmax of the logits, [texts, labels]. */
+  // Softmax of the logits, [texts, labels].
   std::vector<float> probabilities() const;
-  /* The likeliest label of a text. Throws std::out_of_range for a text there is not. */
+  // The likeliest label of a text. Throws std::out_of_range for a text that is not there.
   const std::string &top(std::size_t text) const;
 };
 
 struct TaskInfo {
   std::string task;
   std::vector<std::string> labels;
-  bool is_pair = false;  /* whether the head reads pairs */
-  std::size_t bytes = 0; /* that its weights take in memory */
+  bool is_pair = false;   // whether the head reads pairs
+  std::size_t bytes = 0;  // of memory that its weights take
 };
 
 struct Options {
-  /* "auto": the fastest floating-point type of the processor; "fp32", "bf16"; or "int8", which
-   * only bundles built with --precision int8 have. */
+  // "auto": the fastest floating-point type of the processor; "fp32", "bf16"; or "int8", which
+  // only bundles built with --precision int8 have.
   std::string precision = "auto";
-  /* Of the encoder, the tokenizer and the heads; 0: all cores that the process may run on, or as
-   * many as the processor quota of its control group (of a container) comes to. */
+  // Threads of the encoder, the tokenizer and the heads; 0: all cores that the process may run on,
+  // or as many as the processor quota of its control group (of a container) comes to.
   int threads = 0;
-  bool verify = true; /* compare every file with its hash first; 0.1 s per 100 MB */
-  /* Bound on an encoder call's tokens, padding included. */
+  bool verify = true;  // compare every file with its hash first; 0.1 s per 100 MB
+  // Bound on an encoder call's tokens, padding included.
   std::int64_t max_batch_tokens = 1024;
-  /* libopenvino_tokenizers.so; empty: BITHEADS_TOKENIZERS_LIBRARY of the environment, or what the
-   * library was configured with. Not needed where only token ids come in. */
+  // libopenvino_tokenizers.so; empty: BITHEADS_TOKENIZERS_LIBRARY of the environment, or what the
+  // library was configured with. Not needed where only token ids come in.
   std::string tokenizers_library;
 };
 
-/* One frozen encoder and any number of task heads.
- *
- * It belongs to the process that loaded it: in a forked child every call that works is an Error,
- * and the child loads an engine of its own. */
+// One frozen encoder and any number of task heads.
+//
+// It belongs to the process that loaded it: in a forked child every call that works is an Error,
+// and the child loads an engine of its own.
 class BITHEADS_API Engine {
  public:
-  /* Loads a bundle's folder and the heads in it. */
+  // Loads a bundle's folder and the heads in it.
   static Engine load(const std::string &folder, const Options &options = {});
 
   Engine(Engine &&) noexcept;
   Engine &operator=(Engine &&) noexcept;
   ~Engine();
 
-  /* 16 hexadecimal digits: codes of one id can be used in each other's place. */
+  // 16 hexadecimal digits: codes of one id can be used in each other's place.
   const std::string &spec_id() const;
-  /* Backend and precision, such as "openvino bf16". */
+  // Backend and precision, such as "openvino bf16".
   const std::string &backend() const;
   std::int64_t code_bytes() const;
-  /* The loaded heads, a snapshot. */
+  // The loaded heads, a snapshot.
   std::vector<TaskInfo> tasks() const;
 
-  /* Loads a head file and returns its task. Heads may come and go at any time: a call answers with
-   * those there were when it began. */
+  // Loads a head file and returns its task. Heads may come and go at any time: a call answers with
+  // those there were when it began.
   std::string add_head(const std::string &path, bool replace = false);
   void remove_head(const std::string &task);
 
-  /* One encoder pass: the codes of every real token, in the order of the texts. Texts over the
-   * encoder's maximum length are cut, pairs longest text first. */
+  // One encoder pass: the codes of every real token, in the order of the texts. Texts over the
+  // encoder's maximum length are cut, pairs longest text first.
   PackedFeatures encode(const std::vector<Text> &texts) const;
   PackedFeatures encode_tokens(const std::vector<Tokens> &texts) const;
 
-  /* Every task's answers, from one encoder pass. A head answers texts of the form that it was made
-   * for. No tasks named: all that were made for texts of this form answer. Single texts and pairs
-   * in one call are an Error(invalid_input), and so is a task of the other form. */
+  // Every task's answers, from one encoder pass. A head answers texts of the form that it was made
+  // for. No tasks named: all that were made for texts of this form answer. Single texts and pairs
+  // in one call are an Error(invalid_input), and so is a task of the other form.
   std::vector<Prediction> predict(const std::vector<Text> &texts,
                                   const std::vector<std::string> &tasks = {}) const;
-  /* From codes alone: no encoder runs. Where the texts' forms are not known every head answers. */
+  // From codes alone: no encoder runs. Where the texts' forms are not known every head answers.
   std::vector<Prediction> predict_features(const PackedFeatures &features,
                                            const std::vector<std::string> &tasks = {}) const;
 

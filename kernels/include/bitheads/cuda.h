@@ -21,7 +21,7 @@ typedef struct bh_cuda_launch {
   uint32_t grid[3];   /* with a zero in it there is nothing to launch */
   uint32_t block[3];
   uint32_t
-      shared_bytes; /* dynamic shared memory a block; beyond 48 KiB the function must be told */
+      shared_bytes; /* dynamic shared memory per block; beyond 48 KiB the function must be told */
   uint32_t args_bytes;
   unsigned char args[BH_CUDA_ARGS_BYTES]; /* the kernel's one argument, passed by value */
 } bh_cuda_launch;
@@ -38,9 +38,9 @@ bh_status bh_cuda_plan_pool_and_pack(const bh_pool_and_pack_args *args, const in
 /* ---- Task heads. A column is one query: an attention head of a task. ----
  *
  * packed_attention_pool pools each text's codes by every column, three stages of grouped_dense make
- * logits of that: value projections (a group an attention head), dense with tanh (a group a task),
- * output (a group a task). Position pooling `mean` is a column of zeros, `cls` one of zeros with a
- * first_token_bias of 1e30. */
+ * logits of that: value projections (a group per attention head), dense with tanh (a group per
+ * task), output (a group per task). Position pooling `mean` is a column of zeros, `cls` one of
+ * zeros with a first_token_bias of 1e30. */
 
 typedef struct bh_attention_pool_args {
   const uint8_t *codes;   /* [tokens, code_bytes], anywhere */

@@ -12,8 +12,8 @@
 extern "C" {
 #endif
 
-/* Raised whenever a struct or the meaning of a call changes. */
-#define BH_KERNELS_ABI_VERSION 2
+/* Raised whenever a struct, the meaning of a call, or what calls there are changes. */
+#define BH_KERNELS_ABI_VERSION 3
 
 typedef enum bh_status {
   BH_OK = 0,
@@ -22,15 +22,19 @@ typedef enum bh_status {
   BH_UNSUPPORTED_LEVEL = 3, /* the level exists, but not on this machine or in this build */
 } bh_status;
 
-/* SIMD levels, slowest first. BH_LEVEL_ACTIVE is the one chosen once, when the library is first
- * used: the fastest this machine has, or the one BITHEADS_KERNEL_LEVEL names. */
-typedef enum bh_level {
-  BH_LEVEL_ACTIVE = 0,
-  BH_LEVEL_SERIAL = 1,
-  BH_LEVEL_AVX2 = 2,
-  BH_LEVEL_AVX512 = 3,
-  BH_LEVEL_AVX512_VNNI = 4,
-} bh_level;
+/* SIMD levels, slowest first: BH_LEVEL_SERIAL, BH_LEVEL_AVX2 and so on, each with its name and its
+ * value, which never changes. Whatever has to know all levels expands this list. */
+#define BH_FOR_EACH_LEVEL(X) \
+  X(SERIAL, serial, 1)       \
+  X(AVX2, avx2, 2)           \
+  X(AVX512, avx512, 3)       \
+  X(AVX512_VNNI, avx512_vnni, 4)
+
+/* BH_LEVEL_ACTIVE is the level chosen once, when the library is first used: the fastest that this
+ * machine has, or the one that BITHEADS_KERNEL_LEVEL names. */
+#define BH_LEVEL_ENUMERATOR(NAME, name, value) BH_LEVEL_##NAME = (value),
+typedef enum bh_level { BH_LEVEL_ACTIVE = 0, BH_FOR_EACH_LEVEL(BH_LEVEL_ENUMERATOR) } bh_level;
+#undef BH_LEVEL_ENUMERATOR
 
 typedef enum bh_dtype {
   BH_FLOAT32 = 0,
@@ -39,9 +43,9 @@ typedef enum bh_dtype {
 } bh_dtype;
 
 typedef enum bh_quantization {
-  BH_SIGN = 0,  /* 1 bit a feature, (dim + 7) / 8 bytes a token */
-  BH_UINT8 = 1, /* 1 byte a feature, dim bytes a token */
-  BH_HALF = 2,  /* IEEE float16, little endian, 2 * dim bytes a token */
+  BH_SIGN = 0,  /* 1 bit per feature, (dim + 7) / 8 bytes per token */
+  BH_UINT8 = 1, /* 1 byte per feature, dim bytes per token */
+  BH_HALF = 2,  /* IEEE float16, little endian, 2 * dim bytes per token */
 } bh_quantization;
 
 typedef enum bh_order {
@@ -73,7 +77,7 @@ typedef struct bh_pool_and_pack_args {
   const float *zero_point;    /* [dim], BH_UINT8 only */
   uint8_t *codes;             /* [num_tokens, code_bytes], contiguous */
   int64_t num_tokens;         /* room in `codes`; token_offsets[r] + lengths[r] <= num_tokens */
-  bh_level level;             /* BH_LEVEL_ACTIVE but in tests and benchmarks */
+  bh_level level;             /* BH_LEVEL_ACTIVE except in tests and benchmarks */
 } bh_pool_and_pack_args;
 
 typedef enum bh_position_pooling {
@@ -96,14 +100,14 @@ typedef struct bh_head_weights {
   const float *dense_bias;  /* [inner] */
   const float *output;      /* [classes, inner] */
   const float *output_bias; /* [classes] */
-  bh_level level;           /* BH_LEVEL_ACTIVE but in tests and benchmarks */
+  bh_level level;           /* BH_LEVEL_ACTIVE except in tests and benchmarks */
 } bh_head_weights;
 
 /* A head as bh_predict_heads reads it: one block of memory without pointers, which may be copied.
  */
 typedef struct bh_head bh_head;
 
-/* Tokens of a text at most: softmax weights are integers of 15 or 16 bits. */
+/* The most tokens that a text may have: softmax weights are integers of 15 or 16 bits. */
 #define BH_MAX_TEXT_TOKENS 16384
 
 typedef struct bh_predict_heads_args {
@@ -118,8 +122,23 @@ typedef struct bh_predict_heads_args {
   float *const *logits; /* [num_heads], each [texts, classes], contiguous */
   void *workspace;      /* at a multiple of 64 bytes */
   int64_t workspace_bytes;
-  bh_level level; /* BH_LEVEL_ACTIVE but in tests and benchmarks */
+  bh_level level; /* BH_LEVEL_ACTIVE except in tests and benchmarks */
 } bh_predict_heads_args;
+
+typedef struct bh_cut_batches_args {
+  const int64_t *lengths;   /* [texts]: tokens of each text, 0 to BH_MAX_BATCH_LENGTH */
+  int64_t texts;            /* 0 to BH_MAX_BATCH_TEXTS */
+  int64_t max_batch_tokens; /* 1 or more: bounds rows * longest of a batch of several texts */
+  int64_t call_tokens;      /* 0 to BH_MAX_BATCH_LENGTH: what a batch costs whatever its size */
+  int64_t *order;           /* [texts], written: the texts, longest first */
+  int64_t *batch_offsets;   /* [texts + 1], written: where in `order` each batch begins */
+  int64_t *num_batches;     /* written: batch b is batch_offsets[b] up to batch_offsets[b + 1] */
+  int64_t *workspace;       /* [texts + 1] */
+} bh_cut_batches_args;
+
+/* Bounds that keep every cost inside an int64. */
+#define BH_MAX_BATCH_LENGTH INT32_MAX
+#define BH_MAX_BATCH_TEXTS (INT64_C(1) << 30)
 
 int32_t bh_abi_version(void);
 const char *bh_status_message(bh_status status);
@@ -129,7 +148,7 @@ const char *bh_status_message(bh_status status);
 bh_status bh_active_level(bh_level *level);
 /* 1 if this machine and this build can run the level, else 0. */
 int32_t bh_level_supported(bh_level level);
-/* "serial", "avx2", "avx512", "avx512_vnni", or null. Static storage. */
+/* The level's name in lower case, such as "avx2", or null. Static storage. */
 const char *bh_level_name(bh_level level);
 
 /* Bytes of one token's code, or -1 for bad arguments. */
@@ -157,6 +176,15 @@ bh_status bh_laid_out_head_sizes(const bh_head *head, bh_head_weights *sizes);
 int64_t bh_predict_heads_workspace(const bh_predict_heads_args *args);
 /* Every head's logits for every text. Checks every argument before it writes. */
 bh_status bh_predict_heads(const bh_predict_heads_args *args);
+
+/* The lengths that texts are padded to, so that an encoder sees few shapes. `rounded` [texts] may
+ * be `lengths`. BH_INVALID_ARGUMENT for a length outside 0 to BH_MAX_BATCH_LENGTH. */
+bh_status bh_round_lengths(const int64_t *lengths, int64_t texts, int64_t max_length,
+                           int64_t *rounded);
+
+/* Which texts go through the encoder together, at the least cost in total. Checks every argument
+ * before it writes. */
+bh_status bh_cut_batches(const bh_cut_batches_args *args);
 
 /* For benchmarks: runs at least so many 16-bit multiply-adds as the level's dot products would at
  * best, from registers, and returns how many it ran; -1 for a level that cannot run. */

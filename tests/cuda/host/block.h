@@ -1,4 +1,4 @@
-// A thread block on the host: a fiber a thread, and the places where threads meet.
+// A thread block on the host: one fiber per thread, and the places where threads meet.
 //
 // A warp collective holds its threads until all 32 of the warp wait at the same one, and only then
 // are values exchanged; __syncthreads holds them until the whole block waits there. A meeting that
