@@ -16,7 +16,15 @@ OURS = re.compile(r"(\w+Error|_refuse)$")
 NEVER = {"no way to compute the encoder was given."}
 """What no caller can bring about."""
 
-NOT_SHOWN = {"ValueError", "TypeError", "RuntimeError", "OSError", "PermissionError", "MemoryError"}
+NOT_SHOWN = {
+    "AttributeError",
+    "MemoryError",
+    "OSError",
+    "PermissionError",
+    "RuntimeError",
+    "TypeError",
+    "ValueError",
+}
 """Raised for others of our own functions, which make one of our errors of them, or at a caller
 of the kernels' binding."""
 

@@ -10,7 +10,7 @@ __all__ = ["encoder", "first_token_head", "folded_head", "usual_head"]
 
 
 def encoder(shape: Shape, tokens: int) -> int:
-    """Of one text; see `training.flops`."""
+    """Of one text; see `training.table3.report.flops`."""
     return flops.encoder(shape.layers, shape.dim, shape.ffn_dim, tokens)
 
 
