@@ -280,7 +280,7 @@ def test_a_wheel_carries_the_device_code(tmp_path: Path) -> None:
     subprocess.run([*command, str(ROOT)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        carried = archive.read(f"engine/device/{DEVICE_CODE.name}")
+        carried = archive.read(f"bitheads/engine/device/{DEVICE_CODE.name}")
         names = archive.namelist()
     assert carried == read_device_code(DEVICE_CODE)
-    assert "engine/device/bitheads.json" in names
+    assert "bitheads/engine/device/bitheads.json" in names

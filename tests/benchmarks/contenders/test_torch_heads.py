@@ -19,8 +19,7 @@ from benchmarks.heads import accuracy
 from benchmarks.heads.cases import QUICK
 from benchmarks.inputs.random_heads import random_codes, spec_of
 from bitheads.engine import Calibration, Quantization
-from bitheads.engine.features import pack
-from bitheads.engine.features.codes import code_affine
+from bitheads.engine.features.codes import code_affine, unpack
 from bitheads.engine.heads import float_heads
 from bitheads.export.fold import fold
 from bitheads.training.heads.task_head import TaskHead
@@ -59,11 +58,11 @@ def test_the_usual_and_the_folded_form_in_torch_are_one_function(
         )
         for i, head in enumerate(trained)
     ]
-    unpack = Unpacker(spec)
-    codes = unpack(packed(features))
+    in_torch = Unpacker(spec)
+    codes = in_torch(packed(features))
     usual = UsualHeads(trained)(to_features(codes, scale, offset))
     stacked = FoldedTorchHeads(folded)(codes)
-    from_packed = FoldedTorchHeads(folded)(packed(features), unpack)
+    from_packed = FoldedTorchHeads(folded)(packed(features), in_torch)
     assert torch.equal(from_packed, stacked)
     floats = float_heads.predict_heads(features, folded)
     for i, head in enumerate(folded):
@@ -78,7 +77,7 @@ def test_unpacking_in_torch_is_ours(dim: int) -> None:
     for quantization in BOTH:
         features = random_codes(spec_of(replace(SHAPE, dim=dim), quantization), 3)
         ones, zeros = np.ones(dim, np.float32), np.zeros(dim, np.float32)
-        expected = pack.unpack(features.codes, dim, quantization.value, ones, zeros)
+        expected = unpack(features.codes, dim, quantization.value, ones, zeros)
         np.testing.assert_array_equal(
             Unpacker(features.spec)(packed(features)).reshape(-1, dim), expected
         )

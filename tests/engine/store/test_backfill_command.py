@@ -1,4 +1,4 @@
-"""`bitheads backfill`: a row a text and task, whatever happened before."""
+"""`bitheads backfill`: a row per text and task, whatever happened before."""
 
 from __future__ import annotations
 

@@ -150,14 +150,24 @@ def test_what_is_chosen_is_chosen_on_dev(arguments: Arguments, tmp_path: Path) -
         assert main(arguments(alone, frozen=[recipe, "last/mean/float"], **changed)) == 0
         for name, result in results_of(alone).items():
             assert result["dev"]["accuracy"] <= results_of(output)[name]["dev"]["accuracy"]
+    # What so little training finds is chance: of results that are known, the best is chosen.
+    on_dev = {1: 0.2, 2: 0.9, 4: 0.5}
+    for count, accuracy in on_dev.items():
+        for path in (output / "cells" / "frozen").rglob(f"mean-{count}.attention.float.*.json"):
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            cell["result"]["dev"]["accuracy"] = accuracy
+            cell["result"]["test"]["accuracy"] = 1 - accuracy
+            path.write_text(json.dumps(cell), encoding="utf-8")
+    assert main(arguments(output, frozen=[recipe, "last/mean/float"], **settings)) == 0
     table = json.loads((output / "table.json").read_text(encoding="utf-8"))
-    on_dev = {
+    averages = {
         row["name"]: row["dev_average"][0] for row in table["rows"] if row["name"][:4] == "mean"
     }
-    assert set(on_dev) == {f"mean-{count}/attention/float" for count in (1, 2, 4)}
-    chosen = f"mean-{table['chosen_layers']['frozen']}/attention/float"
-    assert on_dev[chosen] == max(on_dev.values())
-    assert len(set(on_dev.values())) > 1, "or there was nothing to choose"
+    assert averages == {
+        f"mean-{count}/attention/float": pytest.approx(100 * accuracy)
+        for count, accuracy in on_dev.items()
+    }
+    assert table["chosen_layers"]["frozen"] == 2
 
 
 def test_layers_are_chosen_by_tasks_that_all_candidates_have(
