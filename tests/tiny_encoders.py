@@ -89,11 +89,11 @@ def _make_model(family: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> A
 
 def _train_tokenizer(family: str) -> PreTrainedTokenizerFast:
     if family in ("bert", "distilbert"):
-        return _train_wordpiece(has_types=family == "bert")
+        return train_wordpiece(has_types=family == "bert")
     return _train_byte_level_bpe() if family == "roberta" else _train_unigram()
 
 
-def _train_wordpiece(has_types: bool) -> PreTrainedTokenizerFast:
+def train_wordpiece(has_types: bool) -> PreTrainedTokenizerFast:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

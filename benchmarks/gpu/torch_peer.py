@@ -49,7 +49,7 @@ class TorchPeer:
             find_encoder(bench.encoder), dtype=dtype, attn_implementation="sdpa"
         )
         self._model = model.eval().to(device)
-        self._reads_types = bench.manifest.encoder.model_type == "bert"
+        self._reads_types = getattr(model.config, "type_vocab_size", 0) > 1
         paths = sorted((bench.bundle / bundle.HEADS).glob(f"*{SUFFIX}"))
         self._heads = TorchHeads([read_head(path) for path in paths], device, dtype)
 

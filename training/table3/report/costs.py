@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
+from torch import nn
 from transformers import AutoConfig
 
 from bitheads.engine.features.spec import LayerPooling, PositionPooling
+from bitheads.export.source.architecture import inner_size, layer_stack, model_class
 from bitheads.export.source.encoder import find_encoder
 from bitheads.training.table3.features.recipe import Recipe
 from bitheads.training.table3.report import flops
@@ -17,10 +18,9 @@ class Costs:
     """Costs of a text of `flops_tokens` tokens, as the paper counts: heads are not folded."""
 
     def __init__(self, work: Work) -> None:
-        config = work.loaded.model.config
         self._config = work.config
         self._layers, self._dim = work.loaded.num_layers, work.loaded.dim
-        self._ffn_dim = ffn_dim(config)
+        self._ffn_dim = ffn_dim(work.loaded.model, self._layers)
         self._classes = [len(task.task.classes) for task in work.tasks.values()]
 
     def shared(self, recipe: Recipe) -> int:
@@ -47,7 +47,10 @@ class Costs:
         all_layers, dim, inner = self._layers, self._dim, self._ffn_dim
         if distil.encoder is not None:
             config = AutoConfig.from_pretrained(find_encoder(distil.encoder))
-            all_layers, dim, inner = config.num_hidden_layers, config.hidden_size, ffn_dim(config)
+            with torch.device("meta"):  # its shape alone
+                model = model_class(config)(config)
+            all_layers, dim = config.num_hidden_layers, config.hidden_size
+            inner = ffn_dim(model, all_layers)
         layers = all_layers if distil.layers is None else distil.layers
         encoders = len(self._classes) * flops.encoder(layers, dim, inner, tokens)
         return encoders + self._heads(dim, distil.position_pooling)
@@ -62,6 +65,7 @@ class Costs:
         return sum(flops.first_token_head(dim, classes) for classes in self._classes)
 
 
-def ffn_dim(config: Any) -> int:
-    """The inner size of a transformers configuration's dense stages."""
-    return int(config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size)
+def ffn_dim(model: nn.Module, num_layers: int) -> int:
+    """The inner size of a model's dense stages."""
+    stack = layer_stack(model, num_layers)
+    return inner_size(model if stack is None else stack[0])

@@ -1,0 +1,71 @@
+"""Model types that transformers has go through the whole build, and come out as it computes them.
+
+MODEL_TYPES=all builds every type in fp16 and fp32; without it, those that matter most, and a third
+of the others in fp16, which MODEL_TYPES=0, 1 or 2 chooses.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from model_types import REFUSED, TYPES, save_encoder
+from odd_encoders import share_of_all_signs
+
+from bitheads.engine.bundle import read_manifest
+from bitheads.export.config import BuildConfig
+from bitheads.export.errors import ExportError
+from bitheads.export.make_bundle import make_bundle
+from bitheads.export.source.encoder import load_encoder
+
+ALWAYS = ("bert", "roberta", "mpnet", "modernbert")
+CHOICE = os.environ.get("MODEL_TYPES", "0")
+OTHERS = [name for name in TYPES if name not in ALWAYS]
+BUILDS = [(name, precision) for name in ALWAYS for precision in ("fp16", "fp32")]
+if CHOICE == "all":
+    BUILDS += [(name, precision) for name in OTHERS for precision in ("fp16", "fp32")]
+else:
+    BUILDS += [(name, "fp16") for name in OTHERS[int(CHOICE) :: 3]]
+
+SIGNS = {"fp32": 0.999, "fp16": 0.997}
+"""Share of the texts' signs that are transformers' own, at least."""
+
+WORDS = ("a", "line", "of", "plain", "words,", "some", "longer", "than", "others", "are")
+TEXTS = [" ".join((WORDS * 6)[:count]) for count in (1, 2, 5, 9, 17, 33, 60)]
+"""Of one token to as many as are read: the graph was traced with eight."""
+
+
+@pytest.mark.parametrize(("model_type", "precision"), BUILDS)
+def test_a_type_is_as_transformers_computes_it(
+    model_type: str, precision: str, few_texts: Path, tmp_path: Path
+) -> None:
+    source = save_encoder(model_type, TYPES[model_type], tmp_path / "source")
+    output = tmp_path / "bundle"
+    config = BuildConfig(
+        encoder=str(source),
+        calibration=few_texts,
+        output=output,
+        precision=precision,
+        layers=f"{_layers(model_type) - 1}-{_layers(model_type)}",
+        # bfloat16 rounds coarsely, and random weights are hard on it; looked at below is float32.
+        min_sign_agreement=0.99,
+    )
+    make_bundle(config)
+    manifest = read_manifest(output)
+    assert manifest.encoder.model_type == model_type
+    texts = TEXTS + [("a pair", "of two texts")] * (manifest.encoder.token_types == 2)
+    assert share_of_all_signs(source, output, texts) >= SIGNS[precision]
+
+
+def _layers(model_type: str) -> int:
+    values = TYPES[model_type]
+    return int(values.get("num_hidden_layers") or values.get("n_layers") or values["num_layers"])
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_a_type_without_features_of_tokens_is_refused(model_type: str, tmp_path: Path) -> None:
+    values, message = REFUSED[model_type]
+    source = save_encoder(model_type, values, tmp_path / "source")
+    with pytest.raises(ExportError, match=message):
+        load_encoder(str(source))
