@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from odd_encoders import auto_class
 from tiny_encoders import train_wordpiece
-from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding
+from transformers import CONFIG_MAPPING
 
 MAX_LENGTH = 80
 LAYERS, DIM, HEADS = 2, 64, 4
@@ -142,9 +143,8 @@ def save_encoder(model_type: str, values: Mapping[str, Any], folder: Path) -> Pa
     ids = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": tokenizer.pad_token_id}
     # Some types' tokenizers add tokens of their own to any vocabulary.
     config = kind(vocab_size=len(tokenizer) + 8, **ids, **values)
-    has_encoder = kind in AutoModelForTextEncoding._model_mapping
     torch.manual_seed(0)
-    model = (AutoModelForTextEncoding if has_encoder else AutoModel).from_config(config)
+    model = auto_class(kind).from_config(config)
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if weights.ndim == 2 and weights.std() < 0.1 and "norm" not in name:

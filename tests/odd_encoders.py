@@ -85,12 +85,16 @@ def share_of_all_signs(source: Path, bundle: Path, texts: Sequence[Text]) -> flo
     return min(float(np.concatenate([same.ravel() for same in of_one]).mean()) for of_one in found)
 
 
+def auto_class(kind: Any) -> Any:
+    """What loads a class of configurations: of an encoder-decoder the encoder alone."""
+    has_encoder = kind in AutoModelForTextEncoding._model_mapping
+    return AutoModelForTextEncoding if has_encoder else AutoModel
+
+
 def _compared(source: Path, bundle: Path, texts: Sequence[Text]) -> list[list[NDArray[np.bool_]]]:
     """For each backend and text, which signs are transformers' own, bool [tokens, dim]."""
     tokenizer = AutoTokenizer.from_pretrained(source)
-    config = AutoConfig.from_pretrained(source)
-    has_encoder = type(config) in AutoModelForTextEncoding._model_mapping
-    auto = AutoModelForTextEncoding if has_encoder else AutoModel
+    auto = auto_class(type(AutoConfig.from_pretrained(source)))
     model = auto.from_pretrained(source, dtype=torch.float32).eval()
     compared = []
     for backend in ("openvino", "onnxruntime"):

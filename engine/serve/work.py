@@ -208,17 +208,19 @@ class Work:
             if sum(chars) <= INLINE_CHARS:
                 return tokenize(texts)
             tokens: list[Tokens] = []
-            start = 0
+            start = count = 0
             while start < len(texts):
                 stop, size = start, 0
                 while stop < len(texts) and (size == 0 or size + chars[stop] <= PIECE_CHARS):
                     size += chars[stop] + 1
                     stop += 1
                 piece = partial(tokenize, texts[start:stop], first_index=start)
-                tokens += await self._aside(client, piece)
+                found = await self._aside(client, piece)
+                tokens += found
+                count += sum(text.ids.size for text in found)
                 start = stop
                 if start < len(texts):  # what will be refused needs no more work
-                    self._check_room(client, sum(text.ids.size for text in tokens))
+                    self._check_room(client, count)
             return tokens
         except InputError as error:
             raise of_engine(error) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -103,14 +103,21 @@ def model_class(config: Any) -> Any:
 
     Of an encoder-decoder it is the encoder alone. Raises ExportError if there is none.
     """
-    for auto in (AutoModelForTextEncoding, AutoModel):
-        found = auto._model_mapping.get(type(config), None)
-        if found is not None:
-            return found[0] if isinstance(found, tuple) else found
+    for found in models_of(type(config)):
+        return found
     raise ExportError(
         f"model type {config.model_type!r}: transformers has no model of it that reads texts "
         "alone. Take another encoder."
     )
+
+
+def models_of(kind: Any) -> list[Any]:
+    """transformers' classes of models for a class of configurations, encoders of texts first."""
+    found: list[Any] = []
+    for auto in (AutoModelForTextEncoding, AutoModel):
+        models: Any = auto._model_mapping.get(kind, ())
+        found += models if isinstance(models, tuple) else [models]
+    return found
 
 
 def without_pooler(kind: Any) -> dict[str, bool]:
@@ -130,8 +137,12 @@ def examine(model: Any, pad_id: int) -> Architecture:
     states depend on the padding beside it.
     """
     config = model.config.get_text_config()
-    forward = _how_to_call(model, pad_id)
-    hidden = _alone(model, forward)[0]
+    plain = _plainly(model)
+    alone = _alone(model, plain)
+    _check_states(model, alone)
+    _check_padding(model, plain, alone, pad_id)
+    forward = _how_to_call(model, plain, alone, pad_id)
+    hidden = alone[0]
     dim = hidden[-1].shape[-1]
     heads = getattr(config, "num_attention_heads", None)
     heads = heads if isinstance(heads, int) and heads > 0 else 1
@@ -180,31 +191,28 @@ def _num_weights(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _how_to_call(model: Any, pad_id: int) -> Forward:
-    """Raises ExportError if no way is right."""
+def _plainly(model: Any) -> Forward:
+    """With token ids and their mask alone: what any model takes."""
     takes = inspect.signature(model.forward).parameters
-    options = {"use_cache": False} if "use_cache" in takes else {}
-    # Types of one row for all: a model may want them in full, or not at all.
-    ways = [Forward(False, takes_types, options) for takes_types in (True, False)]
-    plain = Forward(False, False, options)
-    alone = _alone(model, plain)
-    if not all(state.isfinite().all() for hidden in alone for state in hidden):
-        raise ExportError(
-            "transformers itself computes NaN or infinity for a few tokens. Its weights are "
-            "damaged: get them again."
-        )
-    _check_padding(model, plain, alone, pad_id)
-    if "token_type_ids" in takes:
-        ways = [way for way in ways if _is_same(model, way, alone, pad_id)]
-    else:
-        ways = [plain]
-    best = ways[0] if ways else plain
-    biased = Forward(True, best.takes_types, options)
+    return Forward(False, False, {"use_cache": False} if "use_cache" in takes else {})
+
+
+def _how_to_call(
+    model: Any, plain: Forward, alone: list[tuple[torch.Tensor, ...]], pad_id: int
+) -> Forward:
+    """The way that leaves least in a graph, of those that compute the same as the plain one."""
+    best = plain
+    typed = replace(plain, takes_types=True)
+    # A type of one row for all tokens: a model may want types in full.
+    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+    if takes_types and _is_same(model, typed, alone, pad_id):
+        best = typed
     # Within a window a token sees some others only: what is added would take its place.
     is_windowed = any(
         value and ("window" in key or key in ("local_attention", "layer_types"))
         for key, value in model.config.get_text_config().to_dict().items()
     )
+    biased = replace(best, takes_bias=True)
     return biased if not is_windowed and _is_same(model, biased, alone, pad_id) else best
 
 
@@ -216,9 +224,7 @@ def _rows(model: Any) -> list[torch.Tensor]:
 
 def _alone(model: Any, forward: Forward) -> list[tuple[torch.Tensor, ...]]:
     """Hidden states of each probe, run by itself."""
-    return [
-        _run(model, forward, row[None], torch.ones_like(row)[None], None) for row in _rows(model)
-    ]
+    return [_run(model, forward, row[None], torch.ones_like(row)[None]) for row in _rows(model)]
 
 
 def _together(model: Any, forward: Forward, pad_id: int) -> list[tuple[torch.Tensor, ...]]:
@@ -228,22 +234,32 @@ def _together(model: Any, forward: Forward, pad_id: int) -> list[tuple[torch.Ten
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
         ids[i, : row.numel()], mask[i, : row.numel()] = row, 1
-    found = _run(model, forward, ids, mask, None)
+    found = _run(model, forward, ids, mask)
     return [
         tuple(hidden[i : i + 1, : row.numel()] for hidden in found) for i, row in enumerate(rows)
     ]
 
 
-def _check_padding(
-    model: Any, forward: Forward, alone: list[tuple[torch.Tensor, ...]], pad_id: int
-) -> None:
+def _check_states(model: Any, alone: list[tuple[torch.Tensor, ...]]) -> None:
+    """Raises ExportError if there is not one vector of numbers for each token."""
     name = model.config.model_type
+    if not all(state.isfinite().all() for hidden in alone for state in hidden):
+        raise ExportError(
+            "transformers itself computes NaN or infinity for a few tokens. Its weights are "
+            "damaged: get them again."
+        )
     for row, hidden in zip(_rows(model), alone, strict=True):
         if any(state.shape[:2] != (1, row.numel()) for state in hidden):
             raise ExportError(
                 f"model type {name!r}: has no vector for each token in every hidden state, which "
                 "is what features are made of. Take another encoder."
             )
+
+
+def _check_padding(
+    model: Any, forward: Forward, alone: list[tuple[torch.Tensor, ...]], pad_id: int
+) -> None:
+    name = model.config.model_type
     together = _together(model, forward, pad_id)
     error = _error(together, alone)
     if not error <= TOLERANCE:
@@ -299,7 +315,7 @@ def _max_length(model: Any, config: Any, forward: Forward) -> int | None:
 def _reads(model: Any, forward: Forward, length: int) -> bool:
     ids = torch.full((1, length), int(_rows(model)[0][0]))
     try:
-        _run(model, forward, ids, torch.ones_like(ids), None)
+        _run(model, forward, ids, torch.ones_like(ids))
     except ExportError:
         return False
     return True
@@ -313,14 +329,10 @@ def _table(model: nn.Module, names: tuple[str, ...]) -> nn.Embedding | None:
 
 
 def _run(
-    model: Any,
-    forward: Forward,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    types: torch.Tensor | None,
+    model: Any, forward: Forward, ids: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     with torch.inference_mode():
-        return _hidden_states(model, forward.inputs(ids, mask, types, torch.float32))
+        return _hidden_states(model, forward.inputs(ids, mask, None, torch.float32))
 
 
 def _hidden_states(model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:

@@ -14,11 +14,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from transformers import AutoModel, AutoModelForTextEncoding
 from transformers.utils.hub import cached_file
 
 from bitheads.export.errors import ExportError
-from bitheads.export.source.architecture import weights_that_matter
+from bitheads.export.source.architecture import models_of, weights_that_matter
 
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 SENTENCE_TRANSFORMERS = "sentence_bert_config.json"
@@ -86,7 +85,8 @@ def check_config(name: str, config: Mapping[str, Any], kind: Any) -> None:
     # models came with code before transformers had them, whose classes have the same names.
     own_code = config.get("auto_map") or {}
     classes = {str(own_code[key]).rpartition(".")[2] for key in MODEL_KEYS if key in own_code}
-    if classes - (set() if kind is None else _class_names(kind)):
+    own_names = {one.__name__ for one in (kind, *models_of(kind))} if kind is not None else set()
+    if classes - own_names:
         _refuse(
             name,
             "config.json, auto_map: it is computed by code that comes with it, which is never run "
@@ -219,15 +219,6 @@ def _is_of_the_encoder(key: str, model: Any) -> bool:
     prefix = f"{model.base_model_prefix}."
     parts = {name for name, _ in model.named_children()}
     return key.removeprefix(prefix).partition(".")[0] in parts
-
-
-def _class_names(kind: Any) -> set[str]:
-    """The names of a configuration's class and of its models."""
-    found = {kind.__name__}
-    for auto in (AutoModelForTextEncoding, AutoModel):
-        models: Any = auto._model_mapping.get(kind, ())
-        found |= {one.__name__ for one in (models if isinstance(models, tuple) else (models,))}
-    return found
 
 
 def _check_lower_case(name: str, source: str, tokenizer: Any) -> None:
