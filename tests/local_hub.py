@@ -22,12 +22,14 @@ class LocalHub:
         gated: ids of models that nobody here may read.
         stated_sizes: file name -> bytes that the hub says it has, where it is not so.
         fetched: paths of the files that were asked for, ID/COMMIT/PATH.
+        asked: path and User-Agent of every request.
     """
 
     url: str = ""
     gated: set[str] = field(default_factory=set)
     stated_sizes: dict[str, int] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
     _commits: dict[str, dict[str, Path]] = field(default_factory=dict)
     _refs: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -40,13 +42,10 @@ class LocalHub:
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body for a path."""
-        kind, _, rest = path.lstrip("/").partition("/")
         parts = path.strip("/").split("/")
-        if kind == "api":
-            model, rest_of = "/".join(parts[2:4]), parts[4:]
-        else:
-            model, rest_of = "/".join(parts[:2]), parts[2:]
-        del rest
+        if parts[0] == "api":  # api/models/ORG/NAME/...
+            parts = parts[2:]
+        model, rest_of = "/".join(parts[:2]), parts[2:]
         if model not in self._commits:
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
         what, revision = rest_of[0] if rest_of else "revision", unquote("/".join(rest_of[1:2]))
@@ -103,10 +102,15 @@ def local_hub() -> Iterator[LocalHub]:
         def do_HEAD(self) -> None:
             self._answer(with_body=False)
 
+        def do_POST(self) -> None:  # of what is reported
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self._answer(with_body=True)
+
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
         def _answer(self, with_body: bool) -> None:
+            hub.asked.append((self.path, self.headers["User-Agent"]))
             status, headers, body = hub.answer(urlsplit(self.path).path)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,9 @@ def _check_kind(name: str, config: Any) -> int:
         kind = model_class(config)
         source_checks.check_reads_texts(config, kind)
         with torch.device("meta"):  # its shape alone
-            model = kind(config, **without_pooler(kind))
+            model = kind._from_config(
+                deepcopy(config), attn_implementation="eager", **without_pooler(kind)
+            )
         source_checks.check_embeddings(model)
     except ExportError as error:
         raise ExportError(f"encoder {name!r} is refused: {error}") from error
