@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers import __version__ as transformers_version
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from bitheads.engine.texts.tokenize import rowless_tokens
@@ -20,18 +19,20 @@ from bitheads.export.config import encoder_name
 from bitheads.export.errors import ExportError, first_line
 from bitheads.export.source import source_checks
 from bitheads.export.source.architecture import (
-    USUAL_MAX_LENGTH,
     Forward,
     examine,
     model_class,
     without_pooler,
 )
-from bitheads.export.source.checkpoint import Checkpoint, find_checkpoint, not_found
+from bitheads.export.source.checkpoint import find_checkpoint, not_found
+from bitheads.export.source.own_tokenizer import (
+    load_tokenizer,
+    max_length_of,
+    token_types_of,
+)
 from bitheads.export.source.sentence_settings import make_lower_case, read_sentence_settings
 from bitheads.export.source.size_checks import check_memory
 from bitheads.export.source.weight_files import check_weight_files
-
-TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ def load_encoder(
     check_weight_files(name, checkpoint.files)
     config = _read_config(name, checkpoint.folder)
     num_weights = _check_kind(name, config)
-    tokenizer = _load_tokenizer(name, checkpoint)
+    tokenizer = load_tokenizer(name, checkpoint)
     settings = read_sentence_settings(name, checkpoint.folder)
     if settings.lower_case:
         make_lower_case(tokenizer)
@@ -112,10 +113,10 @@ def load_encoder(
     except ExportError as error:
         hint = _about_padding(config)
         raise ExportError(f"encoder {name!r} is refused: {error}{hint}") from error
-    token_types, reads_token_types = _token_types(name, found.token_types, tokenizer)
+    token_types, reads_token_types = token_types_of(name, found.token_types, tokenizer)
     # Heads and stores of the wheel's model were made with all that it can read.
     asked = None if checkpoint.is_shipped else settings.max_length
-    max_length = _max_length(found.max_length, tokenizer, asked)
+    max_length = max_length_of(found.max_length, tokenizer, asked)
     return Encoder(
         name=encoder_name(name),
         model=model,
@@ -225,34 +226,6 @@ def _config_class(model_type: Any) -> Any:
     return CONFIG_MAPPING[model_type]  # imported now: its `get` finds none
 
 
-def _load_tokenizer(name: str, checkpoint: Checkpoint) -> Any:
-    folder = checkpoint.folder
-    try:
-        source_checks.check_tokenizer_config(name, get_tokenizer_config(folder))
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except ExportError:
-        raise
-    except Exception as error:
-        raise ExportError(
-            f"encoder {name!r}: its tokenizer cannot be loaded ({first_line(error)}). Expected "
-            "tokenizer.json, or the family's vocabulary files, beside the weights."
-        ) from error
-    if not tokenizer.is_fast:
-        raise ExportError(
-            f"encoder {name!r}: its tokenizer {type(tokenizer).__name__} has no tokenizer.json "
-            "form, which the runtime needs. Take an encoder with another tokenizer."
-        )
-    # Of some families transformers makes one up where there are no files.
-    is_there = not {TOKENIZER, *tokenizer.vocab_files_names.values()}.isdisjoint(checkpoint.files)
-    if not is_there or len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ExportError(
-            f"encoder {name!r}: no tokenizer with a vocabulary there. Expected tokenizer.json, or "
-            "the family's vocabulary files, beside the weights."
-        )
-    source_checks.check_tokenizer(name, tokenizer)
-    return tokenizer
-
-
 def _load_model(name: str, folder: Path, config: Any) -> Any:
     try:
         kind = model_class(config)
@@ -279,32 +252,6 @@ def _unloadable(name: str, config: Any, error: Exception) -> ExportError:
         f"encoder {name!r}: cannot be loaded ({first_line(error)}). Expected config.json and "
         f"the whole weights of one model there.{newer}"
     )
-
-
-def _token_types(name: str, rows: int | None, tokenizer: Any) -> tuple[int | None, bool]:
-    """Values of Encoder.token_types and .reads_token_types.
-
-    Args:
-        rows: of the model's table of token types.
-    """
-    if rows is None or "token_type_ids" not in tokenizer.model_input_names:
-        return None, False
-    single, pair = (max(tokenizer(*texts)["token_type_ids"]) for texts in (["a"], ["a", "a"]))
-    source_checks.check_token_types(name, single, rows)
-    # Pairs whose second text has a type without a row never come.
-    return rows, single > 0 or 0 < pair < rows
-
-
-def _max_length(of_model: int | None, tokenizer: Any, asked: int | None) -> int:
-    """The model's limit and its tokenizer's; where neither has one, a tokenizer says 1e30.
-
-    Args:
-        asked: for by sentence-transformers' settings, which may be more than the tokenizer's.
-    """
-    limits = [of_model] if of_model is not None else []
-    if tokenizer.model_max_length < 1e6:
-        limits.append(max(int(tokenizer.model_max_length), asked or 0))
-    return min(limits, default=asked or USUAL_MAX_LENGTH)
 
 
 def _about_padding(config: Any) -> str:
