@@ -50,4 +50,4 @@ def check_memory(name: str, num_weights: int) -> None:
 
 
 def _shown(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:,.1f} GB"
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
