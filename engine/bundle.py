@@ -91,7 +91,8 @@ class Manifest:
     """The contents of bundle.json.
 
     Attributes:
-        versions: of the packages that wrote the bundle.
+        versions: of the packages that wrote the bundle; and as "encoder" the model it is of and
+            its commit, ORG/NAME@COMMIT, if it came from the hub.
         parity: the build's comparison with the source model, see export.comparison.parity.
     """
 

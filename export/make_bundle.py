@@ -34,7 +34,8 @@ from bitheads.export.errors import ExportError
 from bitheads.export.int8 import quantize_graph, require_nncf
 from bitheads.export.onnx_graph import export_graph
 from bitheads.export.plans.build_plan import build_plan, resolve_plan
-from bitheads.export.source.encoder import Encoder, find_encoder, load_encoder
+from bitheads.export.source.encoder import Encoder, load_encoder
+from bitheads.export.source.size_checks import check_output_room
 from bitheads.export.texts import read_texts
 
 Say = Callable[[str], None]
@@ -69,15 +70,23 @@ def make_bundle(config: BuildConfig, say: Say = lambda message: None) -> bundle.
 
 
 def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
-    say(f"loading encoder {config.encoder}")
-    encoder = load_encoder(config.encoder)
+    say(f"loading encoder {config.source}")
+    encoder = load_encoder(
+        config.source,
+        lambda num_weights: check_output_room(
+            num_weights, config.precision, config.output_folder, folder
+        ),
+    )
+    if encoder.source is not None:
+        say(f"it is {encoder.source}")
     layers = choose_layers(config.layers, encoder.num_layers, config.layer_pooling)
     if config.layer_weights is not None and len(config.layer_weights) != len(layers):
         raise ExportError(
             f"--layer-weights: got {len(config.layer_weights)}, expected {len(layers)}, one for "
             f"each of the layers {list(layers)}."
         )
-    max_length = encoder.max_length if config.max_length is None else config.max_length
+    usual_length = encoder.max_length if encoder.usual_length is None else encoder.usual_length
+    max_length = usual_length if config.max_length is None else config.max_length
     if not MIN_LENGTH <= max_length <= encoder.max_length:
         raise ExportError(
             f"--max-length: got {max_length}, expected {MIN_LENGTH} to {encoder.max_length}, the "
@@ -138,7 +147,7 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
             token_types=encoder.token_types,
         ),
         artifacts={path.name: bundle.Artifact.of(path) for path in written},
-        versions=_versions(config),
+        versions=_versions(config, encoder),
         parity=parity,
     )
 
@@ -156,7 +165,7 @@ def _run_reference(
     sentences = {f"text {number}": text for number, text in enumerate(texts, 1)}
     odd = odd_texts(encoder.tokenizer, max_length, tokenizer.takes_pairs)
     say(f"running transformers in fp32 on {len(sentences)} sentences and {len(odd)} odd texts")
-    reference = ReferenceModel(find_encoder(config.encoder), max_length)
+    reference = ReferenceModel(str(encoder.folder), max_length)
     # The odd ones first: they find what is wrong.
     compared = run_reference(reference, tokenizer, odd, layers, encoder.pad_id, LONGEST_RUN, say)
     return (
@@ -230,9 +239,11 @@ def _write_calibration(folder: Path, calibration: Calibration) -> Path:
     return path
 
 
-def _versions(config: BuildConfig) -> dict[str, str]:
+def _versions(config: BuildConfig, encoder: Encoder) -> dict[str, str]:
     names = VERSIONED + (VERSIONED_INT8 if config.precision == "int8" else ())
     found = {name: version(name) for name in names}
+    if encoder.source is not None:
+        found["encoder"] = encoder.source
     return {"bitheads": __version__, "python": platform.python_version(), **found}
 
 

@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+from local_hub import local_hub
 from random_heads import random_head
 from watched import STRACE, Watch
 
@@ -158,45 +157,22 @@ def test_training(watch: Watch, bundle: Path, tmp_path: Path) -> None:
     check(watch, output.parent, children=LDCONFIG)
 
 
-@contextmanager
-def hub() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A hub on this machine that has nothing: its address, and path and User-Agent of requests."""
-    asked: list[tuple[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append((self.path, self.headers["User-Agent"]))
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_HEAD = do_POST = do_GET
-
-        def log_message(self, *said: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize("said", ["nothing", "report"])
-def test_an_encoder_of_the_hub(said: str, tmp_path: Path) -> None:
+def test_an_encoder_of_the_hub(
+    said: str, tiny_encoder: Callable[[str], Path], tmp_path: Path
+) -> None:
     """The hub is asked for its files, and for nothing else, unless the user wants that."""
     (tmp_path / "watched").mkdir()
     report = {"HF_HUB_DISABLE_TELEMETRY": "0"} if said == "report" else {}
-    with hub() as (address, asked):
-        watch = Watch(tmp_path / "watched", HF_ENDPOINT=address, **report)
+    with local_hub() as hub:
+        hub.add("somebody/some-encoder", tiny_encoder("bert"))
+        home = str(tmp_path / "home")
+        watch = Watch(tmp_path / "watched", HF_ENDPOINT=hub.url, HF_HOME=home, **report)
         given = ["--encoder", "somebody/some-encoder", "--output", tmp_path / "bundle"]
-        assert "somebody/some-encoder" in watch.run("-m", "bitheads", "build", *given, code=1)
+        # Loaded, and then refused.
+        watch.run("-m", "bitheads", "build", *given, "--layers", "99", code=1)
     assert watch.connections() == set()
-    paths = [path for path, _ in asked]
-    assert any(path.startswith("/somebody/some-encoder/resolve/") for path in paths)
-    others = [path for path in paths if "/somebody/some-encoder" not in path]
+    assert any(path.endswith("/model.safetensors") for path in hub.fetched)
+    others = [path for path, _ in hub.asked if "/somebody/some-encoder" not in path]
     assert bool(others) == (said == "report")
-    assert any("telemetry/off" in agent for _, agent in asked) == (said == "nothing")
+    assert any("torch/" in agent for _, agent in hub.asked) == (said == "report")

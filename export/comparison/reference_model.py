@@ -7,11 +7,14 @@ no padding, the default attention. Nothing here is shared with what makes or fee
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, normalizers
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
 from bitheads.engine.types import Text
@@ -27,7 +30,7 @@ class ReferenceModel:
     def __init__(self, source: str, max_length: int) -> None:
         """
         Args:
-            source: what `AutoModel.from_pretrained` takes.
+            source: the folder that `AutoModel.from_pretrained` takes.
             max_length: most tokens of a text.
 
         Raises ExportError if transformers cannot load it.
@@ -36,6 +39,8 @@ class ReferenceModel:
         self._max_length = max_length
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            if _is_lower_case(Path(source)):
+                _lower_case(self._tokenizer.backend_tokenizer)
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             # Of an encoder-decoder, transformers' own class of its encoder.
             has_encoder = type(config) in AutoModelForTextEncoding._model_mapping
@@ -84,3 +89,17 @@ class ReferenceModel:
 
     def _show(self, tokens: ReferenceTokens) -> str:
         return repr(self._tokenizer.decode(tokens["input_ids"]))[:80]
+
+
+def _is_lower_case(folder: Path) -> bool:
+    """Whether sentence-transformers would make texts lower case."""
+    return any(
+        json.loads(path.read_text(encoding="utf-8")).get("do_lower_case")
+        for path in folder.glob("sentence_*_config.json")
+    )
+
+
+def _lower_case(tokenizer: Tokenizer) -> None:
+    """As sentence-transformers does it, in its Transformer module."""
+    lower, usual = normalizers.Lowercase(), tokenizer.normalizer
+    tokenizer.normalizer = normalizers.Sequence([lower, usual] if usual else [lower])

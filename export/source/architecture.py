@@ -120,6 +120,12 @@ def models_of(kind: Any) -> list[Any]:
     return found
 
 
+def has_own_encoder(kind: Any) -> bool:
+    """Whether transformers has a class that is the encoder of texts alone, for a class of
+    configurations."""
+    return kind in AutoModelForTextEncoding._model_mapping
+
+
 def without_pooler(kind: Any) -> dict[str, bool]:
     """What a model's class is told so that it has no pooler, whose weights nothing here needs."""
     takes = inspect.signature(kind.__init__).parameters

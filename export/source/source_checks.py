@@ -11,16 +11,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
-from transformers.utils.hub import cached_file
-
 from bitheads.export.errors import ExportError
-from bitheads.export.source.architecture import models_of, weights_that_matter
-
-ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-SENTENCE_TRANSFORMERS = "sentence_bert_config.json"
+from bitheads.export.source.architecture import (
+    has_own_encoder,
+    models_of,
+    weights_that_matter,
+)
 
 CONFIG_RULES: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "position_embedding_type": (
@@ -95,6 +93,38 @@ def check_config(name: str, config: Mapping[str, Any], kind: Any) -> None:
         )
 
 
+def check_reads_texts(config: Any, kind: Any) -> None:
+    """Raises ExportError for models of images or speech, and for encoders that bring a decoder.
+
+    Args:
+        kind: transformers' class of its models.
+    """
+    name = config.model_type
+    if kind.main_input_name != "input_ids":
+        raise ExportError(
+            f"model type {name!r}: it reads {kind.main_input_name}, expected input_ids, the tokens "
+            "of texts. Take an encoder of texts."
+        )
+    if getattr(config, "is_encoder_decoder", False) and not has_own_encoder(type(config)):
+        raise ExportError(
+            f"model type {name!r}: it is an encoder with a decoder, of which transformers has no "
+            "class for the encoder alone. Take another encoder."
+        )
+
+
+def check_embeddings(model: Any) -> None:
+    """Raises ExportError if a model has no one table of tokens, as those of images and texts."""
+    try:
+        rows = model.get_input_embeddings().num_embeddings
+    except (AttributeError, NotImplementedError):
+        rows = None
+    if not isinstance(rows, int):
+        raise ExportError(
+            f"model type {model.config.model_type!r} has no table of tokens, expected an encoder "
+            "of texts. Take another encoder."
+        )
+
+
 def check_tokenizer_config(name: str, config: Mapping[str, Any]) -> None:
     """Raises ExportError if the tokenizer is code that comes with the encoder.
 
@@ -108,18 +138,6 @@ def check_tokenizer_config(name: str, config: Mapping[str, Any]) -> None:
             "tokenizer_config.json, auto_map: its tokenizer is code that comes with it, which is "
             "never run here. Expected one of transformers' own.",
         )
-
-
-def check_adapters(name: str, source: str) -> None:
-    """Raises ExportError if there is an adapter beside the weights, which would be left out."""
-    # One question is enough for the hub: peft always writes the first of them.
-    for file in ADAPTERS if Path(source).is_dir() else ADAPTERS[:1]:
-        if (path := _find(source, file)) is not None:
-            _refuse(
-                name,
-                f"{file}: an adapter (LoRA or the like) lies beside the weights, and would be left "
-                f"out. Merge it, then build the merged encoder: {_merge_command(source, path)}",
-            )
 
 
 def check_weights(name: str, loading: Mapping[str, Any], model: Any) -> None:
@@ -159,11 +177,10 @@ def check_weights(name: str, loading: Mapping[str, Any], model: Any) -> None:
         _refuse(name, f"cannot be loaded ({errors[0]}).")
 
 
-def check_tokenizer(name: str, source: str, tokenizer: Any) -> None:
+def check_tokenizer(name: str, tokenizer: Any) -> None:
     """Raises ExportError for settings of a tokenizer that the runtime has not.
 
     Args:
-        source: what it was loaded from.
         tokenizer: as transformers has it.
     """
     if tokenizer.truncation_side != "right":
@@ -186,7 +203,6 @@ def check_tokenizer(name: str, source: str, tokenizer: Any) -> None:
             f"tokenizer.json, dropout: got {dropout}, expected null: a text would have other "
             "tokens each time. It is for training alone; set it to null.",
         )
-    _check_lower_case(name, source, tokenizer)
 
 
 def check_token_types(name: str, highest: int, rows: int) -> None:
@@ -219,53 +235,6 @@ def _is_of_the_encoder(key: str, model: Any) -> bool:
     prefix = f"{model.base_model_prefix}."
     parts = {name for name, _ in model.named_children()}
     return key.removeprefix(prefix).partition(".")[0] in parts
-
-
-def _check_lower_case(name: str, source: str, tokenizer: Any) -> None:
-    """sentence-transformers may make texts lower case before the tokenizer sees them."""
-    path = _find(source, SENTENCE_TRANSFORMERS)
-    if path is None:
-        return
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-        lower = bool(config.get("do_lower_case", False))
-    except (OSError, ValueError, AttributeError) as error:
-        _refuse(name, f"{SENTENCE_TRANSFORMERS} cannot be read ({error}). Get it again.")
-    text = "The Tide Was OUT"
-    if lower and tokenizer(text)["input_ids"] != tokenizer(text.lower())["input_ids"]:
-        _refuse(
-            name,
-            f"{SENTENCE_TRANSFORMERS}, do_lower_case: got true, but its tokenizer tells upper from "
-            "lower case. Set do_lower_case in tokenizer_config.json, which transformers reads, or "
-            f"take it out of {SENTENCE_TRANSFORMERS}.",
-        )
-
-
-def _find(source: str, file: str) -> str | None:
-    """A file's path, in a folder or from the hub; None if there is none."""
-    path: str | None = cached_file(
-        source,
-        file,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return path
-
-
-def _merge_command(source: str, path: str) -> str:
-    base = "BASE"
-    try:
-        if path.endswith(".json"):
-            base = json.loads(Path(path).read_text("utf-8"))["base_model_name_or_path"] or base
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # the user knows what the adapter was trained on
-    return (
-        'python -c "from peft import PeftModel; from transformers import AutoModel, AutoTokenizer; '
-        f"PeftModel.from_pretrained(AutoModel.from_pretrained('{base}'), '{source}')"
-        ".merge_and_unload().save_pretrained('merged'); "
-        f"AutoTokenizer.from_pretrained('{base}').save_pretrained('merged')\""
-    )
 
 
 def _refuse(name: str, message: str) -> NoReturn:

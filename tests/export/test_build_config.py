@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bitheads.engine.features.spec import LayerPooling, Order, Quantization
-from bitheads.export.config import BuildConfig, choose_layers
+from bitheads.export.config import DEFAULT_ENCODER, BuildConfig, choose_layers, split_revision
 from bitheads.export.errors import ExportError
 
 MEAN, LAST, LEARNED = LayerPooling.MEAN, LayerPooling.LAST, LayerPooling.LEARNED
@@ -158,3 +158,22 @@ def test_force_replaces_bundles_only(tmp_path: Path) -> None:
             BuildConfig(output=output, force=True).check_output()
     (tmp_path / "bundle.json").write_text("{}")
     BuildConfig(output=tmp_path, force=True).check_output()
+
+
+class TestRevisions:
+    @pytest.mark.parametrize("encoder", [DEFAULT_ENCODER, "org/name@v1", "."])
+    def test_of_what_has_none_or_one_already(self, encoder: str) -> None:
+        with pytest.raises(ExportError, match=r"--revision: got 'v2' for .*folders and wheels"):
+            BuildConfig(encoder=encoder, revision="v2")
+
+    def test_in_the_id_or_beside_it(self) -> None:
+        beside = BuildConfig(encoder="org/name", revision="refs/pr/1")
+        within = BuildConfig(encoder="org/name@refs/pr/1")
+        assert beside.source == within.source == "org/name@refs/pr/1"
+        assert beside.output_folder == within.output_folder == Path("bundles/name")
+
+    def test_a_folder_may_have_an_at_in_its_name(self, tmp_path: Path) -> None:
+        folder = tmp_path / "name@v1"
+        folder.mkdir()
+        assert split_revision(str(folder)) == (str(folder), None)
+        assert BuildConfig(encoder=str(folder)).output_folder == Path("bundles/name@v1")

@@ -57,7 +57,7 @@ def test_a_flavour_that_is_absent_is_an_error(
     with pytest.raises(ExportError, match=message):
         resolve_plan(PlanConfig(flavour=flavour))
     monkeypatch.setattr(
-        "bitheads.export.make_bundle.load_encoder", lambda name: pytest.fail("it began")
+        "bitheads.export.make_bundle.load_encoder", lambda *given: pytest.fail("it began")
     )
     assert build.main(["--plan", flavour, "--output", str(tmp_path / "out")]) == 1
     assert re.search(message, capsys.readouterr().err)

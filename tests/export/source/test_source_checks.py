@@ -135,24 +135,6 @@ class TestWeights:
         assert load_encoder(str(folder)).weights_sha256 == before
 
 
-class TestAdapters:
-    def test_beside_the_weights(self, own: OwnEncoder) -> None:
-        folder = own("bert")
-        edit(folder, "adapter_config.json", base_model_name_or_path="some/base", peft_type="LORA")
-        message = r"adapter_config\.json: an adapter .*beside the weights.*Merge it.*"
-        refused(folder, message + r"from_pretrained\('some/base'\).*merge_and_unload")
-
-    @pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_model.bin"])
-    def test_without_its_description(self, own: OwnEncoder, file: str) -> None:
-        folder = own("bert")
-        (folder / file).write_bytes(b"")
-        refused(folder, rf"{file}: an adapter .*from_pretrained\('BASE'\)")
-
-    def test_alone(self, tmp_path: Path) -> None:
-        edit(tmp_path, "adapter_config.json", base_model_name_or_path="some/base")
-        refused(tmp_path, r"adapter_config\.json: an adapter")
-
-
 class TestCodeOfItsOwn:
     """Such code is never run, and never asked for on the terminal."""
 
@@ -205,23 +187,6 @@ class TestTokenizer:
         folder = own("roberta")
         edit_tokenizer(folder, lambda content: content["model"].update(dropout=0.1))
         refused(folder, r"tokenizer\.json, dropout: got 0\.1.*, expected null")
-
-    def test_lower_case_by_sentence_transformers(self, own: OwnEncoder) -> None:
-        folder = own("roberta")
-        edit(folder, "sentence_bert_config.json", max_seq_length=32, do_lower_case=True)
-        refused(folder, r"sentence_bert_config\.json, do_lower_case: got true, but its tokenizer")
-
-    @pytest.mark.parametrize("lower", [True, False])
-    def test_lower_case_that_changes_nothing(self, own: OwnEncoder, lower: bool) -> None:
-        folder = own("bert")
-        edit(folder, "sentence_bert_config.json", max_seq_length=32, do_lower_case=lower)
-        load_encoder(str(folder))
-
-    @pytest.mark.parametrize("content", ["{", "[]", "3"])
-    def test_a_damaged_file_of_sentence_transformers(self, own: OwnEncoder, content: str) -> None:
-        folder = own("bert")
-        (folder / "sentence_bert_config.json").write_text(content)
-        refused(folder, r"sentence_bert_config\.json cannot be read")
 
     @pytest.mark.parametrize("content", ["{", "3", '{"version": "1.0"}'])
     def test_a_damaged_file(self, own: OwnEncoder, content: str) -> None:

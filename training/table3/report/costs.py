@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from bitheads.engine.features.spec import LayerPooling, PositionPooling
 from bitheads.export.source.architecture import inner_size, layer_stack, model_class
-from bitheads.export.source.encoder import find_encoder
+from bitheads.export.source.checkpoint import find_checkpoint
 from bitheads.training.table3.features.recipe import Recipe
 from bitheads.training.table3.report import flops
 from bitheads.training.table3.work import Work
@@ -46,7 +46,7 @@ class Costs:
         distil, tokens = self._config.distil, self._config.flops_tokens
         all_layers, dim, inner = self._layers, self._dim, self._ffn_dim
         if distil.encoder is not None:
-            config = AutoConfig.from_pretrained(find_encoder(distil.encoder))
+            config = AutoConfig.from_pretrained(find_checkpoint(distil.encoder).folder)
             with torch.device("meta"):  # its shape alone
                 model = model_class(config)(config)
             all_layers, dim = config.num_hidden_layers, config.hidden_size
