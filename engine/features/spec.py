@@ -38,6 +38,7 @@ class PositionPooling(_Word):
     ATTENTION = "attention"
     MEAN = "mean"
     CLS = "cls"
+    LAST = "last"
 
 
 class Quantization(_Word):

@@ -22,6 +22,7 @@ HEADS = {
     "averages": ("single", PositionPooling.MEAN),
     "pairs": ("pair", PositionPooling.ATTENTION),
     "first": ("pair", PositionPooling.CLS),
+    "last": ("single", PositionPooling.LAST),
 }
 
 
