@@ -268,18 +268,18 @@ class TextTokenizer:
     def _encode_long(self, text: str, split: bool) -> tuple[TokenIds, bool]:
         """Token ids of as much of a very long text as can matter, and whether that is all of it.
 
-        A prefix that alone fills the maximum length gives the same first tokens as the whole
-        text, as tokenizers work word by word; a prefix that does not is made longer, up to
+        A beginning that alone fills the maximum length gives the same first tokens as the whole
+        text, as tokenizers work word by word; one that does not is made longer, up to
         MAX_CHARS. Of a pair of two such texts with an odd number of tokens to share, the odd one
-        goes to the prefix of more tokens, which need not be the text of more tokens.
+        goes to the beginning of more tokens, which need not be the text of more tokens.
         Where long texts are split all tokens matter, up to MAX_CHARS.
         """
         max_chars = MAX_CHARS if split else self._max_chars
         while True:
-            prefix = _cut_at_space(text, max_chars)
-            encoded = self._tokenizer.encode(prefix, add_special_tokens=False)
-            is_whole = len(prefix) == len(text)
-            if is_whole or max_chars >= MAX_CHARS or self._fills(encoded, len(prefix)):
+            beginning = _cut_at_space(text, max_chars)
+            encoded = self._tokenizer.encode(beginning, add_special_tokens=False)
+            is_whole = len(beginning) == len(text)
+            if is_whole or max_chars >= MAX_CHARS or self._fills(encoded, len(beginning)):
                 return _ids(encoded), is_whole
             max_chars = min(4 * max_chars, MAX_CHARS)
 

@@ -192,16 +192,16 @@ CutTokens Tokenizer::join(std::vector<Ids> parts, bool is_whole) const {
   return {around.join(parts), kept != lengths || !is_whole};
 }
 
-// Token ids of as much of a very long text as can matter: a prefix that alone fills the maximum
+// Token ids of as much of a very long text as can matter: a beginning that alone fills the maximum
 // length gives the same first tokens as the whole text, as tokenizers work word by word; one that
 // does not is made longer.
 Ids Tokenizer::encode_long(std::string_view text, bool &is_whole) {
   size_t chars = kCharsPerToken * max_length_;
   while (true) {
-    const std::string_view prefix = cut_at_space(text, chars);
-    Ids ids = std::move(run({prefix}).front());
-    if (prefix.size() == text.size()) return ids;
-    if (chars >= kMaxChars || fills(ids, prefix)) {
+    const std::string_view beginning = cut_at_space(text, chars);
+    Ids ids = std::move(run({beginning}).front());
+    if (beginning.size() == text.size()) return ids;
+    if (chars >= kMaxChars || fills(ids, beginning)) {
       is_whole = false;
       return ids;
     }
@@ -210,10 +210,10 @@ Ids Tokenizer::encode_long(std::string_view text, bool &is_whole) {
 }
 
 // Whether the maximum length is reached well before the end, where the cut may matter.
-bool Tokenizer::fills(const Ids &ids, std::string_view prefix) {
-  const size_t chars = count_chars(prefix);
+bool Tokenizer::fills(const Ids &ids, std::string_view beginning) {
+  const size_t chars = count_chars(beginning);
   if (ids.size() < max_length_ || chars <= kCutMargin) return false;
-  const Ids before = std::move(run({first_chars(prefix, chars - kCutMargin)}).front());
+  const Ids before = std::move(run({first_chars(beginning, chars - kCutMargin)}).front());
   return before.size() >= max_length_ &&
          std::equal(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(max_length_), before.begin());
 }

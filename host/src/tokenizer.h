@@ -49,7 +49,7 @@ class Tokenizer {
  private:
   std::vector<Ids> run(const std::vector<std::string_view> &texts);
   Ids encode_long(std::string_view text, bool &is_whole);
-  bool fills(const Ids &ids, std::string_view prefix);
+  bool fills(const Ids &ids, std::string_view beginning);
   void check_prefix(const Manifest &manifest);
   CutTokens join(std::vector<Ids> parts, bool is_whole) const;
 
