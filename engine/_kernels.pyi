@@ -113,7 +113,7 @@ def plan_attention_pool(
     columns: int,
     queries: int,
     column_scale: int,
-    first_token_bias: int,
+    end_bias: int,
     pooled: int,
 ) -> Launch: ...
 def plan_grouped_dense(

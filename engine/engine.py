@@ -28,7 +28,7 @@ from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.sessions.embedding_rows import embedding_rows
-from bitheads.engine.text_batches import is_split, make_batches
+from bitheads.engine.text_batches import is_split, make_batches, open_tokenizer
 from bitheads.engine.texts.forms import fitting, leave_out_misfits
 from bitheads.engine.texts.tokenize import TextTokenizer, check_iterable
 from bitheads.engine.types import Stats, Text
@@ -100,7 +100,7 @@ class Engine:
             bundle.verify(folder, manifest)
         calibration = bundle.read_calibration(folder, manifest.spec)
         rows = embedding_rows(folder, manifest)
-        tokenizer = TextTokenizer(folder / bundle.TOKENIZER, manifest.encoder.max_length, *rows)
+        tokenizer = open_tokenizer(folder, manifest, rows)
         encoder = open_encoder(folder, manifest, calibration, backend, precision, threads)
         engine = cls(manifest, tokenizer, encoder, calibration)
         try:
@@ -223,8 +223,9 @@ class Engine:
             progress: show a progress bar on standard error.
             long_texts: what becomes of texts over the encoder's maximum length. "cut": the rest
                 is dropped, counted in `stats.num_truncated` and logged. "split": they are read in
-                windows of the maximum length, each by itself and with the tokenizer's own tokens;
-                a text's codes are those of its windows, one after the other. Pairs are not split.
+                windows of the maximum length, each by itself and with the prefix's and the
+                tokenizer's own tokens; a text's codes are those of its windows, one after the
+                other. Pairs are not split.
 
         Raises InputError for items that are no texts and for pairs that would have to be split,
         BackendError if the encoder fails.

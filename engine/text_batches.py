@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bitheads.engine.batching import BatchedTexts, cut_batches
-from bitheads.engine.bundle import EncoderInfo
+from bitheads.engine.bundle import TOKENIZER, EncoderInfo, Manifest
 from bitheads.engine.encoder import Encoder
 from bitheads.engine.errors import InputError
 from bitheads.engine.texts.forms import are_pairs
@@ -28,6 +29,20 @@ def is_split(long_texts: str) -> bool:
     if long_texts not in LONG_TEXTS:
         raise InputError(f"long_texts: got {long_texts!r}, expected one of {list(LONG_TEXTS)}.")
     return long_texts == "split"
+
+
+def open_tokenizer(
+    folder: Path, manifest: Manifest, rows: tuple[int | None, int | None] = (None, None)
+) -> TextTokenizer:
+    """A bundle's tokenizer, with its limit and its prefix.
+
+    Args:
+        rows: of the encoder's tables of tokens and of token types, see TextTokenizer.
+
+    Raises BundleError as TextTokenizer does.
+    """
+    length, prefix = manifest.encoder.max_length, manifest.spec.prefix
+    return TextTokenizer(folder / TOKENIZER, length, *rows, prefix)
 
 
 def make_batches(

@@ -20,6 +20,7 @@ examples:
   bitheads build --precision fp16
   bitheads build --precision int8 --calibration texts.txt
   bitheads build --encoder roberta-large --layers 16 --output bundles/roberta
+  bitheads build --encoder intfloat/e5-base-v2 --prefix 'query: '
   bitheads build --thresholds mean --output bundles/centred
   bitheads build --precision fp16 --plan tensorrt-rtx --plan-capabilities 8.6,12.0
 """
@@ -123,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="most tokens a text may have (default: the encoder's limit, or less where "
         "sentence-transformers' max_seq_length says so)",
+    )
+    add(
+        "--prefix",
+        default="",
+        metavar="TEXT",
+        help="what the encoder was trained to find before every text, such as 'query: '; put there "
+        "for encoding, training and serving (default: nothing)",
     )
     add(
         "--min-sign-agreement",

@@ -37,6 +37,7 @@ class BuildConfig:
         thresholds: "zero", "mean", "median", or a calibration file of another bundle.
         calibration: a file of texts, one per line; None for the sentences that are shipped.
         max_length: most tokens a text may have; None for the encoder's own limit.
+        prefix: of every text that the encoder reads, see FeatureSpec.
         min_sign_agreement, max_relative_error: replace the bounds above.
         heads: a folder of head files to copy; None for the shipped ones that fit.
         output: the bundle's folder; None for bundles/<encoder>.
@@ -55,6 +56,7 @@ class BuildConfig:
     thresholds: str = "zero"
     calibration: Path | None = None
     max_length: int | None = None
+    prefix: str = ""
     min_sign_agreement: float | None = None
     max_relative_error: float | None = None
     heads: Path | None = None
@@ -83,6 +85,13 @@ class BuildConfig:
                 f"--thresholds {self.thresholds}: got --quantization {self.quantization.value}, "
                 "expected sign. Leave the option out."
             )
+        try:
+            self.prefix.encode()
+        except UnicodeEncodeError as error:
+            raise ExportError(
+                f"--prefix: got {self.prefix!r:.60}, expected text in UTF-8. See the terminal's "
+                "encoding."
+            ) from error
         if (self.layer_pooling is LayerPooling.LEARNED) != (self.layer_weights is not None):
             raise ExportError(
                 "--layer-pooling learned and --layer-weights W,W,... (one per layer) go together."

@@ -83,14 +83,15 @@ def write_host_tokenizer(
     folder = bundle / FOLDER
     if (folder / DESCRIPTION).exists() and not force:
         raise ExportError(f"{folder} is there already. Pass --force to replace it.")
-    TextTokenizer(bundle / TOKENIZER, manifest.encoder.max_length)  # raises for what is none
+    prefix = manifest.spec.prefix
+    TextTokenizer(bundle / TOKENIZER, manifest.encoder.max_length, prefix=prefix)  # or raises
     own = Tokenizer.from_file(str(bundle / TOKENIZER))
     own.no_padding()
     own.no_truncation()
     with TemporaryDirectory() as name:
         made = Path(name)
         _write_graph(bundle / TOKENIZER, made)
-        report = _compare(own, made / GRAPH, texts, min_agreement)
+        report = _compare(own, made / GRAPH, [prefix + text for text in texts], min_agreement)
         description = {
             "format_version": FORMAT_VERSION,
             "tokenizer_sha256": manifest.artifacts[TOKENIZER].sha256,

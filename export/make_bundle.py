@@ -98,7 +98,9 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     encoder.tokenizer.backend_tokenizer.no_padding()
     encoder.tokenizer.backend_tokenizer.save(str(tokenizer_path))
 
-    tokenizer = TextTokenizer(tokenizer_path, max_length, encoder.vocabulary, encoder.token_types)
+    tokenizer = TextTokenizer(
+        tokenizer_path, max_length, encoder.vocabulary, encoder.token_types, config.prefix
+    )
     sentences, odd = _run_reference(config, encoder, tokenizer, max_length, layers, say)
 
     calibration = calibrate(config, encoder.dim, sentences.layers)
@@ -112,6 +114,7 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
         dim=encoder.dim,
         layer_weights=config.layer_weights,
         calibration_sha256=None if calibration is None else calibration.sha256,
+        prefix=config.prefix,
     )
     copied = _copy_heads(config, spec, folder / bundle.HEADS)
     written = [tokenizer_path]
@@ -163,9 +166,9 @@ def _run_reference(
     """What transformers makes of the sentences, and of odd texts."""
     texts = read_texts(config.calibration)
     sentences = {f"text {number}": text for number, text in enumerate(texts, 1)}
-    odd = odd_texts(encoder.tokenizer, max_length, tokenizer.takes_pairs)
+    odd = odd_texts(encoder.tokenizer, max_length, tokenizer.takes_pairs, config.prefix)
     say(f"running transformers in fp32 on {len(sentences)} sentences and {len(odd)} odd texts")
-    reference = ReferenceModel(str(encoder.folder), max_length)
+    reference = ReferenceModel(str(encoder.folder), max_length, config.prefix)
     # The odd ones first: they find what is wrong.
     compared = run_reference(reference, tokenizer, odd, layers, encoder.pad_id, LONGEST_RUN, say)
     return (

@@ -25,7 +25,7 @@ from bitheads.engine.heads.head_file import FoldedHead
 
 Bytes = NDArray[np.uint8]
 
-POOLINGS = ("attention", "mean", "cls")
+POOLINGS = ("attention", "mean", "cls", "last")
 QUANTIZATIONS = ("sign", "uint8")
 
 
@@ -100,10 +100,10 @@ class HeadSizes(NamedTuple):
 
 def mixed_sizes(count: int, attention_heads: int = 2) -> tuple[HeadSizes, ...]:
     """Every pooling, and inner sizes and classes of many kinds."""
-    kinds = ("attention", "mean", "attention", "cls")
+    kinds = ("attention", "mean", "attention", "cls", "attention", "last")
     inner, classes = (8, 17, 1, 40, 33), (3, 2, 17)
     return tuple(
-        HeadSizes(kinds[i % 4], attention_heads * (1 - i % 2), inner[i % 5], classes[i % 3])
+        HeadSizes(kinds[i % 6], attention_heads * (1 - i % 2), inner[i % 5], classes[i % 3])
         for i in range(count)
     )
 

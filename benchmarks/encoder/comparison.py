@@ -61,6 +61,7 @@ class Job:
         return Path(sys.executable)
 
     def request(self, contender: Contender, texts_file: Path) -> dict[str, Any]:
+        manifest = bundle.read_manifest(self.bundle)
         return {
             "module": contender.module,
             "precision": contender.precision,
@@ -69,7 +70,8 @@ class Job:
             "source": self.source,
             "shape": None if self.source is not None else asdict(self.shape),
             "texts": str(texts_file),
-            "max_length": bundle.read_manifest(self.bundle).encoder.max_length,
+            "max_length": manifest.encoder.max_length,
+            "prefix": manifest.spec.prefix,
             "threads": self.threads,
             "matmul_size": self.matmul_size,
         }

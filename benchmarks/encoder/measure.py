@@ -21,7 +21,7 @@ from bitheads.engine import bundle
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import BitheadsError, InputError
 from bitheads.engine.features.spec import Quantization
-from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.text_batches import open_tokenizer
 from bitheads.export.source.encoder import find_encoder
 
 MATMUL_SIZE, QUICK_MATMUL_SIZE = 2048, 128
@@ -108,7 +108,7 @@ def _job(
 ) -> comparison.Job:
     found = texts.mixed(options.data, QUICK_TEXTS if options.quick else num_texts)
     manifest = bundle.read_manifest(folder)
-    tokenizer = TextTokenizer(folder / bundle.TOKENIZER, manifest.encoder.max_length)
+    tokenizer = open_tokenizer(folder, manifest)
     return comparison.Job(
         bundle=folder,
         source=source,

@@ -109,7 +109,7 @@ def torch_codes(bench: Bench, texts: Sequence[Text]) -> NDArray[np.uint8]:
     encoder = load_encoder(bench.encoder)
     if encoder.weights_sha256 != spec.weights_sha256:
         raise Skip(f"--encoder {bench.encoder}: its weights are not those of {bench.bundle}.")
-    reference = ReferenceModel(find_encoder(bench.encoder), limit)
+    reference = ReferenceModel(find_encoder(bench.encoder), limit, spec.prefix)
     named = {f"text {i}": text for i, text in enumerate(texts, 1)}
     states = run_reference(reference, bench.tokenizer, named, spec.layers, encoder.pad_id)
     count = int(states.lengths.sum())

@@ -16,6 +16,7 @@ from benchmarks.gpu.texts import TextMaker
 from bitheads.engine import bundle
 from bitheads.engine.bundle import Manifest
 from bitheads.engine.predictions import Predictions
+from bitheads.engine.text_batches import open_tokenizer
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import Text
 from bitheads.export.texts import read_texts
@@ -65,7 +66,7 @@ class Bench:
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
-        return TextTokenizer(self.bundle / bundle.TOKENIZER, self.manifest.encoder.max_length)
+        return open_tokenizer(self.bundle, self.manifest)
 
     @cached_property
     def maker(self) -> TextMaker:

@@ -51,6 +51,9 @@ def _pool(codes: Float64, pooling: PositionPooling, weights: dict[str, Float64])
     if pooling is PositionPooling.CLS:
         first: Float64 = codes[0]
         return first
+    if pooling is PositionPooling.LAST:
+        last: Float64 = codes[-1]
+        return last
     if pooling is PositionPooling.MEAN:
         mean: Float64 = codes.mean(axis=0)
         return mean

@@ -19,7 +19,7 @@ from bitheads.engine.batching import pad_batch
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
 from bitheads.engine.sessions import open_session
-from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.text_batches import open_tokenizer
 
 TEXT = "How do I change the address on my account?"
 LATER_STARTS = 3
@@ -58,7 +58,7 @@ def measure(bundle_folder: Path, threads: int, calls: int) -> dict[str, Any]:
         session = open_session(
             bundle_folder / bundle.GRAPH, manifest.output_names, backend, precision, threads
         )
-        tokenizer = TextTokenizer(bundle_folder / bundle.TOKENIZER, manifest.encoder.max_length)
+        tokenizer = open_tokenizer(bundle_folder, manifest)
         batch = pad_batch(tokenizer([TEXT]), manifest.encoder.pad_id)
         contenders = {
             PREDICT: Contender(partial(engine.predict, [TEXT])),

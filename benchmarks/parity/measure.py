@@ -10,7 +10,7 @@ from benchmarks.inputs.source_model import load_source
 from benchmarks.inputs.texts import drawn
 from benchmarks.options import command
 from bitheads.engine import bundle
-from bitheads.engine.texts.tokenize import TextTokenizer
+from bitheads.engine.text_batches import open_tokenizer
 from bitheads.export.comparison.compared_texts import run_reference
 from bitheads.export.comparison.odd_texts import LONGEST_RUN, odd_texts
 from bitheads.export.comparison.parity import available_sessions, compare_session
@@ -24,10 +24,10 @@ def run(options: argparse.Namespace) -> None:
     manifest = bundle.read_manifest(options.bundle)
     encoder = load_source(options.encoder, options.bundle, manifest)
     texts = read_texts(None) if options.data is None else drawn(options.data, options.texts)
-    limit, layers = manifest.encoder.max_length, manifest.spec.layers
-    tokenizer = TextTokenizer(options.bundle / bundle.TOKENIZER, limit)
-    reference = ReferenceModel(find_encoder(options.encoder), limit)
-    odd = odd_texts(encoder.tokenizer, limit, tokenizer.takes_pairs)
+    limit, layers, prefix = manifest.encoder.max_length, manifest.spec.layers, manifest.spec.prefix
+    tokenizer = open_tokenizer(options.bundle, manifest)
+    reference = ReferenceModel(find_encoder(options.encoder), limit, prefix)
+    odd = odd_texts(encoder.tokenizer, limit, tokenizer.takes_pairs, prefix)
     sentences, one_by_one = (
         run_reference(reference, tokenizer, some, layers, encoder.pad_id, LONGEST_RUN)
         for some in ({f"text {i}": text for i, text in enumerate(texts, 1)}, odd)

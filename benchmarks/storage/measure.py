@@ -97,7 +97,8 @@ def encoded(bundle_folder: Path, encoder_name: str, texts: int) -> Features:
     """Hidden states of the bundle's encoder, all its layers, on shipped texts of 50 tokens."""
     manifest = bundle.read_manifest(bundle_folder)
     encoder = load_source(encoder_name, bundle_folder, manifest)
-    tokenizer = TextTokenizer(bundle_folder / bundle.TOKENIZER, TEXT_TOKENS)
+    path, prefix = bundle_folder / bundle.TOKENIZER, manifest.spec.prefix
+    tokenizer = TextTokenizer(path, TEXT_TOKENS, prefix=prefix)
     tokens = of_50_tokens(tokenizer, texts)
     all_layers = tuple(range(1, encoder.num_layers + 1))
     say("exporting all layers")

@@ -13,8 +13,16 @@ from bitheads.engine.heads.head_file import FoldedHead
 ALIGNMENT = 256
 """Bytes that the address of each piece is a multiple of."""
 
-FIRST_TOKEN_ONLY = 1e30
-"""Bias of the first token's score where a head reads that token alone."""
+ONE_TOKEN_ONLY = 1e30
+"""Bias of a token's score where a head reads that token alone."""
+
+END_BIAS = {
+    PositionPooling.ATTENTION: (0.0, 0.0),
+    PositionPooling.MEAN: (0.0, 0.0),
+    PositionPooling.CLS: (ONE_TOKEN_ONLY, 0.0),
+    PositionPooling.LAST: (0.0, ONE_TOKEN_ONLY),
+}
+"""What a text's first and last tokens score more."""
 
 
 class Arena:
@@ -52,13 +60,13 @@ class Columns:
 
     Attributes:
         queries: float32 [columns, dim].
-        first_token_bias: float32 [columns].
+        end_bias: float32 [columns, 2].
         first: the first column of each head.
     """
 
     def __init__(self, heads: Sequence[FoldedHead], dim: int) -> None:
         queries: list[NDArray[np.float32]] = []
-        biases: list[float] = []
+        biases: list[tuple[float, float]] = []
         shared: dict[PositionPooling, int] = {}
         self.first = []
         for head in heads:
@@ -66,13 +74,13 @@ class Columns:
             if head.query is not None:
                 self.first.append(len(biases))
                 queries.append(head.query)
-                biases += [0.0] * len(head.query)
+                biases += [END_BIAS[pooling]] * len(head.query)
                 continue
             if pooling not in shared:
                 # Equal scores are equal weights; a huge one takes all the weight.
                 shared[pooling] = len(biases)
                 queries.append(np.zeros((1, dim), np.float32))
-                biases.append(FIRST_TOKEN_ONLY if pooling is PositionPooling.CLS else 0.0)
+                biases.append(END_BIAS[pooling])
             self.first.append(shared[pooling])
         self.queries = np.concatenate(queries)
-        self.first_token_bias = np.array(biases, np.float32)
+        self.end_bias = np.array(biases, np.float32)

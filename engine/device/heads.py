@@ -2,10 +2,10 @@
 
     codes ─▶ packed_attention_pool ─▶ grouped_dense: values ─▶ hidden ─▶ output ─▶ logits
 
-Every attention head of every task is one column of the pooling; heads that pool by the mean or the
-first token share a column each. The dense stages are rows of a table, so a new task is new rows:
-nothing is compiled or planned again. Weights are float16 with one power of two per row, sums are
-float32.
+Every attention head of every task is one column of the pooling; heads that pool by the mean, the
+first or the last token share a column each. The dense stages are rows of a table, so a new task is
+new rows: nothing is compiled or planned again. Weights are float16 with one power of two per row,
+sums are float32.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ class _Part:
         )
         self.text_bytes = 2 * sum(self._widths)
         fragments, scale = _kernels.lay_out_queries(columns.queries, spec.quantization.value)
-        bias = columns.first_token_bias.tobytes()
+        bias = columns.end_bias.tobytes()
         self._queries = [arena.add(content) for content in (fragments, scale, bias)]
         self._weights = [[self._add(arena, *of) for of in matrices(head)] for head in heads]
         self.stages: list[_Stage] = []

@@ -38,6 +38,7 @@ class PositionPooling(_Word):
     ATTENTION = "attention"
     MEAN = "mean"
     CLS = "cls"
+    LAST = "last"
 
 
 class Quantization(_Word):
@@ -68,6 +69,11 @@ def code_bytes(dim: int, quantization: Quantization) -> int:
     return -(-dim * CODE_BITS[quantization] // 8)
 
 
+def show_prefix(prefix: str) -> str:
+    """The beginning of a prefix, for messages: in JSON, as its blanks and line ends matter."""
+    return json.dumps(prefix[:60])
+
+
 def _typed(value: Any, *kinds: type) -> Any:
     """The value, if its type is one of these, not a type made of one: True is not a number."""
     if type(value) not in kinds:
@@ -92,6 +98,7 @@ class FeatureSpec:
         dim: features per token.
         layer_weights: one weight per layer, only with `LayerPooling.LEARNED`.
         calibration_sha256: hash of the per-feature thresholds or scales, or None.
+        prefix: what every text begins with when the encoder reads it, such as "query: ".
     """
 
     encoder: str
@@ -103,6 +110,7 @@ class FeatureSpec:
     dim: int
     layer_weights: tuple[float, ...] | None = None
     calibration_sha256: str | None = None
+    prefix: str = ""
 
     @cached_property  # asked for at every prediction, of every head
     def id(self) -> str:
@@ -116,7 +124,11 @@ class FeatureSpec:
         return code_bytes(self.dim, self.quantization)
 
     def to_json(self) -> dict[str, Any]:
-        return {k: v.value if isinstance(v, Enum) else v for k, v in asdict(self).items()}
+        """Without a prefix as it was before there were any: the id is a hash of this."""
+        content = {k: v.value if isinstance(v, Enum) else v for k, v in asdict(self).items()}
+        if not self.prefix:
+            del content["prefix"]
+        return content
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FeatureSpec:
@@ -148,7 +160,9 @@ class FeatureSpec:
                     else tuple(float(_typed(w, int, float)) for w in _typed(weights, list, tuple))
                 ),
                 calibration_sha256=_typed(data.get("calibration_sha256"), str, NoneType),
+                prefix=_typed(data.get("prefix", ""), str),
             )
+            spec.prefix.encode()  # a lone surrogate raises a ValueError
             if not spec.layers:
                 raise ValueError("expected at least one layer")
             if spec.layer_weights is not None and len(spec.layer_weights) != len(spec.layers):
@@ -166,6 +180,8 @@ class FeatureSpec:
             parts.append(self.order.value)
         if self.calibration_sha256 is not None:
             parts.append(f"calibration {self.calibration_sha256[:8]}")
+        if self.prefix:
+            parts.append(f"prefix {show_prefix(self.prefix)}")
         return f"{self.id} ({', '.join(parts)}, dim {self.dim}, weights {self.weights_sha256[:8]})"
 
 

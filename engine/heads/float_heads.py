@@ -35,8 +35,10 @@ def predict_heads(features: PackedFeatures, heads: Sequence[FoldedHead]) -> list
                 first_query = last_query
             elif head.position_pooling is PositionPooling.MEAN:
                 inner = pooled.mean
+            elif head.position_pooling is PositionPooling.CLS:
+                inner = pooled.first
             else:
-                inner = pooled.cls
+                inner = pooled.last
             hidden = np.tanh(inner @ head.dense.T + head.dense_bias)
             out[start:stop] = hidden @ head.output.T + head.output_bias
     return logits
@@ -45,13 +47,14 @@ def predict_heads(features: PackedFeatures, heads: Sequence[FoldedHead]) -> list
 class _Pooled:
     """A block's codes pooled over positions.
 
-    attention: float32 [texts, queries, dim]. mean, cls: float32 [texts, dim].
+    attention: float32 [texts, queries, dim]. mean, first, last: float32 [texts, dim].
     """
 
     def __init__(self, texts: int, queries: int, dim: int) -> None:
         self.attention = np.empty((texts, queries, dim), np.float32)
         self.mean = np.empty((texts, dim), np.float32)
-        self.cls = np.empty((texts, dim), np.float32)
+        self.first = np.empty((texts, dim), np.float32)
+        self.last = np.empty((texts, dim), np.float32)
 
 
 def _pool_positions(block: PackedFeatures, queries: FloatArray) -> _Pooled:
@@ -67,7 +70,8 @@ def _pool_positions(block: PackedFeatures, queries: FloatArray) -> _Pooled:
         weights /= weights.sum(axis=0)
         np.matmul(weights.T, tokens, out=pooled.attention[text])
         pooled.mean[text] = tokens.mean(axis=0)
-        pooled.cls[text] = tokens[0]
+        pooled.first[text] = tokens[0]
+        pooled.last[text] = tokens[-1]
     return pooled
 
 
@@ -84,7 +88,7 @@ def _project_values(pooled: FloatArray, head: FoldedHead) -> FloatArray:
 def _blocks(features: PackedFeatures, num_queries: int) -> Iterator[tuple[int, int]]:
     """Runs of texts whose unpacked codes, scores and pooled codes keep to BLOCK_BYTES."""
     dim = features.spec.dim
-    token_floats, text_floats = max(dim, num_queries), (num_queries + 2) * dim
+    token_floats, text_floats = max(dim, num_queries), (num_queries + 3) * dim
     start = 0
     while start < len(features):
         tokens_left = features.offsets[start] + BLOCK_BYTES // (4 * token_floats)

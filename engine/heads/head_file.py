@@ -51,9 +51,9 @@ class FoldedHead:
         v_h = value_h . (sum over t of a_ht code_t)
         logits = output . tanh(dense . concat_h(v_h) + dense_bias) + output_bias
 
-    With `mean` and `cls` pooling there is no query and no value: `dense` reads the mean code or
-    the first token's code. Codes are 0/1 for signs, 0 to 255 for uint8; their scale and offset
-    are folded into the weights.
+    With `mean`, `cls` and `last` pooling there is no query and no value: `dense` reads the mean
+    code, the first token's code or the last one's. Codes are 0/1 for signs, 0 to 255 for uint8;
+    their scale and offset are folded into the weights.
 
     Attributes:
         task: its name, a file name without suffix.

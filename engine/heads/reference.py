@@ -193,10 +193,13 @@ def exponentials(numbers: Float64, q: Float64, log2_step: Float32, is_sign: bool
 
 
 def fixed_exponentials(tokens: int, pooling: str) -> Float32:
-    """float32 [tokens, 1], where there is no query: all 1 (`mean`), or the first alone (`cls`)."""
+    """float32 [tokens, 1], where there is no query: 1 for all (`mean`), the first (`cls`) or the
+    last (`last`)."""
     e = np.ones((tokens, 1), np.float32)
     if pooling == "cls":
         e[1:] = 0
+    if pooling == "last":
+        e[:-1] = 0
     return e
 
 

@@ -203,7 +203,8 @@ class Work:
     async def _tokenize(self, texts: Sequence[Text], client: str) -> list[Tokens]:
         """Tokenizes in pieces where there is much, so that others have their turn in between."""
         tokenize = self.engine.tokenizer
-        chars = [len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts]
+        each = len(self.engine.spec.prefix)
+        chars = [each + (len(t) if isinstance(t, str) else len(t[0]) + len(t[1])) for t in texts]
         try:
             if sum(chars) <= INLINE_CHARS:
                 return tokenize(texts)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from bitheads.engine.errors import BitheadsError, BundleError, InputError
+from bitheads.engine.features.spec import show_prefix
 from bitheads.engine.texts.tokenizer_bounds import check_tokenizer
 from bitheads.engine.types import Text
 
@@ -54,6 +55,10 @@ class Tokens:
 class TextTokenizer:
     """The encoder's own tokenizer, cut to at most `max_length` tokens per text, or per window.
 
+    A prefix is put before a text, or the first text of a pair, as characters: a tokenizer makes
+    other tokens of two parts than of the whole. What is said of a text's characters and tokens is
+    then said of the prefix and the text together.
+
     Pairs are joined as the tokenizer's template says and cut longest text first. The cutting is
     done here: the library's keeps all that is cut off, and of a pair every combination of it,
     which is gigabytes for a few long pairs.
@@ -68,16 +73,18 @@ class TextTokenizer:
         max_length: int,
         vocabulary: int | None = None,
         token_types: int | None = None,
+        prefix: str = "",
     ) -> None:
         """
         Args:
             max_length: most tokens of a text, the tokenizer's own among them.
             vocabulary: rows of the encoder's table of tokens, None if it is not known.
             token_types: rows of that of token types; None: unknown, or the encoder reads none.
+            prefix: of every text, see FeatureSpec.
 
         Raises BundleError for a tokenizer that cannot be read, that makes more of a text than
         engine.texts.tokenizer_bounds allows, or whose tokens have no row: an encoder answers
-        anything for those.
+        anything for those; and for a prefix that leaves no room for texts.
         """
         try:
             check_tokenizer(path, max_length)
@@ -88,6 +95,9 @@ class TextTokenizer:
                 1: _Template(self._tokenizer.encode("a")),
                 2: _Template(self._tokenizer.encode("a", "a")),
             }
+            whole = self._encode_prefix(prefix)
+            # Windows begin with it, too. A blank at its end is of the next word's first token.
+            self._prefix_ids = self._encode_prefix(prefix.rstrip(" "))
         except BaseException as error:  # the library raises bare Exception, and panics
             if not _is_of_library(error):
                 raise
@@ -107,6 +117,29 @@ class TextTokenizer:
                 f"table of token types has {token_types} rows. Take the tokenizer that belongs "
                 "to the encoder, and export the bundle again."
             )
+        self._prefix = prefix
+        if prefix:
+            self._check_prefix(max(whole.size, self._prefix_ids.size))
+
+    def _encode_prefix(self, prefix: str) -> TokenIds:
+        """Some tokenizers make a token of nothing."""
+        if not prefix:
+            return np.empty(0, np.int32)
+        return _ids(self._tokenizer.encode(prefix, add_special_tokens=False))
+
+    def _check_prefix(self, tokens: int) -> None:
+        """A pair is cut longest text first, so half of the tokens are the first text's for sure."""
+        room = self._max_length - self._templates[1].num_own
+        if self.takes_pairs:
+            room = min(room, (self._max_length - self._templates[2].num_own) // 2)
+        chars, most_chars = len(self._prefix), self._max_chars // 2
+        if tokens >= room or chars > most_chars:
+            raise BundleError(
+                f"prefix {show_prefix(self._prefix)}: got {tokens} tokens and {chars} characters, "
+                f"expected at most {max(0, room - 1)} and {most_chars}, so that texts have room: "
+                f"the maximum length is {self._max_length}. Export the bundle again, with a "
+                "shorter --prefix or a larger --max-length."
+            )
 
     def tokens_outside(self, vocabulary: int) -> dict[str, int]:
         """The tokens it can give, and their ids, that are not below `vocabulary`."""
@@ -123,7 +156,8 @@ class TextTokenizer:
 
         Args:
             split: make a longer text several windows, one after the other, instead of cutting it.
-                Each has the tokenizer's own tokens. Past MAX_CHARS a text is cut all the same.
+                Each has the tokenizer's own tokens, and the prefix's. Past MAX_CHARS a text is
+                cut all the same.
             first_index: of the texts, where errors name one.
 
         Raises InputError for what is no sequence, such as a generator, for items that are neither
@@ -159,6 +193,8 @@ class TextTokenizer:
         chunk: list[tuple[str, ...]] = []
         chars = 0
         for item in items:
+            if self._prefix:
+                item = (self._prefix + item[0], *item[1:])
             chunk.append(item)
             chars += sum(min(len(text), self._max_chars) for text in item)
             if chars >= CHUNK_CHARS or len(chunk) == CHUNK_TEXTS:
@@ -222,25 +258,28 @@ class TextTokenizer:
             )
         (ids,) = parts
         room = max(1, self._max_length - self._templates[1].num_own)
-        for start in range(0, max(1, ids.size), room):
-            window = self._join([ids[start : start + room]], whole or start > 0)
-            yield replace(window, continues=start > 0)
+        yield self._join([ids[:room]], whole)
+        prefix = self._prefix_ids
+        step = room - prefix.size
+        for start in range(room, ids.size, step):
+            window = self._join([np.concatenate([prefix, ids[start : start + step]])], True)
+            yield replace(window, continues=True)
 
     def _encode_long(self, text: str, split: bool) -> tuple[TokenIds, bool]:
         """Token ids of as much of a very long text as can matter, and whether that is all of it.
 
-        A prefix that alone fills the maximum length gives the same first tokens as the whole
-        text, as tokenizers work word by word; a prefix that does not is made longer, up to
+        A beginning that alone fills the maximum length gives the same first tokens as the whole
+        text, as tokenizers work word by word; one that does not is made longer, up to
         MAX_CHARS. Of a pair of two such texts with an odd number of tokens to share, the odd one
-        goes to the prefix of more tokens, which need not be the text of more tokens.
+        goes to the beginning of more tokens, which need not be the text of more tokens.
         Where long texts are split all tokens matter, up to MAX_CHARS.
         """
         max_chars = MAX_CHARS if split else self._max_chars
         while True:
-            prefix = _cut_at_space(text, max_chars)
-            encoded = self._tokenizer.encode(prefix, add_special_tokens=False)
-            is_whole = len(prefix) == len(text)
-            if is_whole or max_chars >= MAX_CHARS or self._fills(encoded, len(prefix)):
+            beginning = _cut_at_space(text, max_chars)
+            encoded = self._tokenizer.encode(beginning, add_special_tokens=False)
+            is_whole = len(beginning) == len(text)
+            if is_whole or max_chars >= MAX_CHARS or self._fills(encoded, len(beginning)):
                 return _ids(encoded), is_whole
             max_chars = min(4 * max_chars, MAX_CHARS)
 

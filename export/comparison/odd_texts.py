@@ -42,13 +42,16 @@ PAIRS: dict[str, Text] = {
 }
 
 
-def odd_texts(tokenizer: Any, max_length: int, takes_pairs: bool) -> dict[str, Text]:
+def odd_texts(
+    tokenizer: Any, max_length: int, takes_pairs: bool, prefix: str = ""
+) -> dict[str, Text]:
     """What is odd about a text -> the text, or the pair.
 
     Args:
         tokenizer: the encoder's, as transformers has it.
         max_length: most tokens of a text.
         takes_pairs: whether the encoder reads pairs at all.
+        prefix: of every text, but not part of those that are given.
     """
     texts = dict(ODD)
     for token in _special_tokens(tokenizer):
@@ -57,7 +60,7 @@ def odd_texts(tokenizer: Any, max_length: int, takes_pairs: bool) -> dict[str, T
     long = " ".join(enough * (1 + CHARS_PER_TOKEN * max_length // len(" ".join(enough))))
     texts["a text longer than can be read"] = long
     words = long.split(" ")[::-1]  # not the same tokens once more
-    exact = _text_of(tokenizer, max_length, words)
+    exact = _text_of(tokenizer, max_length, words, prefix)
     if exact is not None:
         texts["a text as long as can be read"] = exact
     if takes_pairs:
@@ -80,14 +83,14 @@ def _special_tokens(tokenizer: Any) -> list[str]:
     return [token for token in [*special, *added[::step]][:MAX_TOKENS_TRIED] if token.strip()]
 
 
-def _text_of(tokenizer: Any, num_tokens: int, words: list[str]) -> str | None:
-    """A text of the first of the words that has so many tokens, with the tokenizer's own.
+def _text_of(tokenizer: Any, num_tokens: int, words: list[str], prefix: str) -> str | None:
+    """A text of the first of the words that has so many tokens, with the tokenizer's and prefix's.
 
     None if no number of words makes one, even with some letters at its end.
     """
 
     def count(text: str) -> int:
-        return len(tokenizer(text, verbose=False)["input_ids"])
+        return len(tokenizer(prefix + text, verbose=False)["input_ids"])
 
     most = bisect_right(range(len(words)), num_tokens, key=lambda n: count(" ".join(words[:n])))
     text = " ".join(words[: most - 1])

@@ -27,16 +27,18 @@ ReferenceTokens = Mapping[str, list[int]]
 class ReferenceModel:
     """transformers' model and tokenizer of an encoder, in float32."""
 
-    def __init__(self, source: str, max_length: int) -> None:
+    def __init__(self, source: str, max_length: int, prefix: str = "") -> None:
         """
         Args:
             source: the folder that `AutoModel.from_pretrained` takes.
             max_length: most tokens of a text.
+            prefix: of every text, and of a pair's first: joined as users of transformers join it.
 
         Raises ExportError if transformers cannot load it.
         """
         self._source = source
         self._max_length = max_length
+        self._prefix = prefix
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             if _is_lower_case(Path(source)):
@@ -54,9 +56,9 @@ class ReferenceModel:
 
     def tokens(self, text: Text) -> ReferenceTokens:
         """The tokens of a text or a pair, cut to the maximum length."""
-        texts = (text,) if isinstance(text, str) else text
+        first, *second = (text,) if isinstance(text, str) else text
         encoded: ReferenceTokens = self._tokenizer(
-            *texts, truncation=True, max_length=self._max_length
+            self._prefix + first, *second, truncation=True, max_length=self._max_length
         )
         return encoded
 

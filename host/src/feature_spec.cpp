@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "files.h"
+#include "utf8.h"
 
 namespace bitheads {
 namespace {
@@ -28,9 +29,11 @@ FeatureSpec FeatureSpec::read(const Json &json) {
   if (!json.is_object()) throw std::invalid_argument("a feature spec that is no JSON object");
   Json typed = Json::object();  // the id is a hash of this
   for (const char *name : known) typed[name] = json.contains(name) ? json.at(name) : Json();
-  if (const Json extra = Json::diff(typed, json); json.size() > typed.size()) {
-    throw std::invalid_argument("unknown fields in the feature spec, of a newer bitheads: " +
-                                extra.dump());
+  for (const auto &[name, value] : json.items()) {
+    if (!typed.contains(name) && name != "prefix") {
+      throw std::invalid_argument("an unknown field in the feature spec, of a newer bitheads: " +
+                                  name);
+    }
   }
   FeatureSpec spec;
   spec.encoder = json.at("encoder").get<std::string>();
@@ -68,6 +71,10 @@ FeatureSpec FeatureSpec::read(const Json &json) {
   if (!typed["calibration_sha256"].is_null()) {
     spec.calibration_sha256 = json.at("calibration_sha256").get<std::string>();
   }
+  if (json.contains("prefix")) {
+    spec.prefix = json.at("prefix").get<std::string>();
+    if (!spec.prefix.empty()) typed["prefix"] = spec.prefix;
+  }
   spec.code_bytes = bh_code_bytes(spec.dim, spec.quantization);
   spec.id = sha256_of(python_json(typed, true)).substr(0, 16);
   return spec;
@@ -79,7 +86,12 @@ std::string FeatureSpec::shown() const {
                      quantization_name;
   if (quantization == BH_SIGN) text += ", " + order_name;
   if (!calibration_sha256.empty()) text += ", calibration " + calibration_sha256.substr(0, 8);
+  if (!prefix.empty()) text += ", prefix " + show_prefix(prefix);
   return text + ", dim " + std::to_string(dim) + ", weights " + weights_sha256.substr(0, 8) + ")";
+}
+
+std::string show_prefix(const std::string &prefix) {
+  return python_json(std::string(first_chars(prefix, 60)));
 }
 
 void check_spec(const std::string &what, const FeatureSpec &got, const FeatureSpec &expected) {

@@ -24,6 +24,7 @@ struct FeatureSpec {
   int64_t dim = 0;
   std::vector<float> layer_weights;  // none: the plain mean
   std::string calibration_sha256;    // empty: none
+  std::string prefix;                // of every text that the encoder reads
   int64_t code_bytes = 0;
 
   // Throws Json::exception or std::invalid_argument for what is no spec.
@@ -32,6 +33,9 @@ struct FeatureSpec {
   // The spec in words, for messages.
   std::string shown() const;
 };
+
+// The beginning of a prefix, for messages; the text must be valid UTF-8.
+std::string show_prefix(const std::string &prefix);
 
 // Throws Error(spec_mismatch), naming both, unless they have the same id.
 void check_spec(const std::string &what, const FeatureSpec &got, const FeatureSpec &expected);

@@ -96,9 +96,9 @@ void read_meta(FoldedHead &head, const Json &meta) {
   if (form != "single" && form != "pair") {
     throw std::invalid_argument("its form is '" + form + "', expected single or pair");
   }
-  if (pooling != "attention" && pooling != "mean" && pooling != "cls") {
+  if (pooling != "attention" && pooling != "mean" && pooling != "cls" && pooling != "last") {
     throw std::invalid_argument("its position pooling is '" + pooling +
-                                "', expected attention, mean or cls");
+                                "', expected attention, mean, cls or last");
   }
   const std::set<std::string> different(head.labels.begin(), head.labels.end());
   if (head.labels.size() < 2 || head.labels.size() > kMaxSize ||
@@ -113,7 +113,8 @@ void read_meta(FoldedHead &head, const Json &meta) {
   head.is_pair = form == "pair";
   head.position_pooling = pooling == "attention" ? BH_ATTENTION
                           : pooling == "mean"    ? BH_MEAN
-                                                 : BH_CLS;
+                          : pooling == "cls"     ? BH_CLS
+                                                 : BH_LAST;
   head.spec = FeatureSpec::read(meta.at("spec"));
   if (head.spec.dim > static_cast<int64_t>(kMaxSize)) {
     throw std::invalid_argument("its dim is " + std::to_string(head.spec.dim) +

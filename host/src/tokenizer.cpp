@@ -1,6 +1,7 @@
 #include "tokenizer.h"
 
 #include <algorithm>
+#include <deque>
 #include <stdexcept>
 
 #include "error.h"
@@ -81,7 +82,7 @@ bool Tokenizer::is_in(const fs::path &folder) {
 
 Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &manifest, bool verify,
                      int threads)
-    : max_length_(static_cast<size_t>(manifest.max_length)) {
+    : max_length_(static_cast<size_t>(manifest.max_length)), prefix_(manifest.spec.prefix) {
   const fs::path folder = bundle / "host";
   const std::string what = "tokenizer " + folder.string();
   const Json content = read_hashed_json(folder / "tokenizer_graph.json", what, again);
@@ -116,12 +117,35 @@ Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &man
   } catch (const std::exception &error) {
     fail(Status::backend, what, ": OpenVINO cannot load it (", error.what(), "). ", again);
   }
+  if (!prefix_.empty()) check_prefix(manifest);
+}
+
+// A pair is cut longest text first, so half of the tokens are the first text's for sure.
+void Tokenizer::check_prefix(const Manifest &manifest) {
+  const bool has_second = pair_.num_own_second > 0 || pair_.text_types[0] + pair_.text_types[1] > 0;
+  size_t room = max_length_ - single_.num_own;
+  if (manifest.token_types != 1 || !has_second) {
+    room = std::min(room, (max_length_ - pair_.num_own) / 2);
+  }
+  const size_t bare_size = prefix_.find_last_not_of(' ') + 1;
+  const std::string_view bare = std::string_view(prefix_).substr(0, bare_size);
+  size_t tokens = run({prefix_}).front().size();
+  if (!bare.empty()) tokens = std::max(tokens, run({bare}).front().size());
+  const size_t chars = count_chars(prefix_);
+  const size_t most_chars = kCharsPerToken * max_length_ / 2;
+  if (tokens >= room || chars > most_chars) {
+    fail(Status::bundle, "prefix ", show_prefix(prefix_), ": got ", tokens, " tokens and ", chars,
+         " characters, expected at most ", room > 0 ? room - 1 : 0, " and ", most_chars,
+         ", so that texts have room: the maximum length is ", max_length_,
+         ". Export the bundle again, with a shorter --prefix or a larger --max-length.");
+  }
 }
 
 std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
   const size_t long_chars = kCharsPerToken * max_length_;
   std::vector<CutTokens> all;
   std::vector<std::string_view> chunk;
+  std::deque<std::string> prefixed;  // the chunk's first texts, if there is a prefix
   size_t bytes = 0;
   const auto is_long = [&](std::string_view text) {
     return text.size() > long_chars && count_chars(text) > long_chars;
@@ -129,8 +153,10 @@ std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
   for (size_t i = 0, first = 0; i < texts.size(); ++i) {
     check_text(texts[i].first, i);
     check_text(texts[i].second, i);
-    for (const std::string *text : {&texts[i].first, &texts[i].second}) {
-      if ((text == &texts[i].first || texts[i].is_pair) && !is_long(*text)) {
+    if (!prefix_.empty()) prefixed.push_back(prefix_ + texts[i].first);
+    const std::string &first_text = prefix_.empty() ? texts[i].first : prefixed.back();
+    for (const std::string *text : {&first_text, &texts[i].second}) {
+      if ((text == &first_text || texts[i].is_pair) && !is_long(*text)) {
         chunk.push_back(*text);
         bytes += text->size();
       }
@@ -138,17 +164,19 @@ std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
     if (i + 1 < texts.size() && bytes < kChunkBytes && chunk.size() < kChunkTexts) continue;
     std::vector<Ids> encoded = run(chunk);
     auto next = encoded.begin();
+    auto next_prefixed = prefixed.begin();
     for (; first <= i; ++first) {
       bool is_whole = true;
       std::vector<Ids> parts;
       const auto add = [&](std::string_view text) {
         parts.push_back(is_long(text) ? encode_long(text, is_whole) : std::move(*next++));
       };
-      add(texts[first].first);
+      add(prefix_.empty() ? texts[first].first : *next_prefixed++);
       if (texts[first].is_pair) add(texts[first].second);
       all.push_back(join(std::move(parts), is_whole));
     }
     chunk.clear();
+    prefixed.clear();
     bytes = 0;
   }
   return all;
@@ -164,16 +192,16 @@ CutTokens Tokenizer::join(std::vector<Ids> parts, bool is_whole) const {
   return {around.join(parts), kept != lengths || !is_whole};
 }
 
-// Token ids of as much of a very long text as can matter: a prefix that alone fills the maximum
+// Token ids of as much of a very long text as can matter: a beginning that alone fills the maximum
 // length gives the same first tokens as the whole text, as tokenizers work word by word; one that
 // does not is made longer.
 Ids Tokenizer::encode_long(std::string_view text, bool &is_whole) {
   size_t chars = kCharsPerToken * max_length_;
   while (true) {
-    const std::string_view prefix = cut_at_space(text, chars);
-    Ids ids = std::move(run({prefix}).front());
-    if (prefix.size() == text.size()) return ids;
-    if (chars >= kMaxChars || fills(ids, prefix)) {
+    const std::string_view beginning = cut_at_space(text, chars);
+    Ids ids = std::move(run({beginning}).front());
+    if (beginning.size() == text.size()) return ids;
+    if (chars >= kMaxChars || fills(ids, beginning)) {
       is_whole = false;
       return ids;
     }
@@ -182,10 +210,10 @@ Ids Tokenizer::encode_long(std::string_view text, bool &is_whole) {
 }
 
 // Whether the maximum length is reached well before the end, where the cut may matter.
-bool Tokenizer::fills(const Ids &ids, std::string_view prefix) {
-  const size_t chars = count_chars(prefix);
+bool Tokenizer::fills(const Ids &ids, std::string_view beginning) {
+  const size_t chars = count_chars(beginning);
   if (ids.size() < max_length_ || chars <= kCutMargin) return false;
-  const Ids before = std::move(run({first_chars(prefix, chars - kCutMargin)}).front());
+  const Ids before = std::move(run({first_chars(beginning, chars - kCutMargin)}).front());
   return before.size() >= max_length_ &&
          std::equal(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(max_length_), before.begin());
 }

@@ -49,10 +49,12 @@ class Tokenizer {
  private:
   std::vector<Ids> run(const std::vector<std::string_view> &texts);
   Ids encode_long(std::string_view text, bool &is_whole);
-  bool fills(const Ids &ids, std::string_view prefix);
+  bool fills(const Ids &ids, std::string_view beginning);
+  void check_prefix(const Manifest &manifest);
   CutTokens join(std::vector<Ids> parts, bool is_whole) const;
 
   size_t max_length_;
+  std::string prefix_;  // of every text; of a pair's first
   Template single_;
   Template pair_;
   std::mutex lock_;

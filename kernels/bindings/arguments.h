@@ -72,7 +72,8 @@ inline bh_position_pooling parse_position_pooling(const std::string &name) {
   if (name == "attention") return BH_ATTENTION;
   if (name == "mean") return BH_MEAN;
   if (name == "cls") return BH_CLS;
-  raise_value("position_pooling", "'" + name + "'", "attention, mean or cls");
+  if (name == "last") return BH_LAST;
+  raise_value("position_pooling", "'" + name + "'", "attention, mean, cls or last");
 }
 
 // "active", or the name of a level that can run here (module.cpp).

@@ -135,7 +135,7 @@ nb::tuple lay_out_dense(nb::object weights) {
 
 nb::tuple plan_attention_pool(uintptr_t codes, uintptr_t offsets, int64_t texts,
                               const std::string &quantization, int64_t dim, int64_t columns,
-                              uintptr_t queries, uintptr_t column_scale, uintptr_t first_token_bias,
+                              uintptr_t queries, uintptr_t column_scale, uintptr_t end_bias,
                               uintptr_t pooled) {
   const bh_attention_pool_args args{device<uint8_t>(codes),
                                     device<int64_t>(offsets),
@@ -145,7 +145,7 @@ nb::tuple plan_attention_pool(uintptr_t codes, uintptr_t offsets, int64_t texts,
                                     columns,
                                     device<void>(queries),
                                     device<float>(column_scale),
-                                    device<float>(first_token_bias),
+                                    device<float>(end_bias),
                                     device<void>(pooled)};
   bh_cuda_launch launch;
   if (bh_cuda_plan_attention_pool(&args, &launch) != BH_OK) {
@@ -188,8 +188,7 @@ void define_launches(nb::module_ &m) {
   m.def("lay_out_dense", lay_out_dense, nb::arg("weights"));
   m.def("plan_attention_pool", plan_attention_pool, nb::arg("codes"), nb::arg("offsets"),
         nb::arg("texts"), nb::arg("quantization"), nb::arg("dim"), nb::arg("columns"),
-        nb::arg("queries"), nb::arg("column_scale"), nb::arg("first_token_bias"),
-        nb::arg("pooled"));
+        nb::arg("queries"), nb::arg("column_scale"), nb::arg("end_bias"), nb::arg("pooled"));
   m.def("plan_grouped_dense", plan_grouped_dense, nb::arg("groups"), nb::arg("num_groups"),
         nb::arg("largest_n"), nb::arg("texts"), nb::arg("kind"));
 }

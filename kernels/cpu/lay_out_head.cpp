@@ -100,6 +100,7 @@ bool sizes_are_valid(bh_quantization quantization, const Sizes &sizes) noexcept 
       return is_size(heads) && sizes.dim % heads == 0;
     case BH_MEAN:
     case BH_CLS:
+    case BH_LAST:
       return heads == 0;
   }
   return false;

@@ -123,9 +123,10 @@ inline void predict_head(const Block &block, int64_t head, const HeadView &view,
     for (int64_t text = 0; text < block.texts; ++text) fix_values<V>(block, text);
     inputs = block.at<int16_t>(block.plan.fixed);
   } else {
-    if (view.position_pooling == BH_CLS) {
+    if (view.position_pooling != BH_MEAN) {
       for (int64_t text = 0; text < block.texts; ++text) {
-        weigh_first_token<is_sign>(block, text, column);
+        const int64_t token = view.position_pooling == BH_CLS ? 0 : block.tokens_of(text) - 1;
+        weigh_one_token<is_sign>(block, text, column, token);
       }
     }
     pool<V, is_sign>(block, column, 1);

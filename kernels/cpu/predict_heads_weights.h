@@ -156,15 +156,19 @@ inline void weigh(const Block &block, int64_t text) {
   }
 }
 
-// What `weigh` would leave if all of the weight were the first token's.
+// What `weigh` would leave if all of the weight were one token's.
 template <bool is_sign>
-inline void weigh_first_token(const Block &block, int64_t text, int64_t column) {
+inline void weigh_one_token(const Block &block, int64_t text, int64_t column, int64_t token) {
   const int64_t tokens = block.tokens_of(text);
   const uint32_t weight = static_cast<uint32_t>(kTotal<is_sign> - tokens);
   uint32_t *weights = weights_of(block, text, column);
   const int64_t rows = is_sign ? tokens : (tokens + 1) / 2;
   for (int64_t t = 0; t < rows; ++t) weights[t * kPanel] = 0;
-  weights[0] = is_sign ? weight * 0x10001u : weight;
+  if (is_sign) {
+    weights[token * kPanel] = weight * 0x10001u;
+  } else {
+    weights[token / 2 * kPanel] = weight << (token % 2 * 16);
+  }
   const int64_t where = text * block.columns + column;
   const int32_t h = static_cast<int32_t>(is_sign ? weight : 255 * weight) >> 1;
   constexpr float kUnit = 1 << kShift<is_sign>;

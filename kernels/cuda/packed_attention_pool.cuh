@@ -76,7 +76,7 @@ class AttentionPool {
       }
       share_scores(tokens, scores);
       __syncthreads();
-      weigh_tokens(token == first, tokens);
+      weigh_tokens(token == first, token + tokens == last, tokens);
       __syncthreads();
       add_weighted_codes(tokens);
     }
@@ -182,7 +182,7 @@ class AttentionPool {
 
   // Scores become weights 2^15 exp(score - maximum), the maximum over all tokens so far, rounded to
   // float16: 2^15 keeps far smaller weights than 1 would. Their sum is that of the rounded ones.
-  __device__ void weigh_tokens(bool is_first_tile, int tokens) {
+  __device__ void weigh_tokens(bool is_first_tile, bool is_last_tile, int tokens) {
     constexpr float kLog2E = 1.44269504f;
 #pragma unroll
     for (int i = 0; i < kWarpColumns; ++i) {
@@ -203,7 +203,15 @@ class AttentionPool {
         score[0] = sum.x * scale;
         if (token + 1 < tokens) score[1] = sum.y * scale;
         if (is_first_tile && token == 0 && is_real) {
-          score[0] += __ldg(args_.first_token_bias + index);
+          score[0] += __ldg(args_.end_bias + 2 * index);
+        }
+        if (is_last_tile && token + 2 >= tokens && is_real) {
+          const float bias = __ldg(args_.end_bias + 2 * index + 1);
+          if (token + 1 < tokens) {
+            score[1] += bias;
+          } else {
+            score[0] += bias;
+          }
         }
       }
       const float last_maximum = shared_.maximum[column];

@@ -23,12 +23,12 @@ constexpr int kSliceSteps = kSliceDim / kStepDim;
 
 // Passed by value. All pointers are the device's. The grid is [texts, groups, slices].
 struct AttentionPoolArgs {
-  const uint8_t *codes;           // [tokens, code_bytes]
-  const int64_t *offsets;         // [texts + 1]
-  const uint8_t *queries;         // fragments, see query_index
-  const float *column_scale;      // [columns]
-  const float *first_token_bias;  // [columns]
-  uint16_t *pooled;               // float16 [texts, columns, dim_padded]
+  const uint8_t *codes;       // [tokens, code_bytes]
+  const int64_t *offsets;     // [texts + 1]
+  const uint8_t *queries;     // fragments, see query_index
+  const float *column_scale;  // [columns]
+  const float *end_bias;      // [columns, 2]
+  uint16_t *pooled;           // float16 [texts, columns, dim_padded]
   int64_t code_bytes;
   int32_t columns;
   int32_t dim;

@@ -54,7 +54,7 @@ inline bh_status plan_attention_pool(const bh_attention_pool_args &call,
   args.offsets = call.offsets;
   args.queries = static_cast<const uint8_t *>(call.queries);
   args.column_scale = call.column_scale;
-  args.first_token_bias = call.first_token_bias;
+  args.end_bias = call.end_bias;
   args.pooled = static_cast<uint16_t *>(call.pooled);
   args.code_bytes = call.quantization == BH_SIGN    ? (call.dim + 7) / 8
                     : call.quantization == BH_UINT8 ? call.dim

@@ -28,7 +28,7 @@ class AttentionPoolArgs(ctypes.Structure):
         ("columns", ctypes.c_int64),
         ("queries", ctypes.c_void_p),
         ("column_scale", ctypes.c_void_p),
-        ("first_token_bias", ctypes.c_void_p),
+        ("end_bias", ctypes.c_void_p),
         ("pooled", ctypes.c_void_p),
     )
 
@@ -141,7 +141,7 @@ class HostHeads:
         codes: NDArray[np.uint8],
         offsets: NDArray[np.int64],
         queries: Queries,
-        first_token_bias: NDArray[np.float32],
+        end_bias: NDArray[np.float32],
         *,
         dim: int,
         quantization: str,
@@ -149,7 +149,7 @@ class HostHeads:
         """Pooled codes float16 [texts, columns, dim rounded up to 32], from the planned grid."""
         columns = len(queries.scale)
         assert offsets.dtype == np.int64
-        assert first_token_bias.dtype == np.float32
+        assert end_bias.dtype == np.float32
         pooled = GuardedArray((len(offsets) - 1, columns, -(-dim // 32) * 32), np.float16)
         call = AttentionPoolArgs(
             codes=codes.ctypes.data,
@@ -160,7 +160,7 @@ class HostHeads:
             columns=columns,
             queries=queries.fragments.ctypes.data,
             column_scale=queries.scale.ctypes.data,
-            first_token_bias=first_token_bias.ctypes.data,
+            end_bias=end_bias.ctypes.data,
             pooled=pooled.array.ctypes.data,
         )
         kernel = self.launch(call)

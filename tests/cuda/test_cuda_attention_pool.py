@@ -19,7 +19,7 @@ DIMS = (1, 7, 33, 100, 384, 1024, 1536)
 LENGTHS = (0, 1, 2, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 300)
 # SPEC.md's: 2^-11 from rounding what is stored, the rest from scores and weights.
 TOLERANCE = 1e-3
-FIRST_TOKEN_ONLY = np.float32(1e30)
+ONE_TOKEN_ONLY = np.float32(1e30)
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +64,16 @@ def attend(
     values: FloatArray,
     offsets: NDArray[np.int64],
     queries: NDArray[np.float32],
-    first_token_bias: NDArray[np.float32],
+    end_bias: NDArray[np.float32],
 ) -> FloatArray:
-    """The meaning: float64 [texts, columns, dim]."""
+    """The meaning: float64 [texts, columns, dim]. end_bias: float32 [columns, 2]."""
     pooled = np.zeros((len(offsets) - 1, *queries.shape))
     for text, (start, stop) in enumerate(pairwise(offsets)):
         if start == stop:
             continue
         scores = values[start:stop] @ queries.astype(np.float64).T
-        scores[0] += first_token_bias
+        scores[0] += end_bias[:, 0]
+        scores[-1] += end_bias[:, 1]
         weights = np.exp(scores - scores.max(axis=0))
         pooled[text] = (weights / weights.sum(axis=0)).T @ values[start:stop]
     return pooled
@@ -84,11 +85,11 @@ def check(
     offsets: NDArray[np.int64],
     queries: NDArray[np.float32],
     quantization: str,
-    first_token_bias: NDArray[np.float32] | None = None,
+    end_bias: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float16]:
     """Compares with `attend`, padding included; returns the pooled codes."""
     columns, dim = queries.shape
-    bias = np.zeros(columns, np.float32) if first_token_bias is None else first_token_bias
+    bias = np.zeros((columns, 2), np.float32) if end_bias is None else end_bias
     laid_out = heads.lay_out_queries(queries, quantization)
     got = heads.attention_pool(codes, offsets, laid_out, bias, dim=dim, quantization=quantization)
     values = values_of(codes, dim, quantization)
@@ -103,19 +104,22 @@ def check(
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("dim", DIMS)
 def test_attends_like_float64(heads: HostHeads, dim: int, quantization: str) -> None:
-    """Every length in one call; a column each of the mean, the first token and extreme scores."""
+    """Every length in one call; a column each of the mean, the first token, the last token,
+    extreme scores, and scores with something to both ends'."""
     rng = np.random.default_rng(dim)
     offsets = offsets_of(rng.permutation(LENGTHS))
     codes = aligned(make_codes(rng, int(offsets[-1]), dim, quantization))
     values = values_of(codes, dim, quantization)
-    queries = make_queries(rng, 5, values, 4)
-    queries[:2] = 0
-    queries[2:3] = make_queries(rng, 1, values, 80)
-    bias = np.zeros(5, np.float32)
-    bias[1] = FIRST_TOKEN_ONLY
+    queries = make_queries(rng, 6, values, 4)
+    queries[:3] = 0
+    queries[3:4] = make_queries(rng, 1, values, 80)
+    bias = np.zeros((6, 2), np.float32)
+    bias[1, 0] = bias[2, 1] = ONE_TOKEN_ONLY
+    bias[4] = 1.5, -2.5
     got = check(heads, codes, offsets, queries, quantization, bias)
-    first = values[offsets[:-1][np.diff(offsets) > 0]]
-    np.testing.assert_array_equal(got[np.diff(offsets) > 0, 1, :dim], first)
+    texts = np.diff(offsets) > 0
+    np.testing.assert_array_equal(got[texts, 1, :dim], values[offsets[:-1][texts]])
+    np.testing.assert_array_equal(got[texts, 2, :dim], values[offsets[1:][texts] - 1])
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)

@@ -22,9 +22,12 @@ from bitheads import (
 from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import FoldedHead
 
-ATTENTION, MEAN, CLS = PositionPooling.ATTENTION, PositionPooling.MEAN, PositionPooling.CLS
+ATTENTION, MEAN, CLS, LAST = (
+    PositionPooling(name) for name in ("attention", "mean", "cls", "last")
+)
 TOLERANCE = 2e-3  # of a probability: SPEC.md
-FIRST_TOKEN_ONLY = 1e30
+END_BIAS = {CLS: (1e30, 0.0), LAST: (0.0, 1e30)}
+"""Of the first and the last token."""
 
 
 def make_features(
@@ -57,7 +60,7 @@ def predict_on_host(
     quantization = features.spec.quantization.value
     queries = [np.zeros((1, dim), np.float32) if h.query is None else h.query for h in heads]
     biases = [
-        np.full(len(query), FIRST_TOKEN_ONLY if head.position_pooling is CLS else 0, np.float32)
+        np.tile(np.float32(END_BIAS.get(head.position_pooling, (0.0, 0.0))), (len(query), 1))
         for head, query in zip(heads, queries, strict=True)
     ]
     pooled = device.attention_pool(
@@ -108,10 +111,10 @@ def test_predicts_as_the_engine_does(
     """All position poolings, two to 150 labels, texts of 1 to 300 tokens in one call."""
     rng = np.random.default_rng(dim)
     features = make_features(rng, [1, 2, 7, 300, 63, 64, 65, 20], dim, quantization)
-    poolings = [ATTENTION, MEAN, ATTENTION, CLS, ATTENTION]
+    poolings = [ATTENTION, MEAN, ATTENTION, CLS, ATTENTION, LAST]
     heads = [
         random_head(features.spec, f"task-{i}", pooling, classes, seed=i)
-        for i, (pooling, classes) in enumerate(zip(poolings, [2, 3, 150, 4, 7], strict=True))
+        for i, (pooling, classes) in enumerate(zip(poolings, [2, 3, 150, 4, 7, 5], strict=True))
     ]
     expected = predict_heads(features, heads)
     logits = predict_on_host(HostHeads(host_kernels), features, heads)

@@ -41,12 +41,22 @@ CHANGES: list[dict[str, Any]] = [
     {"order": Order.SIGN_THEN_VOTE},
     {"dim": 392},
     {"calibration_sha256": "1" * 64},
+    {"prefix": "query: "},
+    {"prefix": "query:"},
+    {"prefix": "\u00e9\n"},
 ]
 
 
 def test_the_id_never_changes() -> None:
     """Heads and stores written by any version carry it: if this fails, they are all orphans."""
     assert SPEC.id == "150c3b7213ac8f0b"
+
+
+def test_only_a_prefix_is_a_field_that_earlier_versions_refuse() -> None:
+    assert "prefix" not in SPEC.to_json()
+    assert replace(SPEC, prefix="query: ").to_json()["prefix"] == "query: "
+    assert replace(SPEC, prefix="query: ").id == "7d2d12cdbf01baa7"
+    assert FeatureSpec.from_json({**SPEC.to_json(), "prefix": ""}).id == SPEC.id
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
@@ -74,6 +84,8 @@ def test_json_gives_the_spec_back(change: dict[str, Any]) -> None:
         ("dim", "x"),
         ("dim", 0),
         ("layer_weights", 3),
+        ("prefix", None),
+        ("prefix", "\ud800"),
     ],
 )
 def test_a_value_out_of_range_is_an_error(field: str, value: object) -> None:
@@ -95,7 +107,8 @@ def test_a_field_of_a_newer_version_is_an_error_that_names_it() -> None:
 
 
 def test_it_is_shown_with_what_people_compare() -> None:
-    text = str(replace(SPEC, calibration_sha256="abcdef12" + "0" * 56))
+    text = str(replace(SPEC, calibration_sha256="abcdef12" + "0" * 56, prefix="a:\n" + "b" * 99))
+    assert f'prefix "a:\\n{"b" * 57}",' in text
     for part in ("all-MiniLM-L6-v2", "layers 3-6", "mean", "sign", "abcdef12", "39f1cca9", "384"):
         assert part in text
 

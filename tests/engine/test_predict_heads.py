@@ -32,7 +32,9 @@ from bitheads.engine.heads import float_heads
 from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import FoldedHead, write_head
 
-ATTENTION, MEAN, CLS = PositionPooling.ATTENTION, PositionPooling.MEAN, PositionPooling.CLS
+ATTENTION, MEAN, CLS, LAST = (
+    PositionPooling(name) for name in ("attention", "mean", "cls", "last")
+)
 TOLERANCE = 2e-5
 """Of float32: logits are near 1 and their sums of 64 to 384 products."""
 
@@ -62,6 +64,8 @@ def evaluate(head: FoldedHead, codes: NDArray[np.float64]) -> NDArray[np.float64
     """The logits of one text, float64 [classes], by the formula in FoldedHead's docstring."""
     if head.position_pooling is PositionPooling.CLS:
         inner = codes[0]
+    elif head.position_pooling is PositionPooling.LAST:
+        inner = codes[-1]
     elif head.position_pooling is PositionPooling.MEAN:
         inner = codes.mean(axis=0)
     else:
@@ -108,9 +112,9 @@ def assert_right(features: PackedFeatures, chosen: list[FoldedHead]) -> None:
 
 
 def mixed_heads(spec: FeatureSpec, count: int) -> list[FoldedHead]:
-    poolings = [ATTENTION, CLS, ATTENTION, MEAN]
+    poolings = [ATTENTION, CLS, ATTENTION, MEAN, LAST]
     return [
-        random_head(spec, f"task-{i}", poolings[i % 4], classes=2 + i % 5, seed=i)
+        random_head(spec, f"task-{i}", poolings[i % 5], classes=2 + i % 5, seed=i)
         for i in range(count)
     ]
 

@@ -104,7 +104,7 @@ def test_magnitudes_of_weights(quantization: str, name: str) -> None:
         assert worst_error(scaled(head, MAGNITUDES[name]), LENGTHS, seed) < TOLERANCE
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_steep_dense_without_attention(quantization: str, pooling: str) -> None:
     """What `dense` reads is nearly exact, so tanh may be a step."""

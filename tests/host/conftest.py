@@ -22,6 +22,7 @@ HEADS = {
     "averages": ("single", PositionPooling.MEAN),
     "pairs": ("pair", PositionPooling.ATTENTION),
     "first": ("pair", PositionPooling.CLS),
+    "last": ("single", PositionPooling.LAST),
 }
 
 
@@ -59,7 +60,7 @@ def add_host_parts(
 
 @pytest.fixture(scope="session")
 def host_bundle(add_host_parts: Callable[[Path], Path], tiny_bundle: Path) -> Path:
-    """The tiny BERT with four heads; not to be written to."""
+    """The tiny BERT with five heads; not to be written to."""
     return add_host_parts(tiny_bundle)
 
 

@@ -169,7 +169,7 @@ def test_token_ids_the_graph_does_not_have(host_engine: HostEngine, ids: list[in
 
 
 def test_an_unknown_task(host_engine: HostEngine) -> None:
-    with refused("unknown_task", "'nothing'", "attends, averages, first, pairs"):
+    with refused("unknown_task", "'nothing'", "attends, averages, first, last, pairs"):
         host_engine.predict(["text"], ["nothing"])
     with refused("unknown_task", "'nothing'"):
         host_engine.remove_head("nothing")
@@ -283,7 +283,7 @@ def test_heads_come_and_go_while_others_predict(
         for thread in threads:
             thread.join()
         assert not failures
-        assert set(host.tasks) - {"moving"} == {"attends", "averages", "first", "pairs"}
+        assert set(host.tasks) - {"moving"} == {"attends", "averages", "first", "last", "pairs"}
 
 
 CHILD = """

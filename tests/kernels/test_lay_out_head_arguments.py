@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from head_cases import (
+    POOLINGS,
     aligned,
     lay_out,
     make_codes,
@@ -80,7 +81,7 @@ BAD_HEADS: dict[str, tuple[Change, type[Exception], str]] = {
     "pooling": (
         lambda _: {"position_pooling": "max"},
         ValueError,
-        r"position_pooling: got 'max', expected attention, mean or cls",
+        r"position_pooling: got 'max', expected attention, mean, cls or last",
     ),
     "no_query": (lambda _: {"query": None}, ValueError, r"query, value: got .* both with attenti"),
     "no_value": (lambda _: {"value": None}, ValueError, r"query, value: got .* both with attenti"),
@@ -174,7 +175,7 @@ def test_a_block_that_was_refused_half_way_is_no_head(name: str) -> None:
         _kernels.predict_heads_workspace(codes, offsets, DIM, "sign", [call["head"]])
 
 
-@pytest.mark.parametrize("pooling", ["attention", "mean", "cls"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_good_heads_pass(pooling: str) -> None:
     call = good_head(pooling)
     _kernels.lay_out_head(**call)

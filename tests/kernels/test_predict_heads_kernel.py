@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from head_cases import (
+    POOLINGS,
     QUANTIZATIONS,
     Case,
     HeadSizes,
@@ -91,7 +92,7 @@ def test_attention_heads(level: str, quantization: str, attention_heads: int, di
 def test_inner_sizes_and_classes(level: str, quantization: str, inner: int) -> None:
     sizes = tuple(
         HeadSizes(pooling, 2 if pooling == "attention" else 0, inner, classes)
-        for pooling in ("attention", "cls")
+        for pooling in ("attention", "cls", "last")
         for classes in (2, 3, 17, 40)
     )
     check(random_case(quantization, 64, sizes, (5, 1, 3)), level)
@@ -151,7 +152,7 @@ def test_any_shape(
     dim = head_dim * attention_heads
     chosen = []
     for _ in range(heads):
-        pooling = rng.choice(["attention", "mean", "cls"], p=[0.6, 0.2, 0.2])
+        pooling = rng.choice(POOLINGS, p=[0.55, 0.15, 0.15, 0.15])
         inner, classes = rng.integers([1, 2], [90, 40])
         head = make_head(
             int(rng.integers(2**32)),
@@ -317,7 +318,7 @@ def test_codes_that_are_all_alike(level: str, quantization: str, codes_of: str) 
     codes = make_codes(0, quantization, 96, sum(lengths))
     codes[:] = {"zeros": 0, "ones": 0xFF, "one_token_repeated": codes[0]}[codes_of]
     heads = [make_head(0, quantization, 96, attention_heads=3, inner=20)]
-    heads += [make_head(1, quantization, 96, pooling, inner=20) for pooling in ("mean", "cls")]
+    heads += [make_head(1, quantization, 96, pooling, inner=20) for pooling in POOLINGS[1:]]
     check(make_case(codes, offsets_of(lengths), heads), level)
 
 

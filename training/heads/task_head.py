@@ -42,15 +42,17 @@ class TaskHead(nn.Module):
         """Logits [texts, classes] from features [texts, tokens, dim].
 
         Args:
-            mask: bool [texts, tokens], true for real tokens.
+            mask: bool [texts, tokens], true for real tokens, which come first.
         """
         if self.position_pooling is PositionPooling.ATTENTION:
             pooled = self._attend(features, mask)
         elif self.position_pooling is PositionPooling.MEAN:
             weights = mask / mask.sum(dim=1, keepdim=True)
             pooled = torch.einsum("nt,ntk->nk", weights, features)
-        else:
+        elif self.position_pooling is PositionPooling.CLS:
             pooled = features[:, 0]
+        else:
+            pooled = features[torch.arange(len(features), device=mask.device), mask.sum(dim=1) - 1]
         hidden = torch.tanh(self.dense(self.dropout(pooled)))
         logits: torch.Tensor = self.output(self.dropout(hidden))
         return logits

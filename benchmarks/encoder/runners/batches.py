@@ -45,16 +45,17 @@ class Batch:
 
 
 class Batches:
-    """Tokenizes with the bundle's tokenizer, cut to the engine's length."""
+    """Tokenizes with the bundle's tokenizer and prefix, cut to the engine's length."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         manifest = bundle.read_manifest(Path(request["bundle"]))
         self._tokenizer = Tokenizer.from_file(str(Path(request["bundle"]) / bundle.TOKENIZER))
         self._tokenizer.enable_truncation(manifest.encoder.max_length)
-        self._pad_id = manifest.encoder.pad_id
+        self._pad_id, self._prefix = manifest.encoder.pad_id, manifest.spec.prefix
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+        prefixed = [self._prefix + text for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prefixed)]
 
     def __call__(self, texts: list[str]) -> Iterator[Batch]:
         tokens = self.tokenize(texts)

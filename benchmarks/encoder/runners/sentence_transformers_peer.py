@@ -36,7 +36,8 @@ class SentenceTransformers:
             request["source"], device="cpu", backend=backend, model_kwargs=options
         )
         self._model.max_seq_length = request["max_length"]
-        self._texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
+        texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
+        self._texts = [request["prefix"] + text for text in texts]
 
     def encode(self) -> None:
         self._model.encode(self._texts, batch_size=32, show_progress_bar=False)

@@ -88,8 +88,8 @@ BITHEADS_C_API int32_t bitheads_tasks_is_pair(const bitheads_tasks *tasks, size_
 BITHEADS_C_API bitheads_status bitheads_encode(const bitheads_engine *engine,
                                                const bitheads_text *texts, size_t num_texts,
                                                bitheads_features **features);
-/* Text i is ids[offsets[i]] up to ids[offsets[i + 1]], the tokenizer's own tokens included, of
- * which the first num_first[i] have type id 0; null: all have. */
+/* Text i is ids[offsets[i]] up to ids[offsets[i + 1]], the tokenizer's own tokens and those of the
+ * bundle's prefix included, of which the first num_first[i] have type id 0; null: all have. */
 BITHEADS_C_API bitheads_status bitheads_encode_tokens(const bitheads_engine *engine,
                                                       const int32_t *ids, const int64_t *offsets,
                                                       const int64_t *num_first, size_t num_texts,

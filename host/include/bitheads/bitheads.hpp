@@ -41,7 +41,8 @@ class BITHEADS_API Error : public std::runtime_error {
   Status status_;
 };
 
-// What a task reads, in UTF-8: one text, or a pair joined as the encoder's tokenizer joins pairs.
+// What a task reads, in UTF-8: one text, or a pair joined as the encoder's tokenizer joins pairs. A
+// bundle's prefix is put before it here; it is no part of what a caller passes.
 struct Text {
   Text(std::string text) : first(std::move(text)) {}
   Text(const char *text) : first(text) {}
@@ -53,7 +54,8 @@ struct Text {
   bool is_pair = false;
 };
 
-// A text's token ids, with the tokenizer's own ([CLS], [SEP]) in their places.
+// A text's token ids, with the tokenizer's own ([CLS], [SEP]) in their places, and of the bundle's
+// prefix, if it has one.
 struct Tokens {
   // NOLINTNEXTLINE(readability-identifier-naming): programs have this name.
   static constexpr std::size_t all = static_cast<std::size_t>(-1);

@@ -39,8 +39,8 @@ bh_status bh_cuda_plan_pool_and_pack(const bh_pool_and_pack_args *args, const in
  *
  * packed_attention_pool pools each text's codes by every column, three stages of grouped_dense make
  * logits of that: value projections (a group per attention head), dense with tanh (a group per
- * task), output (a group per task). Position pooling `mean` is a column of zeros, `cls` one of
- * zeros with a first_token_bias of 1e30. */
+ * task), output (a group per task). Position pooling `mean` is a column of zeros, `cls` and
+ * `last` ones of zeros with an end_bias of 1e30 for their token. */
 
 typedef struct bh_attention_pool_args {
   const uint8_t *codes;   /* [tokens, code_bytes], anywhere */
@@ -49,9 +49,9 @@ typedef struct bh_attention_pool_args {
   bh_quantization quantization;
   int64_t dim;
   int64_t columns;
-  const void *queries;           /* of bh_cuda_lay_out_queries, at a multiple of 16 */
-  const float *column_scale;     /* [columns], of bh_cuda_lay_out_queries */
-  const float *first_token_bias; /* [columns]: what a text's first token scores more */
+  const void *queries;       /* of bh_cuda_lay_out_queries, at a multiple of 16 */
+  const float *column_scale; /* [columns], of bh_cuda_lay_out_queries */
+  const float *end_bias;     /* [columns, 2]: what a text's first and last tokens score more */
   void *pooled; /* float16 [texts, columns, bh_cuda_pooled_dim(dim)], at a multiple of 16 */
 } bh_attention_pool_args;
 

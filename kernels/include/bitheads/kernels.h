@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct, the meaning of a call, or what calls there are changes. */
-#define BH_KERNELS_ABI_VERSION 3
+#define BH_KERNELS_ABI_VERSION 4
 
 typedef enum bh_status {
   BH_OK = 0,
@@ -84,6 +84,7 @@ typedef enum bh_position_pooling {
   BH_ATTENTION = 0,
   BH_MEAN = 1,
   BH_CLS = 2,
+  BH_LAST = 3,
 } bh_position_pooling;
 
 /* A folded head: rows are contiguous, sizes as in SPEC.md, predict_heads. */

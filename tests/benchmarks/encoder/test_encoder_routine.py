@@ -44,6 +44,7 @@ def request_of(tiny_bundle: Path, tiny_encoder: Any, tmp_path: Path) -> Any:
             "shape": None,
             "texts": str(file),
             "max_length": 64,
+            "prefix": "",
             "threads": 1,
             "matmul_size": 32,
             **more,

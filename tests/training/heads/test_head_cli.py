@@ -63,7 +63,7 @@ def test_learns_and_is_served(
     assert head.spec.id == engine.spec.id
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_pairs_and_other_poolings(
     tiny_bundle: Path, tmp_path: Path, pooling: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,8 +69,10 @@ def plainly(head: TaskHead, features: torch.Tensor, mask: torch.Tensor) -> torch
         pooled = head.attention(query, features, features, key_padding_mask=~mask)[0][:, 0]
     elif head.position_pooling is PositionPooling.MEAN:
         pooled = torch.stack([f[m].mean(dim=0) for f, m in zip(features, mask, strict=True)])
-    else:
+    elif head.position_pooling is PositionPooling.CLS:
         pooled = features[:, 0]
+    else:
+        pooled = torch.stack([f[m][-1] for f, m in zip(features, mask, strict=True)])
     logits: torch.Tensor = head.output(torch.tanh(head.dense(pooled)))
     return logits
 
