@@ -70,8 +70,8 @@ TYPES: Mapping[str, Mapping[str, Any]] = {
     "mobilebert": {
         **_BERT,
         "embedding_size": 32,
-        "intra_bottleneck_size": 32,
-        "true_hidden_size": 32,
+        "intra_bottleneck_size": DIM,
+        "true_hidden_size": DIM,
     },
     "squeezebert": {
         **_BERT,
