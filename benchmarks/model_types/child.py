@@ -28,7 +28,7 @@ from bitheads.export.tokenizer.comparison import examine
 
 PRECISIONS = ("fp32", "fp16")
 FLAVOUR = "tensorrt-rtx"
-PROFILE = Profile((1, 1), (4, 64), (8, 80))
+PROFILE = Profile((1, 1), (4, 64), (8, 64))
 MIN_SIGN_AGREEMENT = 0.99
 """Of the build itself, which also looks at bfloat16; random weights are hard on it."""
 
@@ -44,7 +44,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         try:
             return examine(Path(file or Path(folder) / "tokenizer.json")).to_json()
         except BitheadsError as error:
-            return {"refused": _said(error)}
+            return {"refused": _said(error, folder)}
 
 
 def _type(name: str, folder: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _type(name: str, folder: Path) -> dict[str, Any]:
     try:
         load_encoder(str(source))
     except BitheadsError as error:
-        return {"refused": _said(error)}
+        return {"refused": _said(error, folder)}
     layers = num_layers(name)
     found: dict[str, Any] = {"layers": layers}
     for precision in PRECISIONS:
@@ -68,7 +68,7 @@ def _type(name: str, folder: Path) -> dict[str, Any]:
         try:
             make_bundle(config)
         except BitheadsError as error:
-            found[precision] = {"refused": _said(error)}
+            found[precision] = {"refused": _said(error, folder)}
             continue
         texts: list[Text] = list(TEXTS)
         if read_manifest(output).encoder.token_types == 2:
@@ -85,7 +85,7 @@ def _plan(bundle: Path) -> dict[str, Any]:
     try:
         plan = build_plan(bundle, read_manifest(bundle), config)
     except BitheadsError as error:
-        return {"refused": _said(error)}
+        return {"refused": _said(error, bundle.parent)}
     assert plan is not None
     kernels = plan_kernels(bundle / GRAPH, PROFILE)
     return {
@@ -95,9 +95,9 @@ def _plan(bundle: Path) -> dict[str, Any]:
     }
 
 
-def _said(error: BitheadsError) -> str:
-    """Its message in one line."""
-    return " ".join(str(error).split())
+def _said(error: BitheadsError, folder: Path | str) -> str:
+    """Its message in one line, without the folder that is gone by then."""
+    return " ".join(str(error).split()).replace(f"{folder}/", "")
 
 
 if __name__ == "__main__":

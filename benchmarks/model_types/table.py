@@ -49,7 +49,7 @@ _SHOWN = 160
 def types(stored: dict[str, Any]) -> str:
     """A row per type."""
     result = stored["result"]
-    head = ["type", "signs, fp32", "signs, fp16", "C++ tokenizer", "TensorRT-RTX plan"]
+    head = ["type", "signs, fp32 graph", "signs, fp16 graph", "C++ tokenizer", "TensorRT-RTX plan"]
     rows, refused = [], []
     for name, row in sorted(result["types"].items()):
         if "layers" not in row:
@@ -83,8 +83,7 @@ def tokenizers(stored: dict[str, Any]) -> str:
 def _signs(row: Mapping[str, Any]) -> str:
     if "signs" not in row:
         return _reason(row)
-    shares = row["signs"].items()
-    return ", ".join(f"{share:.2%} {backend}" for backend, share in shares)
+    return " / ".join(f"{share:.2%}" for share in row["signs"].values())
 
 
 def _tokenizer(name: str, kinds: Mapping[str, Any]) -> str:
@@ -121,7 +120,7 @@ def _plan(row: Mapping[str, Any]) -> str:
         return _reason(plan)
     if plan["fused_attention"] == row["layers"]:
         return "attention in one kernel"
-    return f"attention in one kernel in {plan['fused_attention']} of {row['layers']} layers"
+    return f"builds; attention in one kernel in {plan['fused_attention']} of {row['layers']} layers"
 
 
 def _reason(row: Mapping[str, Any]) -> str:

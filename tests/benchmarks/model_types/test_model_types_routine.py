@@ -23,7 +23,7 @@ def test_a_quick_run(results: Path, capsys: Any) -> None:
     assert min(row["fp32"]["signs"].values()) >= 0.999
     assert min(row["fp16"]["signs"].values()) >= 0.997
     shown = table.types(stored)
-    assert "| `bert` | 100.00% openvino, " in shown
+    assert "| `bert` | 100.00% / 100.00% | " in shown
     assert "| bert: same | " in shown
     tokenizers = table.tokenizers(stored)
     assert "| bert | all of 3," in tokenizers
@@ -49,7 +49,7 @@ def test_what_fails_is_a_row() -> None:
     }
     shown = table.types(stored)
     assert "| `a` | benchmarks.model_types.child ended with 1:" in shown
-    assert "| `b` | 100.00% openvino | too \\| much | bert: not compared | no |" in shown
+    assert "| `b` | 100.00% | too \\| much | bert: not compared | no |" in shown
     assert "| y | 3 of 4 | z (1 of 2) |" in table.tokenizers(stored)
 
 
