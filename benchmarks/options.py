@@ -17,7 +17,7 @@ ENCODER = "all-MiniLM-L6-v2"
 HOST_LIBRARY = Path("build/host/libbitheads.so")
 THREADS = 2
 
-PLACEHOLDERS = {"data": "DIR", "peers_python": "PYTHON", "plot": "FILE"}
+PLACEHOLDERS = {"data": "DIR", "peers_python": "PYTHON", "plot": "FILE", "published": "DIR"}
 """What a stored command says in place of paths, which are this machine's own."""
 
 

@@ -59,6 +59,7 @@ ROUTINES = (
     Routine("pack", "pool_and_pack at every level, beside a copy of its input"),
     Routine("plan", "time and size of TensorRT-RTX plans; needs no GPU"),
     Routine("parity", "sign agreement with torch in fp32"),
+    Routine("model_types", "each model type: signs, C++ tokenizer, plan; no times, needs no GPU"),
     Routine("host_parity", "the C++ host beside Python on real texts; no times"),
     Routine("accuracy", "train and measure the shipped heads"),
     Routine("table3", "the paper's Table 3, and the encoder for all tasks as an engine serves it"),

@@ -16,37 +16,27 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bitheads.engine.bundle import TOKENIZER, Artifact, read_manifest
 from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.files.whole_file import write_whole
 from bitheads.engine.process.plain_numbers import plain_numbers
-from bitheads.engine.process.quiet_import import import_quietly
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.export.errors import ExportError
+from bitheads.export.tokenizer.comparison import Comparison, compare, load
+from bitheads.export.tokenizer.graph import GRAPH, WEIGHTS, write_graph
 
 FORMAT_VERSION = 1
 FOLDER = "host"
 DESCRIPTION = "tokenizer_graph.json"
-GRAPH, WEIGHTS = "tokenizer.xml", "tokenizer.bin"
-
-BERT_CONTROL = r"([\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\p{Cf}"
-WIDER_CONTROL = BERT_CONTROL + r"\p{Co}\x{FFFD}"
-LEFT_BY_LOWER = "\N{MICRO SIGN}\N{GREEK SMALL LETTER FINAL SIGMA}"
-FIRST_PRIVATE_USE = 0xE000
-
-TokenIds = NDArray[np.int32]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,8 +63,9 @@ def write_host_tokenizer(
     """Writes the folder `host` of a bundle and returns the comparison with the tokenizer itself.
 
     Args:
-        texts: to compare on; some that are hard for tokenizers are added.
-        min_agreement: least share of `texts` with the very same ids.
+        texts: to compare on; some that are hard for tokenizers are added
+            (export.tokenizer.odd_texts).
+        min_agreement: least share of all of these with the very same ids.
 
     Raises ExportError if openvino-tokenizers is missing or cannot convert the tokenizer, if ids
     differ, or if the folder is there (without `force`); BundleError for what is no bundle.
@@ -85,13 +76,13 @@ def write_host_tokenizer(
         raise ExportError(f"{folder} is there already. Pass --force to replace it.")
     prefix = manifest.spec.prefix
     TextTokenizer(bundle / TOKENIZER, manifest.encoder.max_length, prefix=prefix)  # or raises
-    own = Tokenizer.from_file(str(bundle / TOKENIZER))
-    own.no_padding()
-    own.no_truncation()
+    own = load(bundle / TOKENIZER)
     with TemporaryDirectory() as name:
         made = Path(name)
-        _write_graph(bundle / TOKENIZER, made)
-        report = _compare(own, made / GRAPH, [prefix + text for text in texts], min_agreement)
+        write_graph(bundle / TOKENIZER, made)
+        comparison = compare(own, made / GRAPH, texts, prefix)
+        _check(comparison, min_agreement)
+        report = comparison.to_json()
         description = {
             "format_version": FORMAT_VERSION,
             "tokenizer_sha256": manifest.artifacts[TOKENIZER].sha256,
@@ -108,6 +99,18 @@ def write_host_tokenizer(
     content = json.dumps({**description, "sha256": digest}, indent=2) + "\n"
     write_whole(folder / DESCRIPTION, content.encode())
     return report
+
+
+def _check(comparison: Comparison, min_agreement: float) -> None:
+    """Raises ExportError, with a table of what differs, if too many texts do."""
+    if comparison.same >= min_agreement * comparison.texts:
+        return
+    table = "\n  ".join(map(str, comparison.differing))
+    raise ExportError(
+        f"the tokenizer's graph: token ids of {comparison.same} of {comparison.texts} texts are "
+        f"its own, expected at least {min_agreement:.2%}. What differs:\n  {table}\nGive the "
+        "C++ host token ids instead of texts, or pass --min-agreement if so many may differ."
+    )
 
 
 def _template(tokenizer: Tokenizer, num_texts: int) -> dict[str, Any]:
@@ -131,111 +134,6 @@ def _template(tokenizer: Tokenizer, num_texts: int) -> dict[str, Any]:
     return {"own": own, "own_types": own_types, "text_types": text_types}
 
 
-def _write_graph(tokenizer: Path, folder: Path) -> None:
-    """The graph that splits texts, as begins and ends of each text's ids among all: no padding."""
-    if find_spec("openvino_tokenizers") is None:
-        raise ExportError(
-            "the C++ host's tokenizer needs the package 'openvino-tokenizers'. Type: "
-            "pip install 'bitheads[host]'"
-        )
-    from transformers import PreTrainedTokenizerFast
-
-    from bitheads.engine.sessions.openvino_core import openvino
-
-    convert_tokenizer = import_quietly("openvino_tokenizers").convert_tokenizer
-    try:
-        fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))  # type: ignore[no-untyped-call]
-        converted = convert_tokenizer(fast, add_special_tokens=False, with_detokenizer=False)
-        _normalize_as_bert(converted)
-        # What comes after that op is cutting, special tokens and padding.
-        (cutting,) = [op for op in converted.get_ops() if op.get_type_name() == "Truncate"]
-        outputs = [cutting.input(i).get_source_output() for i in range(3)]
-        for output, name in zip(outputs, ("begins", "ends", "ids"), strict=True):
-            output.get_tensor().set_names({name})
-        model = openvino.Model(outputs, converted.get_parameters(), "tokenizer")
-        openvino.save_model(model, folder / GRAPH, compress_to_fp16=False)
-    except Exception as error:  # both libraries raise bare ones
-        raise ExportError(
-            f"{tokenizer}: openvino-tokenizers cannot convert it ({error}). Give the C++ host "
-            "token ids instead of texts."
-        ) from error
-
-
-def _normalize_as_bert(model: Any) -> None:
-    """Mends two steps of the graph that are not quite those of BERT's normalizer.
-
-    BERT drops every character of the categories Cc, Cf and Co, and the replacement character;
-    private use characters are how old telephones wrote emoji. And it makes letters small where the
-    graph folds their case, which changes LEFT_BY_LOWER, too, of the letters in use. So these pass
-    the folding as private use characters, of which there are none left by then.
-    """
-    opset15 = import_quietly("openvino.opset15")
-    pipeline = import_quietly("openvino_tokenizers.tokenizer_pipeline")
-
-    ops = model.get_ordered_ops()
-    for op in ops:
-        if op.get_type_name() == "RegexNormalization":
-            pattern = op.input_value(4).get_node().get_data().tobytes().decode()
-            if pattern.startswith(BERT_CONTROL):
-                wider = pattern.replace(BERT_CONTROL, WIDER_CONTROL).encode()
-                constant = opset15.constant(np.frombuffer(wider, np.uint8))
-                op.input(4).replace_source_output(constant.output(0))
-                break
-    else:
-        return
-    for op in ops:
-        if op.get_type_name() == "CharsMapNormalization" and op.get_attributes()["case_fold"]:
-            users = [list(output.get_target_inputs()) for output in op.outputs()]
-            before, after = [op.input_value(i) for i in range(4)], op.outputs()
-            for i, letter in enumerate(LEFT_BY_LOWER):
-                aside = chr(FIRST_PRIVATE_USE + i)
-                before = pipeline.RegexNormalizationStep(letter, aside).get_ov_subgraph(before)
-                after = pipeline.RegexNormalizationStep(aside, letter).get_ov_subgraph(after)
-            for i, output in enumerate(before[:4]):
-                op.input(i).replace_source_output(output)
-            for inputs, output in zip(users, after, strict=False):
-                for place in inputs:
-                    place.replace_source_output(output)
-
-
-def run_graph(graph: Path, texts: Sequence[str]) -> list[TokenIds]:
-    """Token ids of each text, int32, as the C++ host gets them."""
-    from bitheads.engine.sessions.openvino_core import openvino, the_core
-
-    core = the_core()
-    core.add_extension(str(import_quietly("openvino_tokenizers")._ext_path))
-    compiled = core.compile_model(graph, "CPU")
-    found = compiled(openvino.Tensor(list(texts)))
-    begins, ends, ids = (found[name] for name in ("begins", "ends", "ids"))
-    return [ids[begin:end] for begin, end in zip(begins, ends, strict=True)]
-
-
-def _compare(
-    own: Tokenizer, graph: Path, texts: Sequence[str], min_agreement: float
-) -> dict[str, Any]:
-    """Shares of texts with the very same ids. Raises ExportError below `min_agreement`."""
-    differing = list(_differing(own, run_graph(graph, texts), texts))
-    same = len(texts) - len(differing)
-    if same < min_agreement * len(texts):
-        text, expected, got = differing[0]
-        raise ExportError(
-            f"the tokenizer's graph: token ids of {same} of {len(texts)} texts are its own, "
-            f"expected at least {min_agreement:.2%}. The first that differs: {text[:80]!r}, "
-            f"got {got[:20]}, expected {expected[:20]}. Give the C++ host token ids instead of "
-            "texts, or pass --min-agreement if so many may differ."
-        )
-    return {"texts": len(texts), "same": same}
-
-
-def _differing(
-    own: Tokenizer, got: Sequence[TokenIds], texts: Sequence[str]
-) -> Iterator[tuple[str, list[int], list[int]]]:
-    encodings = own.encode_batch_fast(list(texts), add_special_tokens=False)
-    for text, encoding, ids in zip(texts, encodings, got, strict=True):
-        if encoding.ids != ids.tolist():
-            yield text, encoding.ids, ids.tolist()
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bitheads host-tokenizer",
@@ -247,8 +145,8 @@ def _parser() -> argparse.ArgumentParser:
         "--texts",
         type=Path,
         metavar="FILE",
-        help="texts like yours, one per line, to compare token ids on (default: 520 sentences that "
-        "are shipped)",
+        help="texts like yours, one per line, to compare token ids on, beside some that are hard "
+        "for tokenizers (default: 520 sentences that are shipped)",
     )
     add(
         "--min-agreement",

@@ -7,10 +7,12 @@ import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from bitheads.export.source.architecture import MASKED_SCORE
 from bitheads.export.source.encoder import Encoder, HiddenStates
 
 OPSET = 20
@@ -56,6 +58,7 @@ def export_graph(
     model = program.model_proto
     if precision == "fp16":
         _softmax_in_fp32(model.graph)
+        _soften_masks(model.graph)
     _forget_sources(model)
     onnx.checker.check_model(model)
     if model.ByteSize() <= MAX_SINGLE_FILE_BYTES:
@@ -91,3 +94,19 @@ def _softmax_in_fp32(graph: onnx.GraphProto) -> None:
         ]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _soften_masks(graph: onnx.GraphProto) -> None:
+    """Replaces the lowest float16, with which transformers masks, by what masks as well.
+
+    Added to a negative score it is -inf, of which a row has no softmax if all of it is masked.
+    """
+    lowest = np.finfo(np.float16).min
+    tensors = [*graph.initializer]
+    tensors += [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute]
+    for tensor in tensors:
+        if tensor.data_type == TensorProto.FLOAT16 and not tensor.external_data:
+            values = numpy_helper.to_array(tensor)
+            if (values == lowest).any():
+                softer = np.where(values == lowest, np.float16(MASKED_SCORE), values)
+                tensor.CopyFrom(numpy_helper.from_array(softer, tensor.name))

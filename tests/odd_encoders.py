@@ -10,13 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
-from bitheads import Engine
+from benchmarks.model_types.signs import shares_of_signs, signs_as_in_transformers
 from bitheads.engine.types import Text
 
 WEIGHTS = "model.safetensors"
@@ -76,46 +73,13 @@ def share_as_in_transformers(source: Path, bundle: Path, texts: Sequence[Text]) 
     Args:
         bundle: in fp32, made of the last two layers.
     """
-    return min(float(same.mean()) for found in _compared(source, bundle, texts) for same in found)
+    found = signs_as_in_transformers(source, bundle, texts)
+    return min(float(same.mean()) for of_one in found.values() for same in of_one)
 
 
 def share_of_all_signs(source: Path, bundle: Path, texts: Sequence[Text]) -> float:
     """As `share_as_in_transformers`, of all texts together, in the backend that has fewest."""
-    found = _compared(source, bundle, texts)
-    return min(float(np.concatenate([same.ravel() for same in of_one]).mean()) for of_one in found)
-
-
-def auto_class(kind: Any) -> Any:
-    """What loads a class of configurations: of an encoder-decoder the encoder alone."""
-    has_encoder = kind in AutoModelForTextEncoding._model_mapping
-    return AutoModelForTextEncoding if has_encoder else AutoModel
-
-
-def _compared(source: Path, bundle: Path, texts: Sequence[Text]) -> list[list[NDArray[np.bool_]]]:
-    """For each backend and text, which signs are transformers' own, bool [tokens, dim]."""
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    auto = auto_class(type(AutoConfig.from_pretrained(source)))
-    model = auto.from_pretrained(source, dtype=torch.float32).eval()
-    compared = []
-    for backend in ("openvino", "onnxruntime"):
-        with Engine.load(bundle, backend=backend, precision="fp32") as engine:
-            features = engine.encode(list(texts))
-            limit = engine.manifest.encoder.max_length
-        of_texts = []
-        for text, own in zip(texts, features, strict=True):
-            parts = (text,) if isinstance(text, str) else text
-            inputs = tokenizer(*parts, truncation=True, max_length=limit, return_tensors="pt")
-            if inputs["input_ids"].numel() == 0:
-                assert own.codes.size == 0
-                continue
-            with torch.inference_mode():
-                found = model(**inputs, output_hidden_states=True, return_dict=True)
-            expected = torch.stack(found.hidden_states[-2:]).mean(0)[0].numpy() > 0
-            assert own.codes.shape[0] == expected.shape[0]
-            bits = np.unpackbits(own.codes, axis=1)[:, : expected.shape[1]]
-            of_texts.append(bits == expected)
-        compared.append(of_texts)
-    return compared
+    return min(shares_of_signs(source, bundle, texts).values())
 
 
 def _vocabulary(content: dict[str, Any]) -> dict[str, int]:

@@ -25,10 +25,11 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from benchmarks.inputs.model_types import VOCABULARY, train_wordpiece
+
 FAMILIES = ("bert", "roberta", "distilbert", "xlm-roberta")
 DIM, ATTENTION_HEADS = 64, 4
 MAX_LENGTH = 64
-VOCABULARY = 1200
 
 
 def save_tiny_encoder(family: str, folder: Path, seed: int = 0) -> Path:
@@ -89,37 +90,8 @@ def _make_model(family: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> A
 
 def _train_tokenizer(family: str) -> PreTrainedTokenizerFast:
     if family in ("bert", "distilbert"):
-        return train_wordpiece(has_types=family == "bert")
+        return train_wordpiece(family == "bert", MAX_LENGTH)
     return _train_byte_level_bpe() if family == "roberta" else _train_unigram()
-
-
-def train_wordpiece(has_types: bool) -> PreTrainedTokenizerFast:
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(
-        corpus(),
-        trainers.WordPieceTrainer(
-            vocab_size=VOCABULARY, special_tokens=special, show_progress=False
-        ),
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    tokenizer.decoder = decoders.WordPiece()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=MAX_LENGTH,
-        model_input_names=["input_ids", *["token_type_ids"] * has_types, "attention_mask"],
-    )
 
 
 def _train_byte_level_bpe() -> PreTrainedTokenizerFast:

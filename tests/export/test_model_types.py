@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 
 import pytest
-from model_types import REFUSED, TYPES, save_encoder
 from odd_encoders import share_of_all_signs
 
+from benchmarks.inputs.model_types import REFUSED, TEXTS, TYPES, num_layers, save_encoder
 from bitheads.engine.bundle import read_manifest
 from bitheads.export.config import BuildConfig
 from bitheads.export.errors import ExportError
@@ -31,10 +31,6 @@ else:
 SIGNS = {"fp32": 0.999, "fp16": 0.997}
 """Share of the texts' signs that are transformers' own, at least."""
 
-WORDS = ("a", "line", "of", "plain", "words,", "some", "longer", "than", "others", "are")
-TEXTS = [" ".join((WORDS * 6)[:count]) for count in (1, 2, 5, 9, 17, 33, 60)]
-"""Of one token to as many as are read: the graph was traced with eight."""
-
 
 @pytest.mark.parametrize(("model_type", "precision"), BUILDS)
 def test_a_type_is_as_transformers_computes_it(
@@ -47,7 +43,7 @@ def test_a_type_is_as_transformers_computes_it(
         calibration=few_texts,
         output=output,
         precision=precision,
-        layers=f"{_layers(model_type) - 1}-{_layers(model_type)}",
+        layers=f"{num_layers(model_type) - 1}-{num_layers(model_type)}",
         # bfloat16 rounds coarsely, and random weights are hard on it; looked at below is float32.
         min_sign_agreement=0.99,
     )
@@ -56,11 +52,6 @@ def test_a_type_is_as_transformers_computes_it(
     assert manifest.encoder.model_type == model_type
     texts = TEXTS + [("a pair", "of two texts")] * (manifest.encoder.token_types == 2)
     assert share_of_all_signs(source, output, texts) >= SIGNS[precision]
-
-
-def _layers(model_type: str) -> int:
-    values = TYPES[model_type]
-    return int(values.get("num_hidden_layers") or values.get("n_layers") or values["num_layers"])
 
 
 @pytest.mark.parametrize("model_type", REFUSED)

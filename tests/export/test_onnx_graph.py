@@ -1,4 +1,4 @@
-"""Graphs too large for one file."""
+"""Graphs too large for one file, and masks that float16 can add to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
 
+from benchmarks.inputs.model_types import TYPES, save_encoder
 from bitheads.engine.sessions import BACKENDS, open_session
 from bitheads.engine.types import TokenBatch
 from bitheads.export import onnx_graph
@@ -35,3 +38,16 @@ def test_weights_of_a_large_graph_go_beside_it(
     assert np.abs(first).max() > 0.1
     for other in others:
         np.testing.assert_allclose(first, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "deberta-v2"])
+def test_no_mask_is_the_lowest_float16(model_type: str, tmp_path: Path) -> None:
+    """transformers masks with it, by a sum or instead of the scores."""
+    source = save_encoder(model_type, TYPES[model_type], tmp_path / "source")
+    onnx_graph.export_graph(load_encoder(str(source)), (1, 2), "fp16", tmp_path / "encoder.onnx")
+    graph = onnx.load(tmp_path / "encoder.onnx").graph
+    tensors = [*graph.initializer]
+    tensors += [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute]
+    halves = [t for t in tensors if t.data_type == TensorProto.FLOAT16]
+    lowest = min(float(numpy_helper.to_array(tensor).min()) for tensor in halves)
+    assert lowest == np.float16(-1e4)

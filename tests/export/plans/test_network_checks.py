@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,50 +13,31 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from plan_cases import DEEP_LAYERS, ONE_PROFILE, RTX, needs_rtx, parse, plan_files, save
 
+from benchmarks.model_types.plan_kernels import FUSED_ATTENTION, count, plan_kernels
 from bitheads.engine import bundle
 from bitheads.export.errors import ExportError
 from bitheads.export.onnx_graph import export_graph
-from bitheads.export.plans import build_plan as building
-from bitheads.export.plans import network_checks, tensorrt_module
+from bitheads.export.plans import network_checks
 from bitheads.export.plans.build_plan import build_plan
 from bitheads.export.plans.network_checks import check_numerics
 
 
 @needs_rtx
-def test_kernels_normalize_in_float32(deep_bundle: Path, trt: Any) -> None:
+def test_kernels_normalize_in_float32(deep_bundle: Path) -> None:
     """RTX 1.7 has no such setting; it lists its kernels, which cast before they sum.
 
     A residual sum, then the normalization, is ...AddCastMeanSubMulMeanAddSqrtDivMulCast...; where
     it is cut in two kernels, float32 passes between them. Attention is one kernel.
     """
-    lines: list[str] = []
-
-    class Logger(trt.ILogger):
-        def log(self, severity: Any, message: str) -> None:
-            lines.append(message)
-
-    logger = Logger()
-    builder = trt.Builder(logger)
-    network = tensorrt_module.create_network(trt, builder)
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse_from_file(str(deep_bundle / bundle.GRAPH))
-    check_numerics(trt, network)
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    tensorrt_module.target(trt, config, "tensorrt-rtx", ["8.9"])
-    building._add_profile(builder, config, ["input_ids", "attention_mask"], ONE_PROFILE[0])
-    assert builder.build_serialized_network(network, config) is not None
-
-    text = "\n".join(lines)
-    kernels = re.findall(r"^Name: (\S+), LayerType: \w+, Inputs: (.*?), Outputs: (.*)", text, re.M)
-    normalize = [kernel for kernel in kernels if "Mean" in kernel[0]]
+    kernels = plan_kernels(deep_bundle / bundle.GRAPH, ONE_PROFILE[0])
+    normalize = [kernel for kernel in kernels if "Mean" in kernel.name]
     assert len(normalize) >= 2 * DEEP_LAYERS
-    for name, _, outputs in normalize:
-        assert "CastMeanSubMulMean" in name, name
-        if name.split("_myl0")[0].endswith("Mean"):
-            assert "Half" not in outputs.split("TacticName")[0], outputs
-    assert sum("mha" in name for name, *_ in kernels) == DEEP_LAYERS
-    assert not any("Soft" in name for name, *_ in kernels)
+    for kernel in normalize:
+        assert "CastMeanSubMulMean" in kernel.name, kernel.name
+        if kernel.name.split("_myl0")[0].endswith("Mean"):
+            assert "Half" not in kernel.outputs.split("TacticName")[0], kernel.outputs
+    assert count(kernels, FUSED_ATTENTION) == DEEP_LAYERS
+    assert not any("Soft" in kernel.name for kernel in kernels)
 
 
 @needs_rtx

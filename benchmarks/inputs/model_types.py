@@ -7,11 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from odd_encoders import auto_class
-from tiny_encoders import train_wordpiece
-from transformers import CONFIG_MAPPING
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedTokenizerFast,
+)
+
+from bitheads.export.texts import read_texts
 
 MAX_LENGTH = 80
+VOCABULARY = 1200
 LAYERS, DIM, HEADS = 2, 64, 4
 
 _BERT = {
@@ -55,8 +70,8 @@ TYPES: Mapping[str, Mapping[str, Any]] = {
     "mobilebert": {
         **_BERT,
         "embedding_size": 32,
-        "intra_bottleneck_size": 32,
-        "true_hidden_size": 32,
+        "intra_bottleneck_size": DIM,
+        "true_hidden_size": DIM,
     },
     "squeezebert": {
         **_BERT,
@@ -130,16 +145,19 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], str]] = {
 }
 """Types whose hidden states are no features of tokens, and what is said of them."""
 
+WORDS = ("a", "line", "of", "plain", "words,", "some", "longer", "than", "others", "are")
+TEXTS = [" ".join((WORDS * 6)[:count]) for count in (1, 2, 5, 9, 17, 33, 60)]
+"""Of one token to as many as are read: the graph was traced with eight."""
+
 _TIMES = 5.0
 """As initialised, a layer adds next to nothing to its input, and every token looks alike."""
 
 
 def save_encoder(model_type: str, values: Mapping[str, Any], folder: Path) -> Path:
     """Writes a model and a tokenizer where transformers finds them."""
-    kind = CONFIG_MAPPING[model_type]
+    kind: Any = CONFIG_MAPPING[model_type]
     has_types = kind().to_dict().get("type_vocab_size", 0) > 1
     tokenizer = train_wordpiece(has_types)
-    tokenizer.model_max_length = MAX_LENGTH
     ids = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": tokenizer.pad_token_id}
     # Some types' tokenizers add tokens of their own to any vocabulary.
     config = kind(vocab_size=len(tokenizer) + 8, **ids, **values)
@@ -154,3 +172,45 @@ def save_encoder(model_type: str, values: Mapping[str, Any], folder: Path) -> Pa
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def auto_class(kind: Any) -> Any:
+    """What loads a class of configurations: of an encoder-decoder the encoder alone."""
+    has_encoder = kind in AutoModelForTextEncoding._model_mapping
+    return AutoModelForTextEncoding if has_encoder else AutoModel
+
+
+def num_layers(model_type: str) -> int:
+    """Of a type's tiny encoder."""
+    values = TYPES[model_type]
+    return int(values.get("num_hidden_layers") or values.get("n_layers") or values["num_layers"])
+
+
+def train_wordpiece(has_types: bool, max_length: int = MAX_LENGTH) -> PreTrainedTokenizerFast:
+    """A tokenizer like BERT's, of the shipped sentences."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        read_texts(None),
+        trainers.WordPieceTrainer(
+            vocab_size=VOCABULARY, special_tokens=special, show_progress=False
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=max_length,
+        model_input_names=["input_ids", *["token_type_ids"] * has_types, "attention_mask"],
+    )
