@@ -12,8 +12,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from bitheads.export.source.architecture import MASKED_SCORE
+from bitheads.export.source.architecture import attention_of
 from bitheads.export.source.encoder import Encoder, HiddenStates
+from bitheads.export.source.windows import MASKED_SCORE
+from bitheads.export.window_graph import TRANSLATIONS
 
 OPSET = 20
 MAX_SINGLE_FILE_BYTES = 1 << 30
@@ -38,7 +40,7 @@ def export_graph(
     axes = {0: torch.export.Dim("rows"), 1: torch.export.Dim("seq")}
     torch_logger = logging.getLogger("torch.onnx")
     level = torch_logger.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), attention_of(module.model, encoder.forward.attention):
         warnings.simplefilter("ignore")  # about the exporter's own internals
         torch_logger.setLevel(logging.ERROR)
         try:
@@ -51,6 +53,7 @@ def export_graph(
                 output_names=[f"hidden_{layer}" for layer in layers],
                 dynamic_shapes=tuple(axes for _ in examples),
                 verbose=False,
+                custom_translation_table=TRANSLATIONS,
             )
         finally:
             torch_logger.setLevel(level)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForTextEncoding
 
 from bitheads.export.errors import ExportError, first_line
+from bitheads.export.source.windows import MASKED_SCORE, WINDOWED
 
 TOLERANCE = 1e-3
 """Error of a text's hidden states beside others, relative to those of the text alone. Another order
@@ -29,9 +31,8 @@ SAME = 1e-4
 PROBE_LENGTHS = (5, 11, 1)
 """Tokens of the texts that are run alone and together."""
 
-MASKED_SCORE = -1e4
-"""Added to the scores of padding. exp(-1e4) is 0 in every type, and float16 holds it with room
-to spare, where the usual lowest float16 becomes -inf once a negative score is added."""
+EAGER = "eager"
+"""transformers' name of attention in its plain form."""
 
 USUAL_MAX_LENGTH = 512
 """Tokens of a text at most where neither the model nor its tokenizer has a limit."""
@@ -53,11 +54,13 @@ class Forward:
             and computes the same. Of that less is left in a graph.
         takes_types: it takes token_type_ids.
         options: what else it is given.
+        attention: what transformers calls the attention that its graph is made with.
     """
 
     takes_bias: bool = True
     takes_types: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    attention: str = EAGER
 
     def inputs(
         self,
@@ -76,6 +79,25 @@ class Forward:
             first = torch.zeros((1, 1), dtype=torch.int64, device=input_ids.device)
             found["token_type_ids"] = first if token_type_ids is None else token_type_ids
         return found
+
+
+@contextmanager
+def attention_of(model: Any, name: str) -> Iterator[None]:
+    """Has a model compute attention as transformers calls it, while this lasts.
+
+    Raises ExportError if the model cannot.
+    """
+    before = model.config._attn_implementation
+    try:
+        if name != before:
+            model.set_attn_implementation(name)
+    except (ValueError, NotImplementedError) as error:
+        raise ExportError(f"attention {name!r}: {first_line(error)}") from error
+    try:
+        yield
+    finally:
+        if name != before:
+            model.set_attn_implementation(before)
 
 
 @dataclass(frozen=True)
@@ -218,8 +240,8 @@ def _how_to_call(
         value and ("window" in key or key in ("local_attention", "layer_types"))
         for key, value in model.config.get_text_config().to_dict().items()
     )
-    biased = replace(best, takes_bias=True)
-    return biased if not is_windowed and _is_same(model, biased, alone, pad_id) else best
+    other = replace(best, attention=WINDOWED) if is_windowed else replace(best, takes_bias=True)
+    return other if _is_same(model, other, alone, pad_id) else best
 
 
 def _rows(model: Any) -> list[torch.Tensor]:
@@ -337,7 +359,7 @@ def _table(model: nn.Module, names: tuple[str, ...]) -> nn.Embedding | None:
 def _run(
     model: Any, forward: Forward, ids: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    with torch.inference_mode():
+    with torch.inference_mode(), attention_of(model, forward.attention):
         return _hidden_states(model, forward.inputs(ids, mask, None, torch.float32))
 
 

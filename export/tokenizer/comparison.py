@@ -110,9 +110,7 @@ def load(tokenizer: Path) -> Tokenizer:
     return own
 
 
-def compare(
-    own: Tokenizer, graph: Path, sentences: Sequence[str], prefix: str = ""
-) -> Comparison:
+def compare(own: Tokenizer, graph: Path, sentences: Sequence[str], prefix: str = "") -> Comparison:
     """Ids of the sentences, and of texts that are hard for tokenizers, without special tokens.
 
     Args:
