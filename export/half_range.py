@@ -34,7 +34,7 @@ from bitheads.export.texts import real_tokens
 
 Say = Callable[[str], None]
 
-MAX_TOKENS, LONGEST = 256, 64
+MAX_TOKENS, LONGEST = 512, 64
 """Tokens that are computed so, padding included, and of one text: NumPy's float16 is slow."""
 
 SQUARED = {"Pow", "ReduceMean", "ReduceSum"}
