@@ -94,7 +94,8 @@ def test_what_leaves_float16_stays_in_float32(
     output = tmp_path / "bundle"
     if name == "bert":  # a graph in two files
         monkeypatch.setattr(onnx_graph, "MAX_SINGLE_FILE_BYTES", 10_000)
-    make_bundle(_config(source, output, few_texts), said.append)
+    # bfloat16 rounds coarsely, and random weights are hard on it; float16 is looked at below.
+    make_bundle(_config(source, output, few_texts, min_sign_agreement=0.99), said.append)
     assert _share_of_signs(output / GRAPH, source) >= SIGNS
     assert share_of_all_signs(source, output, TEXTS) >= SIGNS
     manifest = read_manifest(output)
@@ -114,7 +115,7 @@ def test_masks_and_limits_of_float16_are_none_in_the_graph(
     """The lowest float16 is -inf once a negative score is added; T5 cuts off at the largest."""
     source = save_encoder(model_type, TYPES[model_type], tmp_path / "source")
     output = tmp_path / "bundle"
-    make_bundle(_config(source, output, few_texts))
+    make_bundle(_config(source, output, few_texts, min_sign_agreement=0.99))
     assert _share_of_signs(output / GRAPH, source) >= 0.999
     graph = onnx.load(output / GRAPH).graph
     halves = [one for one in graph.initializer if one.data_type == TensorProto.FLOAT16]
