@@ -69,7 +69,8 @@ class EncoderInfo:
         attention_heads: of the encoder; task heads use as many by default.
         max_length: most tokens a text may have; longer texts are cut.
         pad_id: token id of the padding; the model's own, which counts positions by it.
-        precision: the floating-point type of encoder.onnx, "fp16" or "fp32".
+        precision: the floating-point type of encoder.onnx, "fp16" or "fp32". One in "fp16" has
+            float32, in its outputs too, for what float16 cannot hold.
         vocabulary: rows of the table of tokens; every token id is below. None in bundles of
             versions that did not say, for which engine.sessions.embedding_rows looks at the graph.
         token_types: rows of the table of token types. None where the encoder reads none, or

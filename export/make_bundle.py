@@ -31,6 +31,7 @@ from bitheads.export.comparison.parity import available_sessions, compare_sessio
 from bitheads.export.comparison.reference_model import ReferenceModel
 from bitheads.export.config import MIN_LENGTH, BuildConfig, choose_layers
 from bitheads.export.errors import ExportError
+from bitheads.export.half_range import keep_in_range
 from bitheads.export.int8 import quantize_graph, require_nncf
 from bitheads.export.onnx_graph import export_graph
 from bitheads.export.plans.build_plan import build_plan, resolve_plan
@@ -126,7 +127,13 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
         f"{config.graph_precision}"
     )
     graph = folder / bundle.GRAPH
-    written += export_graph(encoder, layers, config.graph_precision, graph)
+    files = export_graph(encoder, layers, config.graph_precision, graph)
+    in_half: dict[str, Any] = {}
+    if config.graph_precision == "fp16":
+        files, in_half = keep_in_range(
+            files, encoder, layers, (sentences, odd), calibration, config, say
+        )
+    written += files
     if config.precision == "int8":
         batches = [batch.tokens for batch in sentences.batches]
         say(f"quantizing to int8 on {len(sentences.names)} texts in {len(batches)} batches")
@@ -136,6 +143,8 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     parity["texts"] = len(sentences.names)
     parity["tokens"] = int(sentences.lengths.sum())
     parity["odd_texts"] = len(odd.names)
+    if in_half:
+        parity["float16"] = in_half
     say(f"feature spec {spec}; {copied} heads")
     return bundle.Manifest(
         spec=spec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import logging
 import warnings
@@ -22,6 +23,9 @@ MAX_SINGLE_FILE_BYTES = 1 << 30
 """Bytes of a graph with its weights. Above them, weights go to a file beside the graph: a protobuf
 message ends at 2 GiB."""
 
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""The tracer's note of the modules that an operator is within."""
+
 
 def export_graph(
     encoder: Encoder, layers: tuple[int, ...], precision: str, path: Path
@@ -32,6 +36,12 @@ def export_graph(
     Outputs: hidden_{i} for each layer, [rows, seq, dim], float16 or float32 by `precision`.
     LayerNorm and softmax accumulate in float32 in either case.
     """
+    model = trace(encoder, layers, precision)
+    return save_graph(model, path)
+
+
+def trace(encoder: Encoder, layers: tuple[int, ...], precision: str) -> onnx.ModelProto:
+    """The graph of `export_graph`, with the tracer's notes, which say what module a node is of."""
     module = HiddenStates(encoder, layers).eval()
     if precision == "fp16":
         module = copy.deepcopy(module).half()
@@ -58,10 +68,15 @@ def export_graph(
         finally:
             torch_logger.setLevel(level)
     assert program is not None
-    model = program.model_proto
+    model: onnx.ModelProto = program.model_proto
     if precision == "fp16":
         _softmax_in_fp32(model.graph)
         _soften_masks(model.graph)
+    return model
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """Writes a traced graph without the tracer's notes, and returns the files it takes."""
     _forget_sources(model)
     onnx.checker.check_model(model)
     if model.ByteSize() <= MAX_SINGLE_FILE_BYTES:
@@ -70,6 +85,19 @@ def export_graph(
     weights = path.with_name(path.name + ".data")
     onnx.save(model, path, save_as_external_data=True, location=weights.name)
     return [path, weights]
+
+
+def modules_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Tensor of a traced graph -> name of the encoder's module that makes it, or reads it first."""
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        scopes = ast.literal_eval(notes.get(SCOPES, "[]"))  # from the outermost to the operator
+        name = scopes[-2] if len(scopes) > 1 else ""
+        name = name.removeprefix("model").removeprefix(".") or "the model itself"
+        for tensor in (*node.input, *node.output):
+            found.setdefault(tensor, name)
+    return found
 
 
 def _forget_sources(model: onnx.ModelProto) -> None:

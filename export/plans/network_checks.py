@@ -23,7 +23,7 @@ def check_tensors(network: Any, manifest: Manifest) -> tuple[dict[str, str], dic
     """The network's inputs and outputs, name -> dtype.
 
     Raises ExportError unless they are what the bundle promises: int64 [rows, seq] inputs, and
-    the manifest's outputs [rows, seq, dim] in its precision.
+    the manifest's outputs [rows, seq, dim] in one type that its precision may have.
     """
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
@@ -38,14 +38,16 @@ def check_tensors(network: Any, manifest: Manifest) -> tuple[dict[str, str], dic
             f"graph: got the outputs {got}, expected {manifest.output_names}, as bundle.json says. "
             "Export the bundle again."
         )
-    dtype = {"fp16": "float16", "fp32": "float32"}[manifest.encoder.precision]
+    # Of a graph in fp16 they are float32 where float16 cannot hold them.
+    may_be = {"fp16": ("float16", "float32"), "fp32": ("float32",)}[manifest.encoder.precision]
+    dtype = _dtype(outputs[0]) if _dtype(outputs[0]) in may_be else may_be[0]
     found = []
     for tensors, expected_dtype, expected_shape in (
         (inputs, "int64", (-1, -1)),
         (outputs, dtype, (-1, -1, manifest.spec.dim)),
     ):
         for tensor in tensors:
-            got_dtype = _TYPES.get(tensor.dtype.name, tensor.dtype.name)
+            got_dtype = _dtype(tensor)
             if (got_dtype, tuple(tensor.shape)) != (expected_dtype, expected_shape):
                 raise ExportError(
                     f"graph: {tensor.name} is {got_dtype} {list(tensor.shape)}, expected "
@@ -90,6 +92,10 @@ def check_numerics(trt: Any, network: Any) -> None:
             f"the graph would lose precision in TensorRT:\n  {shown}\nExport the bundle again with "
             "this version of bitheads, or with --precision fp32."
         )
+
+
+def _dtype(tensor: Any) -> str:
+    return _TYPES.get(tensor.dtype.name, str(tensor.dtype.name))
 
 
 def _layers(network: Any) -> Iterator[Any]:

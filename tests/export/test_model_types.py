@@ -50,6 +50,8 @@ def test_a_type_is_as_transformers_computes_it(
     make_bundle(config)
     manifest = read_manifest(output)
     assert manifest.encoder.model_type == model_type
+    # It was looked at in float16 arithmetic.
+    assert ("float16" in manifest.parity) == (precision == "fp16")
     texts = TEXTS + [("a pair", "of two texts")] * (manifest.encoder.token_types == 2)
     assert share_of_all_signs(source, output, texts) >= SIGNS[precision]
 

@@ -19,7 +19,7 @@ from bitheads.export.errors import ExportError
 from bitheads.export.onnx_graph import export_graph
 from bitheads.export.plans import network_checks
 from bitheads.export.plans.build_plan import build_plan
-from bitheads.export.plans.network_checks import check_numerics
+from bitheads.export.plans.network_checks import check_numerics, check_tensors
 
 
 @needs_rtx
@@ -132,6 +132,32 @@ def test_a_graph_that_is_not_the_manifests_is_refused(
     with pytest.raises(ExportError, match=message):
         build_plan(own_bundle, manifest, RTX)
     assert plan_files(own_bundle) == []
+
+
+@needs_rtx
+def test_outputs_are_float32_where_float16_cannot_hold_them(
+    own_bundle: Path, tmp_path: Path, trt: Any
+) -> None:
+    """All of them, for what reads them takes one type."""
+    manifest = bundle.read_manifest(own_bundle)
+    model = onnx.load(own_bundle / bundle.GRAPH)
+    first, second = model.graph.output
+    for port, message in ((first, "hidden_3 is float16 .*, expected float32"), (second, None)):
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                for i, name in enumerate(names):
+                    names[i] = f"{name}_within" if name == port.name else name
+        model.graph.node.append(
+            helper.make_node("Cast", [f"{port.name}_within"], [port.name], to=TensorProto.FLOAT)
+        )
+        port.type.tensor_type.elem_type = TensorProto.FLOAT
+        network, *_alive = parse(trt, save(model, tmp_path / "encoder.onnx"))
+        if message:
+            with pytest.raises(ExportError, match=message):
+                check_tensors(network, manifest)
+        else:
+            _, outputs = check_tensors(network, manifest)
+            assert outputs == {"hidden_2": "float32", "hidden_3": "float32"}
 
 
 @needs_rtx
