@@ -13,9 +13,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from bitheads.export.source.architecture import attention_of
+from bitheads.export.source.architecture import USUAL_MAX_LENGTH, attention_of
 from bitheads.export.source.encoder import Encoder, HiddenStates
 from bitheads.export.source.windows import MASKED_SCORE
+from bitheads.export.split_products import split_products
 from bitheads.export.window_graph import TRANSLATIONS
 
 OPSET = 20
@@ -69,6 +70,8 @@ def trace(encoder: Encoder, layers: tuple[int, ...], precision: str) -> onnx.Mod
             torch_logger.setLevel(level)
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    if encoder.max_length > USUAL_MAX_LENGTH:
+        split_products(model.graph)
     if precision == "fp16":
         _softmax_in_fp32(model.graph)
         _soften_masks(model.graph)

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from onnxscript import opset20 as op
+from onnxscript import opset20
 
 from bitheads.export.source.windows import MASKED_SCORE
+
+op: Any = opset20  # whose types say less than it can do
 
 MIN_BLOCK = 512
 """Queries of a block, if windows reach no further. Fewer would have each key copied into more

@@ -1,8 +1,8 @@
 """Attention within windows, which costs what the windows hold and not what the text does.
 
-Some models' layers see only the tokens near each token. transformers computes such a layer as if it
+In some models' layers a token sees only those near it. transformers computes such a layer as if it
 saw all, and masks what lies outside: at 8,192 tokens 60 times too much. Here the layer asks for
-`windowed_attention`, which `export.window_graph` writes as blocks of queries beside the keys they see.
+`windowed_attention`, which `export.window_graph` writes as blocks of queries and the keys they see.
 """
 
 from __future__ import annotations
