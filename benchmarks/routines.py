@@ -70,6 +70,7 @@ ROUTINES = (
     Routine("memory", "peak memory of encoding few and many texts"),
     Routine("latency", "one short text with all heads, and the first answer of a process"),
     Routine("encoder", "texts in, codes out, beside other libraries on the same texts"),
+    Routine("long_texts", "texts of up to 8,192 tokens, with attention in windows and without"),
     Routine("serve", "the server under load from another process, beside the bare engine"),
     Routine("overload", "the server's memory and answers when asked twice what it can do"),
     Routine("roofline", "predicted times on known GPUs; computed, needs no GPU"),

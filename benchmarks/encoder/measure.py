@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,13 @@ def run(options: argparse.Namespace) -> None:
             "are compared as."
         )
     everyone = contenders.chosen(options.only, manifest.has_int8)
-    encoders = {spec.encoder: _of_bundle(options, everyone)}
+    typed = command("encoder", options)
+    encoders = _stored() if options.keep else {spec.encoder: _of_bundle(options, everyone)}
     failed = {}
     for name, shape in shapes.items():
         try:
-            encoders[name] = _of_shape(options, name, shape, [c for c in everyone if c.seeded])
+            measured = _of_shape(options, name, shape, [c for c in everyone if c.seeded])
+            encoders[name] = {**measured, "command": typed, "date": date.today().isoformat()}
         except BitheadsError as error:  # such as memory that is too small: the others stay
             say(f"{name}: {error}")
             failed[name] = str(error)
@@ -74,7 +77,16 @@ def run(options: argparse.Namespace) -> None:
         "encoders": encoders,
         "failed": failed,
     }
-    record.keep("encoder", command("encoder", options), result, options.quick)
+    record.keep("encoder", typed, result, options.quick)
+
+
+def _stored() -> dict[str, Any]:
+    """Encoders that were measured before, each with the run it is from."""
+    if not record.exists("encoder"):
+        raise InputError("--keep: nothing is stored. Leave it out.")
+    stored = record.read("encoder")
+    run = {"command": stored["command"], "date": stored["date"]}
+    return {name: {**run, **encoder} for name, encoder in stored["result"]["encoders"].items()}
 
 
 def _of_bundle(options: argparse.Namespace, everyone: list[Contender]) -> dict[str, Any]:

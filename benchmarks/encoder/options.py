@@ -7,7 +7,17 @@ from pathlib import Path
 
 from benchmarks import options
 
-SHOWN = ("quick", "data", "texts", "seeded_texts", "only", "peers_python", "threads", "shapes")
+SHOWN = (
+    "quick",
+    "data",
+    "texts",
+    "seeded_texts",
+    "only",
+    "peers_python",
+    "threads",
+    "shapes",
+    "keep",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +52,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--shapes",
         nargs="*",
         metavar="NAME",
-        help="also encoders of these shapes with seeded weights, without names RoBERTa-base and "
-        "RoBERTa-large; take minutes each",
+        help="also encoders of these shapes with seeded weights, without names all there "
+        "are; take minutes each",
+    )
+    add(
+        "--keep",
+        action="store_true",
+        help="keep what is stored of other encoders: only the --shapes are measured",
     )
     options.add_quick(parser)

@@ -28,7 +28,7 @@ def measured(stored: dict[str, Any]) -> str:
             "",
             *table(HEAD, [_cells(way, row) for way, row in ordered]),
             "",
-            " ".join(_sentences(encoder)),
+            " ".join([*_sentences(encoder), *_run(encoder, stored)]),
             "",
         ]
     for name, reason in result.get("failed", {}).items():
@@ -40,6 +40,12 @@ def measured(stored: dict[str, Any]) -> str:
         "token embeddings). † of the last layer alone."
     )
     return "\n".join([*parts, source(stored)])
+
+
+def _run(encoder: dict[str, Any], stored: dict[str, Any]) -> Iterator[str]:
+    """The run that an encoder is from, where it is not the one below."""
+    if encoder.get("command", stored["command"]) != stored["command"]:
+        yield f"(`{encoder['command']}`, {encoder['date']}.)"
 
 
 def _cells(name: str, row: dict[str, Any]) -> list[str]:

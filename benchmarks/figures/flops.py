@@ -11,7 +11,9 @@ __all__ = ["encoder", "first_token_head", "folded_head", "usual_head"]
 
 def encoder(shape: Shape, tokens: int) -> int:
     """Of one text; see `training.table3.report.flops`."""
-    return flops.encoder(shape.layers, shape.dim, shape.ffn_dim, tokens)
+    # A gate is half as many multiplications again.
+    ffn_dim = shape.ffn_dim * 3 // 2 if shape.gated else shape.ffn_dim
+    return flops.encoder(shape.layers, shape.dim, ffn_dim, tokens)
 
 
 def folded_head(

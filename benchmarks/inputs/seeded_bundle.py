@@ -32,7 +32,10 @@ def make_bundle(name: str, shape: Shape, like: Path, folder: Path) -> None:
         model_type=shape.family,
         num_layers=shape.layers,
         attention_heads=shape.attention_heads,
-        max_length=min(shape.max_length, manifest.encoder.max_length),
+        max_length=shape.max_length,
+        pad_id=encoder.pad_id,
+        vocabulary=encoder.vocabulary,
+        token_types=encoder.token_types,
         precision=PRECISION,
     )
     paths = [*written, folder / bundle.TOKENIZER]

@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from model_types import TYPES, save_encoder
-from odd_encoders import auto_class, edit_weights, share_of_all_signs
+from odd_encoders import edit_weights, share_of_all_signs
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from transformers import AutoConfig, AutoTokenizer
 
+from benchmarks.inputs.model_types import TYPES, auto_class, save_encoder
 from bitheads.engine.bundle import GRAPH, TOKENIZER, read_manifest
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import TokenBatch

@@ -1,0 +1,1 @@
+"""Time and memory of long texts, where attention within windows pays."""
