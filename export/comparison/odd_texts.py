@@ -63,6 +63,10 @@ def odd_texts(
     exact = _text_of(tokenizer, max_length, words, prefix)
     if exact is not None:
         texts["a text as long as can be read"] = exact
+    if max_length > LONGEST_RUN:
+        run = _text_of(tokenizer, LONGEST_RUN, words, prefix)
+        if run is not None:
+            texts["a text as long as is run"] = run
     if takes_pairs:
         texts |= PAIRS
         for token in _special_tokens(tokenizer)[:1]:
