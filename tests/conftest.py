@@ -75,9 +75,11 @@ def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         # All that a graph depends on.
         config = encoder.model.config.to_json_string()
         made_of = [encoder.weights_sha256, config, encoder.reads_token_types, layers, precision]
+        made_of += [encoder.max_length, encoder.forward]
         kept = folder / hashlib.sha256(repr(made_of).encode()).hexdigest()
         if not kept.exists():
-            assert export_graph(encoder, layers, precision, path) == [path]
+            if len(files := export_graph(encoder, layers, precision, path)) > 1:
+                return files
             shutil.copyfile(path, kept)
         shutil.copyfile(kept, path)
         return [path]

@@ -83,7 +83,7 @@ def _masks(
 ) -> Any:
     """What a layer's attention is given as its mask, see transformers.masking_utils."""
     if attention_mask is None:
-        raise NotImplementedError("attention within windows wants the mask of a batch")
+        raise ValueError("attention within windows wants the mask of a batch")
     local = options.get("local_size")
     before, after = _reach(mask_function, 8 if local is None else int(local))
     if local is not None and before is not None and after is not None:
@@ -116,7 +116,7 @@ def _reach(mask_function: Callable[..., Any], window: int) -> tuple[int | None, 
         away = others[seen] - token
         before, after = -int(away.min()), int(away.max())
         if away.numel() != before + after + 1:
-            raise NotImplementedError("a token sees tokens apart from each other")
+            raise ValueError("a token sees tokens apart from each other")
         return (
             None if before == 4 * window else before,
             None if after == 4 * window else after,
@@ -140,7 +140,7 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """A layer's attention, see transformers.AttentionInterface."""
     if any(option is not None for option in (softcap, s_aux, position_bias)):
-        raise NotImplementedError("attention within windows is of plain scores")
+        raise ValueError("attention within windows is of plain scores")
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

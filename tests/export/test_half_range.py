@@ -108,12 +108,9 @@ def test_what_leaves_float16_stays_in_float32(
     assert [line for line in said if f"float16 arithmetic: no room for {module} (up to" in line]
 
 
-@pytest.mark.parametrize("model_type", ["t5", "modernbert"])
-def test_masks_and_limits_of_float16_are_none_in_the_graph(
-    model_type: str, few_texts: Path, tmp_path: Path
-) -> None:
-    """The lowest float16 is -inf once a negative score is added; T5 cuts off at the largest."""
-    source = save_encoder(model_type, TYPES[model_type], tmp_path / "source")
+def test_limits_of_float16_are_none_in_the_graph(few_texts: Path, tmp_path: Path) -> None:
+    """T5 cuts off at the largest float16, where half is traced."""
+    source = save_encoder("t5", TYPES["t5"], tmp_path / "source")
     output = tmp_path / "bundle"
     make_bundle(_config(source, output, few_texts, min_sign_agreement=0.99))
     assert _share_of_signs(output / GRAPH, source) >= 0.999
@@ -122,6 +119,21 @@ def test_masks_and_limits_of_float16_are_none_in_the_graph(
     assert max(np.abs(numpy_helper.to_array(one)).max() for one in halves) < 100
     report = read_manifest(output).parity["float16"]
     assert (report["beyond"], report["float32_products"]) == ({}, [])
+
+
+@pytest.mark.parametrize("model_type", ["modernbert", "qwen3", "deberta-v2"])
+def test_masks_are_no_reason_for_another_graph(
+    model_type: str, few_texts: Path, tmp_path: Path
+) -> None:
+    """The lowest float16, with which transformers masks, is -inf once a score is added."""
+    source = save_encoder(model_type, TYPES[model_type], tmp_path / "source")
+    output = tmp_path / "bundle"
+    make_bundle(_config(source, output, few_texts, min_sign_agreement=0.99))
+    assert _share_of_signs(output / GRAPH, source) >= SIGNS
+    graph = onnx.load(output / GRAPH).graph
+    halves = [one for one in graph.initializer if one.data_type == TensorProto.FLOAT16]
+    assert max(np.abs(numpy_helper.to_array(one)).max() for one in halves) <= 1e4
+    assert "beyond" not in read_manifest(output).parity["float16"]
 
 
 def test_a_graph_that_fits_stays_as_it_is(

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from bitheads import Engine
 from bitheads.engine.bundle import TOKENIZER
-from bitheads.export.host_tokenizer import run_graph
+from bitheads.export.tokenizer.graph import run_graph
 
 
 def test_the_embedding_example(host_build: Path, demo_bundle: Path) -> None:
