@@ -21,7 +21,7 @@ FOLDERS = ["training", "export", "engine", "kernels"]
 ENGINE_ROOMS = (
     "errors types progress",
     "process files",
-    "features",
+    "features kinds",
     "texts",
     "predictions bundle batching",
     "heads",

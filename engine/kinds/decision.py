@@ -1,0 +1,86 @@
+"""What turns a head's logits into an answer, beside its weights: stored in the head's file.
+
+A number here is compared as float32 with logits that are the same bits in every host, so every host
+decides alike. A temperature is not among them: calibration divides the output's weights by it once,
+when a head is trained, and so costs nothing and needs no host to know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a head decides; which of these a kind wants is for its module to say.
+
+    Attributes:
+        thresholds: of each label, the logit from which on a text has it (`multi_label`).
+        cuts: the logits between one label and the next, rising (`ordinal`).
+        value_range: least and largest value that is given (`regression`).
+        abstain_below: a label that is less likely is not accepted; 0 to 1 (`single_label`,
+            `ordinal`).
+        reject_above: a text whose reject output is above is none of the head's business; None for
+            a head without that output. Any kind has it or not.
+    """
+
+    thresholds: tuple[float, ...] = ()
+    cuts: tuple[float, ...] = ()
+    value_range: tuple[float, float] | None = None
+    abstain_below: float | None = None
+    reject_above: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no kind takes."""
+        if self.value_range is not None and len(self.value_range) != 2:
+            raise ValueError(f"value_range is {list(self.value_range)}, expected two numbers")
+        numbers = [*self.thresholds, *self.cuts, *(self.value_range or ())]
+        numbers += [n for n in (self.abstain_below, self.reject_above) if n is not None]
+        for number in numbers:
+            # As a float32, which is what it is compared as, it would be infinite.
+            if type(number) not in (int, float) or not abs(number) <= 3e38:
+                raise ValueError(f"its decision has {number!r}, expected numbers up to 3e38")
+        if any(low >= high for low, high in zip(self.cuts, self.cuts[1:], strict=False)):
+            raise ValueError(f"its cuts are {list(self.cuts)}, expected each above the one before")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(
+                f"value_range is {list(self.value_range)}, expected the least value first"
+            )
+        if self.abstain_below is not None and not 0 <= self.abstain_below <= 1:
+            raise ValueError(f"abstain_below is {self.abstain_below}, expected 0 to 1")
+
+    @property
+    def can_refuse(self) -> bool:
+        """Whether an answer may be one that is not accepted."""
+        return self.abstain_below is not None or self.reject_above is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """What is set, by name."""
+        found = {
+            "thresholds": list(self.thresholds) or None,
+            "cuts": list(self.cuts) or None,
+            "value_range": None if self.value_range is None else list(self.value_range),
+            "abstain_below": self.abstain_below,
+            "reject_above": self.reject_above,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Decision:
+        """Raises ValueError or TypeError for what `to_json` does not write."""
+        lists = ("thresholds", "cuts", "value_range")
+        known = {*lists, "abstain_below", "reject_above"}
+        if unknown := set(found) - known:
+            raise ValueError(f"its decision has {sorted(unknown)}, expected some of {sorted(known)}")
+        for name in found:
+            if isinstance(found[name], list) != (name in lists):
+                raise ValueError(f"its decision's {name} is {found[name]!r}")
+        return cls(**{name: tuple(v) if name in lists else v for name, v in found.items()})
+
+
+def logit_of(probability: float) -> float:
+    """The logit at which a sigmoid has this probability, 0 to 1 (both not included)."""
+    return math.log(probability) - math.log1p(-probability)

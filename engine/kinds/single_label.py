@@ -1,0 +1,32 @@
+"""`single_label`: one of a closed list of labels; logits are the classes', under a softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitheads.engine.kinds.decision import Decision
+from bitheads.engine.kinds.kind import Float32, Kind, Labels, check_labels
+
+
+class SingleLabel(Kind):
+    """See the module."""
+
+    name = "single_label"
+    settings = frozenset({"abstain_below"})
+    is_one_label = True
+
+    def num_logits(self, labels: Labels) -> int:
+        return len(labels)
+
+    def check(self, labels: Labels, decision: Decision) -> None:
+        super().check(labels, decision)
+        check_labels(labels, 2)
+
+    def probabilities(self, logits: Float32, labels: Labels, decision: Decision) -> Float32:
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        result: Float32 = shifted / shifted.sum(axis=1, keepdims=True)
+        return result
+
+    def best(self, logits: Float32, labels: Labels, decision: Decision) -> NDArray[np.int64]:
+        return logits.argmax(axis=1)
