@@ -89,7 +89,7 @@ class FoldedHead:
     metrics: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     kind: str = SINGLE_LABEL
-    decision: Decision = Decision()
+    decision: Decision = field(default_factory=Decision)
 
     def __post_init__(self) -> None:
         """All that must hold of a head, before anything is made of it; `host/src/head_file.cpp` has
@@ -165,7 +165,7 @@ class FoldedHead:
 
     @property
     def num_outputs(self) -> int:
-        """What the kernels give per text: the kind's logits, and the reject output if it has one."""
+        """What the kernels give per text: the kind's logits, and any reject output."""
         return KINDS[self.kind].num_logits(self.labels) + (self.decision.reject_above is not None)
 
     @property

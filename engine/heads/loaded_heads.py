@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from bitheads.engine.errors import HeadError, UnknownTaskError
@@ -29,7 +29,7 @@ class TaskInfo:
     metrics: Mapping[str, float]
     nbytes: int
     kind: str = SINGLE_LABEL
-    decision: Decision = Decision()
+    decision: Decision = field(default_factory=Decision)
 
 
 class LoadedHeads:
