@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,10 @@ class Prediction:
     labels: tuple[str, ...]
     logits: NDArray[np.float32]
     kind: str = SINGLE_LABEL
-    decision: Decision = Decision()
+    decision: Decision = field(default_factory=Decision)
     reject_logits: NDArray[np.float32] | None = None
 
-    def __getitem__(self, texts: slice | NDArray[np.bool_]) -> Prediction:
+    def __getitem__(self, texts: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Prediction:
         """The answers for some of the texts."""
         reject = None if self.reject_logits is None else self.reject_logits[texts]
         return replace(self, logits=self.logits[texts], reject_logits=reject)
@@ -71,6 +71,15 @@ class Prediction:
         return tuple(self.labels[i] if has_answer else None for i, has_answer in answered)
 
     @property
+    def probability(self) -> NDArray[np.float32]:
+        """Of the label that is each text's answer, float32 [texts]; NaN as the logits are.
+
+        Raises TypeError for kinds that give no label.
+        """
+        best = self.best
+        return self.probabilities[np.arange(best.size), best]
+
+    @property
     def has_label(self) -> NDArray[np.bool_]:
         """Which labels each text has, bool [texts, labels]."""
         return KINDS[self.kind].selected(self.logits, self.labels, self.decision)
@@ -83,8 +92,10 @@ class Prediction:
 
     @property
     def values(self) -> NDArray[np.float32] | None:
-        """The number that is the answer, or of an `ordinal` the mean of its labels, float32 [texts];
-        NaN as the logits are. None for a kind that gives none."""
+        """The number that is the answer, or of an `ordinal` the mean of its labels.
+
+        float32 [texts], NaN as the logits are; None for a kind that gives none.
+        """
         kind = KINDS[self.kind]
         if not kind.has_value:
             return None
@@ -106,9 +117,8 @@ class Prediction:
         decision = self.decision
         if self.reject_logits is not None:
             accepted = accepted & (self.reject_logits <= np.float32(decision.reject_above or 0))
-        if decision.abstain_below is not None and len(self.logits):
-            of_answer = self.probabilities[np.arange(len(self.logits)), self.best]
-            accepted = accepted & (of_answer >= np.float32(decision.abstain_below))
+        if decision.abstain_below is not None:
+            accepted = accepted & (self.probability >= np.float32(decision.abstain_below))
         return accepted
 
 

@@ -32,7 +32,7 @@ def random_head(
     attends = pooling is PositionPooling.ATTENTION
     return FoldedHead(
         task=task,
-        labels=tuple(f"label-{i}" for i in range(classes)),
+        labels=options.pop("labels", tuple(f"label-{i}" for i in range(classes))),
         form=options.pop("form", "single"),
         position_pooling=pooling,
         spec=spec,

@@ -19,8 +19,7 @@ class Ordinal(Kind):
 
     name = "ordinal"
     settings = frozenset({"cuts", "abstain_below"})
-    is_one_label = True
-    has_value = True
+    parts = ("label", "probability", "value")
 
     def num_logits(self, labels: Labels) -> int:
         return 1
@@ -38,7 +37,8 @@ class Ordinal(Kind):
         above = sigmoid(logits.astype(np.float64) - np.array(decision.cuts, np.float32))
         edges = np.ones((len(logits), 1)), np.zeros((len(logits), 1))
         bounds = np.concatenate([edges[0], above, edges[1]], axis=1)
-        return (bounds[:, :-1] - bounds[:, 1:]).astype(np.float32)
+        result: Float32 = (bounds[:, :-1] - bounds[:, 1:]).astype(np.float32)
+        return result
 
     def best(self, logits: Float32, labels: Labels, decision: Decision) -> NDArray[np.int64]:
         above: NDArray[np.int64] = (logits >= np.array(decision.cuts, np.float32)).sum(axis=1)

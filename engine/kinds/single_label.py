@@ -14,7 +14,7 @@ class SingleLabel(Kind):
 
     name = "single_label"
     settings = frozenset({"abstain_below"})
-    is_one_label = True
+    parts = ("label", "probability")
 
     def num_logits(self, labels: Labels) -> int:
         return len(labels)
@@ -29,4 +29,5 @@ class SingleLabel(Kind):
         return result
 
     def best(self, logits: Float32, labels: Labels, decision: Decision) -> NDArray[np.int64]:
-        return logits.argmax(axis=1)
+        best: NDArray[np.int64] = logits.argmax(axis=1)
+        return best
