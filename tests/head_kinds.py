@@ -24,6 +24,22 @@ LABELS = {
 }
 REFUSING = ("never", "abstains", "rejects", "both")
 
+SINGLE = [
+    f"{start} {end}"
+    for start in ("A film", "Wherever", "7 nights")
+    for end in (
+        "that lasts.",
+        "of doubt, again and again",
+        "😀 übermäßig",
+        "?",
+        "cost 12.50 or less",
+        "with nobody in it. Nobody!",
+    )
+]
+PAIRS = [(first, second) for first in SINGLE[:4] for second in SINGLE[9:12]]
+TEXTS = [*SINGLE[:5], *PAIRS[:7], *SINGLE[5:], *PAIRS[7:]]
+"""Of both forms, mixed."""
+
 
 def heads_of_every_kind(engine: Engine, texts: Sequence[Text]) -> list[FoldedHead]:
     """Named after their kind, how they refuse, and their form, such as `ordinal-both-pair`.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,33 +19,19 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 from conftest import ADMIN_KEY, running
-from head_kinds import LABELS, heads_of_every_kind
+from head_kinds import LABELS, SINGLE, TEXTS
 from tritonclient import http as triton
 
 from bitheads import Engine, Prediction, Predictions
 from bitheads.engine.answer_parts import json_answers
 from bitheads.engine.commands import backfill, predict
-from bitheads.engine.heads.head_file import FoldedHead, write_head
+from bitheads.engine.heads.head_file import FoldedHead, read_head, write_head
 from bitheads.engine.kinds import KINDS
 from bitheads.engine.serve.messages import PredictResponse, TasksResponse, write_predictions
 from bitheads.engine.serve.work import OTHER_BYTES, answer_bytes
 from bitheads.engine.store import FeatureStore, StoreWriter
 
 MODEL = "kinds"
-SINGLE = [
-    f"{start} {end}"
-    for start in ("A film", "Wherever", "7 nights")
-    for end in (
-        "that lasts.",
-        "of doubt, again and again",
-        "😀 übermäßig",
-        "?",
-        "cost 12.50 or less",
-        "with nobody in it. Nobody!",
-    )
-]
-PAIRS = [(first, second) for first in SINGLE[:4] for second in SINGLE[9:12]]
-TEXTS = [*SINGLE[:5], *PAIRS[:7], *SINGLE[5:], *PAIRS[7:]]
 ROUNDING = 5.1e-7
 """Of a probability in JSON."""
 
@@ -55,19 +40,13 @@ Told = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def heads(tiny_bundle: Path) -> list[FoldedHead]:
-    with Engine.load(tiny_bundle, "onnxruntime") as engine:
-        return heads_of_every_kind(engine, TEXTS)
+def bundle(kinds_bundle: Path) -> Path:
+    return kinds_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(
-    tiny_bundle: Path, heads: list[FoldedHead], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("kinds") / MODEL))
-    for head in heads:
-        write_head(head, folder / "heads" / f"{head.task}.safetensors")
-    return folder
+def heads(bundle: Path) -> list[FoldedHead]:
+    return [read_head(path) for path in sorted((bundle / "heads").iterdir())]
 
 
 @pytest.fixture(scope="module")
