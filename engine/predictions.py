@@ -96,7 +96,14 @@ class Prediction:
 
         None for a head that has no reject output.
         """
-        return None if self.reject_logits is None else sigmoid(self.reject_logits)
+        scores = self._reject_scores
+        return None if scores is None else sigmoid(scores * np.float32(self.decision.reject_scale))
+
+    @property
+    def _reject_scores(self) -> NDArray[np.float32] | None:
+        if self.reject_logits is None:
+            return None
+        return KINDS[self.kind].reject_scores(self.reject_logits, self.logits)
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
@@ -104,8 +111,9 @@ class Prediction:
         to refuse. See Decision."""
         accepted = self.answered
         decision = self.decision
-        if self.reject_logits is not None:
-            accepted = accepted & (self.reject_logits <= np.float32(decision.reject_above or 0))
+        scores = self._reject_scores
+        if scores is not None:
+            accepted = accepted & (scores <= np.float32(decision.reject_above or 0))
         if decision.abstain_below is not None and len(self.logits):
             of_answer = self.probabilities[np.arange(len(self.logits)), self.best]
             accepted = accepted & (of_answer >= np.float32(decision.abstain_below))
