@@ -52,13 +52,13 @@ class Ordinal(Kind):
 
 def levels_of(labels: Labels) -> NDArray[np.float64]:
     """What the labels stand for, float64 [labels]: themselves if all are numbers, else places."""
-    numbers = [_number(label) for label in labels]
+    numbers = [number_of(label) for label in labels]
     places = np.arange(len(labels), dtype=np.float64)
     known = [number for number in numbers if number is not None]
     return np.array(known) if len(known) == len(labels) else places
 
 
-def _number(label: str) -> float | None:
+def number_of(label: str) -> float | None:
     """The number that a label is, written in digits, with a sign or a point: the same in C++."""
     digits = label.removeprefix("-")
     whole, _, part = digits.partition(".")
