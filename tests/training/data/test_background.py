@@ -62,7 +62,7 @@ def test_counts_are_those_of_its_page(texts: list[str], told: str) -> None:
     assert sum(rows) == len(texts)
     assert f"{len(texts):,} short texts" in told
     written = int(re.findall(r"^\| Written for this file.*\| *(\d+) \|$", told, re.MULTILINE)[0])
-    kinds = told.partition("has: ")[2].partition("People")[0]
+    kinds = told.partition("has: ")[2].partition("What they tell")[0]
     # "some 70 other languages" counts languages.
     counts = re.findall(r"(?<!some )\b\d+\b", kinds)
     assert sum(map(int, counts)) == written
