@@ -1,71 +1,98 @@
-"""Files of background texts, sound and malformed."""
+"""The background texts that are shipped: what is in them, and what must not be."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from bitheads.engine.errors import InputError
-from bitheads.training.data.background import read_background
-from bitheads.training.data.labelled_texts import read_labelled
-
-
-def written(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def test_texts_of_every_format(tmp_path: Path) -> None:
-    texts = ["one", 'two "so"', " three "]
-    pq.write_table(pa.table({"n": [1, 2, 3, 4], "text": [*texts, ""]}), tmp_path / "a.parquet")
-    files = [
-        written(tmp_path / "a.txt", '\ufeffone\r\ntwo "so"\n\n \n three '),
-        written(tmp_path / "a.tsv", 'text\none\ntwo "so"\n\n three \n'),
-        written(tmp_path / "a.csv", 'n,text\n1,one\n2,"two ""so"""\n3," "\n4, three \n'),
-        written(
-            tmp_path / "a.jsonl", '{"text": "one"}\n{"text": "two \\"so\\""}\n{"text": " three "}'
-        ),
-        tmp_path / "a.parquet",
-    ]
-    for path in files:
-        found = read_background(path)
-        assert (found.texts, found.form) == (texts, "single"), path
-    pairs = read_background(written(tmp_path / "b.csv", "text_a,text_b\nx,y\n,\nz,\n"))
-    assert (pairs.texts, pairs.form) == ([("x", "y"), ("z", "")], "pair")
-
-
-def test_the_training_file_can_be_told(tmp_path: Path) -> None:
-    path = written(tmp_path / "train.tsv", "label\ttext\na\tx\nb\ty\n")
-    copy = written(tmp_path / "copy.tsv", path.read_bytes())
-    assert read_background(copy).sha256 == read_labelled(path).sha256
-    lines = written(tmp_path / "a.txt", "x\ny")
-    assert read_background(lines).sha256 != read_labelled(path).sha256
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", "", "a.txt: has no texts"),
-        ("a.txt", "\n \n", "a.txt: has no texts"),
-        ("a.txt", b"x\n\xff\n", "a.txt, line 2: not UTF-8"),
-        ("a.tsv", "text\n", "a.tsv: has no rows"),
-        ("a.tsv", "text\n\n", "a.tsv: has no texts"),
-        ("a.tsv", "some text\nmore\n", r"a.tsv, line 1: got the columns \['some text'\], expected"),
-        ("a.csv", 'text\n"x\n', "a.csv, line 2: cell 1"),
-        ("a.jsonl", '{"text": "x"}\n{"text": null}\n', "a.jsonl, line 2: got None in the column"),
-        ("a.jsonl", '{"text": "x"}\n"y"\n', "a.jsonl, line 2: is not a JSON object"),
-        ("a.parquet", "text\nx\n", "a.parquet: is no Parquet"),
-    ],
+ROOT = Path(__file__).parent.parent.parent.parent
+DATA = ROOT / "training" / "data"
+MAIL_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)*\.[A-Za-z]{2,}")
+TELEPHONE_NUMBER = re.compile(
+    r"\+\d[\d ()-]{7,}\d|\(\d{3}\) ?\d{3}-\d{4}|\b\d{3}[-. ]\d{3}[-. ]\d{4}\b"
 )
-def test_malformed(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        read_background(written(tmp_path / name, content))
+LONGEST_WORDS, LONGEST_CHARACTERS = 124, 1000
 
 
-def test_missing(tmp_path: Path) -> None:
-    for name in ("a.txt", "a.tsv", "a.jsonl"):
-        with pytest.raises(InputError, match=f"{name}: cannot be read"):
-            read_background(tmp_path / name)
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    content = (DATA / "background.txt").read_bytes().decode("utf-8")
+    assert content.endswith("\n")
+    return content[:-1].split("\n")
+
+
+@pytest.fixture(scope="module")
+def told() -> str:
+    return (DATA / "background.md").read_text(encoding="utf-8")
+
+
+def words_of(text: str) -> str:
+    """Letters and digits in one case, by which two texts are the same; a text of marks alone."""
+    return "".join(c for c in text.casefold() if c.isalnum()) or text
+
+
+def test_every_line_is_another_text(texts: list[str]) -> None:
+    assert len({words_of(text) for text in texts}) == len(texts)
+    assert all(text and text == " ".join(text.split()) for text in texts)
+
+
+def test_lines_are_plain_text(texts: list[str]) -> None:
+    for text in texts:
+        assert unicodedata.is_normalized("NFC", text), text
+        # Joiners and non-joiners are part of emoji and of some scripts.
+        odd = [c for c in text if unicodedata.category(c)[0] == "C" and c not in "\u200c\u200d"]
+        assert not odd, (text, odd)
+        assert "\ufffd" not in text, text
+
+
+def test_lengths(texts: list[str], told: str) -> None:
+    lengths = [len(text.split()) for text in texts]
+    assert (min(lengths), max(lengths)) == (1, LONGEST_WORDS)
+    assert f"one to {LONGEST_WORDS} words" in told
+    assert sum(5 <= length <= 40 for length in lengths) > len(texts) / 2
+    assert max(map(len, texts)) <= LONGEST_CHARACTERS
+    assert (DATA / "background.txt").stat().st_size <= 800_000
+
+
+def test_counts_are_those_of_its_page(texts: list[str], told: str) -> None:
+    rows = [int(row) for row in re.findall(r"^\|.*\| *(\d+) \|$", told, re.MULTILINE)]
+    assert sum(rows) == len(texts)
+    assert f"{len(texts):,} short texts" in told
+    written = int(re.findall(r"^\| Written for this file.*\| *(\d+) \|$", told, re.MULTILINE)[0])
+    kinds = told.partition("has: ")[2].partition("What they tell")[0]
+    # "some 70 other languages" counts languages.
+    counts = re.findall(r"(?<!some )\b\d+\b", kinds)
+    assert sum(map(int, counts)) == written
+
+
+def test_texts_of_other_files(texts: list[str], told: str) -> None:
+    demo = (ROOT / "engine/data/demo.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    keys = {words_of(text) for text in texts}
+    assert not keys & {words_of(text) for line in demo for text in line.split("\t") if text}
+    sentences = (ROOT / "export/data/sentences.txt").read_text(encoding="utf-8").splitlines()
+    shared = set(sentences) & set(texts)
+    (row,) = re.findall(r"^\| `export/data/sentences.txt`.*\| *(\d+) \|$", told, re.MULTILINE)
+    assert len(shared) == int(row)
+
+
+def test_nobody_can_be_reached_by_them(texts: list[str]) -> None:
+    for text in texts:
+        assert not MAIL_ADDRESS.search(text), text
+        assert not TELEPHONE_NUMBER.search(text), text
+        hosts = re.findall(r"(?:https?|ftp)://([\w.-]+)", text)
+        known = r"(?:.*\.)?example\.(?:com|org|net)|localhost"
+        assert all(re.fullmatch(known, host) for host in hosts), text
+
+
+def test_they_are_of_many_kinds(texts: list[str]) -> None:
+    """Scripts, questions, capitals, code and single words are each a share worth training on."""
+    scripts = {unicodedata.name(c, "?").split()[0] for t in texts for c in t if c.isalpha()}
+    wanted = {"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "BENGALI", "TAMIL"}
+    assert wanted | {"THAI", "CJK", "HIRAGANA", "HANGUL", "GEORGIAN", "ARMENIAN"} <= scripts
+    assert sum(text.endswith("?") for text in texts) >= 200
+    assert sum(len(text.split()) == 1 for text in texts) >= 100
+    assert sum(bool(re.search(r"[;{}=]|\(\)", text)) for text in texts) >= 500
+    assert sum(text.isupper() and len(text.split()) > 2 for text in texts) >= 20
