@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import UnknownTaskError
-from bitheads.engine.kinds import KINDS, SINGLE_LABEL, Decision
+from bitheads.engine.kinds import KINDS, NO_DECISION, SINGLE_LABEL, Decision
 from bitheads.engine.kinds.kind import sigmoid
 from bitheads.engine.types import Stats
 
@@ -33,7 +33,7 @@ class Prediction:
     labels: tuple[str, ...]
     logits: NDArray[np.float32]
     kind: str = SINGLE_LABEL
-    decision: Decision = Decision()
+    decision: Decision = NO_DECISION
     reject_logits: NDArray[np.float32] | None = None
 
     def __getitem__(self, texts: slice | NDArray[np.bool_]) -> Prediction:
@@ -83,8 +83,8 @@ class Prediction:
 
     @property
     def values(self) -> NDArray[np.float32] | None:
-        """The number that is the answer, or of an `ordinal` the mean of its labels, float32 [texts];
-        NaN as the logits are. None for a kind that gives none."""
+        """The number that is the answer, or of an `ordinal` the mean of its labels, float32
+        [texts]; NaN as the logits are. None for a kind that gives none."""
         kind = KINDS[self.kind]
         if not kind.has_value:
             return None

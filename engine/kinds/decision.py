@@ -84,11 +84,19 @@ class Decision:
         lists = ("thresholds", "cuts", "value_range")
         known = {*lists, "abstain_below", "reject_above", "reject_scale"}
         if unknown := set(found) - known:
-            raise ValueError(f"its decision has {sorted(unknown)}, expected some of {sorted(known)}")
+            raise ValueError(
+                f"its decision has {sorted(unknown)}, expected some of {sorted(known)}"
+            )
         for name in found:
             if isinstance(found[name], list) != (name in lists):
                 raise ValueError(f"its decision's {name} is {found[name]!r}")
-        return cls(**{name: tuple(v) if name in lists else v for name, v in found.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if name in lists else value for name, value in found.items()
+        }
+        return cls(**values)
+
+
+NO_DECISION = Decision()
 
 
 def logit_of(probability: float) -> float:

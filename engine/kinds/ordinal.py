@@ -36,9 +36,10 @@ class Ordinal(Kind):
 
     def probabilities(self, logits: Float32, labels: Labels, decision: Decision) -> Float32:
         above = sigmoid(logits.astype(np.float64) - np.array(decision.cuts, np.float32))
-        edges = np.ones((len(logits), 1)), np.zeros((len(logits), 1))
-        bounds = np.concatenate([edges[0], above, edges[1]], axis=1)
-        return (bounds[:, :-1] - bounds[:, 1:]).astype(np.float32)
+        first, last = np.ones((len(logits), 1)), np.zeros((len(logits), 1))
+        bounds = np.concatenate([first, above, last], axis=1)
+        result: Float32 = (bounds[:, :-1] - bounds[:, 1:]).astype(np.float32)
+        return result
 
     def best(self, logits: Float32, labels: Labels, decision: Decision) -> NDArray[np.int64]:
         above: NDArray[np.int64] = (logits >= np.array(decision.cuts, np.float32)).sum(axis=1)

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from bitheads.training.data.labelled_texts import LabelledTexts
+from bitheads.training.heads.decision_options import DecisionOptions
 from bitheads.training.heads.objectives.multi_label import MultiLabelObjective
 from bitheads.training.heads.objectives.objective import Objective
-from bitheads.training.heads.objectives.options import DecisionOptions
 from bitheads.training.heads.objectives.ordinal import OrdinalObjective
 from bitheads.training.heads.objectives.regression import RegressionObjective
 from bitheads.training.heads.objectives.single_label import SingleLabelObjective

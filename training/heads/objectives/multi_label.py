@@ -10,6 +10,7 @@ from torch import nn
 from bitheads.engine.kinds import Decision
 from bitheads.engine.predictions import Prediction
 from bitheads.training.data.labelled_texts import LabelledTexts, classes_of
+from bitheads.training.heads.decision_options import DecisionOptions
 from bitheads.training.heads.objectives.objective import (
     Decided,
     Float32,
@@ -18,7 +19,6 @@ from bitheads.training.heads.objectives.objective import (
     best_scale,
     mean_loss,
 )
-from bitheads.training.heads.objectives.options import DecisionOptions
 from bitheads.training.metrics import average_precision, f1_of_labels, micro_f1
 
 ENOUGH = 20
@@ -95,5 +95,3 @@ class MultiLabelObjective(Objective):
             "exact_match": float((has == found).all(axis=1).mean()),
             "brier": float(((prediction.probabilities - targets) ** 2).mean()),
         }
-
-

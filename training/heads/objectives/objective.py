@@ -15,7 +15,7 @@ from torch import nn
 from bitheads.engine.kinds import KINDS, Decision
 from bitheads.engine.predictions import Prediction
 from bitheads.training.data.labelled_texts import LabelledTexts
-from bitheads.training.heads.objectives.options import DecisionOptions
+from bitheads.training.heads.decision_options import DEFAULT_OPTIONS, DecisionOptions
 
 Targets = NDArray[Any]
 """Of some texts, in the type and shape that the objective says."""
@@ -44,7 +44,7 @@ class Objective(ABC):
     kind: ClassVar[str]
     score_name: ClassVar[str]
 
-    def __init__(self, labels: tuple[str, ...], options: DecisionOptions = DecisionOptions()):
+    def __init__(self, labels: tuple[str, ...], options: DecisionOptions = DEFAULT_OPTIONS):
         self.labels = labels
         self.options = options
 
@@ -63,7 +63,7 @@ class Objective(ABC):
 
     @abstractmethod
     def new_loss(self, targets: Targets) -> nn.Module:
-        """The mean loss of logits [texts, num_logits] on targets; it may have parameters of its own.
+        """The mean loss of logits [texts, num_logits]; it may have parameters of its own.
 
         Args:
             targets: of the training texts.

@@ -1,4 +1,4 @@
-"""`ordinal`: proportional odds on one logit; the cuts between labels are learned beside the head."""
+"""`ordinal`: proportional odds on one logit; the cuts between labels are learned beside it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from bitheads.engine.kinds import Decision
 from bitheads.engine.predictions import Prediction
 from bitheads.training.data.labelled_texts import LabelledTexts, classes_of
+from bitheads.training.heads.decision_options import DecisionOptions
 from bitheads.training.heads.objectives.objective import (
     Decided,
     Float32,
@@ -16,7 +17,6 @@ from bitheads.training.heads.objectives.objective import (
     Targets,
     best_scale,
 )
-from bitheads.training.heads.objectives.options import DecisionOptions
 from bitheads.training.metrics import expected_calibration_error, spearman, summarize
 
 
@@ -37,7 +37,9 @@ class OrdinalLoss(nn.Module):
         """[labels - 1], rising."""
         return torch.cat([self.first, self.first + torch.cumsum(self.log_steps.exp(), 0)])
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, scale: float = 1.0
+    ) -> torch.Tensor:
         edges = scale * (self.cuts - logits)  # [texts, labels - 1]
         zero = torch.zeros_like(edges[:, :1])
         # log(sigmoid(upper) - sigmoid(lower)), of which either may be the end of the line.
@@ -71,7 +73,9 @@ class OrdinalObjective(Objective):
     def decide(self, logits: Float32, targets: Targets, loss: nn.Module) -> Decided:
         def loss_at(scale: float) -> float:
             with torch.inference_mode():
-                found: float = loss(torch.from_numpy(logits), torch.from_numpy(targets), scale).item()
+                found: float = loss(
+                    torch.from_numpy(logits), torch.from_numpy(targets), scale
+                ).item()
             return found
 
         scale = best_scale(loss_at)
@@ -96,5 +100,3 @@ class OrdinalObjective(Objective):
             "spearman": spearman(values, targets),
             "ece": expected_calibration_error(prediction.probabilities, targets, prediction.best),
         }
-
-

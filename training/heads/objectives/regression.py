@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
 
-from bitheads.engine.errors import InputError
 from bitheads.engine.kinds import Decision
 from bitheads.engine.predictions import Prediction
-from bitheads.training.data.labelled_texts import LabelledTexts
+from bitheads.training.data.labelled_texts import LabelledTexts, range_of
+from bitheads.training.heads.decision_options import DecisionOptions
 from bitheads.training.heads.objectives.objective import Decided, Float32, Objective, Targets
-from bitheads.training.heads.objectives.options import DecisionOptions
 from bitheads.training.metrics import pearson, spearman
 
 
@@ -35,18 +36,8 @@ class RegressionObjective(Objective):
 
     @classmethod
     def of(cls, train: LabelledTexts, options: DecisionOptions) -> RegressionObjective:
-        scores = train.scores()
-        low, high = float(scores.min()), float(scores.max())
-        if not low < high:
-            raise InputError(
-                f"{train.path}: every row has the score {low:g}, expected different ones. Add "
-                "examples of others."
-            )
-        objective = cls((), options)
-        objective.value_range = options.value_range or (low, high)
-        return objective
-
-    value_range: tuple[float, float] = (0.0, 1.0)
+        found = range_of(train)
+        return cls((), replace(options, value_range=options.value_range or found))
 
     def targets(self, data: LabelledTexts) -> Targets:
         return data.scores()
@@ -61,7 +52,7 @@ class RegressionObjective(Objective):
 
     def decide(self, logits: Float32, targets: Targets, loss: nn.Module) -> Decided:
         assert isinstance(loss, StandardizedError)
-        return Decided(loss.deviation, loss.mean, Decision(value_range=self.value_range))
+        return Decided(loss.deviation, loss.mean, Decision(value_range=self.options.value_range))
 
     def metrics(self, prediction: Prediction, targets: Targets) -> dict[str, float]:
         values = prediction.values

@@ -9,6 +9,7 @@ from torch import nn
 from bitheads.engine.kinds import Decision
 from bitheads.engine.predictions import Prediction
 from bitheads.training.data.labelled_texts import LabelledTexts, classes_of
+from bitheads.training.heads.decision_options import DecisionOptions
 from bitheads.training.heads.objectives.objective import (
     Decided,
     Float32,
@@ -17,7 +18,6 @@ from bitheads.training.heads.objectives.objective import (
     best_scale,
     mean_loss,
 )
-from bitheads.training.heads.objectives.options import DecisionOptions
 from bitheads.training.metrics import brier, expected_calibration_error, summarize
 
 BACKGROUND_WEIGHT = 0.5
@@ -51,8 +51,9 @@ class SingleLabelObjective(Objective):
         targets: torch.Tensor,
         outside: torch.Tensor,
     ) -> torch.Tensor:
-        """The reject output is one more class under the softmax: classes learn to be unlikely where a
-        text is none of their business, which tells texts unlike all background from their own."""
+        """The reject output is one more class under the softmax: so classes learn to be unlikely of
+        what is none of their business, texts unlike all background, too."""
+        assert isinstance(loss, nn.CrossEntropyLoss)
         weight = loss.weight
         if weight is not None:
             weight = torch.cat([weight, weight.new_ones(1)])

@@ -39,3 +39,6 @@ class DecisionOptions:
         if self.value_range is not None:
             low, high = self.value_range
             require("value_range", self.value_range, low < high, "the least value first")
+
+
+DEFAULT_OPTIONS = DecisionOptions()
