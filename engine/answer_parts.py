@@ -50,7 +50,7 @@ def told_decision(labels: Sequence[str], decision: Decision) -> dict[str, Any]:
     if decision.abstain_below is not None:
         told["abstain_below"] = decision.abstain_below
     if decision.reject_above is not None:
-        told["reject_above"] = probability(decision.reject_above)
+        told["reject_above"] = probability(decision.reject_above * decision.reject_scale)
     return told
 
 

@@ -91,7 +91,8 @@ def _decided(head: FoldedHead, features: PackedFeatures) -> FoldedHead:
         low, high = _quantiles(logits[:, 0], [0.2, 0.8])
         decision = replace(decision, value_range=(low, high))
     if found.reject_logits is not None:
-        decision = replace(decision, reject_above=_quantiles(found.reject_logits, [0.7])[0])
+        scores = KINDS[head.kind].reject_scores(found.reject_logits, logits)
+        decision = replace(decision, reject_above=_quantiles(scores, [0.7])[0], reject_scale=0.6)
     if decision.abstain_below is not None:
         likely = replace(found, decision=decision).probability
         decision = replace(decision, abstain_below=_quantiles(likely, [0.5])[0])

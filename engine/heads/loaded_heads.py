@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from bitheads.engine.errors import HeadError, UnknownTaskError
 from bitheads.engine.heads.head import Head
-from bitheads.engine.kinds import SINGLE_LABEL, Decision
+from bitheads.engine.kinds import NO_DECISION, SINGLE_LABEL, Decision
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TaskInfo:
     metrics: Mapping[str, float]
     nbytes: int
     kind: str = SINGLE_LABEL
-    decision: Decision = field(default_factory=Decision)
+    decision: Decision = NO_DECISION
 
 
 class LoadedHeads:

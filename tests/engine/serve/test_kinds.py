@@ -136,9 +136,12 @@ def test_what_python_says_is_what_the_logits_say(
             if decision.reject_above is not None:
                 assert found.reject_logits is not None
                 assert found.out_of_domain is not None
-                reject = float(found.reject_logits[row])
-                assert found.out_of_domain[row] == pytest.approx(1 / (1 + math.exp(-reject)))
-                accepted &= reject <= decision.reject_above
+                reject = found.reject_logits[row]
+                if head.kind == "single_label":  # one more class
+                    reject -= found.logits[row].max()
+                out = 1 / (1 + math.exp(-decision.reject_scale * reject))
+                assert found.out_of_domain[row] == pytest.approx(out, rel=1e-6)
+                accepted &= bool(reject <= np.float32(decision.reject_above))
             assert found.accepted[row] == accepted
             if not accepted:
                 refused.add(head.task)
@@ -357,13 +360,13 @@ def test_tasks_are_described(client: httpx.Client, heads: list[FoldedHead]) -> N
         assert task["labels"] == list(head.labels)
         assert task["can_refuse"] == decision.can_refuse
         said = {"thresholds", "value_range", "abstain_below", "reject_above"} & {*task}
-        assert said == {*decision.to_json()} - {"cuts"}
+        assert said == {*decision.to_json()} - {"cuts", "reject_scale"}
         if decision.thresholds:
             likely = [1 / (1 + math.exp(-logit)) for logit in decision.thresholds]
             assert [*task["thresholds"]] == list(head.labels)
             assert [*task["thresholds"].values()] == pytest.approx(likely, abs=ROUNDING)
         if decision.reject_above is not None:
-            likely_out = 1 / (1 + math.exp(-decision.reject_above))
+            likely_out = 1 / (1 + math.exp(-decision.reject_scale * decision.reject_above))
             assert task["reject_above"] == pytest.approx(likely_out, abs=ROUNDING)
 
 
