@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import UnknownTaskError
-from bitheads.engine.kinds import KINDS, SINGLE_LABEL, Decision
+from bitheads.engine.kinds import KINDS, NO_DECISION, SINGLE_LABEL, Decision
 from bitheads.engine.kinds.kind import sigmoid
 from bitheads.engine.types import Stats
 
@@ -33,7 +33,7 @@ class Prediction:
     labels: tuple[str, ...]
     logits: NDArray[np.float32]
     kind: str = SINGLE_LABEL
-    decision: Decision = Decision()
+    decision: Decision = NO_DECISION
     reject_logits: NDArray[np.float32] | None = None
 
     def __getitem__(self, texts: slice | NDArray[np.bool_]) -> Prediction:
@@ -83,8 +83,8 @@ class Prediction:
 
     @property
     def values(self) -> NDArray[np.float32] | None:
-        """The number that is the answer, or of an `ordinal` the mean of its labels, float32 [texts];
-        NaN as the logits are. None for a kind that gives none."""
+        """The number that is the answer, or of an `ordinal` the mean of its labels, float32
+        [texts]; NaN as the logits are. None for a kind that gives none."""
         kind = KINDS[self.kind]
         if not kind.has_value:
             return None
@@ -96,7 +96,14 @@ class Prediction:
 
         None for a head that has no reject output.
         """
-        return None if self.reject_logits is None else sigmoid(self.reject_logits)
+        scores = self._reject_scores
+        return None if scores is None else sigmoid(scores * np.float32(self.decision.reject_scale))
+
+    @property
+    def _reject_scores(self) -> NDArray[np.float32] | None:
+        if self.reject_logits is None:
+            return None
+        return KINDS[self.kind].reject_scores(self.reject_logits, self.logits)
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
@@ -104,8 +111,9 @@ class Prediction:
         to refuse. See Decision."""
         accepted = self.answered
         decision = self.decision
-        if self.reject_logits is not None:
-            accepted = accepted & (self.reject_logits <= np.float32(decision.reject_above or 0))
+        scores = self._reject_scores
+        if scores is not None:
+            accepted = accepted & (scores <= np.float32(decision.reject_above or 0))
         if decision.abstain_below is not None and len(self.logits):
             of_answer = self.probabilities[np.arange(len(self.logits)), self.best]
             accepted = accepted & (of_answer >= np.float32(decision.abstain_below))

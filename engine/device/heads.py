@@ -24,7 +24,7 @@ from bitheads.engine.device.driver import Device
 from bitheads.engine.device.head_layout import Arena, Columns, matrices
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import FeatureSpec
-from bitheads.engine.heads.head import check_features
+from bitheads.engine.heads.head import check_features, empty_outputs, predictions_of
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.texts.forms import leave_out_misfits

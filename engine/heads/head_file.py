@@ -29,7 +29,7 @@ from bitheads.engine.errors import BitheadsError, HeadError
 from bitheads.engine.features.spec import FeatureSpec, PositionPooling
 from bitheads.engine.files import strict_json
 from bitheads.engine.files.whole_file import write_whole
-from bitheads.engine.kinds import KINDS, SINGLE_LABEL, Decision
+from bitheads.engine.kinds import KINDS, NO_DECISION, SINGLE_LABEL, Decision
 
 FORMAT_VERSIONS = (1, 2)
 SUFFIX = ".safetensors"
@@ -89,7 +89,7 @@ class FoldedHead:
     metrics: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     kind: str = SINGLE_LABEL
-    decision: Decision = Decision()
+    decision: Decision = NO_DECISION
 
     def __post_init__(self) -> None:
         """All that must hold of a head, before anything is made of it; `host/src/head_file.cpp` has
@@ -165,13 +165,13 @@ class FoldedHead:
 
     @property
     def num_outputs(self) -> int:
-        """What the kernels give per text: the kind's logits, and the reject output if it has one."""
+        """What the kernels give per text: the kind's logits, and a reject output if it has one."""
         return KINDS[self.kind].num_logits(self.labels) + (self.decision.reject_above is not None)
 
     @property
     def format_version(self) -> int:
         """The lowest that says all there is to say."""
-        return 1 if self.kind == SINGLE_LABEL and self.decision == Decision() else 2
+        return 1 if self.kind == SINGLE_LABEL and self.decision == NO_DECISION else 2
 
     @property
     def tensors(self) -> dict[str, FloatArray]:
@@ -297,7 +297,7 @@ def read_head(path: Path) -> FoldedHead:
             raise TypeError(f"labels are not a list but {type(meta['labels']).__name__}")
         if not isinstance(meta["metrics"], dict):
             raise TypeError(f"metrics are not an object but {type(meta['metrics']).__name__}")
-        kind, decision = SINGLE_LABEL, Decision()
+        kind, decision = SINGLE_LABEL, NO_DECISION
         if version > 1:
             kind, decision = meta["kind"], Decision.from_json(meta["decision"])
         weights = {name: _as_float32(array) for name, array in tensors.items()}

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from bitheads.engine.errors import HeadError, UnknownTaskError
 from bitheads.engine.heads.head import Head
-from bitheads.engine.kinds import SINGLE_LABEL, Decision
+from bitheads.engine.kinds import NO_DECISION, SINGLE_LABEL, Decision
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TaskInfo:
     metrics: Mapping[str, float]
     nbytes: int
     kind: str = SINGLE_LABEL
-    decision: Decision = Decision()
+    decision: Decision = NO_DECISION
 
 
 class LoadedHeads:

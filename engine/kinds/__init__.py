@@ -4,7 +4,7 @@ One module per kind. The kernels know none of them: to them a head is logits. `h
 has the same rules for C++, and `training/heads/kinds` what each kind is trained for.
 """
 
-from bitheads.engine.kinds.decision import Decision
+from bitheads.engine.kinds.decision import NO_DECISION, Decision
 from bitheads.engine.kinds.kind import Kind
 from bitheads.engine.kinds.multi_label import MultiLabel
 from bitheads.engine.kinds.ordinal import Ordinal
@@ -18,4 +18,4 @@ KINDS: dict[str, Kind] = {
 
 SINGLE_LABEL = SingleLabel.name
 
-__all__ = ["KINDS", "SINGLE_LABEL", "Decision", "Kind"]
+__all__ = ["KINDS", "NO_DECISION", "SINGLE_LABEL", "Decision", "Kind"]

@@ -25,8 +25,9 @@ class Decision:
         value_range: least and largest value that is given (`regression`).
         abstain_below: a label that is less likely is not accepted; 0 to 1 (`single_label`,
             `ordinal`).
-        reject_above: a text whose reject output is above is none of the head's business; None for
-            a head without that output. Any kind has it or not.
+        reject_above: a text whose reject score (Kind.reject_scores) is above is none of the head's
+            business; None for a head without a reject output. Any kind has one or not.
+        reject_scale: the chance of that is the sigmoid of so many times the reject score.
     """
 
     thresholds: tuple[float, ...] = ()
@@ -34,6 +35,7 @@ class Decision:
     value_range: tuple[float, float] | None = None
     abstain_below: float | None = None
     reject_above: float | None = None
+    reject_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no kind takes."""
@@ -41,6 +43,7 @@ class Decision:
             raise ValueError(f"value_range is {list(self.value_range)}, expected two numbers")
         numbers = [*self.thresholds, *self.cuts, *(self.value_range or ())]
         numbers += [n for n in (self.abstain_below, self.reject_above) if n is not None]
+        numbers.append(self.reject_scale)
         for number in numbers:
             # As a float32, which is what it is compared as, it would be infinite.
             if type(number) not in (int, float) or not abs(number) <= 3e38:
@@ -57,6 +60,12 @@ class Decision:
         if self.abstain_below is not None and not 0 <= self.abstain_below <= 1:
             raise ValueError(f"abstain_below is {self.abstain_below}, expected 0 to 1")
 
+        if self.reject_scale <= 0 or (self.reject_above is None and self.reject_scale != 1):
+            raise ValueError(
+                f"reject_scale is {self.reject_scale}, expected a number above 0, and a "
+                "reject_above beside it"
+            )
+
     @property
     def can_refuse(self) -> bool:
         """Whether an answer may be one that is not accepted."""
@@ -70,6 +79,7 @@ class Decision:
             "value_range": None if self.value_range is None else list(self.value_range),
             "abstain_below": self.abstain_below,
             "reject_above": self.reject_above,
+            "reject_scale": None if self.reject_above is None else self.reject_scale,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -79,7 +89,7 @@ class Decision:
         if not isinstance(found, dict):
             raise TypeError(f"its decision is {type(found).__name__}, expected an object")
         lists = ("thresholds", "cuts", "value_range")
-        known = {*lists, "abstain_below", "reject_above"}
+        known = {*lists, "abstain_below", "reject_above", "reject_scale"}
         if unknown := set(found) - known:
             raise ValueError(
                 f"its decision has {sorted(unknown)}, expected some of {sorted(known)}"
@@ -87,7 +97,13 @@ class Decision:
         for name in found:
             if isinstance(found[name], list) != (name in lists) or found[name] in ([], None):
                 raise ValueError(f"its decision's {name} is {found[name]!r}")
-        return cls(**{name: tuple(v) if name in lists else v for name, v in found.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if name in lists else value for name, value in found.items()
+        }
+        return cls(**values)
+
+
+NO_DECISION = Decision()
 
 
 def _is_rising(numbers: Sequence[float]) -> bool:

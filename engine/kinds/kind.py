@@ -21,7 +21,7 @@ class Kind(ABC):
 
     Attributes:
         name: as in a head's file.
-        settings: the fields of a Decision, but for `reject_above`, that it takes.
+        settings: the fields of a Decision, but for those of rejecting, that it takes.
         is_one_label: whether its answer is one of the labels.
         has_value: whether its answer is, or has, a number.
     """
@@ -37,7 +37,7 @@ class Kind(ABC):
 
     def check(self, labels: Labels, decision: Decision) -> None:
         """Raises ValueError that says what is wrong, for labels and decisions that are not its."""
-        given = {*decision.to_json()} - {"reject_above"}
+        given = {*decision.to_json()} - {"reject_above", "reject_scale"}
         if other := given - self.settings:
             raise ValueError(f"its decision has {sorted(other)}, which a {self.name} head has not")
         if len(set(labels)) != len(labels):
@@ -62,6 +62,14 @@ class Kind(ABC):
     def values(self, logits: Float32, labels: Labels, decision: Decision) -> Float32:
         """The number that is the answer, or part of it, float32 [texts]; of kinds that have one."""
         raise TypeError(f"a {self.name} head gives no value")
+
+    def reject_scores(self, reject_logits: Float32, logits: Float32) -> Float32:
+        """How much speaks for a text being none of the head's business, float32 [texts].
+
+        Args:
+            reject_logits: of the reject output, float32 [texts].
+        """
+        return reject_logits
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:

@@ -36,9 +36,10 @@ class Ordinal(Kind):
 
     def probabilities(self, logits: Float32, labels: Labels, decision: Decision) -> Float32:
         above = sigmoid(logits.astype(np.float64) - np.array(decision.cuts, np.float32))
-        edges = np.ones((len(logits), 1)), np.zeros((len(logits), 1))
-        bounds = np.concatenate([edges[0], above, edges[1]], axis=1)
-        return (bounds[:, :-1] - bounds[:, 1:]).astype(np.float32)
+        first, last = np.ones((len(logits), 1)), np.zeros((len(logits), 1))
+        bounds = np.concatenate([first, above, last], axis=1)
+        result: Float32 = (bounds[:, :-1] - bounds[:, 1:]).astype(np.float32)
+        return result
 
     def best(self, logits: Float32, labels: Labels, decision: Decision) -> NDArray[np.int64]:
         above: NDArray[np.int64] = (logits >= np.array(decision.cuts, np.float32)).sum(axis=1)
@@ -52,13 +53,13 @@ class Ordinal(Kind):
 
 def levels_of(labels: Labels) -> NDArray[np.float64]:
     """What the labels stand for, float64 [labels]: themselves if all are numbers, else places."""
-    numbers = [_number(label) for label in labels]
+    numbers = [number_of(label) for label in labels]
     places = np.arange(len(labels), dtype=np.float64)
     known = [number for number in numbers if number is not None]
     return np.array(known) if len(known) == len(labels) else places
 
 
-def _number(label: str) -> float | None:
+def number_of(label: str) -> float | None:
     """The number that a label is, written in digits, with a sign or a point: the same in C++."""
     digits = label.removeprefix("-")
     whole, _, part = digits.partition(".")

@@ -30,5 +30,12 @@ class SingleLabel(Kind):
         result: Float32 = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
         return result
 
+    def reject_scores(self, reject_logits: Float32, logits: Float32) -> Float32:
+        """The reject output is one more class, held against the likeliest of the others: what no
+        class wants is rejected, though it be like no background text."""
+        result: Float32 = reject_logits - logits.max(axis=1)
+        return result
+
     def best(self, logits: Float32, labels: Labels, decision: Decision) -> NDArray[np.int64]:
-        return logits.argmax(axis=1)
+        best: NDArray[np.int64] = logits.argmax(axis=1)
+        return best
