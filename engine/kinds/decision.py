@@ -8,9 +8,11 @@ when a head is trained, and so costs nothing and needs no host to know.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,14 @@ class Decision:
             # As a float32, which is what it is compared as, it would be infinite.
             if type(number) not in (int, float) or not abs(number) <= 3e38:
                 raise ValueError(f"its decision has {number!r}, expected numbers up to 3e38")
-        if any(low >= high for low, high in zip(self.cuts, self.cuts[1:], strict=False)):
-            raise ValueError(f"its cuts are {list(self.cuts)}, expected each above the one before")
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+        if not _is_rising(self.cuts):
             raise ValueError(
-                f"value_range is {list(self.value_range)}, expected the least value first"
+                f"its cuts are {list(self.cuts)}, expected each above the one before as float32"
+            )
+        if not _is_rising(self.value_range or ()):
+            raise ValueError(
+                f"value_range is {list(self.value_range or ())}, expected the least value first, "
+                "and another last as float32"
             )
         if self.abstain_below is not None and not 0 <= self.abstain_below <= 1:
             raise ValueError(f"abstain_below is {self.abstain_below}, expected 0 to 1")
@@ -81,6 +86,8 @@ class Decision:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Decision:
         """Raises ValueError or TypeError for what `to_json` does not write."""
+        if not isinstance(found, dict):
+            raise TypeError(f"its decision is {type(found).__name__}, expected an object")
         lists = ("thresholds", "cuts", "value_range")
         known = {*lists, "abstain_below", "reject_above", "reject_scale"}
         if unknown := set(found) - known:
@@ -88,12 +95,18 @@ class Decision:
                 f"its decision has {sorted(unknown)}, expected some of {sorted(known)}"
             )
         for name in found:
-            if isinstance(found[name], list) != (name in lists):
+            if isinstance(found[name], list) != (name in lists) or found[name] in ([], None):
                 raise ValueError(f"its decision's {name} is {found[name]!r}")
         values: dict[str, Any] = {
             name: tuple(value) if name in lists else value for name, value in found.items()
         }
         return cls(**values)
+
+
+def _is_rising(numbers: Sequence[float]) -> bool:
+    """Whether each is above the one before, as they are compared."""
+    values = np.array(numbers, np.float32)
+    return bool((values[:-1] < values[1:]).all())
 
 
 NO_DECISION = Decision()

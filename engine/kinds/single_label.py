@@ -24,8 +24,10 @@ class SingleLabel(Kind):
         check_labels(labels, 2)
 
     def probabilities(self, logits: Float32, labels: Labels, decision: Decision) -> Float32:
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        result: Float32 = shifted / shifted.sum(axis=1, keepdims=True)
+        # In float64, so that as float32 they are the same in every host and on every processor:
+        # abstaining compares them.
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+        result: Float32 = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
         return result
 
     def reject_scores(self, reject_logits: Float32, logits: Float32) -> Float32:
