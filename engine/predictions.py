@@ -36,7 +36,7 @@ class Prediction:
     decision: Decision = NO_DECISION
     reject_logits: NDArray[np.float32] | None = None
 
-    def __getitem__(self, texts: slice | NDArray[np.bool_]) -> Prediction:
+    def __getitem__(self, texts: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Prediction:
         """The answers for some of the texts."""
         reject = None if self.reject_logits is None else self.reject_logits[texts]
         return replace(self, logits=self.logits[texts], reject_logits=reject)
@@ -69,6 +69,15 @@ class Prediction:
             return (None,) * len(self.logits)
         answered = zip(self.best, self.answered, strict=True)
         return tuple(self.labels[i] if has_answer else None for i, has_answer in answered)
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """Of the label that is each text's answer, float32 [texts]; NaN as the logits are.
+
+        Raises TypeError for kinds that give no label.
+        """
+        best = self.best
+        return self.probabilities[np.arange(best.size), best]
 
     @property
     def has_label(self) -> NDArray[np.bool_]:
@@ -114,9 +123,8 @@ class Prediction:
         scores = self._reject_scores
         if scores is not None:
             accepted = accepted & (scores <= np.float32(decision.reject_above or 0))
-        if decision.abstain_below is not None and len(self.logits):
-            of_answer = self.probabilities[np.arange(len(self.logits)), self.best]
-            accepted = accepted & (of_answer >= np.float32(decision.abstain_below))
+        if decision.abstain_below is not None:
+            accepted = accepted & (self.probability >= np.float32(decision.abstain_below))
         return accepted
 
 

@@ -23,7 +23,7 @@ ENGINE_ROOMS = (
     "process files",
     "features kinds",
     "texts",
-    "predictions bundle batching",
+    "predictions answer_parts bundle batching",
     "heads",
     "device",
     "sessions",

@@ -59,6 +59,13 @@ def empty_outputs(heads: Sequence[Head], texts: int) -> list[NDArray[np.float32]
     return [np.empty((texts, head.num_outputs), np.float32) for head in heads]
 
 
+def outputs_of(prediction: Prediction) -> NDArray[np.float32]:
+    """What `predictions_of` made a prediction of, float32 [texts, outputs]."""
+    if prediction.reject_logits is None:
+        return prediction.logits
+    return np.column_stack([prediction.logits, prediction.reject_logits])
+
+
 def predictions_of(
     heads: Sequence[Head], outputs: Sequence[NDArray[np.float32]]
 ) -> dict[str, Prediction]:

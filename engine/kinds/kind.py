@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from bitheads.engine.kinds.decision import Decision
 
 Labels = tuple[str, ...]
 Float32 = NDArray[np.float32]
+Part = Literal["label", "probability", "labels", "value"]
+"""What an answer may be made of; each host has one row for each, see engine.answer_parts."""
 
 
 class Kind(ABC):
@@ -22,14 +24,22 @@ class Kind(ABC):
     Attributes:
         name: as in a head's file.
         settings: the fields of a Decision, but for those of rejecting, that it takes.
-        is_one_label: whether its answer is one of the labels.
-        has_value: whether its answer is, or has, a number.
+        parts: what its answer is made of, what matters most first.
     """
 
     name: str
     settings: frozenset[str] = frozenset()
-    is_one_label: bool = False
-    has_value: bool = False
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def is_one_label(self) -> bool:
+        """Whether its answer is one of the labels."""
+        return "label" in self.parts
+
+    @property
+    def has_value(self) -> bool:
+        """Whether its answer is, or has, a number."""
+        return "value" in self.parts
 
     @abstractmethod
     def num_logits(self, labels: Labels) -> int:

@@ -14,6 +14,7 @@ class MultiLabel(Kind):
 
     name = "multi_label"
     settings = frozenset({"thresholds"})
+    parts = ("labels",)
 
     def num_logits(self, labels: Labels) -> int:
         return len(labels)

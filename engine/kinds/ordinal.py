@@ -19,8 +19,7 @@ class Ordinal(Kind):
 
     name = "ordinal"
     settings = frozenset({"cuts", "abstain_below"})
-    is_one_label = True
-    has_value = True
+    parts = ("label", "probability", "value")
 
     def num_logits(self, labels: Labels) -> int:
         return 1

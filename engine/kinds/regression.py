@@ -13,7 +13,7 @@ class Regression(Kind):
 
     name = "regression"
     settings = frozenset({"value_range"})
-    has_value = True
+    parts = ("value",)
 
     def num_logits(self, labels: Labels) -> int:
         return 1

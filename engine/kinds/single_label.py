@@ -14,7 +14,7 @@ class SingleLabel(Kind):
 
     name = "single_label"
     settings = frozenset({"abstain_below"})
-    is_one_label = True
+    parts = ("label", "probability")
 
     def num_logits(self, labels: Labels) -> int:
         return len(labels)

@@ -57,13 +57,13 @@ class Request:
     stats: Stats = field(default_factory=Stats)
     offsets: NDArray[np.int64] = field(init=False)
     codes: NDArray[np.uint8] | None = None
-    logits: list[NDArray[np.float32]] = field(init=False)
+    outputs: list[NDArray[np.float32]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.offsets = np.zeros(len(self.texts) + 1, np.int64)
         np.cumsum([text.ids.size for text in self.texts], out=self.offsets[1:])
         self.waiting = len(self.texts)
-        self.logits = empty_outputs(self.heads, len(self.texts))
+        self.outputs = empty_outputs(self.heads, len(self.texts))
 
     @property
     def tokens(self) -> int:
@@ -81,5 +81,5 @@ def make_answer(request: Request, engine: Engine) -> Answer:
         features = PackedFeatures(
             codes, request.offsets, engine.spec, engine.calibration, pairs=pairs
         )
-    predictions = predictions_of(request.heads, request.logits)
+    predictions = predictions_of(request.heads, request.outputs)
     return Answer(features, predictions, request.stats, request.queue_s or 0.0)
