@@ -155,6 +155,9 @@ def of_kind(
     return apply
 
 
+REJECTS = {"reject_above": 0.25, "reject_scale": 1.5}
+
+
 def single_label(decision: Any, outputs: int = 3) -> Callable[[Meta, Tensors], None]:
     return of_kind("single_label", decision, outputs=outputs)
 
@@ -191,23 +194,23 @@ SOUND_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "blanks around its JSON": written(json=" \t{}\r\n", header=b"{}  "),
     "a kind in version 1": setting(kind="regression", decision={"value_range": [0, 1]}),
     "version 2 of what version 1 has": single_label({}),
-    "one label that may be refused": single_label({"abstain_below": 0.5, "reject_above": -1}, 4),
+    "one label that may be refused": single_label({"abstain_below": 0.5, **REJECTS}, 4),
     "abstaining always": single_label({"abstain_below": 1}),
     "abstaining never": single_label({"abstain_below": 0.0}),
     "several labels": multi_label([0.1, -3, 1e-05]),
     "several labels or none of them": of_kind(
-        "multi_label", {"thresholds": [0.5, 0, 1], "reject_above": 0.25}, outputs=4
+        "multi_label", {"thresholds": [0.5, 0, 1], **REJECTS}, outputs=4
     ),
     "one label or not": of_kind("multi_label", {"thresholds": [0.1]}, "a"),
     "large thresholds": multi_label([-3e38, 2**64 - 1, -(2**63)]),
     "an order": ordinal([-0.1, 0.1]),
     "an order of numbers": ordinal([-0.1, 0.1], ["-1.5", "0", "22"], abstain_below=0.4),
     "an order of two": ordinal([0], "ab"),
-    "an order, or not": of_kind("ordinal", {"cuts": [0, 1], "reject_above": 0.1}, outputs=2),
-    "a number": regression([0, 0.5]),
-    "a number, or not": of_kind(
-        "regression", {"value_range": [-3e38, 3e38], "reject_above": 0.1}, "", 2
+    "an order, or not": of_kind(
+        "ordinal", {"cuts": [0, 1], "reject_above": -1, "reject_scale": 1}, outputs=2
     ),
+    "a number": regression([0, 0.5]),
+    "a number, or not": of_kind("regression", {"value_range": [-3e38, 3e38], **REJECTS}, "", 2),
     "numbers of all sizes": setting(training={"a": [1e-320, 1e308, -0.0, 1e22, 1e21, 123456.75]}),
 }
 """Odd, but all that is asked of a head."""
@@ -322,7 +325,7 @@ HOSTILE_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "too few thresholds": multi_label([0.5, 0.5]),
     "too many thresholds": multi_label([0.5] * 4),
     "thresholds for the reject output": of_kind(
-        "multi_label", {"thresholds": [0.5] * 4, "reject_above": 0}, outputs=4
+        "multi_label", {"thresholds": [0.5] * 4, **REJECTS}, outputs=4
     ),
     "thresholds as a number": multi_label(0.5),
     "thresholds by label": multi_label({"a": 0, "b": 0, "c": 0}),
@@ -371,13 +374,22 @@ HOSTILE_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "abstaining that is a word": single_label({"abstain_below": "0.5"}),
     "abstaining that is a list": single_label({"abstain_below": [0.5]}),
     "abstaining that is an object": single_label({"abstain_below": {}}),
-    "a reject output that is true": single_label({"reject_above": True}, 4),
-    "a reject output that is none": single_label({"reject_above": None}, 4),
-    "a reject output that is a list": single_label({"reject_above": [0]}, 4),
-    "a reject output beyond float32": single_label({"reject_above": 1e39}, 4),
-    "no reject output": single_label({"reject_above": 0}),
+    "a reject output that is true": single_label({**REJECTS, "reject_above": True}, 4),
+    "a reject output that is none": single_label({**REJECTS, "reject_above": None}, 4),
+    "a reject output that is a list": single_label({**REJECTS, "reject_above": [0]}, 4),
+    "a reject output beyond float32": single_label({**REJECTS, "reject_above": 1e39}, 4),
+    "no reject output": single_label(REJECTS),
+    "a reject output without its scale": single_label({"reject_above": 0}, 4),
+    "a scale without reject output": single_label({"reject_scale": 2.0}),
+    "a scale of 1 without reject output": single_label({"reject_scale": 1.0}),
+    "a scale of 0": single_label({**REJECTS, "reject_scale": 0}, 4),
+    "a scale below 0": single_label({**REJECTS, "reject_scale": -0.5}, 4),
+    "a scale that is true": single_label({**REJECTS, "reject_scale": True}, 4),
+    "a scale that is none": single_label({**REJECTS, "reject_scale": None}, 4),
+    "a scale that is a list": single_label({**REJECTS, "reject_scale": [1]}, 4),
+    "a scale beyond float32": single_label({**REJECTS, "reject_scale": 1e39}, 4),
     "an output too many": single_label({}, 4),
     "65,536 labels and a reject output": of_kind(
-        "single_label", {"reject_above": 0}, [str(i) for i in range(65_536)], 65_537
+        "single_label", REJECTS, [str(i) for i in range(65_536)], 65_537
     ),
 }

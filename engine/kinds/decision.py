@@ -58,7 +58,6 @@ class Decision:
             )
         if self.abstain_below is not None and not 0 <= self.abstain_below <= 1:
             raise ValueError(f"abstain_below is {self.abstain_below}, expected 0 to 1")
-
         if self.reject_scale <= 0 or (self.reject_above is None and self.reject_scale != 1):
             raise ValueError(
                 f"reject_scale is {self.reject_scale}, expected a number above 0, and a "
@@ -96,6 +95,8 @@ class Decision:
         for name in found:
             if isinstance(found[name], list) != (name in lists) or found[name] in ([], None):
                 raise ValueError(f"its decision's {name} is {found[name]!r}")
+        if ("reject_above" in found) != ("reject_scale" in found):
+            raise ValueError("its decision has reject_above or reject_scale, expected both or none")
         values: dict[str, Any] = {
             name: tuple(value) if name in lists else value for name, value in found.items()
         }

@@ -66,10 +66,21 @@ Decision read_decision(const Json &json) {
       decision.abstain_below = static_cast<float>(least);
     } else if (name == "reject_above") {
       decision.reject_above = static_cast<float>(read_number(value));
+    } else if (name == "reject_scale") {
+      const double scale = read_number(value);
+      if (!(scale > 0)) {
+        throw std::invalid_argument("its reject_scale is " + shown(value) +
+                                    ", expected a number above 0");
+      }
+      decision.reject_scale = static_cast<float>(scale);
     } else {
       throw std::invalid_argument("its decision has " + shown(name) +
                                   ", which this version does not know");
     }
+  }
+  if (json.contains("reject_above") != json.contains("reject_scale")) {
+    throw std::invalid_argument(
+        "its decision has reject_above or reject_scale, expected both or none");
   }
   return decision;
 }

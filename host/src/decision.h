@@ -13,7 +13,7 @@ namespace bitheads {
 // Throws std::invalid_argument for what no kind takes, and for what is not written in a file.
 Decision read_decision(const Json &json);
 
-// The settings that it has, but for `reject_above`, which any kind may have.
+// The settings that it has, but for those of rejecting, which any kind may have.
 std::vector<std::string> settings_of(const Decision &decision);
 
 }  // namespace bitheads

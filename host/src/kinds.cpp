@@ -57,6 +57,11 @@ class SingleLabel : public Kind {
                              const Decision & /*decision*/) const override {
     return static_cast<size_t>(std::max_element(logits, logits + labels.size()) - logits);
   }
+
+  // The reject output is one more class, held against the likeliest of the others.
+  float reject_score(float reject_logit, const float *logits, const Labels &labels) const override {
+    return reject_logit - *std::max_element(logits, logits + labels.size());
+  }
 };
 
 // Any number of the labels, each under a sigmoid and with a threshold of its own.
@@ -217,6 +222,11 @@ void Kind::select(const float *logits, const Labels &labels, const Decision &dec
 std::optional<float> Kind::value(const float * /*logits*/, const Labels & /*labels*/,
                                  const Decision & /*decision*/) const {
   return std::nullopt;
+}
+
+float Kind::reject_score(float reject_logit, const float * /*logits*/,
+                         const Labels & /*labels*/) const {
+  return reject_logit;
 }
 
 const Kind *find_kind(const std::string &name) {

@@ -17,7 +17,7 @@ using Labels = std::vector<std::string>;
 // What a kind is to all who ask heads. `logits` are those of one text, float [num_logits].
 class Kind {
  public:
-  // settings: the fields of a Decision, but for `reject_above`, that it takes.
+  // settings: the fields of a Decision, but for those of rejecting, that it takes.
   Kind(const char *name, std::vector<std::string> settings)
       : name(name), settings_(std::move(settings)) {}
   Kind(const Kind &) = delete;
@@ -42,6 +42,8 @@ class Kind {
   // The number that is the answer, or part of it, of a kind that has one.
   virtual std::optional<float> value(const float *logits, const Labels &labels,
                                      const Decision &decision) const;
+  // How much speaks for the text being none of the head's business.
+  virtual float reject_score(float reject_logit, const float *logits, const Labels &labels) const;
 
  private:
   std::vector<std::string> settings_;

@@ -73,15 +73,17 @@ std::optional<float> Prediction::value(size_t text) const {
 }
 
 std::optional<float> Prediction::out_of_domain(size_t text) const {
-  logits_of(*this, text, "out_of_domain");
+  const float *row = logits_of(*this, text, "out_of_domain");
   if (reject_logits.empty()) return std::nullopt;
-  return sigmoid(reject_logits[text]);
+  const float score = kind_of(*this).reject_score(reject_logits[text], row, labels);
+  return sigmoid(score * decision.reject_scale);
 }
 
 bool Prediction::accepted(size_t text) const {
   const float *row = logits_of(*this, text, "accepted");
-  if (!reject_logits.empty() && !(reject_logits[text] <= decision.reject_above.value_or(0))) {
-    return false;
+  if (!reject_logits.empty()) {
+    const float score = kind_of(*this).reject_score(reject_logits[text], row, labels);
+    if (!(score <= decision.reject_above.value_or(0))) return false;
   }
   if (!decision.abstain_below) return true;
   std::vector<float> found(labels.size());

@@ -96,7 +96,8 @@ def undecided(case: Case) -> Decision:
         "ordinal": {"cuts": tuple(map(float, range(count - 1)))},
         "regression": {"value_range": (0.0, 1.0)},
     }.get(case.kind, {})
-    return Decision(**settings, reject_above=0.0 if case.rejects else None)
+    rejects = {"reject_above": 0.0, "reject_scale": 0.7} if case.rejects else {}
+    return Decision(**settings, **rejects)
 
 
 def decided(case: Case, outputs: np.ndarray) -> Decision:
@@ -114,7 +115,8 @@ def decided(case: Case, outputs: np.ndarray) -> Decision:
         value_range = quantile(logits[:, 0], 0.2), quantile(logits[:, 0], 0.9)
         decision = replace(decision, value_range=value_range)
     if case.rejects:
-        decision = replace(decision, reject_above=quantile(outputs[:, -1], 0.7))
+        scores = KINDS[case.kind].reject_scores(outputs[:, -1], logits)
+        decision = replace(decision, reject_above=quantile(scores, 0.7))
     if case.abstains:
         kind = KINDS[case.kind]
         best = kind.best(logits, case.labels, decision)
@@ -292,15 +294,20 @@ KNOWN: dict[str, tuple[dict[str, Any], list[float], dict[str, Any]]] = {
         {
             "kind": "regression",
             "labels": (),
-            "decision": Decision(value_range=(1, 5), reject_above=1),
+            "decision": Decision(value_range=(1, 5), reject_above=1, reject_scale=0.5),
         },
-        [7.0, LN3],
+        [7.0, 2 * LN3],
         {"values": 5.0, "out_of_domain": 0.75, "accepted": False},
     ),
     "at the reject output's threshold": (
-        {"labels": ("a", "b"), "decision": Decision(reject_above=-LN3)},
-        [9.0, 8.0, -LN3],
-        {"top": "a", "out_of_domain": 0.25, "accepted": True},
+        {"labels": ("a", "b"), "decision": Decision(reject_above=-1.5, reject_scale=LN3)},
+        [1.0, 8.0, 6.5],
+        {"top": "b", "out_of_domain": 0.1613905, "accepted": True},
+    ),
+    "above that threshold": (
+        {"labels": ("a", "b"), "decision": Decision(reject_above=-1.75, reject_scale=2 * LN3)},
+        [8.0, 1.0, 6.5],
+        {"top": "a", "out_of_domain": 0.0357143, "accepted": False},
     ),
 }
 """Options of a head, its outputs, and what is known of the answer."""

@@ -160,8 +160,9 @@ BITHEADS_C_API const float *bitheads_predictions_values(const bitheads_predictio
 /* uint8 [texts]: 1 for an answer that the head stands by, all if it was not trained to refuse. */
 BITHEADS_C_API const uint8_t *bitheads_predictions_accepted(const bitheads_predictions *predictions,
                                                             size_t task);
-/* float [texts]: logits of the reject output, and how likely it is by them that a text is none of
- * the head's business; null for a head without that output. */
+/* float [texts]: logits of the reject output, and how likely it is by them, and of a single_label
+ * head by the others, that a text is none of the head's business; null for a head without that
+ * output. */
 BITHEADS_C_API const float *bitheads_predictions_reject_logits(
     const bitheads_predictions *predictions, size_t task);
 BITHEADS_C_API const float *bitheads_predictions_out_of_domain(

@@ -84,7 +84,8 @@ struct Decision {
   std::vector<float> cuts = {};        // ordinal: between one label and the next, rising
   std::optional<std::pair<float, float>> value_range = {};  // regression: least, largest value
   std::optional<float> abstain_below = {};  // single_label, ordinal: least accepted probability
-  std::optional<float> reject_above = {};   // any kind: largest accepted reject logit
+  std::optional<float> reject_above = {};   // any kind: largest accepted reject score
+  float reject_scale = 1;  // the sigmoid of so many times the score is how likely it is
 
   // Whether an answer may be one that is not accepted.
   bool can_refuse() const { return abstain_below.has_value() || reject_above.has_value(); }
@@ -97,7 +98,9 @@ struct BITHEADS_API Prediction {
   std::vector<float> logits;          // [texts, num_logits()]
   std::string kind = "single_label";  // or "multi_label", "ordinal", "regression"
   Decision decision = {};
-  std::vector<float> reject_logits = {};  // [texts], or empty: the head has no reject output
+  // Of the reject output, [texts], or empty: the head has none. A text's reject score is that
+  // logit, and of a single_label head how far it is above the largest of the text's others.
+  std::vector<float> reject_logits = {};
 
   // As many as labels; 1 of an ordinal and of a regression.
   std::size_t num_logits() const;
