@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -16,9 +17,9 @@ from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.kinds import KINDS, Decision
 from bitheads.engine.predictions import Prediction
-from bitheads.export.fold import TrainedHead
 from bitheads.training.heads.fit import Fitted, evaluate
 from bitheads.training.heads.objectives.objective import Objective, Targets
+from bitheads.training.heads.task_head import TaskHead
 
 Float32 = NDArray[np.float32]
 
@@ -34,12 +35,12 @@ class Calibrated:
     shift: NDArray[np.float64]
     decision: Decision
 
-    def apply(self, trained: TrainedHead) -> TrainedHead:
-        """The head with both in its output's weights."""
-        weight = self.scale[:, None] * trained.output_weight
-        return replace(
-            trained, output_weight=weight, output_bias=self.scale * trained.output_bias + self.shift
-        )
+    def apply(self, head: TaskHead) -> None:
+        """Puts both into the output's weights, in place."""
+        scale, shift = torch.from_numpy(self.scale).float(), torch.from_numpy(self.shift).float()
+        with torch.no_grad():
+            head.output.weight.mul_(scale[:, None].to(head.output.weight.device))
+            head.output.bias.mul_(scale.to(head.output.bias.device)).add_(shift)
 
 
 def calibrate(

@@ -44,7 +44,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class TrainedTask:
-    """A task's head as written, and the torch module it was folded from."""
+    """A task's head as written, and the torch module it was folded from, calibrated as it is."""
 
     head: FoldedHead
     module: TaskHead
@@ -120,9 +120,10 @@ def train_head(
         targets["dev"],
         None if background is None else background.held_out,
     )
+    calibrated.apply(best.head)
     scale, offset = code_affine(loaded.spec, loaded.calibration)
     head = fold(
-        calibrated.apply(best.head.trained()),
+        best.head.trained(),
         scale,
         offset,
         task=config.task,
@@ -140,8 +141,7 @@ def train_head(
         head = choose_rejection(head, features["dev"], config.decision.keep)
     metrics: dict[str, float] = {}
     for name in [name for name in sets if name != "train"]:
-        expected = evaluate(best.head, features[name]) * calibrated.scale + calibrated.shift
-        error = _fold_error(head, features[name], expected)
+        error = _fold_error(head, features[name], evaluate(best.head, features[name]))
         metrics[f"{name}_fold_max_abs_error"] = error
         most = MAX_FOLD_ERROR * max(1.0, calibrated.scale.max())
         if config.dtype == "float32" and error > most:
@@ -176,7 +176,7 @@ def _say_labels(objective: Objective, say: Say) -> None:
     say(f"{objective.kind}{f', {len(labels)} labels: {shown}' if labels else ''}")
 
 
-def _fold_error(head: FoldedHead, features: PackedFeatures, expected: NDArray[np.float64]) -> float:
+def _fold_error(head: FoldedHead, features: PackedFeatures, expected: NDArray[np.float32]) -> float:
     (exact,) = float_heads.predict_heads(features, [head])
     return float(np.abs(exact - expected).max())
 
