@@ -7,7 +7,6 @@ when a head is trained, and so costs nothing and needs no host to know.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,8 +110,3 @@ def _is_rising(numbers: Sequence[float]) -> bool:
 
 
 NO_DECISION = Decision()
-
-
-def logit_of(probability: float) -> float:
-    """The logit at which a sigmoid has this probability, 0 to 1 (both not included)."""
-    return math.log(probability) - math.log1p(-probability)

@@ -27,9 +27,7 @@ def rows_in_memory(rows: Any, kind: str | None, name: str) -> Rows:
     path, choose = Path(name), partial(choose_labelled, kind=kind)
     if isinstance(rows, str | bytes | Mapping):
         raise _misfit(name, rows)
-    if hasattr(
-        rows, "collect"
-    ):  # a lazy frame, whose columns cannot be asked for without a warning
+    if hasattr(rows, "collect"):  # a lazy frame, which warns if it is asked for its columns
         raise InputError(f"{name}: got a {type(rows).__name__}, expected its rows. Collect it.")
     if getattr(rows, "features", None) is not None and hasattr(rows, "column_names"):
         return _of_dataset(path, rows, kind)

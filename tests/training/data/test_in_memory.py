@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ def in_memory(kind: str) -> list[Any]:
         pa.table(table).to_batches()[0],
         dataset,
         dataset.with_format("numpy"),
+        dataset.with_format("pandas"),
         dataset.to_iterable_dataset(),
         dataset.select(range(len(dataset))[::-1]).select(range(len(dataset))[::-1]),
     ]
@@ -91,6 +94,10 @@ def test_files_of_every_library(tmp_path: Path, kind: str) -> None:
     for path in paths:
         quotes = "csv" if path.suffix == ".tsv" else None
         assert content(read_labelled(path, quotes)) == expected(kind), path
+    # Its lists are arrays.
+    assert content(labelled_from(pandas.read_parquet(tmp_path / "datasets.parquet"))) == expected(
+        kind
+    )
 
 
 def test_numbered_classes_get_their_names(tmp_path: Path) -> None:
@@ -121,6 +128,23 @@ def test_numbered_classes_get_their_names(tmp_path: Path) -> None:
         labelled_from(unlabelled, "single_label")
 
 
+def test_numbered_classes_of_earlier_versions() -> None:
+    """Then a list's type was a list of one type."""
+    names = {"names": ["none", "joy"], "_type": "ClassLabel"}
+    metadata = {b"huggingface": json.dumps({"info": {"features": {"labels": [names]}}}).encode()}
+    table = pa.table({"text": ["x"], "labels": [[1, 0]]}).replace_schema_metadata(metadata)
+    assert labelled_from(table).labels == [("joy", "none")]
+
+
+def test_decimals_are_numbers() -> None:
+    scores = [Decimal("1.50"), Decimal("-2")]
+    assert labelled_from(pa.table({"text": ["x", "y"], "score": scores})).labels == [1.5, -2.0]
+    assert labelled_from(polars.DataFrame({"text": ["x", "y"], "score": scores})).labels == [
+        1.5,
+        -2,
+    ]
+
+
 @pytest.mark.parametrize(
     "metadata",
     [b"[]", b"{", b'{"info": {"features": [1]}}', b'{"info": {"features": {"label": 1}}}'],
@@ -136,8 +160,8 @@ def test_tuples_of_text_and_label() -> None:
     assert content(labelled_from([("x", "a"), ("y", "b")]))[0] == "single_label"
     pairs = labelled_from([(("x", "y"), 1), (["v", "w"], 0)])
     assert content(pairs) == ("single_label", "pair", [("x", "y"), ("v", "w")], ["1", "0"])
-    sets = labelled_from([("x", ["b", "a"]), ("y", set()), ("z", {"c", "a"})])
-    assert sets.labels == [("b", "a"), (), ("a", "c")]
+    sets = labelled_from([("x", ["b", "a"]), ("y", set()), ("z", set("gcfabed"))])
+    assert sets.labels == [("b", "a"), (), tuple("abcdefg")], "a set has no order of its own"
     for scores in ([1, 2.5], [np.int64(1), np.float32(2.5)]):
         data = labelled_from(list(zip("xy", scores, strict=True)))
         assert (data.kind, data.labels) == ("regression", [1.0, 2.5])

@@ -69,6 +69,8 @@ def test_columns_in_any_order_beside_others(tmp_path: Path) -> None:
     data = read_labelled(written(tmp_path, "id\ttext\tsource\tlabel\n7\tx\tweb\ta\n8\ty\tweb\tb\n"))
     assert (data.texts, data.labels) == (["x", "y"], ["a", "b"])
     assert (data.columns, data.other_columns) == (("text", "label"), ("id", "source"))
+    pair = "label\ttext_a\ttext\ttext_b\na\tx\ty\tz\n"
+    assert read_labelled(written(tmp_path, pair)).texts == ["y"], "as for bitheads encode"
     row = {"meta": {"deep": [1]}, "label": "a", "text": "x"}
     data = read_labelled(written(tmp_path, lines_of(row, {**row, "more": 1}), "data.ndjson"))
     assert (data.texts, data.other_columns) == (["x", "x"], ("meta",))
@@ -301,7 +303,7 @@ def test_malformed_parquet(tmp_path: Path) -> None:
 
 
 def test_columns_of_parquet_are_those_of_the_file(tmp_path: Path) -> None:
-    """Not those that pyarrow makes of folders' names; others are not even read."""
+    """Not those that pyarrow makes of folders' names."""
     folder = tmp_path / "label=none" / "score=1"
     folder.mkdir(parents=True)
     columns = {"text": ["x", "y"], "label": pa.array(["b", "a"]).dictionary_encode()}

@@ -21,9 +21,22 @@ from bitheads.training.heads.objectives.objective import (
 )
 from bitheads.training.metrics import average_precision, f1_of_labels, micro_f1
 
-ENOUGH = 20
+ENOUGH = 50
 """Dev texts with a label from which on it has a threshold of its own: with fewer, one would be
 found by chance, and it shares that of all labels."""
+
+
+class LabelLoss(nn.Module):
+    """Binary cross entropy, summed over labels: a mean would be less the more labels there are, and
+    the reject output's loss beside it would be all that a head learns from."""
+
+    def __init__(self, positive_weight: torch.Tensor | None) -> None:
+        super().__init__()
+        self.each = nn.BCEWithLogitsLoss(pos_weight=positive_weight, reduction="none")
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        summed: torch.Tensor = self.each(logits, targets).sum(dim=1).mean()
+        return summed
 
 
 class MultiLabelObjective(Objective):
@@ -41,16 +54,16 @@ class MultiLabelObjective(Objective):
 
     def new_loss(self, targets: Targets) -> nn.Module:
         if not self.options.balanced:
-            return nn.BCEWithLogitsLoss()
+            return LabelLoss(None)
         positives = np.maximum(targets.sum(axis=0), 1)
         weight = (len(targets) - positives) / positives
-        return nn.BCEWithLogitsLoss(pos_weight=torch.from_numpy(weight.astype(np.float32)))
+        return LabelLoss(torch.from_numpy(weight.astype(np.float32)))
 
     def score(self, logits: Float32, targets: Targets, loss: nn.Module) -> float:
         return average_precision(logits.ravel(), targets.ravel() > 0)
 
     def decide(self, logits: Float32, targets: Targets, loss: nn.Module) -> Decided:
-        plain = nn.BCEWithLogitsLoss()
+        plain = LabelLoss(None)
         scale = best_scale(lambda s: mean_loss(plain, logits * np.float32(s), targets))
         scaled = logits * np.float32(scale)
         shared = self._threshold(scaled.ravel(), targets.ravel() > 0)
