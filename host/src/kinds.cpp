@@ -180,7 +180,9 @@ class Regression : public Kind {
 
   std::optional<float> value(const float *logits, const Labels & /*labels*/,
                              const Decision &decision) const override {
-    return std::min(std::max(*logits, decision.value_range->first), decision.value_range->second);
+    if (!decision.value_range) return *logits;  // of no file: a program's own
+    const auto [least, largest] = *decision.value_range;
+    return std::min(std::max(*logits, least), largest);
   }
 };
 
