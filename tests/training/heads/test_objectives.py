@@ -1,4 +1,4 @@
-"""What each kind of head learns, and what is decided of it, on features where the truth is known."""
+"""What each kind of head learns, and what is decided of it, where the truth is known."""
 
 from __future__ import annotations
 
@@ -94,15 +94,16 @@ def test_a_precision_that_cannot_be_had_selects_nothing() -> None:
     targets = np.zeros_like(logits)
     targets[logits.argsort(axis=0)[:60, 0]] = 1  # the least likely ones have it
     decided = objective.decide(logits, targets, objective.new_loss(targets))
-    found = Prediction(objective.labels, logits, "multi_label", decided.decision).has_label
+    scaled = logits * np.float32(decided.scale)
+    found = Prediction(objective.labels, scaled, "multi_label", decided.decision).has_label
     assert found.sum() == 0
 
 
 def test_rare_labels_share_a_threshold() -> None:
     objective = MultiLabelObjective(("a", "b", "c"))
-    logits, targets = noisy_labels(2, texts=400)  # some eight texts have the third
+    logits, targets = noisy_labels(2, texts=400)  # some 40 and 8 texts have the last two
     thresholds = objective.decide(logits, targets, objective.new_loss(targets)).decision.thresholds
-    assert len({*thresholds}) == 3
+    assert thresholds[0] != thresholds[1] == thresholds[2]
     flat = MultiLabelObjective(("all",))
     shared = flat.decide(logits.reshape(-1, 1), targets.reshape(-1, 1), flat.new_loss(targets))
     # Both are under their own temperature, so the logits that they cut are compared.

