@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer
 from benchmarks import record
 from benchmarks.accuracy import precisions
 from benchmarks.accuracy.options import FEATURES
-from benchmarks.accuracy.tasks import TASKS, require_data
+from benchmarks.accuracy.tasks import TASKS, background_of, require_data
 from benchmarks.figures.rounding import rounded
 from bitheads import Engine
 from bitheads.engine.commands.command_line import say
@@ -72,10 +72,11 @@ def run(options: argparse.Namespace) -> None:
                     task,
                     train,
                     dev,
-                    test_file,
                     output,
+                    test_file,
                     learning_rates=LEARNING_RATES,
                     dtype="float16",
+                    background=background_of(options.data, task),
                 )
                 say(f"== {task}, {name}")
                 trained = train_head(engine, config, fit_config, say)

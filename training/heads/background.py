@@ -19,6 +19,9 @@ from bitheads.training.data.labelled_texts import LabelledTexts
 LEAST = 50
 """Background texts, at least: of fewer nothing general is learned."""
 
+MOST = 16_000
+"""Background texts, at most: each file gives its share of them, drawn at random."""
+
 HELD_OUT = 5
 """One in so many is kept from training, to see what a reject output makes of texts it never saw."""
 
@@ -56,21 +59,24 @@ def background_texts(
     own_files = {data.sha256: data.path for data in task}
     singles: dict[str, str] = {}
     pairs: dict[str, Text] = {}
+    random = np.random.default_rng(seed)
     for path in paths:
         found = read_background(path)
+        drawn = np.sort(random.permutation(len(found))[: MOST // len(paths)])
+        texts_of_file = [found.texts[i] for i in drawn]
         if found.sha256 in own_files:
             raise InputError(
                 f"background {path}: is the file {own_files[found.sha256]} of the task itself, "
                 "expected texts that are none of its business. Name another file: --background."
             )
         if found.form == "pair" and task[0].form == "pair":
-            pairs |= {" ".join(map(_plain, _parts(text))): text for text in found.texts}
+            pairs |= {" ".join(map(_plain, _parts(text))): text for text in texts_of_file}
         else:
-            singles |= {_plain(part): part for text in found.texts for part in _parts(text)}
+            singles |= {_plain(part): part for text in texts_of_file for part in _parts(text)}
     own = {_plain(part) for data in task for text in data.texts for part in _parts(text)}
     texts: list[Text] = [text for plain, text in singles.items() if plain not in own]
     if task[0].form == "pair":
-        others = np.random.default_rng(seed).permutation(len(texts))
+        others = random.permutation(len(texts))
         texts = [(str(text), str(texts[i])) for text, i in zip(texts, others, strict=True)]
         texts += [pair for pair in pairs.values() if own.isdisjoint(map(_plain, _parts(pair)))]
     if len(texts) < LEAST:
