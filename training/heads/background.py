@@ -25,8 +25,9 @@ MOST = 16_000
 HELD_OUT = 5
 """One in so many is kept from training, to see what a reject output makes of texts it never saw."""
 
-NEAR = 0.95
-"""Cosine of the mean features of two texts from which on they are taken for the same."""
+NEAR = 0.9
+"""Cosine of the mean features of two texts, less what all texts have in common, from which on they
+are taken for the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,9 @@ def split_background(features: PackedFeatures, train: PackedFeatures) -> Backgro
 
     Raises InputError if hardly any is left.
     """
-    kept = np.flatnonzero(_nearest(_means(features), _means(train)) < NEAR)
+    means = _means(PackedFeatures.concat([features, train]))
+    texts, own = means[: len(features)], means[len(features) :]
+    kept = np.flatnonzero(_nearest(texts, own) < NEAR)
     if len(kept) < LEAST:
         raise InputError(
             f"background: got {len(kept)} texts that are not nearly the task's own, expected at "
@@ -115,12 +118,13 @@ def split_background(features: PackedFeatures, train: PackedFeatures) -> Backgro
 
 
 def _means(features: PackedFeatures) -> NDArray[np.float32]:
-    """The mean feature of each text, at length 1: float32 [texts, dim]."""
+    """The mean feature of each text, less that of all texts, at length 1: float32 [texts, dim]."""
     means = np.empty((len(features), features.spec.dim), np.float32)
     for start in range(0, len(features), 256):
         part = features[start : start + 256]
         sums = np.add.reduceat(part.unpack(), part.offsets[:-1], axis=0)
         means[start : start + 256] = sums / part.num_tokens[:, None]
+    means -= means.mean(axis=0)
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     return means
 
