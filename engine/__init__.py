@@ -36,6 +36,7 @@ from bitheads.engine.features.spec import (
     Quantization,
 )
 from bitheads.engine.heads.loaded_heads import TaskInfo
+from bitheads.engine.kinds import Decision
 from bitheads.engine.predictions import Prediction, Predictions
 from bitheads.engine.types import Stats
 
@@ -49,6 +50,7 @@ __all__ = [
     "BundleError",
     "Calibration",
     "ClosedError",
+    "Decision",
     "DeviceMemoryError",
     "Engine",
     "FeatureSpec",

@@ -19,11 +19,11 @@ from bitheads.engine.encoder import AnsweringEncoder, Encoder
 from bitheads.engine.errors import HeadError, InputError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
-from bitheads.engine.heads.head import Head
+from bitheads.engine.heads.head import Head, empty_outputs, predictions_of
 from bitheads.engine.heads.head_file import SUFFIX, read_head
 from bitheads.engine.heads.loaded_heads import LoadedHeads, TaskInfo
 from bitheads.engine.open_encoder import open_encoder
-from bitheads.engine.predictions import Prediction, Predictions
+from bitheads.engine.predictions import Predictions
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime
 from bitheads.engine.progress import progress_bar
@@ -353,15 +353,11 @@ class Engine:
             has_split = len(work.windows) > len(texts)
             if not heads or has_split or self._answering is None:
                 return self._predict(self._encode(work, bar), heads)
-            logits = [np.empty((len(texts), len(head.labels)), np.float32) for head in heads]
+            logits = empty_outputs(heads, len(texts))
             answered = self._answering.encode_and_predict(work.batches(), heads, logits)
             stats = self._run(work, answered, bar)
         leave_out_misfits(heads, work.pairs, logits)
-        by_task = {
-            head.task: Prediction(head.labels, answer)
-            for head, answer in zip(heads, logits, strict=True)
-        }
-        return Predictions(by_task, stats)
+        return Predictions(predictions_of(heads, logits), stats)
 
     def predict_features(
         self, features: PackedFeatures, tasks: Sequence[str] | None = None

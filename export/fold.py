@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bitheads.engine.features.spec import FeatureSpec, PositionPooling
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.kinds import NO_DECISION, SINGLE_LABEL, Decision
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -35,7 +36,7 @@ class TrainedHead:
             query_bias, value_bias, out_bias: [dim]. None but for `attention` pooling. (A bias of
             the keys would cancel in the softmax.)
         dense_weight: [inner, dim]. dense_bias: [inner].
-        output_weight: [classes, inner]. output_bias: [classes].
+        output_weight: [outputs, inner]. output_bias: [outputs].
     """
 
     position_pooling: PositionPooling
@@ -65,6 +66,8 @@ def fold(
     spec: FeatureSpec,
     metrics: Mapping[str, float],
     training: Mapping[str, Any],
+    kind: str = SINGLE_LABEL,
+    decision: Decision = NO_DECISION,
 ) -> FoldedHead:
     """The same function of codes as `trained` is of features, in float32.
 
@@ -102,6 +105,8 @@ def fold(
         output_bias=trained.output_bias.astype(np.float32),
         metrics=metrics,
         training=training,
+        kind=kind,
+        decision=decision,
     )
 
 

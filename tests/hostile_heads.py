@@ -141,6 +141,47 @@ def as_type(name: str, dtype: Any) -> Callable[[Meta, Tensors], None]:
     return weights(name, lambda a: np.ones(a.shape, dtype))
 
 
+def of_kind(
+    kind: Any, decision: Any, labels: Any = "abc", outputs: int | None = None
+) -> Callable[[Meta, Tensors], None]:
+    """A head of version 2: of so many outputs, or of as many as labels."""
+
+    def apply(meta: Meta, tensors: Tensors) -> None:
+        meta.update(format_version=2, kind=kind, decision=decision, labels=list(labels))
+        count = len(labels) if outputs is None else outputs
+        tensors["output"] = np.resize(tensors["output"], (count, tensors["output"].shape[1]))
+        tensors["output_bias"] = np.resize(tensors["output_bias"], count)
+
+    return apply
+
+
+REJECTS = {"reject_above": 0.25, "reject_scale": 1.5}
+
+
+def single_label(decision: Any, outputs: int = 3) -> Callable[[Meta, Tensors], None]:
+    return of_kind("single_label", decision, outputs=outputs)
+
+
+def multi_label(thresholds: Any, **more: Any) -> Callable[[Meta, Tensors], None]:
+    return of_kind("multi_label", {"thresholds": thresholds, **more})
+
+
+def ordinal(cuts: Any, labels: Any = "abc", **more: Any) -> Callable[[Meta, Tensors], None]:
+    return of_kind("ordinal", {"cuts": cuts, **more}, labels, 1)
+
+
+def regression(value_range: Any, **more: Any) -> Callable[[Meta, Tensors], None]:
+    return of_kind("regression", {"value_range": value_range, **more}, "", 1)
+
+
+def without_in_version_2(name: str) -> Callable[[Meta, Tensors], None]:
+    def apply(meta: Meta, tensors: Tensors) -> None:
+        single_label({})(meta, tensors)
+        del meta[name]
+
+    return apply
+
+
 SOUND_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "as it is": lambda meta, tensors: None,
     "float16": weights("dense", lambda a: a.astype(np.float16)),
@@ -151,6 +192,25 @@ SOUND_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "an empty label": setting(labels=["", " ", "\u0001"]),
     "JSON of 64 levels": setting(training={"deep": nested(62)}),
     "blanks around its JSON": written(json=" \t{}\r\n", header=b"{}  "),
+    "a kind in version 1": setting(kind="regression", decision={"value_range": [0, 1]}),
+    "version 2 of what version 1 has": single_label({}),
+    "one label that may be refused": single_label({"abstain_below": 0.5, **REJECTS}, 4),
+    "abstaining always": single_label({"abstain_below": 1}),
+    "abstaining never": single_label({"abstain_below": 0.0}),
+    "several labels": multi_label([0.1, -3, 1e-05]),
+    "several labels or none of them": of_kind(
+        "multi_label", {"thresholds": [0.5, 0, 1], **REJECTS}, outputs=4
+    ),
+    "one label or not": of_kind("multi_label", {"thresholds": [0.1]}, "a"),
+    "large thresholds": multi_label([-3e38, 2**64 - 1, -(2**63)]),
+    "an order": ordinal([-0.1, 0.1]),
+    "an order of numbers": ordinal([-0.1, 0.1], ["-1.5", "0", "22"], abstain_below=0.4),
+    "an order of two": ordinal([0], "ab"),
+    "an order, or not": of_kind(
+        "ordinal", {"cuts": [0, 1], "reject_above": -1, "reject_scale": 1}, outputs=2
+    ),
+    "a number": regression([0, 0.5]),
+    "a number, or not": of_kind("regression", {"value_range": [-3e38, 3e38], **REJECTS}, "", 2),
     "numbers of all sizes": setting(training={"a": [1e-320, 1e308, -0.0, 1e22, 1e21, 123456.75]}),
 }
 """Odd, but all that is asked of a head."""
@@ -181,7 +241,9 @@ HOSTILE_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "half a character in training": setting(training={"note": "\ud800"}),
     "a version that is true": setting(format_version=True),
     "a version with a point": setting(format_version=1.0),
-    "a version of the future": setting(format_version=2),
+    "a version of the future": setting(format_version=3),
+    "version 0": setting(format_version=0),
+    "version 1 of what version 2 has": setting(format_version=2),
     "a huge version": setting(format_version=2**40),
     "a byte order mark": written(json="\ufeff{}"),
     "a byte order mark before its header": written(header=b"\xef\xbb\xbf{}"),
@@ -238,4 +300,96 @@ HOSTILE_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "a huge row": weights("value", lambda a: np.full_like(a, 3e37)),
     "float64": weights("dense", lambda a: a.astype(np.float64)),
     "whole numbers": weights("dense", lambda a: a.astype(np.int32)),
+    "no kind": without_in_version_2("kind"),
+    "no decision": without_in_version_2("decision"),
+    "an unknown kind": of_kind("token_label", {}),
+    "a kind that is a number": of_kind(1, {}),
+    "a kind that is a list": of_kind(["single_label"], {}),
+    "a kind that is none": of_kind(None, {}),
+    "a kind in capitals": of_kind("Single_Label", {}),
+    "a decision that is a list": single_label([]),
+    "a decision that is a longer list": single_label(["abstain_below"]),
+    "a decision that is a word": single_label("abstain_below"),
+    "a decision that is no word": single_label(""),
+    "a decision that is none": single_label(None),
+    "a temperature": single_label({"temperature": 2.0}),
+    "no name in a decision": single_label({"": 2.0}),
+    "thresholds of one label": single_label({"thresholds": [0, 0, 0]}),
+    "cuts of one label": single_label({"cuts": [0, 1]}),
+    "a range of one label": single_label({"value_range": [0, 1]}),
+    "no thresholds of one label": single_label({"thresholds": []}),
+    "no range of one label": single_label({"value_range": None}),
+    "no labels at all": of_kind("single_label", {}, "", 3),
+    "no thresholds": of_kind("multi_label", {}),
+    "an empty list of thresholds": multi_label([]),
+    "too few thresholds": multi_label([0.5, 0.5]),
+    "too many thresholds": multi_label([0.5] * 4),
+    "thresholds for the reject output": of_kind(
+        "multi_label", {"thresholds": [0.5] * 4, **REJECTS}, outputs=4
+    ),
+    "thresholds as a number": multi_label(0.5),
+    "thresholds by label": multi_label({"a": 0, "b": 0, "c": 0}),
+    "thresholds as a word": multi_label("000"),
+    "a threshold that is true": multi_label([0, True, 0]),
+    "a threshold that is a word": multi_label([0, "0", 0]),
+    "a threshold that is none": multi_label([0, None, 0]),
+    "a threshold that is a list": multi_label([0, [0], 0]),
+    "a threshold beyond float32": multi_label([0, 1e39, 0]),
+    "a threshold far below": multi_label([0, -3.1e38, 0]),
+    "a threshold of 2^64": multi_label([0, 2**64, 0]),
+    "a threshold that is not a number": multi_label([0, float("nan"), 0]),
+    "an infinite threshold": multi_label([0, float("inf"), 0]),
+    "several labels that abstain": multi_label([0, 0, 0], abstain_below=0.5),
+    "several equal labels": of_kind("multi_label", {"thresholds": [0, 0]}, "aa"),
+    "several labels, of which there are none": of_kind("multi_label", {"thresholds": []}, "", 1),
+    "no cuts": of_kind("ordinal", {}, outputs=1),
+    "too few cuts": ordinal([0]),
+    "too many cuts": ordinal([0, 1, 2]),
+    "cuts that fall": ordinal([1, 0]),
+    "equal cuts": ordinal([0.5, 0.5]),
+    "cuts that are equal as float32": ordinal([1, 1 + 1e-9]),
+    "whole cuts that are equal as float32": ordinal([2**53, 2**53 + 1]),
+    "an order of one": ordinal([], "a"),
+    "an order of equal labels": ordinal([0, 1], "aba"),
+    "an order with thresholds": ordinal([0, 1], thresholds=[0, 0, 0]),
+    "a logit for each of an order": of_kind("ordinal", {"cuts": [0, 1]}),
+    "no range": of_kind("regression", {}, "", 1),
+    "a range that is none": regression(None),
+    "a range of nothing": regression([]),
+    "a range of one": regression([0]),
+    "a range of three": regression([0, 1, 2]),
+    "a range that falls": regression([1, 0]),
+    "a range of one number": regression([1, 1]),
+    "a range that is one number as float32": regression([1, 1 + 1e-9]),
+    "a range of words": regression(["0", "1"]),
+    "a range as an object": regression({"least": 0, "largest": 1}),
+    "a number with labels": of_kind("regression", {"value_range": [0, 1]}, "ab", 1),
+    "a number with a label for it": of_kind("regression", {"value_range": [0, 1]}, "a"),
+    "a number that abstains": regression([0, 1], abstain_below=0.5),
+    "two numbers": of_kind("regression", {"value_range": [0, 1]}, "", 2),
+    "abstaining below 0": single_label({"abstain_below": -0.01}),
+    "abstaining below more than 1": single_label({"abstain_below": 1.01}),
+    "abstaining that is true": single_label({"abstain_below": True}),
+    "abstaining that is none": single_label({"abstain_below": None}),
+    "abstaining that is a word": single_label({"abstain_below": "0.5"}),
+    "abstaining that is a list": single_label({"abstain_below": [0.5]}),
+    "abstaining that is an object": single_label({"abstain_below": {}}),
+    "a reject output that is true": single_label({**REJECTS, "reject_above": True}, 4),
+    "a reject output that is none": single_label({**REJECTS, "reject_above": None}, 4),
+    "a reject output that is a list": single_label({**REJECTS, "reject_above": [0]}, 4),
+    "a reject output beyond float32": single_label({**REJECTS, "reject_above": 1e39}, 4),
+    "no reject output": single_label(REJECTS),
+    "a reject output without its scale": single_label({"reject_above": 0}, 4),
+    "a scale without reject output": single_label({"reject_scale": 2.0}),
+    "a scale of 1 without reject output": single_label({"reject_scale": 1.0}),
+    "a scale of 0": single_label({**REJECTS, "reject_scale": 0}, 4),
+    "a scale below 0": single_label({**REJECTS, "reject_scale": -0.5}, 4),
+    "a scale that is true": single_label({**REJECTS, "reject_scale": True}, 4),
+    "a scale that is none": single_label({**REJECTS, "reject_scale": None}, 4),
+    "a scale that is a list": single_label({**REJECTS, "reject_scale": [1]}, 4),
+    "a scale beyond float32": single_label({**REJECTS, "reject_scale": 1e39}, 4),
+    "an output too many": single_label({}, 4),
+    "65,536 labels and a reject output": of_kind(
+        "single_label", REJECTS, [str(i) for i in range(65_536)], 65_537
+    ),
 }

@@ -8,6 +8,7 @@ import numpy as np
 
 from bitheads import FeatureSpec, PositionPooling
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.kinds import KINDS, SINGLE_LABEL, Decision
 
 ATTENTION_HEADS = 4
 
@@ -20,8 +21,14 @@ def random_head(
     seed: int = 0,
     **options: Any,
 ) -> FoldedHead:
-    """A head for the codes of `spec`; the same seed gives the same weights."""
+    """A head for the codes of `spec`; the same seed gives the same weights.
+
+    classes: as many labels, unless `labels` are among the options, which are a FoldedHead's.
+    """
     rng = np.random.default_rng(seed)
+    labels = options.pop("labels", tuple(f"label-{i}" for i in range(classes)))
+    kind, decision = options.pop("kind", SINGLE_LABEL), options.pop("decision", Decision())
+    outputs = KINDS[kind].num_logits(labels) + (decision.reject_above is not None)
     dim = spec.dim
     # Codes go to 255 where a feature takes a byte: keep scores and tanh in the same range.
     code_size = 128 if spec.quantization.value == "uint8" else 1
@@ -32,7 +39,7 @@ def random_head(
     attends = pooling is PositionPooling.ATTENTION
     return FoldedHead(
         task=task,
-        labels=tuple(f"label-{i}" for i in range(classes)),
+        labels=labels,
         form=options.pop("form", "single"),
         position_pooling=pooling,
         spec=spec,
@@ -40,7 +47,9 @@ def random_head(
         value=draw(dim, dim, scale=2 * dim**-0.5 / code_size) if attends else None,
         dense=draw(dim, dim, scale=2 * dim**-0.5 / (1 if attends else code_size)),
         dense_bias=draw(dim, scale=0.3),
-        output=draw(classes, dim, scale=2 * dim**-0.5),
-        output_bias=draw(classes, scale=0.3),
+        output=draw(outputs, dim, scale=2 * dim**-0.5),
+        output_bias=draw(outputs, scale=0.3),
+        kind=kind,
+        decision=decision,
         **options,
     )

@@ -21,9 +21,9 @@ FOLDERS = ["training", "export", "engine", "kernels"]
 ENGINE_ROOMS = (
     "errors types progress",
     "process files",
-    "features",
+    "features kinds",
     "texts",
-    "predictions bundle batching",
+    "predictions answer_parts bundle batching",
     "heads",
     "device",
     "sessions",

@@ -127,7 +127,7 @@ def test_the_python_example_runs(in_a_clone: Path) -> None:
 
 def test_the_quickstart_runs(in_a_clone: Path) -> None:
     names: dict[str, Any] = {}
-    assert sum(run_as_shown(example, names) for example in examples_of("docs/quickstart.md")) == 11
+    assert sum(run_as_shown(example, names) for example in examples_of("docs/quickstart.md")) == 12
 
 
 def test_a_head_is_trained_as_shown(in_a_clone: Path) -> None:

@@ -1,4 +1,4 @@
-"""How good predictions are: accuracy, F1 and the Matthews correlation."""
+"""How good predictions are, of every kind, and how well they know it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def confusion(
@@ -38,3 +40,64 @@ def summarize(
         "macro_f1": float(f1_by_class(counts).mean()),
         "matthews": float(covariance / math.sqrt(spread)) if spread > 0 else 0.0,
     }
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.float32],
+    truth: NDArray[np.int64],
+    predicted: NDArray[np.int64] | None = None,
+    bins: int = 15,
+) -> float:
+    """How far the answers' probabilities are from how often they are right (Guo et al. 2017).
+
+    Args:
+        probabilities: float32 [texts, classes].
+        predicted: the answers; None for the likeliest.
+        bins: of equal width.
+    """
+    answers = probabilities.argmax(axis=1) if predicted is None else predicted
+    sure = probabilities[np.arange(len(truth)), answers].astype(np.float64)
+    right = answers == truth
+    bin_of = np.minimum((sure * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(bin_of, sure - right, bins)
+    return float(np.abs(gaps).sum() / len(truth))
+
+
+def brier(probabilities: NDArray[np.float32], truth: NDArray[np.float64]) -> float:
+    """Mean squared distance of probabilities [texts, classes] to the truth, 0 or 1; 0 to 2."""
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def average_precision(scores: NDArray[np.float32], is_hit: NDArray[np.bool_]) -> float:
+    """Area under precision by recall; 0 where there are no hits."""
+    if not is_hit.any():
+        return 0.0
+    return float(average_precision_score(is_hit, scores))
+
+
+def auroc(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> float:
+    """How often a score from outside is above one from inside; a tie is half."""
+    truth = np.repeat([0, 1], [len(inside), len(outside)])
+    return float(roc_auc_score(truth, np.concatenate([inside, outside])))
+
+
+def f1_of_labels(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """F1 of each label of bool [texts, labels]; 0 where it neither occurs nor is found."""
+    hits, either = (truth & found).sum(axis=0), truth.sum(axis=0) + found.sum(axis=0)
+    f1: NDArray[np.float64] = np.divide(2 * hits, either, out=np.zeros(len(hits)), where=either > 0)
+    return f1
+
+
+def micro_f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
+    """F1 of all labels of all texts together, bool [texts, labels]."""
+    return float(2 * (truth & found).sum() / max(1, truth.sum() + found.sum()))
+
+
+def spearman(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Rank correlation; 0 where either is constant."""
+    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
+
+
+def pearson(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Correlation; 0 where either is constant."""
+    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(a, b)[0, 1])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bitheads.engine.errors import InputError
 from bitheads.training.data.tasks import file_of
+from bitheads.training.heads.background import default_background
 
 TASKS = {
     "sentiment": "sst2",
@@ -17,6 +18,12 @@ TASKS = {
     "clickbait": "clickbait",
 }
 """Shipped head -> folder of the data that it is trained on."""
+
+
+def background_of(data: Path, task: str) -> tuple[Path, ...]:
+    """What is none of a task's business: the texts that come with the project, and other tasks'."""
+    others = (file_of(data / folder, "train") for name, folder in TASKS.items() if name != task)
+    return (default_background(), *others)
 
 
 def require_data(data: Path, *names: str) -> None:

@@ -69,17 +69,40 @@ class HostFeatures:
     num_truncated: int
 
 
+@dataclass(frozen=True)
+class HostTask:
+    """What is known of a loaded head."""
+
+    form: str
+    kind: str
+    can_refuse: bool
+
+
 @dataclass(frozen=True, eq=False)
 class HostPrediction:
-    """logits, probabilities: float32 [texts, labels]."""
+    """One task's answers, as bitheads_predictions_* give them.
+
+    Attributes:
+        logits: float32 [texts, num_logits]. probabilities: float32 [texts, labels].
+        best: int64 [texts], -1 for a kind that does not give one label.
+        has_label: bool [texts, labels]. accepted: bool [texts].
+        values, reject_logits, out_of_domain: float32 [texts], or None for a head without them.
+    """
 
     labels: tuple[str, ...]
+    kind: str
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    best: NDArray[np.int64]
+    has_label: NDArray[np.bool_]
+    values: NDArray[np.float32] | None
+    accepted: NDArray[np.bool_]
+    reject_logits: NDArray[np.float32] | None
+    out_of_domain: NDArray[np.float32] | None
 
     @property
-    def top(self) -> tuple[str, ...]:
-        return tuple(self.labels[i] for i in self.logits.argmax(axis=1))
+    def top(self) -> tuple[str | None, ...]:
+        return tuple(self.labels[i] if i >= 0 else None for i in self.best)
 
 
 class HostLibrary:
@@ -140,17 +163,24 @@ class HostEngine:
     @property
     def tasks(self) -> dict[str, str]:
         """Task -> its form."""
-        found = c_void_p()
-        self._library.check(self._calls.bitheads_engine_tasks(self._engine, byref(found)))
+        return {task: info.form for task, info in self.task_infos.items()}
+
+    @property
+    def task_infos(self) -> dict[str, HostTask]:
+        """By task."""
+        found, calls = c_void_p(), self._calls
+        self._library.check(calls.bitheads_engine_tasks(self._engine, byref(found)))
         try:
             return {
-                self._calls.bitheads_tasks_name(found, c_size_t(i)).decode(): (
-                    "pair" if self._calls.bitheads_tasks_is_pair(found, c_size_t(i)) else "single"
+                calls.bitheads_tasks_name(found, i).decode(): HostTask(
+                    "pair" if calls.bitheads_tasks_is_pair(found, i) else "single",
+                    calls.bitheads_tasks_kind(found, i).decode(),
+                    bool(calls.bitheads_tasks_can_refuse(found, i)),
                 )
-                for i in range(self._calls.bitheads_tasks_count(found))
+                for i in map(c_size_t, range(calls.bitheads_tasks_count(found)))
             }
         finally:
-            self._calls.bitheads_tasks_free(found)
+            calls.bitheads_tasks_free(found)
 
     def add_head(self, path: Path, replace: bool = False) -> None:
         call = self._calls.bitheads_engine_add_head
@@ -257,23 +287,36 @@ class HostEngine:
         answers = {}
         try:
             for i in map(c_size_t, range(calls.bitheads_predictions_count(found))):
-                classes = calls.bitheads_predictions_num_labels(found, i)
-                labels = tuple(
-                    calls.bitheads_predictions_label(found, i, c_size_t(label)).decode()
-                    for label in range(classes)
+                answers[calls.bitheads_predictions_task(found, i).decode()] = self._read_prediction(
+                    found, i, texts
                 )
-                logits, probabilities = (
-                    _array(call(found, i), (texts, classes), np.float32)
-                    for call in (
-                        calls.bitheads_predictions_logits,
-                        calls.bitheads_predictions_probabilities,
-                    )
-                )
-                task = calls.bitheads_predictions_task(found, i).decode()
-                answers[task] = HostPrediction(labels, logits, probabilities)
         finally:
             calls.bitheads_predictions_free(found)
         return answers
+
+    def _read_prediction(self, found: c_void_p, task: c_size_t, texts: int) -> HostPrediction:
+        calls = self._calls
+
+        def get(name: str, *shape: int, dtype: Any = np.float32) -> Any:
+            pointer = getattr(calls, f"bitheads_predictions_{name}")(found, task)
+            return _array(pointer, shape, dtype) if pointer or 0 in shape else None
+
+        classes = calls.bitheads_predictions_num_labels(found, task)
+        return HostPrediction(
+            labels=tuple(
+                calls.bitheads_predictions_label(found, task, c_size_t(label)).decode()
+                for label in range(classes)
+            ),
+            kind=calls.bitheads_predictions_kind(found, task).decode(),
+            logits=get("logits", texts, calls.bitheads_predictions_num_logits(found, task)),
+            probabilities=get("probabilities", texts, classes),
+            best=get("best", texts, dtype=np.int64),
+            has_label=get("selected", texts, classes, dtype=np.bool_),
+            values=get("values", texts),
+            accepted=get("accepted", texts, dtype=np.bool_),
+            reject_logits=get("reject_logits", texts),
+            out_of_domain=get("out_of_domain", texts),
+        )
 
 
 _RESULTS: dict[str, Any] = {
@@ -286,6 +329,7 @@ _RESULTS: dict[str, Any] = {
     "tasks_free": None,
     "tasks_count": c_size_t,
     "tasks_name": c_char_p,
+    "tasks_kind": c_char_p,
     "features_free": None,
     "features_count": c_size_t,
     "features_codes": POINTER(c_uint8),
@@ -299,6 +343,14 @@ _RESULTS: dict[str, Any] = {
     "predictions_label": c_char_p,
     "predictions_logits": POINTER(c_float),
     "predictions_probabilities": POINTER(c_float),
+    "predictions_kind": c_char_p,
+    "predictions_num_logits": c_size_t,
+    "predictions_best": POINTER(c_int64),
+    "predictions_selected": POINTER(c_uint8),
+    "predictions_values": POINTER(c_float),
+    "predictions_accepted": POINTER(c_uint8),
+    "predictions_reject_logits": POINTER(c_float),
+    "predictions_out_of_domain": POINTER(c_float),
 }
 """What a function returns; the others return a status, or an int32."""
 

@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--probabilities",
         action="store_true",
-        help="write the probabilities of all labels, not only the likeliest one's",
+        help="write the probabilities of all labels, where a head has labels",
     )
     add(
         "--threads",

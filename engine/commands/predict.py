@@ -11,10 +11,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bitheads.engine.answer_parts import Answer, json_answers
 from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError
-from bitheads.engine.predictions import Predictions
+from bitheads.engine.predictions import Prediction, Predictions
 from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.sessions import BACKENDS, DEVICE_BACKENDS
 from bitheads.engine.text_batches import LONG_TEXTS
@@ -68,7 +71,8 @@ def _run(options: argparse.Namespace) -> None:
     else:
         for line in _table(texts, predictions):
             print(line)
-    print("\n".join(_costs(engine, predictions)), file=sys.stderr if options.json else sys.stdout)
+    told = [*_refusals(predictions), *_costs(engine, predictions)]
+    print("\n".join(told), file=sys.stderr if options.json else sys.stdout)
 
 
 def _read(options: argparse.Namespace) -> list[Text]:
@@ -121,18 +125,10 @@ def _as_text(line: str) -> Text:
 
 
 def _answers(texts: Sequence[Text], predictions: Predictions) -> Iterator[dict[str, Any]]:
-    probabilities = {task: prediction.probabilities for task, prediction in predictions.items()}
-    tops = {task: prediction.top for task, prediction in predictions.items()}
+    by_task = {task: json_answers(prediction) for task, prediction in predictions.items()}
     for row, text in enumerate(texts):
-        answers = {
-            task: {
-                "label": tops[task][row],
-                "probability": round(float(probabilities[task][row].max()), 4),
-            }
-            for task in predictions
-            if tops[task][row] is not None
-        }
-        yield {"text": text, "tasks": answers}
+        found = {task: answers[row] for task, answers in by_task.items()}
+        yield {"text": text, "tasks": {task: a for task, a in found.items() if a is not None}}
 
 
 def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
@@ -142,7 +138,7 @@ def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
         tasks = [task for task in predictions if predictions[task].answered[rows].all()]
         if not rows or not tasks:
             continue
-        cells = {task: _cells(predictions, task, rows) for task in tasks}
+        cells = {task: _cells(predictions[task][np.array(rows)]) for task in tasks}
         widths = {task: max(len(task), *map(len, cells[task])) for task in tasks}
         shown = [_shorten(texts[row]) for row in rows]
         text_width = max(len(form), *map(len, shown))
@@ -159,10 +155,22 @@ def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
         yield ""
 
 
-def _cells(predictions: Predictions, task: str, rows: Sequence[int]) -> list[str]:
-    prediction = predictions[task]
-    tops, probabilities = prediction.top, prediction.probabilities.max(axis=1)
-    return [f"{tops[row]} {probabilities[row]:.2f}" for row in rows]
+def _cells(prediction: Prediction) -> list[str]:
+    return ["" if answer is None else _cell(answer) for answer in json_answers(prediction)]
+
+
+def _cell(answer: Answer) -> str:
+    """An answer in a table: its parts, or a dash if its head does not stand by it."""
+    if not answer.get("accepted", True):
+        return "-"
+    if "labels" in answer:
+        likely = answer["probabilities"]
+        return ", ".join(f"{label} {likely[label]:.2f}" for label in answer["labels"]) or "(none)"
+    number = f"{answer['value']:.4g}" if "value" in answer else ""
+    if "label" not in answer:
+        return number
+    shown = f"{answer['label']} {answer['probability']:.2f}"
+    return f"{shown} ({number})" if number else shown
 
 
 def _shorten(text: Text) -> str:
@@ -184,6 +192,17 @@ def _wrapped(items: Iterable[str]) -> Iterator[str]:
 
 def _terminal_columns() -> int:
     return shutil.get_terminal_size((100, 24)).columns
+
+
+def _refusals(predictions: Predictions) -> Iterator[str]:
+    """How many answers there are, and are accepted, if a head can refuse one."""
+    if any(prediction.decision.can_refuse for prediction in predictions.values()):
+        answers = sum(int(prediction.answered.sum()) for prediction in predictions.values())
+        accepted = sum(int(prediction.accepted.sum()) for prediction in predictions.values())
+        yield (
+            f"{len(predictions)} heads were asked; of their {answers} answers {accepted} are "
+            "accepted, the others are -"
+        )
 
 
 def _costs(engine: Engine, predictions: Predictions) -> Iterator[str]:

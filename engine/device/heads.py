@@ -24,7 +24,7 @@ from bitheads.engine.device.driver import Device
 from bitheads.engine.device.head_layout import Arena, Columns, matrices
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import FeatureSpec
-from bitheads.engine.heads.head import check_features
+from bitheads.engine.heads.head import check_features, empty_outputs, predictions_of
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.texts.forms import leave_out_misfits
@@ -98,7 +98,7 @@ class DeviceHeads:
     ) -> dict[str, Prediction]:
         """See engine.heads.cpu.predict_heads."""
         check_features(features, heads)
-        logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
+        logits = empty_outputs(heads, len(features))
         if heads and len(features):
             group, cuda = self.group(heads), self._device.cuda
             for block, start in _blocks(features):
@@ -114,7 +114,7 @@ class DeviceHeads:
                 for out, answer in zip(logits, group.split(answers, len(block)), strict=True):
                     out[start : start + len(block)] = answer
         leave_out_misfits(heads, features.pairs, logits)
-        return {h.task: Prediction(h.labels, out) for h, out in zip(heads, logits, strict=True)}
+        return predictions_of(heads, logits)
 
     def close(self) -> None:
         """Frees all heads; nothing may be in flight."""
@@ -144,7 +144,7 @@ class HeadGroup:
         self._code = code
         self._stream = stream
         self._memory: list[Any] = []
-        self._classes = [len(head.labels) for head in heads]
+        self._classes = [head.num_outputs for head in heads]
         self.num_classes = sum(self._classes)
         arena = Arena()
         parts = [_Part(part, spec, arena) for part in _cut_by_tasks(heads, spec)]
@@ -230,7 +230,7 @@ class _Part:
         self._spec = spec
         self._columns = columns = Columns(heads, spec.dim)
         self._pooled_dim = _kernels.pooled_dim(spec.dim)
-        self.num_classes = sum(len(head.labels) for head in heads)
+        self.num_classes = sum(head.num_outputs for head in heads)
         attending = sum(head.query is not None for head in heads)
         # Items of a text at each stage, all float16.
         self._widths = (
@@ -295,7 +295,7 @@ class _Part:
             if value:
                 source = values, self._widths[1]
                 values += 2 * dim
-            inner, classes = head.dense_bias.size, len(head.labels)
+            inner, classes = head.dense_bias.size, head.num_outputs
             between = hidden, self._widths[2]
             add("hidden", dense, source, between, inner, dim)
             add("output", output, between, (logits, num_classes), classes, inner)

@@ -21,8 +21,9 @@ from bitheads.engine.errors import HeadError, InputError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import FeatureSpec, PositionPooling, Quantization
 from bitheads.engine.heads import float_heads
-from bitheads.engine.heads.head import check_features
+from bitheads.engine.heads.head import check_features, empty_outputs, predictions_of
 from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.kinds import Decision
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime
@@ -43,7 +44,7 @@ class LaidOutHead:
 
     Attributes:
         block: uint8 [bytes], what `bh_lay_out_head` wrote, at a multiple of 64 bytes.
-        task, labels, form, position_pooling, spec, metrics: see FoldedHead.
+        task and all else: see FoldedHead.
     """
 
     task: str
@@ -52,6 +53,9 @@ class LaidOutHead:
     position_pooling: PositionPooling
     spec: FeatureSpec
     metrics: Mapping[str, float]
+    kind: str
+    decision: Decision
+    num_outputs: int
     block: NDArray[np.uint8]
 
     @property
@@ -94,7 +98,7 @@ def lay_out(head: FoldedHead) -> LaidOutHead:
         head.spec.dim,
         attention_heads,
         head.dense_bias.size,
-        len(head.labels),
+        head.num_outputs,
     )
     block = aligned_bytes(num_bytes)
     # Of a file's arrays, some are transposed or unaligned.
@@ -122,6 +126,9 @@ def lay_out(head: FoldedHead) -> LaidOutHead:
         head.position_pooling,
         head.spec,
         head.metrics,
+        head.kind,
+        head.decision,
+        head.num_outputs,
         block,
     )
 
@@ -186,13 +193,10 @@ class HeadThreads:
             laid_out = [lay_out(head) if isinstance(head, FoldedHead) else head for head in heads]
             native = [head for head in laid_out if isinstance(head, LaidOutHead)]
             _check_lengths(features)
-            logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
+            logits = empty_outputs(heads, len(features))
             self._run(features, native, logits)
         leave_out_misfits(heads, features.pairs, logits)
-        return {
-            head.task: Prediction(head.labels, answer)
-            for head, answer in zip(heads, logits, strict=True)
-        }
+        return predictions_of(heads, logits)
 
     def _run(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bitheads.engine.features.codes import unpack
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import PositionPooling
+from bitheads.engine.heads.head import empty_outputs
 from bitheads.engine.heads.head_file import FoldedHead
 
 FloatArray = NDArray[np.float32]
@@ -20,8 +21,8 @@ BLOCK_BYTES = 64 << 20
 
 
 def predict_heads(features: PackedFeatures, heads: Sequence[FoldedHead]) -> list[FloatArray]:
-    """Each head's logits, float32 [texts, classes]; any quantization. Texts have tokens."""
-    logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
+    """Each head's outputs, float32 [texts, outputs]; any quantization. Texts have tokens."""
+    logits = empty_outputs(heads, len(features))
     attention = [h for h in heads if h.position_pooling is PositionPooling.ATTENTION]
     queries = [head.query for head in attention if head.query is not None]
     stacked = np.concatenate(queries) if queries else np.empty((0, features.spec.dim), np.float32)

@@ -3,6 +3,10 @@
 The header's `bitheads_head` entry is JSON: format version, task, labels, form, position pooling,
 the feature spec the head was trained on, metrics, how it was trained, and the SHA-256 of all
 that and the tensors. Weights may be float32 or float16; they are used as float32.
+
+Version 2 adds `kind` and `decision` (engine.kinds). What version 1 can say, one label of a closed
+list without a decision, is written as version 1, so that older readers go on reading it; the rest
+they refuse by its version.
 """
 
 from __future__ import annotations
@@ -25,8 +29,9 @@ from bitheads.engine.errors import BitheadsError, HeadError
 from bitheads.engine.features.spec import FeatureSpec, PositionPooling
 from bitheads.engine.files import strict_json
 from bitheads.engine.files.whole_file import write_whole
+from bitheads.engine.kinds import KINDS, NO_DECISION, SINGLE_LABEL, Decision
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
 SUFFIX = ".safetensors"
 METADATA_KEY = "bitheads_head"
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -35,7 +40,7 @@ DTYPES = ("float32", "float16")
 """Types of the weights in a file."""
 
 MAX_SIZE = 65_536
-"""Largest dim, inner size and number of classes: what the kernels' fixed-point numbers have room
+"""Largest dim, inner size and number of outputs: what the kernels' fixed-point numbers have room
 for."""
 
 FloatArray = NDArray[np.float32]
@@ -57,12 +62,15 @@ class FoldedHead:
 
     Attributes:
         task: its name, a file name without suffix.
-        labels: the classes, in the order of the logits.
+        labels: the classes, in the order of the logits; of a `regression` none.
         form: "single" if it reads one text, "pair" if it reads two.
         query: float32 [attention_heads, dim], or None.
         value: float32 [dim, dim], attention head h owns rows h * dim / heads and on; or None.
         dense: float32 [inner, dim]. dense_bias: float32 [inner].
-        output: float32 [classes, inner]. output_bias: float32 [classes].
+        output: float32 [outputs, inner]. output_bias: float32 [outputs]. The outputs are the
+            kind's logits and, last, the reject output, if it has one.
+        kind: a name of engine.kinds.KINDS.
+        decision: what makes an answer of the logits.
         metrics: name -> value, such as dev_accuracy.
         training: how it was made: settings, data hashes, versions.
     """
@@ -80,6 +88,8 @@ class FoldedHead:
     output_bias: FloatArray
     metrics: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = SINGLE_LABEL
+    decision: Decision = NO_DECISION
 
     def __post_init__(self) -> None:
         """All that must hold of a head, before anything is made of it; `host/src/head_file.cpp` has
@@ -105,10 +115,18 @@ class FoldedHead:
                 f"head {self.task!r}: got {type(self.training).__name__} as its training, expected "
                 "an object."
             )
+        if self.kind not in KINDS:
+            raise HeadError(
+                f"head {self.task!r}: kind is {self.kind!r}, expected one of {list(KINDS)}."
+            )
+        try:
+            KINDS[self.kind].check(self.labels, self.decision)
+        except ValueError as error:
+            raise HeadError(f"head {self.task!r}: {error}.") from error
         sizes = {
             "dim": self.spec.dim,
             "inner size": self.dense_bias.size,
-            "number of labels": len(self.labels),
+            "number of outputs": self.num_outputs,
         }
         for name, size in sizes.items():
             if not 1 <= size <= MAX_SIZE:
@@ -116,11 +134,6 @@ class FoldedHead:
                     f"head {self.task!r}: got {size} as its {name}, expected 1 to {MAX_SIZE}. "
                     "Train it again."
                 )
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise HeadError(
-                f"head {self.task!r}: got labels {self.labels!r}, expected two or more, all "
-                "different."
-            )
         for name, expected in self._shapes().items():
             array = getattr(self, name)
             shape = None if array is None else array.shape
@@ -128,7 +141,7 @@ class FoldedHead:
                 raise HeadError(
                     f"head {self.task!r}: {name} has the shape {shape}, expected {expected} for "
                     f"{self.position_pooling.value} pooling at dim {self.spec.dim} and "
-                    f"{len(self.labels)} labels. Train it again."
+                    f"{self.num_outputs} outputs. Train it again."
                 )
             if array is not None and not np.isfinite(array).all():
                 raise HeadError(
@@ -136,7 +149,7 @@ class FoldedHead:
                 )
 
     def _shapes(self) -> dict[str, tuple[int, ...] | None]:
-        dim, classes, inner = self.spec.dim, len(self.labels), self.dense_bias.size
+        dim, outputs, inner = self.spec.dim, self.num_outputs, self.dense_bias.size
         attends = self.position_pooling is PositionPooling.ATTENTION
         heads = self.query.shape[0] if self.query is not None and self.query.ndim == 2 else 1
         if heads < 1 or dim % heads:
@@ -146,9 +159,19 @@ class FoldedHead:
             "value": (dim, dim) if attends else None,
             "dense": (inner, dim),
             "dense_bias": (inner,),
-            "output": (classes, inner),
-            "output_bias": (classes,),
+            "output": (outputs, inner),
+            "output_bias": (outputs,),
         }
+
+    @property
+    def num_outputs(self) -> int:
+        """What the kernels give per text: the kind's logits, and a reject output if it has one."""
+        return KINDS[self.kind].num_logits(self.labels) + (self.decision.reject_above is not None)
+
+    @property
+    def format_version(self) -> int:
+        """The lowest that says all there is to say."""
+        return 1 if self.kind == SINGLE_LABEL and self.decision == NO_DECISION else 2
 
     @property
     def tensors(self) -> dict[str, FloatArray]:
@@ -201,7 +224,7 @@ def write_head(head: FoldedHead, path: Path, dtype: str = "float32", force: bool
         if not np.isfinite(array).all():
             raise HeadError(f"head {head.task!r}: {name} overflows {dtype}. Write it as float32.")
     metadata = {
-        "format_version": FORMAT_VERSION,
+        "format_version": head.format_version,
         "task": head.task,
         "labels": list(head.labels),
         "form": head.form,
@@ -211,6 +234,8 @@ def write_head(head: FoldedHead, path: Path, dtype: str = "float32", force: bool
         "metrics": dict(head.metrics),
         "training": dict(head.training),
     }
+    if head.format_version > 1:
+        metadata |= {"kind": head.kind, "decision": head.decision.to_json()}
     metadata["sha256"] = _hash(metadata, tensors)
     header = json.dumps(metadata, ensure_ascii=False)
     try:
@@ -253,10 +278,11 @@ def read_head(path: Path) -> FoldedHead:
     try:
         meta = strict_json.loads(header)
         version = meta["format_version"]
-        if type(version) is not int or version != FORMAT_VERSION:
+        if type(version) is not int or version not in FORMAT_VERSIONS:
             raise HeadError(
-                f"head {path}: got format version {version}, expected {FORMAT_VERSION}. Train it "
-                "again, or install the version of bitheads that wrote it."
+                f"head {path}: got format version {version}, expected one of "
+                f"{list(FORMAT_VERSIONS)}. Train it again, or install the version of bitheads that "
+                "wrote it."
             )
         expected = meta.pop("sha256")
         if (got := _hash(meta, tensors)) != expected:
@@ -271,6 +297,9 @@ def read_head(path: Path) -> FoldedHead:
             raise TypeError(f"labels are not a list but {type(meta['labels']).__name__}")
         if not isinstance(meta["metrics"], dict):
             raise TypeError(f"metrics are not an object but {type(meta['metrics']).__name__}")
+        kind, decision = SINGLE_LABEL, NO_DECISION
+        if version > 1:
+            kind, decision = meta["kind"], Decision.from_json(meta["decision"])
         weights = {name: _as_float32(array) for name, array in tensors.items()}
         return FoldedHead(
             task=meta["task"],
@@ -282,6 +311,8 @@ def read_head(path: Path) -> FoldedHead:
             value=weights.pop("value", None),
             metrics=meta["metrics"],
             training=meta["training"],
+            kind=kind,
+            decision=decision,
             **weights,
         )
     except HeadError as error:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from bitheads.engine.errors import HeadError, UnknownTaskError
 from bitheads.engine.heads.head import Head
+from bitheads.engine.kinds import NO_DECISION, SINGLE_LABEL, Decision
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,19 @@ class TaskInfo:
     """What a loaded head answers.
 
     Attributes:
-        labels: its classes.
+        labels: its classes; of a `regression` none.
         form: "single" if it reads one text, "pair" if it reads two.
         metrics: name -> value, as measured when it was trained.
         nbytes: bytes its weights take in memory.
+        kind, decision: see FoldedHead.
     """
 
     labels: tuple[str, ...]
     form: str
     metrics: Mapping[str, float]
     nbytes: int
+    kind: str = SINGLE_LABEL
+    decision: Decision = NO_DECISION
 
 
 class LoadedHeads:
@@ -77,7 +81,12 @@ class LoadedHeads:
         """What each of them answers, by task name; a snapshot."""
         return {
             name: TaskInfo(
-                head.labels, head.form, MappingProxyType(dict(head.metrics)), head.nbytes
+                head.labels,
+                head.form,
+                MappingProxyType(dict(head.metrics)),
+                head.nbytes,
+                head.kind,
+                head.decision,
             )
             for name, head in self._heads.items()
         }

@@ -2,16 +2,16 @@
 
     OUTPUT/task=sentiment/part-00000000-1a2b3c4d.parquet
 
-Such a file has a row per text that the head is for (engine.texts.forms): `id`, `label`,
-`probability`, and `probabilities` if they are asked for. It is sealed like the store's parts, and
-its footer names the part it was made of, by seal, the store and the head: that is how a run knows
-what is left to do, and what is not its own.
+Such a file has a row per text that the head is for (engine.texts.forms): `id`, the parts of its
+answer (engine.answer_parts), and `probabilities` if they are asked for. It is sealed like the
+store's parts, and its footer names the part it was made of, by seal, the store and the head: that
+is how a run knows what is left to do, and what is not its own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bitheads.engine.answer_parts import parts_of
 from bitheads.engine.errors import StoreError
 from bitheads.engine.heads.cpu import CpuHead
 from bitheads.engine.predictions import Prediction
@@ -29,6 +30,39 @@ from bitheads.engine.store.store import SUFFIX, Part
 METADATA = b"bitheads"
 GROUP_ROWS = 1 << 15
 """Rows that wait in memory to be written as one row group."""
+
+
+def _label(prediction: Prediction) -> pa.Array:
+    return pa.array(prediction.labels).take(pa.array(prediction.best))
+
+
+def _labels(prediction: Prediction) -> pa.Array:
+    rows, chosen = np.nonzero(prediction.has_label)
+    offsets = np.searchsorted(rows, np.arange(len(prediction.logits) + 1)).astype(np.int32)
+    labels = pa.array(prediction.labels).take(pa.array(chosen))
+    return pa.ListArray.from_arrays(pa.array(offsets), labels)
+
+
+def _probabilities(prediction: Prediction) -> pa.Array:
+    probabilities = prediction.probabilities
+    classes = probabilities.shape[1]
+    offsets = pa.array(np.arange(0, probabilities.size + 1, classes, dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel()))
+
+
+COLUMNS: dict[str, tuple[pa.DataType, Callable[[Prediction], Any]]] = {
+    "label": (pa.string(), _label),
+    "probability": (pa.float32(), lambda prediction: prediction.probability),
+    "labels": (pa.list_(pa.string()), _labels),
+    "value": (pa.float64(), lambda prediction: prediction.values),
+    "accepted": (pa.bool_(), lambda prediction: prediction.accepted),
+    "out_of_domain": (pa.float32(), lambda prediction: prediction.out_of_domain),
+    "probabilities": (pa.list_(pa.float32()), _probabilities),
+}
+"""By part: the column's type, and the column for texts that all have an answer."""
+
+IN_DICTIONARY = {"label": "label", "labels": "labels.list.element"}
+"""Columns whose values are few, and Parquet's names for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +96,15 @@ class TaskAnswers:
             "spec_id": head.head.spec.id,
             "probabilities": probabilities,
         }
-        self._labels = head.head.labels
-        fields = [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("label", pa.string(), nullable=False),
-            pa.field("probability", pa.float32(), nullable=False),
-        ]
-        if probabilities:
-            fields.append(pa.field("probabilities", pa.list_(pa.float32()), nullable=False))
-        metadata = {"task": task, "labels": list(self._labels), **self._facts}
+        labels = head.head.labels
+        self._parts = [*parts_of(head.head.kind, head.head.decision)]
+        if probabilities and labels:
+            self._parts.append("probabilities")
+        types = {"id": pa.string(), **{part: COLUMNS[part][0] for part in self._parts}}
+        fields = [pa.field(name, kind, nullable=False) for name, kind in types.items()]
+        metadata = {"task": task, "labels": list(labels), **self._facts}
         self.schema = pa.schema(fields, metadata={METADATA: json.dumps(metadata)})
+        self.in_dictionary = [IN_DICTIONARY[part] for part in self._parts if part in IN_DICTIONARY]
 
     def remaining(self, parts: Sequence[Part]) -> list[Part]:
         """The parts whose answers are not there yet; changes nothing.
@@ -129,16 +162,10 @@ class TaskAnswers:
         answered = prediction.answered
         if not answered.all():
             ids = ids.filter(pa.array(answered))
-            prediction = Prediction(prediction.labels, prediction.logits[answered])
-        probabilities = prediction.probabilities
-        best = prediction.logits.argmax(axis=1)
-        labels = pa.array(prediction.labels).take(pa.array(best))
-        columns = [ids, labels, pa.array(probabilities[np.arange(best.size), best])]
-        if self._facts["probabilities"]:
-            classes = probabilities.shape[1]
-            offsets = pa.array(np.arange(0, probabilities.size + 1, classes, dtype=np.int32))
-            columns.append(pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel())))
-        return pa.table(columns, schema=self.schema)
+            prediction = prediction[answered]
+        found = [COLUMNS[part] for part in self._parts]
+        columns = [pa.array(make(prediction), kind) for kind, make in found]
+        return pa.table([ids, *columns], schema=self.schema)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -155,7 +182,10 @@ class AnswerFile:
         self._aside = answers.folder.write_aside(part.name)
         with self._aside.writing():
             self._sealed = SealedWriter(
-                self._aside.file, answers.schema, compression="zstd", use_dictionary=["label"]
+                self._aside.file,
+                answers.schema,
+                compression="zstd",
+                use_dictionary=answers.in_dictionary,
             )
 
     def append(self, ids: pa.Array, prediction: Prediction) -> None:

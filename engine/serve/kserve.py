@@ -1,8 +1,8 @@
 """The Open Inference Protocol (KServe v2), which clients of Triton and KServe speak.
 
-One model. Its inputs are `text` and, for pairs, `text_pair`; its outputs are of each task the label
-and the probabilities, and the codes. With Triton's binary tensor extension, which `tritonclient`
-uses unless told otherwise.
+One model. Its inputs are `text` and, for pairs, `text_pair`; its outputs are those of each task and
+the codes, see `kserve_outputs`. With Triton's binary tensor extension, which `tritonclient` uses
+unless told otherwise.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Path, Request
-from numpy.typing import NDArray
 from starlette.responses import Response
 
 from bitheads import __version__
-from bitheads.engine.errors import InputError
+from bitheads.engine.errors import BitheadsError, InputError, UnknownTaskError
+from bitheads.engine.heads.head import Head
 from bitheads.engine.serve import kserve_messages as described
 from bitheads.engine.serve.described import json_body
 from bitheads.engine.serve.errors import HttpError, of_engine, too_large
+from bitheads.engine.serve.kserve_outputs import (
+    CODES,
+    NUM_TOKENS,
+    Output,
+    described_outputs,
+    names_of,
+    outputs_of,
+    outputs_of_codes,
+    task_of,
+)
 from bitheads.engine.serve.messages import to_json
 from bitheads.engine.serve.work import Answered, Work, answer_bytes
 from bitheads.engine.types import Text
@@ -35,10 +43,11 @@ HEADER_LENGTH = "inference-header-content-length"
 """Bytes of the JSON before the binary tensors."""
 
 TEXT, PAIR = "text", "text_pair"
-PROBABILITIES = "_probabilities"
-CODES, NUM_TOKENS = "codes", "num_tokens"
 PLATFORM = "bitheads"
 VERSION = "1"
+
+TENSOR_BYTES, MOST_OUTPUTS = 256, 5
+"""Bytes of an output in JSON beside its values, and outputs of a task, both at most."""
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": described.Error, "description": "Not a request of HTTP that can be read"},
@@ -58,24 +67,6 @@ READY: dict[int | str, dict[str, Any]] = {503: {"description": "No: the server s
 ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"model": described.InferResponse, "content": {"application/octet-stream": {}}}
 }
-
-
-@dataclass(frozen=True)
-class Output:
-    """One output tensor.
-
-    Attributes:
-        datatype: of the protocol.
-        values: what its JSON form lists, row by row.
-        raw: its binary form.
-        shape: first the texts.
-    """
-
-    name: str
-    datatype: str
-    shape: list[int]
-    values: list[Any]
-    raw: bytes
 
 
 def routes(
@@ -147,18 +138,16 @@ def routes(
         header, texts, wanted, is_binary = await work.read(
             client, body, length, partial(_read, body, length, work.max_texts)
         )
-        tasks = None if wanted is None else _tasks_of(wanted)
+        loaded = _loaded(work)
+        tasks = None if wanted is None else _tasks_of(wanted, loaded)
         wants_codes = wanted is not None and bool({CODES, NUM_TOKENS} & {*wanted})
         done = await work.encode(texts, tasks, wants_codes, request.scope["visit"])
 
         def make() -> Response:
-            outputs = [o for o in _tensors(done) if wanted is None or o.name in wanted]
+            outputs = list(_outputs(done, loaded, wanted))
             return _answer(outputs, is_binary, model, header.get("id"), done.timing)
 
-        features = done.answer.features
-        size = answer_bytes(done.answer.predictions, True)
-        size += 0 if features is None else 3 * features.nbytes
-        return await work.run(client, size, make)
+        return await work.run(client, _answer_bytes(done), make)
 
     return router
 
@@ -173,17 +162,10 @@ def _check_name(name: str, version: str, model: str) -> None:
 
 
 def _metadata(work: Work, model: str) -> dict[str, Any]:
-    outputs: list[dict[str, Any]] = []
-    for name, info in sorted(work.engine.tasks.items()):
-        outputs += [
-            {"name": name, "datatype": "BYTES", "shape": [-1]},
-            {
-                "name": name + PROBABILITIES,
-                "datatype": "FP32",
-                "shape": [-1, len(info.labels)],
-                "parameters": {"labels": ",".join(info.labels)},
-            },
-        ]
+    loaded = _loaded(work)
+    outputs = [
+        made for _, head in sorted(loaded.items()) for made in described_outputs(head, loaded)
+    ]
     outputs += [
         {"name": CODES, "datatype": "BYTES", "shape": [-1]},
         {"name": NUM_TOKENS, "datatype": "INT64", "shape": [-1]},
@@ -213,9 +195,9 @@ def _json_bytes(body: bytes, header_length: str | None) -> int:
 def _read(
     body: bytes, length: int, max_texts: int
 ) -> tuple[dict[str, Any], list[Text], list[str] | None, dict[str, bool]]:
-    """The JSON part, the texts, and what `_outputs` says. Raises InputError or HttpError."""
+    """The JSON part, the texts, and what `_asked` says. Raises InputError or HttpError."""
     header, texts = _read_inputs(body, length, max_texts)
-    return header, texts, *_outputs(header)
+    return header, texts, *_asked(header)
 
 
 def _read_inputs(body: bytes, length: int, max_texts: int) -> tuple[dict[str, Any], list[Text]]:
@@ -308,7 +290,7 @@ def _strings(binary: memoryview, size: int, name: str) -> Iterator[str]:
         start += length
 
 
-def _outputs(header: dict[str, Any]) -> tuple[list[str] | None, dict[str, bool]]:
+def _asked(header: dict[str, Any]) -> tuple[list[str] | None, dict[str, bool]]:
     """The names that are asked for, None for the tasks' all; and which of them in binary."""
     parameters = header.get("parameters") or {}
     all_binary = isinstance(parameters, dict) and parameters.get("binary_data_output") is True
@@ -327,38 +309,47 @@ def _outputs(header: dict[str, Any]) -> tuple[list[str] | None, dict[str, bool]]
     return [name for name in is_binary if name], is_binary
 
 
-def _tasks_of(names: Sequence[str]) -> list[str]:
-    found = (name.removesuffix(PROBABILITIES) for name in names if name not in (CODES, NUM_TOKENS))
-    return list(dict.fromkeys(found))
+def _loaded(work: Work) -> dict[str, Head]:
+    """The heads by task; a snapshot. Raises HttpError."""
+    try:
+        return {head.task: head for head in work.engine.choose_heads(None)}
+    except BitheadsError as error:
+        raise of_engine(error) from error
 
 
-def _tensors(done: Answered) -> Iterator[Output]:
-    """All there are. A request's texts are all single, or all pairs: no task leaves one out."""
+def _tasks_of(wanted: Sequence[str], loaded: Mapping[str, Head]) -> list[str]:
+    """The tasks whose outputs are asked for. Raises HttpError for an output that a task has not."""
+    tasks = []
+    for name in wanted:
+        if name in (CODES, NUM_TOKENS):
+            continue
+        tasks.append(task := task_of(name, loaded))
+        head = loaded.get(task)  # of one that is not there the engine says so
+        if head is not None and name not in (names := names_of(head, loaded)):
+            raise of_engine(
+                UnknownTaskError(
+                    f"output {name!r}: the head of task {task!r} has none of that name, expected "
+                    f"one of {names}."
+                )
+            )
+    return list(dict.fromkeys(tasks))
+
+
+def _outputs(
+    done: Answered, loaded: Mapping[str, Head], wanted: Sequence[str] | None
+) -> Iterator[Output]:
+    """A request's texts are all single, or all pairs: no task leaves one out."""
     for task, prediction in done.answer.predictions.items():
-        probabilities = prediction.probabilities.astype(np.float32)
-        top = [label or "" for label in prediction.top]
-        yield Output(task, "BYTES", [len(top)], list(top), _raw([t.encode() for t in top]))
-        yield _array(task + PROBABILITIES, "FP32", probabilities)
-    features = done.answer.features
-    if features is not None:
-        parts = [features.codes[a:b].tobytes() for a, b in _pairs(features.offsets)]
-        # Bytes that are not text have no JSON form; KServe's clients ask for binary.
-        shown = [part.hex() for part in parts]
-        yield Output(CODES, "BYTES", [len(parts)], shown, _raw(parts))
-        yield _array(NUM_TOKENS, "INT64", features.num_tokens)
+        yield from outputs_of(task, prediction, loaded, wanted)
+    if done.answer.features is not None and wanted is not None:
+        yield from (o for o in outputs_of_codes(done.answer.features) if o.name in wanted)
 
 
-def _pairs(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    return zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
-
-
-def _array(name: str, datatype: str, array: NDArray[Any]) -> Output:
-    values = array.reshape(-1).tolist()
-    return Output(name, datatype, [*array.shape], values, np.ascontiguousarray(array).tobytes())
-
-
-def _raw(parts: Sequence[bytes]) -> bytes:
-    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+def _answer_bytes(done: Answered) -> int:
+    """Bytes of an answer with all outputs there are, in JSON, at most."""
+    predictions, features = done.answer.predictions, done.answer.features
+    size = answer_bytes(predictions, True) + MOST_OUTPUTS * TENSOR_BYTES * (1 + len(predictions))
+    return size if features is None else size + 3 * features.nbytes + 64 * len(features)
 
 
 def _answer(

@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bitheads.engine.answer_parts import json_answers, told_decision
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError, SpecMismatchError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Quantization
 from bitheads.engine.heads.loaded_heads import TaskInfo
+from bitheads.engine.kinds import KINDS
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.types import Stats, Text
 
@@ -56,7 +58,7 @@ class Tasks(Message):
         "error.",
     )
     return_probabilities: bool = Field(
-        False, description="Also every label's probability, not only the likeliest one's."
+        False, description="Every label's probability, not only that of the answer."
     )
 
 
@@ -92,9 +94,35 @@ class Usage(Message):
 
 
 class TaskAnswer(Message):
-    label: str
-    probability: float
-    probabilities: dict[str, float] | None = None
+    """What is in it depends on the head alone, see /v1/tasks; nothing is ever null."""
+
+    label: str | None = Field(
+        None, description="The answer of a head of kind single_label or ordinal."
+    )
+    probability: float | None = Field(None, description="Of the label.")
+    labels: list[str] | None = Field(
+        None, description="The answer of a multi_label head: all labels of the text, or none."
+    )
+    value: float | None = Field(
+        None,
+        description="The answer of a regression head. Of an ordinal one the mean of its labels: of "
+        "the numbers that they are, or of their places, from 0.",
+    )
+    accepted: bool | None = Field(
+        None,
+        description="Whether the head stands by the answer; of heads that can refuse (can_refuse). "
+        "Others stand by all.",
+    )
+    out_of_domain: float | None = Field(
+        None,
+        description="Probability that the text is none of the head's business; of heads that were "
+        "trained to tell.",
+    )
+    probabilities: dict[str, float] | None = Field(
+        None,
+        description="By label: of a multi_label head those of the answer's, of any head that has "
+        "labels those of all with return_probabilities.",
+    )
 
 
 class PredictResponse(Message):
@@ -113,6 +141,23 @@ class FeaturesResponse(Message):
 class Task(Message):
     name: str
     labels: list[str]
+    kind: str = Field(
+        description="What its answers are made of, see TaskAnswer.",
+        json_schema_extra={"enum": [*KINDS]},
+    )
+    can_refuse: bool = Field(description="Whether its answers say `accepted`.")
+    thresholds: dict[str, float] | None = Field(
+        None, description="Probability from which on a text has a label; of kind multi_label."
+    )
+    value_range: list[float] | None = Field(
+        None, description="Least and largest value; of kind regression.", min_length=2, max_length=2
+    )
+    abstain_below: float | None = Field(
+        None, description="A label that is less probable is not accepted."
+    )
+    reject_above: float | None = Field(
+        None, description="An answer whose `out_of_domain` is above is not accepted."
+    )
     form: Literal["single", "pair"]
     metrics: dict[str, float]
     bytes: int = Field(description="That its weights take in memory.")
@@ -212,16 +257,9 @@ def write_predictions(
     """A PredictResponse; of each text the tasks that answer it."""
     rows: list[dict[str, Any]] = [{} for _ in range(usage["texts"])]
     for task, prediction in predictions.items():
-        labels, probabilities = prediction.labels, prediction.probabilities
-        tops, answered = probabilities.argmax(axis=1).tolist(), prediction.answered.tolist()
-        for row, (top, values) in enumerate(zip(tops, probabilities.tolist(), strict=True)):
-            if answered[row]:
-                answer = {"label": labels[top], "probability": round(values[top], 6)}
-                if return_probabilities:
-                    answer["probabilities"] = {
-                        label: round(value, 6) for label, value in zip(labels, values, strict=True)
-                    }
-                rows[row][task] = answer
+        for row, answer in zip(rows, json_answers(prediction, return_probabilities), strict=True):
+            if answer is not None:
+                row[task] = answer
     return to_json({"predictions": rows, "usage": usage, "spec_id": spec_id})
 
 
@@ -252,6 +290,8 @@ def write_tasks(engine: Engine, tasks: Mapping[str, TaskInfo]) -> bytes:
                 {
                     "name": name,
                     "labels": list(info.labels),
+                    "kind": info.kind,
+                    **told_decision(info.labels, info.decision),
                     "form": info.form,
                     "metrics": dict(info.metrics),
                     "bytes": info.nbytes,

@@ -49,6 +49,11 @@ class Metrics:
         self.padding = counter("padding_tokens", "Tokens that were computed for nothing")
         self.truncated = counter("truncated_texts", "Texts longer than the encoder reads")
         self.answers = counter("task_answers", "Answers, one per text and task", "task")
+        self.refusals = counter(
+            "task_refusals",
+            "Answers that their head does not stand by, of heads that can say so",
+            "task",
+        )
         self.rejections = counter("rejections", "Requests that were not answered", "reason")
         for reason in REASONS:
             self.rejections.labels(reason)

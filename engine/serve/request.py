@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bitheads.engine.engine import Engine
 from bitheads.engine.features.packed import PackedFeatures
-from bitheads.engine.heads.head import Head
+from bitheads.engine.heads.head import Head, empty_outputs, predictions_of
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.texts.tokenize import Tokens
 from bitheads.engine.types import Stats
@@ -57,15 +57,13 @@ class Request:
     stats: Stats = field(default_factory=Stats)
     offsets: NDArray[np.int64] = field(init=False)
     codes: NDArray[np.uint8] | None = None
-    logits: list[NDArray[np.float32]] = field(init=False)
+    outputs: list[NDArray[np.float32]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.offsets = np.zeros(len(self.texts) + 1, np.int64)
         np.cumsum([text.ids.size for text in self.texts], out=self.offsets[1:])
         self.waiting = len(self.texts)
-        self.logits = [
-            np.empty((len(self.texts), len(head.labels)), np.float32) for head in self.heads
-        ]
+        self.outputs = empty_outputs(self.heads, len(self.texts))
 
     @property
     def tokens(self) -> int:
@@ -83,8 +81,5 @@ def make_answer(request: Request, engine: Engine) -> Answer:
         features = PackedFeatures(
             codes, request.offsets, engine.spec, engine.calibration, pairs=pairs
         )
-    predictions = {
-        head.task: Prediction(head.labels, logits)
-        for head, logits in zip(request.heads, request.logits, strict=True)
-    }
+    predictions = predictions_of(request.heads, request.outputs)
     return Answer(features, predictions, request.stats, request.queue_s or 0.0)

@@ -17,7 +17,7 @@ from bitheads.engine.batching import pad_batch
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError
 from bitheads.engine.features.packed import PackedFeatures
-from bitheads.engine.heads.head import Head
+from bitheads.engine.heads.head import Head, outputs_of
 from bitheads.engine.process.forked import check_process
 from bitheads.engine.serve.fair_queue import FairQueue, Row
 from bitheads.engine.serve.request import Answer, Request, make_answer
@@ -305,14 +305,14 @@ class Scheduler:
     def _predict(
         self, features: PackedFeatures, heads: Sequence[Head]
     ) -> dict[Head, NDArray[np.float32]]:
-        """Logits by head, not by task: while one is replaced, requests may have either."""
+        """Outputs by head, not by task: while one is replaced, requests may have either."""
         answers: dict[Head, NDArray[np.float32]] = {}
         left = list(heads)
         while left:
             by_task = {head.task: head for head in left}
             found = self._encoder.predict(features, list(by_task.values()))
             for task, head in by_task.items():
-                answers[head] = found[task].logits
+                answers[head] = outputs_of(found[task])
             left = [head for head in left if head not in answers]
         return answers
 
@@ -331,8 +331,8 @@ class Scheduler:
                     first, last = request.offsets[row.index : row.index + 2]
                     start, end = features.offsets[i : i + 2]
                     request.codes[first:last] = features.codes[start:end]
-                for logits, head in zip(request.logits, request.heads, strict=True):
-                    logits[row.index] = answers[head][i]
+                for outputs, head in zip(request.outputs, request.heads, strict=True):
+                    outputs[row.index] = answers[head][i]
                 request.waiting -= 1
                 if not request.waiting:
                     whole.append(request)

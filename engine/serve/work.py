@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitheads.engine.answer_parts import parts_of
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError, InputError
 from bitheads.engine.features.packed import PackedFeatures
@@ -21,7 +22,7 @@ from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
 from bitheads.engine.serve.fair_threads import FairThreads
 from bitheads.engine.serve.json_size import count_values
-from bitheads.engine.serve.messages import server_timing
+from bitheads.engine.serve.messages import server_timing, to_json
 from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.request import Answer, Request
 from bitheads.engine.serve.room import QueueFull, TooLong
@@ -50,8 +51,9 @@ INLINE_BYTES = 1 << 16
 VALUES_PER_TEXT, OTHER_VALUES = 8, 16_384
 """Values in the JSON of a request, at most: codes of a text are four values; tasks are others."""
 
-PROBABILITY_BYTES, ANSWER_BYTES = 30, 60
-"""Bytes of an answer in JSON, about: of each probability, and of the rest."""
+FIELD_BYTES, OTHER_BYTES = 28, 256
+"""Bytes of a number or a bool in JSON with the name of its field, and of what is there beside
+answers, both at most."""
 
 Result = TypeVar("Result")
 
@@ -263,15 +265,37 @@ class Work:
         """There is no such head any more: nothing counts its answers."""
         with suppress(KeyError):  # nobody has asked it
             self._metrics.answers.remove(name)
+        with suppress(KeyError):
+            self._metrics.refusals.remove(name)
 
     def _count(self, predictions: Mapping[str, Prediction]) -> None:
         for task, prediction in predictions.items():
-            self._metrics.answers.labels(task).inc(int(prediction.answered.sum()))
+            answered = prediction.answered
+            self._metrics.answers.labels(task).inc(int(answered.sum()))
+            if prediction.decision.can_refuse:
+                refused = answered & ~prediction.accepted
+                self._metrics.refusals.labels(task).inc(int(refused.sum()))
 
 
 def answer_bytes(predictions: Mapping[str, Prediction], return_probabilities: bool) -> int:
-    """Bytes of all the answers in JSON, about."""
-    return sum(
-        len(p.logits) * (ANSWER_BYTES + return_probabilities * PROBABILITY_BYTES * len(p.labels))
-        for p in predictions.values()
-    )
+    """Bytes of all the answers in JSON, at most, whatever their labels are."""
+    size = OTHER_BYTES
+    for task, prediction in predictions.items():
+        parts = parts_of(prediction.kind, prediction.decision)
+        longest, together = _label_bytes(prediction.labels)
+        each = len(task) + FIELD_BYTES * (1 + len(parts))
+        if "label" in parts:
+            each += longest
+        if "labels" in parts:
+            each += together
+        if "labels" in parts or return_probabilities:
+            each += FIELD_BYTES * (1 + len(prediction.labels)) + together
+        size += len(prediction.logits) * each
+    return size
+
+
+@lru_cache(maxsize=1 << 16)
+def _label_bytes(labels: tuple[str, ...]) -> tuple[int, int]:
+    """Bytes of the longest label and of all, in a list in JSON in a string in JSON, at most."""
+    sizes = [len(to_json(to_json(label).decode())) + 1 for label in labels]
+    return max(sizes, default=0), sum(sizes)

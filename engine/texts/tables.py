@@ -256,8 +256,19 @@ def read_table(
         raise InputError(
             f"{path}: cannot be read ({error.strerror}). Name {expected}, TSV or CSV in UTF-8."
         ) from error
+    return table_of(path, data, quotes, option, check_header)
+
+
+def table_of(
+    path: Path,
+    data: bytes,
+    quotes: str | None = None,
+    option: str = QUOTES_OPTION,
+    check_header: Callable[[tuple[str, ...]], None] = lambda header: None,
+) -> Table:
+    """As `read_table`, of a file that was read: `data` is its bytes."""
     kind = "csv" if path.suffix.lower() == ".csv" else "tsv"
-    _check_utf8(path, data)
+    check_utf8(path, data)
     dialect = choose_dialect(BytesIO(data), kind, quotes, str(path), option)
     if not data:
         check_header(())
@@ -292,7 +303,8 @@ def read_table(
     return Table(path, tuple(header), rows, hashlib.sha256(data).hexdigest())
 
 
-def _check_utf8(path: Path, data: bytes) -> None:
+def check_utf8(path: Path, data: bytes) -> None:
+    """Raises InputError, with the line, for bytes of a file that are not UTF-8."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -285,10 +285,8 @@ class TextFile:
             if not line.strip():
                 continue
             try:
-                found = json.loads(line)
-                if not isinstance(found, dict):
-                    raise ValueError("no object")
-            except (ValueError, RecursionError) as error:
+                found = object_of(line)
+            except ValueError as error:
                 raise InputError(
                     f"--input {self.path}: line {number + 1} is not a JSON object ({error})."
                 ) from error
@@ -332,7 +330,7 @@ class TextFile:
     def _as_row(self, row: int, columns: Columns, values: Sequence[Any]) -> tuple[str, Text]:
         for name, value, is_id in zip(columns, values, (False, False, True), strict=True):
             is_number = is_id and isinstance(value, int) and not isinstance(value, bool)
-            if name is not None and not is_number and not _is_text(value):
+            if name is not None and not is_number and not is_text(value):
                 expected = "an id: a text or a whole number" if is_id else "a text"
                 raise InputError(
                     f"--input {self.path}: row {row} has {value!r:.60} in column {name!r}, "
@@ -361,7 +359,18 @@ def lines_of(content: bytes, errors: str = "strict") -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
-def _is_text(value: Any) -> bool:
+def object_of(line: str) -> dict[str, Any]:
+    """The object that a line of JSON lines is. Raises ValueError for anything else."""
+    try:
+        found = json.loads(line)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
+
+
+def is_text(value: Any) -> bool:
     """Whether it is a string of whole characters: JSON can have halves of some, lone surrogates."""
     if not isinstance(value, str):
         return False

@@ -14,7 +14,9 @@ const char *const usage =
     "                     [--threads N] < texts\n"
     "Reads UTF-8 texts, one per line, text_a<TAB>text_b for pairs; a head answers the texts of "
     "its\n"
-    "form. Prints {\"text\": ..., \"tasks\": {task: {\"label\": ..., \"probability\": ...}}}.\n";
+    "form. Prints {\"text\": ..., \"tasks\": {task: {\"label\": ..., \"probability\": ...}}}; a "
+    "head\n"
+    "of another kind has \"labels\" or a \"value\", one that can refuse says \"accepted\".\n";
 
 constexpr const char *kByteOrderMark = "\xEF\xBB\xBF";  // at the start of files from Windows
 constexpr size_t kChunkTexts = 4096;                    // read, answered and printed together
@@ -87,11 +89,59 @@ std::string quoted(const std::string &text) {
 }
 
 // Not printf: in a program that has set a locale it may write a decimal comma.
-std::string four_decimals(float value) {
+std::string six_decimals(float value) {
   char shown[32];
   const auto end = std::to_chars(shown, shown + sizeof shown, static_cast<double>(value),
-                                 std::chars_format::fixed, 4);
+                                 std::chars_format::fixed, 6);
   return std::string(shown, end.ptr);
+}
+
+// In as few digits as say which float it is.
+std::string all_digits(float value) {
+  char shown[32];
+  return std::string(shown, std::to_chars(shown, shown + sizeof shown, value).ptr);
+}
+
+std::string joined(const std::vector<std::string> &parts) {
+  std::string all;
+  for (const std::string &part : parts) all += (all.empty() ? "" : ", ") + part;
+  return all;
+}
+
+// What there is of a text's answer, which depends on the kind of the head. `probabilities` are
+// those of all texts.
+std::string answer_of(const bitheads::Prediction &prediction,
+                      const std::vector<float> &probabilities, size_t text) {
+  const float *likely = probabilities.data() + text * prediction.labels.size();
+  std::vector<std::string> parts;
+  if (const auto best = prediction.best(text)) {
+    parts.push_back("\"label\": " + quoted(prediction.labels[*best]));
+    parts.push_back("\"probability\": " + six_decimals(likely[*best]));
+  }
+  if (prediction.kind == "multi_label") {
+    std::vector<std::string> labels;
+    for (const std::string &label : prediction.selected(text)) labels.push_back(quoted(label));
+    parts.push_back("\"labels\": [" + joined(labels) + "]");
+  }
+  if (const auto value = prediction.value(text)) {
+    parts.push_back("\"value\": " + all_digits(*value));
+  }
+  if (prediction.decision.can_refuse()) {
+    parts.push_back(std::string("\"accepted\": ") + (prediction.accepted(text) ? "true" : "false"));
+  }
+  if (const auto out = prediction.out_of_domain(text)) {
+    parts.push_back("\"out_of_domain\": " + six_decimals(*out));
+  }
+  if (prediction.kind == "multi_label") {
+    std::vector<std::string> shown;
+    for (const std::string &label : prediction.selected(text)) {
+      const auto &labels = prediction.labels;
+      const auto place = std::find(labels.begin(), labels.end(), label) - labels.begin();
+      shown.push_back(quoted(label) + ": " + six_decimals(likely[place]));
+    }
+    parts.push_back("\"probabilities\": {" + joined(shown) + "}");
+  }
+  return "{" + joined(parts) + "}";
 }
 
 // A text, and the number of its line in the input, from 1.
@@ -133,16 +183,10 @@ void answer(const bitheads::Engine &engine, const std::vector<Line> &lines,
   }
   for (const bitheads::Prediction &prediction : predictions) {
     const std::vector<float> probabilities = prediction.probabilities();
-    const size_t classes = prediction.labels.size();
     for (size_t row = 0; row < asked.size(); ++row) {
-      float largest = 0;
-      for (size_t i = 0; i < classes; ++i) {
-        largest = std::max(largest, probabilities[row * classes + i]);
-      }
       std::string &out = shown[places[row]];
-      out += (out.empty() ? "" : ", ") + quoted(prediction.task) +
-             ": {\"label\": " + quoted(prediction.top(row)) +
-             ", \"probability\": " + four_decimals(largest) + "}";
+      out += (out.empty() ? "" : ", ") + quoted(prediction.task) + ": " +
+             answer_of(prediction, probabilities, row);
     }
   }
 }

@@ -2,10 +2,12 @@
 #include <functional>
 #include <new>
 #include <string>
+#include <tuple>
 
 #include "bitheads/bitheads.h"
 #include "bitheads/bitheads.hpp"
 #include "error.h"
+#include "kinds.h"
 
 struct bitheads_engine {
   bitheads::Engine engine;
@@ -20,8 +22,18 @@ struct bitheads_features {
 };
 
 struct bitheads_predictions {
+  // What is made of a task's logits; null is given for what stays empty.
+  struct Answers {
+    std::vector<float> probabilities;
+    std::vector<int64_t> best;
+    std::vector<uint8_t> selected;
+    std::vector<float> values;
+    std::vector<uint8_t> accepted;
+    std::vector<float> out_of_domain;
+  };
+
   std::vector<bitheads::Prediction> predictions;
-  std::vector<std::vector<float>> probabilities;
+  std::vector<Answers> answers;
 };
 
 namespace {
@@ -97,16 +109,45 @@ void check_offsets(const int64_t *offsets, size_t num_texts) {
   }
 }
 
-bitheads_predictions *with_probabilities(std::vector<bitheads::Prediction> predictions) {
-  std::vector<std::vector<float>> probabilities;
-  for (const bitheads::Prediction &prediction : predictions) {
-    probabilities.push_back(prediction.probabilities());
+using Answers = bitheads_predictions::Answers;
+
+Answers answers_of(const bitheads::Prediction &prediction) {
+  Answers found;
+  const bitheads::Kind &kind = *bitheads::find_kind(prediction.kind);
+  const auto &[labels, decision] = std::tie(prediction.labels, prediction.decision);
+  const float *row = prediction.logits.data();
+  found.probabilities = prediction.probabilities();
+  found.selected.resize(prediction.size() * labels.size());
+  for (size_t text = 0; text < prediction.size(); ++text, row += kind.num_logits(labels)) {
+    const auto best = kind.best(row, labels, decision);
+    found.best.push_back(best ? static_cast<int64_t>(*best) : -1);
+    kind.select(row, labels, decision, found.selected.data() + text * labels.size());
+    if (const auto value = kind.value(row, labels, decision)) found.values.push_back(*value);
+    if (const auto out = prediction.out_of_domain(text)) found.out_of_domain.push_back(*out);
+    found.accepted.push_back(prediction.accepted(text) ? 1 : 0);
   }
-  return new bitheads_predictions{std::move(predictions), std::move(probabilities)};
+  return found;
+}
+
+bitheads_predictions *with_answers(std::vector<bitheads::Prediction> predictions) {
+  std::vector<Answers> answers;
+  for (const bitheads::Prediction &prediction : predictions) {
+    answers.push_back(answers_of(prediction));
+  }
+  return new bitheads_predictions{std::move(predictions), std::move(answers)};
 }
 
 const bitheads::Prediction *find(const bitheads_predictions *predictions, size_t task) {
   return task < predictions->predictions.size() ? &predictions->predictions[task] : nullptr;
+}
+
+// Null for a task out of range, and for an array of nothing.
+template <class Value>
+const Value *find(const bitheads_predictions *predictions, size_t task,
+                  std::vector<Value> Answers::*array) {
+  if (task >= predictions->answers.size()) return nullptr;
+  const std::vector<Value> &found = predictions->answers[task].*array;
+  return found.empty() ? nullptr : found.data();
 }
 
 }  // namespace
@@ -191,6 +232,14 @@ int32_t bitheads_tasks_is_pair(const bitheads_tasks *tasks, size_t task) {
   return task < tasks->tasks.size() && tasks->tasks[task].is_pair ? 1 : 0;
 }
 
+const char *bitheads_tasks_kind(const bitheads_tasks *tasks, size_t task) {
+  return task < tasks->tasks.size() ? tasks->tasks[task].kind.c_str() : nullptr;
+}
+
+int32_t bitheads_tasks_can_refuse(const bitheads_tasks *tasks, size_t task) {
+  return task < tasks->tasks.size() && tasks->tasks[task].can_refuse ? 1 : 0;
+}
+
 bitheads_status bitheads_encode(const bitheads_engine *engine, const bitheads_text *texts,
                                 size_t num_texts, bitheads_features **features) {
   return guarded([&] {
@@ -267,7 +316,7 @@ bitheads_status bitheads_predict(const bitheads_engine *engine, const bitheads_t
                                  bitheads_predictions **predictions) {
   return guarded([&] {
     check_not_null("bitheads_predict", engine, predictions);
-    *predictions = with_probabilities(
+    *predictions = with_answers(
         engine->engine.predict(as_texts(texts, num_texts), as_tasks(tasks, num_tasks)));
   });
 }
@@ -278,7 +327,7 @@ bitheads_status bitheads_predict_features(const bitheads_engine *engine,
                                           bitheads_predictions **predictions) {
   return guarded([&] {
     check_not_null("bitheads_predict_features", engine, features, predictions);
-    *predictions = with_probabilities(
+    *predictions = with_answers(
         engine->engine.predict_features(features->features, as_tasks(tasks, num_tasks)));
   });
 }
@@ -307,6 +356,16 @@ const char *bitheads_predictions_label(const bitheads_predictions *predictions, 
   return found == nullptr || label >= found->labels.size() ? nullptr : found->labels[label].c_str();
 }
 
+const char *bitheads_predictions_kind(const bitheads_predictions *predictions, size_t task) {
+  const auto *found = find(predictions, task);
+  return found == nullptr ? nullptr : found->kind.c_str();
+}
+
+size_t bitheads_predictions_num_logits(const bitheads_predictions *predictions, size_t task) {
+  const auto *found = find(predictions, task);
+  return found == nullptr ? 0 : found->num_logits();
+}
+
 const float *bitheads_predictions_logits(const bitheads_predictions *predictions, size_t task) {
   const auto *found = find(predictions, task);
   return found == nullptr ? nullptr : found->logits.data();
@@ -314,6 +373,32 @@ const float *bitheads_predictions_logits(const bitheads_predictions *predictions
 
 const float *bitheads_predictions_probabilities(const bitheads_predictions *predictions,
                                                 size_t task) {
-  return task < predictions->probabilities.size() ? predictions->probabilities[task].data()
-                                                  : nullptr;
+  return find(predictions, task, &Answers::probabilities);
+}
+
+const int64_t *bitheads_predictions_best(const bitheads_predictions *predictions, size_t task) {
+  return find(predictions, task, &Answers::best);
+}
+
+const uint8_t *bitheads_predictions_selected(const bitheads_predictions *predictions, size_t task) {
+  return find(predictions, task, &Answers::selected);
+}
+
+const float *bitheads_predictions_values(const bitheads_predictions *predictions, size_t task) {
+  return find(predictions, task, &Answers::values);
+}
+
+const uint8_t *bitheads_predictions_accepted(const bitheads_predictions *predictions, size_t task) {
+  return find(predictions, task, &Answers::accepted);
+}
+
+const float *bitheads_predictions_reject_logits(const bitheads_predictions *predictions,
+                                                size_t task) {
+  const auto *found = find(predictions, task);
+  return found == nullptr || found->reject_logits.empty() ? nullptr : found->reject_logits.data();
+}
+
+const float *bitheads_predictions_out_of_domain(const bitheads_predictions *predictions,
+                                                size_t task) {
+  return find(predictions, task, &Answers::out_of_domain);
 }

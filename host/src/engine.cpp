@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -40,32 +39,6 @@ std::vector<fs::path> find_heads(const fs::path &folder) {
   std::sort(paths.begin(), paths.end());
   return paths;
 }
-
-}  // namespace
-
-std::vector<float> Prediction::probabilities() const {
-  const size_t classes = labels.size();
-  std::vector<float> result(logits.size());
-  for (size_t first = 0; first + classes <= logits.size(); first += classes) {
-    const float *row = logits.data() + first;
-    const float largest = *std::max_element(row, row + classes);
-    float sum = 0;
-    for (size_t i = 0; i < classes; ++i) {
-      result[first + i] = std::exp(row[i] - largest);
-      sum += result[first + i];
-    }
-    for (size_t i = 0; i < classes; ++i) result[first + i] /= sum;
-  }
-  return result;
-}
-
-const std::string &Prediction::top(size_t text) const {
-  if (text >= size()) throw std::out_of_range("Prediction::top: no such text");
-  const float *row = logits.data() + text * labels.size();
-  return labels[static_cast<size_t>(std::max_element(row, row + labels.size()) - row)];
-}
-
-namespace {
 
 // The only core of this process, which is never destroyed. A core with the CPU's plugin gives its
 // thread a stack for signals and takes the stack back when the core is destroyed, though a later
@@ -250,8 +223,9 @@ int64_t Engine::code_bytes() const {
 std::vector<TaskInfo> Engine::tasks() const {
   std::vector<TaskInfo> tasks;
   for (const auto &head : impl_->here().choose({})) {
-    tasks.push_back(
-        {head->task, head->labels, head->is_pair, static_cast<size_t>(head->block.size())});
+    tasks.push_back({head->task, head->labels, head->is_pair,
+                     static_cast<size_t>(head->block.size()), head->kind->name,
+                     head->decision.can_refuse()});
   }
   return tasks;
 }

@@ -1,16 +1,16 @@
 #include "head_file.h"
 
 #include <cmath>
-#include <set>
 #include <stdexcept>
 
+#include "decision.h"
 #include "error.h"
 #include "safetensors.h"
 
 namespace bitheads {
 namespace {
 
-constexpr int kFormatVersion = 1;
+constexpr int kFormatVersions = 2;   // 1 to this
 constexpr size_t kMaxSize = 65'536;  // what the kernels' fixed-point numbers have room for
 
 using Shape = std::vector<int64_t>;
@@ -83,6 +83,26 @@ void check_notes(const Json &meta) {
   }
 }
 
+// The kind, the decision and the number of outputs that follows from them; before version 2 a head
+// gave one of its labels, and stood by it.
+void read_kind(FoldedHead &head, const Json &meta) {
+  std::string kind = "single_label";
+  if (meta.at("format_version") > 1) {
+    kind = meta.at("kind").get<std::string>();
+    head.decision = read_decision(meta.at("decision"));
+  }
+  head.kind = find_kind(kind);
+  if (head.kind == nullptr) {
+    throw std::invalid_argument("its kind is '" + kind + "', expected one of " + names_of_kinds());
+  }
+  head.kind->check(head.labels, head.decision);
+  head.num_outputs = head.kind->num_logits(head.labels) + (head.decision.reject_above ? 1 : 0);
+  if (head.num_outputs > kMaxSize) {
+    throw std::invalid_argument("its number of outputs is " + std::to_string(head.num_outputs) +
+                                ", expected 1 to 65,536");
+  }
+}
+
 // Checks all that must hold of a head; `engine/heads/head_file.py` has the same list.
 void read_meta(FoldedHead &head, const Json &meta) {
   check_notes(meta);
@@ -100,16 +120,12 @@ void read_meta(FoldedHead &head, const Json &meta) {
     throw std::invalid_argument("its position pooling is '" + pooling +
                                 "', expected attention, mean, cls or last");
   }
-  const std::set<std::string> different(head.labels.begin(), head.labels.end());
-  if (head.labels.size() < 2 || head.labels.size() > kMaxSize ||
-      different.size() != head.labels.size()) {
-    throw std::invalid_argument("expected 2 to 65,536 labels, all different");
-  }
   for (const std::string &label : head.labels) {
     if (label.find('\0') != std::string::npos) {
       throw std::invalid_argument("a label has a NUL, at which C ends a text");
     }
   }
+  read_kind(head, meta);
   head.is_pair = form == "pair";
   head.position_pooling = pooling == "attention" ? BH_ATTENTION
                           : pooling == "mean"    ? BH_MEAN
@@ -124,7 +140,7 @@ void read_meta(FoldedHead &head, const Json &meta) {
 
 void read_tensors(FoldedHead &head, const SafeTensors &file) {
   const int64_t dim = head.spec.dim;
-  const auto classes = static_cast<int64_t>(head.labels.size());
+  const auto outputs = static_cast<int64_t>(head.num_outputs);
   const bool attends = head.position_pooling == BH_ATTENTION;
   if (file.tensors().size() != (attends ? 6U : 4U)) {
     throw std::invalid_argument("has other weights than its position pooling wants");
@@ -144,8 +160,8 @@ void read_tensors(FoldedHead &head, const SafeTensors &file) {
   }
   head.dense = read_weights(file, "dense", {inner, dim});
   head.dense_bias = read_weights(file, "dense_bias", {inner});
-  head.output = read_weights(file, "output", {classes, inner});
-  head.output_bias = read_weights(file, "output_bias", {classes});
+  head.output = read_weights(file, "output", {outputs, inner});
+  head.output_bias = read_weights(file, "output_bias", {outputs});
 }
 
 FoldedHead parse_head(const SafeTensors &file, const std::string &what) {
@@ -159,8 +175,8 @@ FoldedHead parse_head(const SafeTensors &file, const std::string &what) {
     throw std::invalid_argument("its format version is no whole number");
   }
   const auto version = meta.at("format_version").get<int64_t>();
-  if (version != kFormatVersion) {
-    fail(Status::head, what, ": got format version ", version, ", expected ", kFormatVersion,
+  if (version < 1 || version > kFormatVersions) {
+    fail(Status::head, what, ": got format version ", version, ", expected 1 to ", kFormatVersions,
          ". Train it again, or install the version of bitheads that wrote it.");
   }
   const std::string expected = meta.at("sha256").get<std::string>();

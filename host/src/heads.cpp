@@ -25,6 +25,19 @@ void check_features(const PackedFeatures &features) {
   }
 }
 
+// Moves the last output of each text to its place; the others close up.
+void split_reject_output(Prediction &answer, size_t num_outputs) {
+  const size_t texts = answer.logits.size() / num_outputs;
+  answer.reject_logits.resize(texts);
+  float *to = answer.logits.data();
+  for (size_t text = 0; text < texts; ++text) {
+    const float *from = answer.logits.data() + text * num_outputs;
+    answer.reject_logits[text] = from[num_outputs - 1];
+    to = std::copy(from, from + num_outputs - 1, to);
+  }
+  answer.logits.resize(texts * (num_outputs - 1));
+}
+
 const bh_head *block_of(const LaidOutHead &head) {
   return static_cast<const bh_head *>(head.block.data());
 }
@@ -49,7 +62,7 @@ std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head, const std::st
   weights.dim = head.spec.dim;
   weights.attention_heads = head.attention_heads;
   weights.inner = static_cast<int64_t>(head.dense_bias.size());
-  weights.classes = static_cast<int64_t>(head.labels.size());
+  weights.classes = static_cast<int64_t>(head.num_outputs);
   weights.query = head.query.empty() ? nullptr : head.query.data();
   weights.value = head.value.empty() ? nullptr : head.value.data();
   weights.dense = head.dense.data();
@@ -71,6 +84,9 @@ std::shared_ptr<const LaidOutHead> lay_out(const FoldedHead &head, const std::st
   }
   laid_out->task = head.task;
   laid_out->labels = head.labels;
+  laid_out->kind = head.kind;
+  laid_out->decision = head.decision;
+  laid_out->num_outputs = head.num_outputs;
   laid_out->is_pair = head.is_pair;
   return laid_out;
 }
@@ -112,13 +128,16 @@ std::vector<Prediction> HeadThreads::predict(const PackedFeatures &features,
   check_features(features);
   std::vector<Prediction> answers;
   for (const auto &head : heads) {
-    answers.push_back({head->task, head->labels, {}});
-    answers.back().logits.resize(features.size() * head->labels.size());
+    answers.push_back({head->task, head->labels, {}, head->kind->name, head->decision});
+    answers.back().logits.resize(features.size() * head->num_outputs);
   }
   if (features.size() > 0 && !heads.empty()) {
     const std::vector<Part> calls = parts(features.size(), heads);
     for_each_on_threads(threads_, calls.size(),
                         [&](size_t i) { run(calls[i], features, spec, heads, answers); });
+  }
+  for (size_t i = 0; i < heads.size(); ++i) {
+    if (heads[i]->decision.reject_above) split_reject_output(answers[i], heads[i]->num_outputs);
   }
   return answers;
 }
@@ -129,7 +148,7 @@ void HeadThreads::run(const Part &part, const PackedFeatures &features, const Fe
   std::vector<float *> logits;
   for (size_t i = part.first_head; i < part.last_head; ++i) {
     blocks.push_back(block_of(*heads[i]));
-    logits.push_back(answers[i].logits.data() + part.first_text * heads[i]->labels.size());
+    logits.push_back(answers[i].logits.data() + part.first_text * heads[i]->num_outputs);
   }
   bh_predict_heads_args args = {};
   args.codes = features.codes.data();

@@ -33,7 +33,10 @@ class AlignedBytes {
 struct LaidOutHead {
   std::string task;
   std::vector<std::string> labels;
+  const Kind *kind = nullptr;
+  Decision decision;
   bool is_pair = false;
+  size_t num_outputs = 0;  // the kind's logits and, last, the reject output, if it has one
   AlignedBytes block;
 };
 

@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from head_kinds import SINGLE, TEXTS, heads_of_every_kind
 from random_heads import random_head
 
 from bitheads import Engine
@@ -50,6 +52,51 @@ def test_narrow_terminals_get_blocks(
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["--bundle", str(bundle), "--demo", "--tasks", "tone"]) == 0
     assert any(line.startswith("    tone: label-") for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_table_of_every_kind(
+    own_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not accepted is a dash, and how much is accepted is said below."""
+    for head in heads_of_every_kind(Engine.load(own_bundle), TEXTS):
+        write_head(head, own_bundle / "heads" / f"{head.task}.safetensors")
+    monkeypatch.setenv("COLUMNS", "9999")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(SINGLE).encode())))
+    assert main(["--bundle", str(own_bundle)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    answers = Engine.load(own_bundle).predict(SINGLE)
+    columns = [lines[0].index(task) for task in lines[0].split()[1:]]
+    assert lines[0].split()[1:] == list(answers)
+    cells: set[str] = set()
+    for row, line in enumerate(lines[1 : len(SINGLE) + 1]):
+        found = [line[a:b].strip() for a, b in pairwise([*columns, None])]
+        for cell, (task, prediction) in zip(found, answers.items(), strict=True):
+            value = None if prediction.values is None else f"{prediction.values[row]:.4g}"
+            likely = dict(zip(prediction.labels, prediction.probabilities[row], strict=True))
+            if not prediction.accepted[row]:
+                wanted = "-"
+            elif task.startswith("multi_label"):
+                has = prediction.selected[row]
+                wanted = ", ".join(f"{label} {likely[label]:.2f}" for label in has) or "(none)"
+            elif task.startswith("regression"):
+                wanted = str(value)
+            else:
+                label = prediction.top[row]
+                assert label is not None
+                wanted = f"{label} {likely[label]:.2f}" + (f" ({value})" if value else "")
+            assert cell == wanted
+            cells.add(cell)
+    assert {"-", "(none)"} <= cells
+    accepted = sum(int(prediction.accepted.sum()) for prediction in answers.values())
+    asked = f"{len(answers)} heads were asked; of their {len(answers) * len(SINGLE)} answers "
+    assert lines[len(SINGLE) + 2] == f"{asked}{accepted} are accepted, the others are -"
+
+
+def test_heads_that_cannot_refuse_are_not_counted(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--bundle", str(bundle), "--demo"]) == 0
+    assert "accepted" not in capsys.readouterr().out
 
 
 def test_json_lines_from_a_file(

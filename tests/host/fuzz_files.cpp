@@ -46,6 +46,17 @@ std::string mutated(std::string content, std::mt19937 &draw) {
   return content;
 }
 
+void ask_all(const Prediction &answer) {
+  answer.probabilities();
+  for (size_t text = 0; text < answer.size(); ++text) {
+    if (answer.best(text)) answer.top(text);
+    answer.selected(text);
+    answer.value(text);
+    answer.out_of_domain(text);
+    answer.accepted(text);
+  }
+}
+
 bool read(const fs::path &folder, const std::string &name) {
   try {
     if (name == "bundle.json") {
@@ -62,7 +73,9 @@ bool read(const fs::path &folder, const std::string &name) {
       PackedFeatures features;
       features.codes.resize(static_cast<size_t>(head.spec.code_bytes) * 3, 0x5A);
       features.offsets = {0, 1, 3};
-      HeadThreads(2).predict(features, head.spec, {laid_out});
+      for (const Prediction &answer : HeadThreads(2).predict(features, head.spec, {laid_out})) {
+        ask_all(answer);
+      }
     }
     return true;
   } catch (const Error &error) {

@@ -144,6 +144,23 @@ void on_threads(char **arguments) {
   for (const auto &got : codes) std::puts(got == codes[0] && !got.empty() ? "same" : "different");
 }
 
+// kinds BUNDLE: what heads there are, and what is said where they have no such answer.
+void of_kinds(char **arguments) {
+  const Engine engine = Engine::load(arguments[0], in_fp32());
+  for (const bitheads::TaskInfo &info : engine.tasks()) {
+    std::printf("%s %s %d\n", info.task.c_str(), info.kind.c_str(), info.can_refuse ? 1 : 0);
+    const bitheads::Prediction answer = engine.predict(make_texts(2), {info.task}).front();
+    std::puts(error_of([&] { answer.top(1); }).c_str());
+    std::puts(answer.value(1) ? "a value" : "no value");
+    std::puts(answer.out_of_domain(1) ? "a reject output" : "no reject output");
+    try {
+      answer.accepted(2);
+    } catch (const std::out_of_range &error) {
+      std::puts(error.what());
+    }
+  }
+}
+
 long resident_kb() {
   long found = 0;
   char line[256];
@@ -183,7 +200,7 @@ void keep_busy(char **arguments) {
 int main(int argc, char **argv) {
   const std::vector<std::pair<const char *, void (*)(char **)>> situations = {
       {"locale", in_locale},      {"fork", forked},    {"threads", on_threads},
-      {"memory", and_its_memory}, {"busy", keep_busy},
+      {"memory", and_its_memory}, {"busy", keep_busy}, {"kinds", of_kinds},
   };
   for (const auto &[name, run] : situations) {
     if (argc > 2 && std::strcmp(argv[1], name) == 0) {

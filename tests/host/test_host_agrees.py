@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_build import MIN_AGREEMENT
+from same_answers import assert_same_answer
 from test_encode import STRANGE_TEXTS, texts_of_all_lengths
 from test_tokenizer import all_texts, wordy
 from tiny_encoders import FAMILIES, MAX_LENGTH
@@ -84,12 +85,7 @@ def assert_heads_agree(
     expected, got = engine.predict(texts, tasks), host.predict(texts)
     assert set(got) == set(expected) == set(tasks)
     for task, answer in got.items():
-        np.testing.assert_array_equal(answer.logits, expected[task].logits)
-        np.testing.assert_allclose(
-            answer.probabilities, expected[task].probabilities, rtol=0, atol=1e-6
-        )
-        assert answer.labels == expected[task].labels
-        assert answer.top == expected[task].top
+        assert_same_answer(answer, expected[task])
 
 
 def test_every_text_has_the_same_codes(python_engine: Engine, host_engine: HostEngine) -> None:

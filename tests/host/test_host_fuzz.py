@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_build import ROOT, build, run
-from hostile_heads import HOSTILE_HEADS, write_hostile_head
+from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
 from random_heads import random_head
 
 from bitheads.engine.bundle import MANIFEST, read_manifest
 from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.kinds import Decision
 
 MUTATIONS = 250
 
@@ -40,15 +41,18 @@ def test_no_file_leads_the_reader_astray(
         path = tmp_path / f"{dtype}.safetensors"
         write_head(random_head(spec, "sound", pooling), path, dtype)
         files.append(path)
+    decision = Decision(cuts=(-0.5, 0.5), abstain_below=0.4, reject_above=0.0)
+    files.append(tmp_path / "kind.safetensors")
+    write_head(random_head(spec, "rated", kind="ordinal", decision=decision), files[-1])
     calibration = tmp_path / "calibration.safetensors"
     ones = np.ones(64, np.float32)
     save_file({"scale": ones, "zero_point": ones}, calibration)
     folder = tmp_path / "mutated"
     folder.mkdir()
     shown = run(fuzz_files, str(MUTATIONS), folder, *files, calibration)
-    # The three sound files are read; a mutation may leave JSON that means the same.
+    # The sound files are read; a mutation may leave JSON that means the same.
     accepted = int(shown.split()[1].rstrip(","))
-    assert 3 <= accepted < 0.2 * MUTATIONS
+    assert len(files) < accepted < 0.2 * MUTATIONS
 
 
 def test_wrong_heads_whose_hash_is_right(
@@ -62,3 +66,16 @@ def test_wrong_heads_whose_hash_is_right(
     folder = tmp_path / "read"
     folder.mkdir()
     assert run(fuzz_files, "0", folder, *files) == f"accepted 0, refused {len(files)}\n"
+
+
+def test_odd_heads_are_asked_for_all_that_they_have(
+    fuzz_files: Path, host_bundle: Path, tmp_path: Path
+) -> None:
+    spec = read_manifest(host_bundle).spec
+    files = []
+    for i, name in enumerate(SOUND_HEADS):
+        files.append(tmp_path / f"{i}.safetensors")
+        write_hostile_head(name, spec, files[-1])
+    folder = tmp_path / "read"
+    folder.mkdir()
+    assert run(fuzz_files, "0", folder, *files) == f"accepted {len(files)}, refused 0\n"

@@ -70,6 +70,8 @@ def test_one_name_is_put_into_site_packages(wheel: Path) -> None:
         "bitheads/engine/serve/page.html",
         "bitheads/export/data/sentences.txt",
         "bitheads/training/configs/multitask_minilm.toml",
+        "bitheads/training/data/background.md",
+        "bitheads/training/data/background.txt",
     ):
         assert needed in names
 

@@ -1,99 +1,242 @@
-"""Labelled texts from tables: the columns `label` and `text`, or `label`, `text_a` and `text_b`."""
+"""Labelled texts of every kind, from files and from memory.
+
+The columns are `text`, or `text_a` and `text_b`; and `label`, `labels` or `score`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import InputError
-from bitheads.engine.texts.tables import QUOTES_OPTION, read_table
+from bitheads.engine.kinds.ordinal import number_of
+from bitheads.engine.texts.tables import QUOTES_OPTION
 from bitheads.engine.types import Text
+from bitheads.training.data.columns import check_kind, choose_labelled
+from bitheads.training.data.in_memory import rows_in_memory
+from bitheads.training.data.labels import Labels, labels_of, shorten
+from bitheads.training.data.rows import Rows, read_rows
 
-HEADERS = {("label", "text"): "single", ("label", "text_a", "text_b"): "pair"}
+Classes = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """One TSV or CSV file.
+    """One file, or rows in memory.
 
     Attributes:
+        path: of the file; of rows in memory, the name that they were given.
         texts: strings, or pairs of strings.
-        labels: one per text.
-        lines: the line of the file, from 1, in which each text's row begins.
+        labels: one per text: a string, for `multi_label` a tuple of different ones, for
+            `regression` a finite number.
+        lines: the line of the file, from 1, in which each text's row begins; in Parquet and in
+            memory the number of the row, from 0.
         form: "single" or "pair".
-        sha256: of the file's bytes.
+        kind: "single_label", "multi_label", "ordinal" or "regression".
+        sha256: of the file's bytes; of rows in memory, of their texts and labels.
+        unit: what `lines` counts, "line" or "row".
+        columns: those that were read, texts first; none of rows without columns.
+        other_columns: those that were there and not read.
     """
 
     path: Path
     texts: list[Text]
-    labels: list[str]
+    labels: Labels
     lines: list[int]
     form: str
+    kind: str
     sha256: str
+    unit: str = "line"
+    columns: tuple[str, ...] = ()
+    other_columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    def place(self, row: int) -> str:
+        """What to call a text in errors: the file and its line."""
+        return f"{self.path}, {self.unit} {self.lines[row]}"
+
     def label_ids(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """Index of each label in `classes`. Raises InputError, with the line, for others."""
+        """Index of each label in `classes`, int64 [texts]; of `single_label` and `ordinal`.
+
+        Raises InputError, with the line, for others.
+        """
+        self._check_kind("single_label", "ordinal")
         index = {label: i for i, label in enumerate(classes)}
-        for line, label in zip(self.lines, self.labels, strict=True):
+        for row, label in enumerate(self.labels):
             if label not in index:
-                raise InputError(
-                    f"{self.path}, line {line}: label {label!r} is not among the training "
-                    f"labels {_shorten(classes)}. Correct it, or add examples of it to the "
-                    "training file."
-                )
-        return np.array([index[label] for label in self.labels], np.int64)
+                raise self._unknown(row, label, classes)
+        return np.array([index[str(label)] for label in self.labels], np.int64)
+
+    def label_sets(self, classes: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of `classes` each text has, bool [texts, classes]; of `multi_label`.
+
+        Raises InputError, with the line, for other labels.
+        """
+        self._check_kind("multi_label")
+        index = {label: i for i, label in enumerate(classes)}
+        found = np.zeros((len(self), len(classes)), np.bool_)
+        for row, labels in enumerate(self.labels):
+            assert isinstance(labels, tuple), "of this kind all are"
+            for label in labels:
+                if label not in index:
+                    raise self._unknown(row, label, classes)
+                found[row, index[label]] = True
+        return found
+
+    def scores(self) -> NDArray[np.float32]:
+        """float32 [texts]; of `regression`."""
+        self._check_kind("regression")
+        return np.array(self.labels, np.float32)
+
+    def _check_kind(self, *kinds: str) -> None:
+        """Raises TypeError: which of the three to ask for is for the caller to know."""
+        if self.kind not in kinds:
+            raise TypeError(f"labels of the kind {self.kind} are no {' or '.join(kinds)} labels")
+
+    def _unknown(self, row: int, label: object, classes: Sequence[str]) -> InputError:
+        return InputError(
+            f"{self.place(row)}: label {label!r} is not among the training labels "
+            f"{shorten(classes)}. Correct it, or add examples of it to the training file."
+        )
 
 
 def read_labelled(
-    path: Path, quotes: str | None = None, option: str = QUOTES_OPTION
+    path: Path, quotes: str | None = None, option: str = QUOTES_OPTION, kind: str | None = None
 ) -> LabelledTexts:
-    """Reads a UTF-8 file with a header: CSV if its suffix is .csv, else TSV.
+    """Reads JSON lines (.jsonl, .ndjson, .json), Parquet (.parquet, .pq), CSV (.csv), else TSV.
 
     Args:
-        quotes: "csv" or "none", how they are read, see `engine.texts.tables`. None: CSV is RFC
-            4180, and TSV that looks quoted is an error.
+        quotes: "csv" or "none", how those of TSV and CSV are read, see `engine.texts.tables`. None:
+            CSV is RFC 4180, and TSV that looks quoted is an error.
         option: how a user says `quotes`, for that error, with {} for the value.
+        kind: what is to be learnt; None: the columns say it. `ordinal` must be said.
 
-    Raises InputError, with the line number, for anything malformed.
+    Raises InputError, with the line, for anything malformed.
     """
-
-    def check(header: tuple[str, ...]) -> None:
-        if header not in HEADERS:
-            raise InputError(
-                f"{path}, line 1: got the header {list(header)}, expected label<TAB>text or "
-                "label<TAB>text_a<TAB>text_b, in CSV with commas. Add it as the first line."
-            )
-
-    table = read_table(path, quotes, option, "a file with the columns label and text", check)
-    texts: list[Text] = []
-    for line, (label, *parts) in table.rows:
-        if not label:
-            raise InputError(f"{path}, line {line}: the label is empty. Fill it in.")
-        texts.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
-    if not texts:
-        raise InputError(f"{path}: no rows below the header. Add examples.")
-    lines, labels = [row.line for row in table.rows], [row.cells[0] for row in table.rows]
-    return LabelledTexts(path, texts, labels, lines, HEADERS[table.header], table.sha256)
+    check_kind(kind)
+    return _labelled(read_rows(path, partial(choose_labelled, kind=kind), quotes, option))
 
 
-def classes_of(train: LabelledTexts) -> tuple[str, ...]:
-    """The training labels, sorted. Raises InputError if there is only one."""
-    classes = tuple(sorted(set(train.labels)))
-    if len(classes) < 2:
+def labelled_from(rows: Any, kind: str | None = None, name: str = "rows") -> LabelledTexts:
+    """Labelled texts that are in memory.
+
+    Args:
+        rows: with the columns of a file: a list of dicts, a pandas or polars DataFrame, a pyarrow
+            Table, a Dataset of Hugging Face, whose numbered classes get their names. Or a list of
+            (text, label), for pairs ((text_a, text_b), label), where a list of labels says
+            `multi_label` and a float `regression`.
+        kind: None for what the columns, or labels, say. `ordinal` must be said.
+        name: what to call the rows in errors.
+
+    Raises InputError, with the number of the row, from 0, for anything malformed.
+    """
+    check_kind(kind)
+    return _labelled(rows_in_memory(rows, kind, name))
+
+
+def _labelled(rows: Rows) -> LabelledTexts:
+    columns = rows.columns
+    assert columns.kind is not None, "there is a column of labels"
+    texts, labels = rows.texts(), labels_of(rows)
+    others = tuple(name for name in rows.names if name not in columns.names)
+    return LabelledTexts(
+        rows.path,
+        texts,
+        labels,
+        list(rows.numbers),
+        columns.form,
+        columns.kind,
+        rows.sha256 or _sha256(texts, labels),
+        rows.unit,
+        columns.names if rows.names else (),
+        others,
+    )
+
+
+def _sha256(texts: Sequence[Text], labels: Labels) -> str:
+    digest = hashlib.sha256()
+    for row in zip(texts, labels, strict=True):
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def classes_of(train: LabelledTexts, order: Sequence[str] | None = None) -> Classes:
+    """The training labels: sorted, or for `ordinal` from the lowest to the highest.
+
+    Args:
+        order: of ordinal labels that are not all numbers, from the lowest to the highest.
+
+    Raises InputError if there are too few labels, and for an order that is not known or not theirs.
+    """
+    if train.kind == "multi_label":
+        found = {label for labels in train.labels if isinstance(labels, tuple) for label in labels}
+    else:
+        train._check_kind("single_label", "ordinal")
+        found = {str(label) for label in train.labels}
+    classes = tuple(sorted(found))
+    if not classes:
+        raise InputError(f"{train.path}: no row has a label, expected some. Add examples that do.")
+    if len(classes) < 2 and train.kind != "multi_label":
         raise InputError(
             f"{train.path}: every row has the label {classes[0]!r}, expected at least two labels. "
             "Add examples of another."
         )
+    if train.kind == "ordinal":
+        return _ordered(train, classes, order)
+    if order is not None:
+        raise InputError(
+            f"{train.path}: got an order for {train.kind} labels, expected one for ordinal labels "
+            "alone. Leave it out."
+        )
     return classes
 
 
-def _shorten(classes: Sequence[str]) -> str:
-    shown = ", ".join(classes[:10])
-    return f"({shown}, ... {len(classes)} in all)" if len(classes) > 10 else f"({shown})"
+def range_of(train: LabelledTexts) -> tuple[float, float]:
+    """The least and the largest training score, as float32; of `regression`.
+
+    Raises InputError if they are the same.
+    """
+    scores = train.scores()
+    low, high = float(scores.min()), float(scores.max())
+    if low == high:
+        raise InputError(
+            f"{train.path}: every row has the score {low:g}, expected at least two scores. Add "
+            "examples of another."
+        )
+    return low, high
+
+
+def _ordered(train: LabelledTexts, classes: Classes, order: Sequence[str] | None) -> Classes:
+    if order is not None:
+        if sorted(order) != list(classes):
+            raise InputError(
+                f"{train.path}: got the order {shorten(list(order))}, expected each of the labels "
+                f"{shorten(classes)} once. Correct it, or add examples."
+            )
+        return tuple(order)
+    numbers = {label: number_of(label) for label in classes}
+    known = {label: number for label, number in numbers.items() if number is not None}
+    if len(known) < len(classes):
+        raise InputError(
+            f"{train.path}: the order of the labels {shorten(classes)} is not known, as they are "
+            "not all numbers. Say it, from the lowest to the highest."
+        )
+    ordered = sorted(known, key=lambda label: known[label])
+    for low, high in pairwise(ordered):
+        if known[low] == known[high]:
+            raise InputError(
+                f"{train.path}: the labels {low!r} and {high!r} are the same number, expected "
+                "different ones. Write them alike."
+            )
+    return tuple(ordered)

@@ -1,11 +1,12 @@
 """A folder of tasks: `train.tsv` and `dev.tsv` per task, and `index.tsv` with their types.
 
-Each file may be CSV instead, as `train.csv`.
+Each file may be CSV instead, as `train.csv`, and those of a task JSON lines or Parquet. Tasks are
+of the kind `single_label`: what reads a task refuses others by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from numpy.typing import NDArray
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.heads.head_file import check_task_name
+from bitheads.engine.kinds import SINGLE_LABEL
 from bitheads.engine.texts.tables import QUOTES, read_table
 from bitheads.engine.types import Text
 from bitheads.training.data.batches import seed_of
 from bitheads.training.data.labelled_texts import LabelledTexts, classes_of, read_labelled
+from bitheads.training.data.rows import FORMATS
 from bitheads.training.errors import require
 
 INDEX = "index"
-SUFFIXES = (".tsv", ".csv")
+TABLES = (".tsv", ".csv")
+SUFFIXES = (*TABLES, *(suffix for suffix in FORMATS if suffix not in TABLES))
 
 Quotes = Mapping[str, str] | None
 """Task -> how the quotes in its files are read, see `engine.texts.tables`."""
@@ -99,7 +103,7 @@ def read_task(
         quotes: of this task, and maybe of others.
 
     Raises InputError, with file and line, for what is malformed, for a training file of one class,
-    and for dev labels that the training file does not have.
+    for dev labels that the training file does not have, and for labels of another kind.
     """
     check_task_name(folder.name)
     train, dev = (_read(folder, part, quotes) for part in ("train", "dev"))
@@ -136,18 +140,18 @@ def read_test(folder: Path, task: Task, max_rows: int | None = None, seed: int =
     return _some(data, task.name, task.classes, max_rows, seed)
 
 
-def file_of(folder: Path, part: str) -> Path:
-    """`part`.tsv or .csv of a folder; the first if there is neither.
+def file_of(folder: Path, part: str, suffixes: Sequence[str] = SUFFIXES) -> Path:
+    """`part`.tsv of a folder, or .csv, .jsonl and so on; the first if there is none of them.
 
-    Raises InputError if there are both.
+    Raises InputError if there are two.
     """
-    found = [path for suffix in SUFFIXES if (path := folder / f"{part}{suffix}").is_file()]
+    found = [path for suffix in suffixes if (path := folder / f"{part}{suffix}").is_file()]
     if len(found) > 1:
         raise InputError(
             f"{folder}: has both {found[0].name} and {found[1].name}, expected one. Remove the "
             "other."
         )
-    return found[0] if found else folder / f"{part}{SUFFIXES[0]}"
+    return found[0] if found else folder / f"{part}{suffixes[0]}"
 
 
 def quotes_option(task: str) -> str:
@@ -163,7 +167,20 @@ def check_quotes(quotes: Quotes) -> None:
 
 def _read(folder: Path, part: str, quotes: Quotes) -> LabelledTexts:
     said = (quotes or {}).get(folder.name)
-    return read_labelled(file_of(folder, part), said, quotes_option(folder.name))
+    data = read_labelled(file_of(folder, part), said, quotes_option(folder.name))
+    if data.kind != SINGLE_LABEL:
+        raise InputError(
+            f"task {folder.name!r}: {data.path} has {data.kind} labels, expected {SINGLE_LABEL}, a "
+            "column label. Leave the task out of the configuration's tasks; bitheads train-head "
+            "trains a head for it."
+        )
+    if {"start", "end"} <= set(data.other_columns):  # the same text again with other labels
+        raise InputError(
+            f"task {folder.name!r}: {data.path} has labels of words, from start to end, expected "
+            "labels of texts. Leave the task out of the configuration's tasks; wsd.task of table3 "
+            "reads it."
+        )
+    return data
 
 
 def _some(
@@ -201,7 +218,7 @@ def choose_tasks(
     Raises InputError for names and types that are not there, and if nothing is left.
     """
     found = task_names(folder)
-    index = file_of(folder, INDEX)
+    index = file_of(folder, INDEX, TABLES)
     types = _read_index(index)
     tasks, exclude_tasks, exclude_types = map(set, (tasks, exclude_tasks, exclude_types))
     if unknown := sorted((tasks | exclude_tasks) - found):
@@ -229,7 +246,7 @@ def choose_tasks(
 
 def read_index_order(folder: Path) -> Callable[[str], tuple[int, str]]:
     """A key to sort tasks by: first those of the index, in its order, then the others by name."""
-    order = list(_read_index(file_of(folder, INDEX)))
+    order = list(_read_index(file_of(folder, INDEX, TABLES)))
     places = {name: place for place, name in enumerate(order)}
     return lambda name: (places.get(name, len(order)), name)
 

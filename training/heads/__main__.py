@@ -11,17 +11,25 @@ from bitheads.engine import Engine
 from bitheads.engine.commands.command_line import exit_code, say
 from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import FoldedHead, check_head_output
+from bitheads.engine.kinds import KINDS
 from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 from bitheads.training.heads.config import FitConfig, HeadConfig
+from bitheads.training.heads.decision_options import DEFAULT_OPTIONS, DecisionOptions
 
 EPILOG = """\
 example:
   bitheads train-head --bundle bundles/all-MiniLM-L6-v2 --task tone \\
       --train tone/train.tsv --dev tone/dev.tsv --output heads/tone.safetensors
 
-The files have a header, label<TAB>text, or label<TAB>text_a<TAB>text_b for pairs of texts. CSV has
-commas instead of tabs.
+The files are TSV, CSV, JSON lines or Parquet, by their suffix. Their columns say what is trained:
+  label   one of several labels; with --kind ordinal, labels that have an order
+  labels  any number of labels of a text, in TSV and CSV joined by |
+  score   a number
+and text, or text_a and text_b for pairs of texts.
+
+The head also learns which texts are none of its business, from texts of many kinds that come with
+bitheads: their answers are not accepted. Name your own with --background.
 Copy the head into the bundle's folder `heads`, or pass it to engine.add_head.
 """
 
@@ -36,9 +44,14 @@ def _run(options: argparse.Namespace) -> None:
     arguments = vars(options)
     as_json = arguments.pop("json")
     bundle, backend = arguments.pop("bundle"), arguments.pop("backend")
+    decision = {field.name: arguments.pop(field.name) for field in fields(DecisionOptions)}
+    for name in ("order", "value_range"):
+        decision[name] = None if decision[name] is None else tuple(decision[name])
+    arguments["decision"] = DecisionOptions(**decision)
     names = [field.name for field in fields(HeadConfig)]
     files = {name: arguments.pop(name) for name in names}
-    files["learning_rates"] = tuple(files["learning_rates"])
+    for name in ("learning_rates", "background"):
+        files[name] = tuple(files[name])
     check_head_output(files["task"], files["output"], files["force"])
     loaded = Engine.load(bundle, backend=backend)
     say(f"bundle {bundle}: {loaded.spec}, {loaded.backend}")
@@ -60,14 +73,13 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _say_metrics(head: FoldedHead) -> None:
-    say("set   accuracy  macro F1  Matthews  majority class")
-    for name in ("dev", "test"):
-        if f"{name}_accuracy" in head.metrics:
-            accuracy, f1, matthews, majority = (
-                head.metrics[f"{name}_{key}"]
-                for key in ("accuracy", "macro_f1", "matthews", "majority")
-            )
-            say(f"{name:4s}  {accuracy:8.4f}  {f1:8.4f}  {matthews:8.4f}  {majority:14.4f}")
+    names = [name.removeprefix("dev_") for name in head.metrics if name.startswith("dev_")]
+    sets = [name for name in ("dev", "test") if f"{name}_{names[0]}" in head.metrics]
+    width = max(map(len, names))
+    say(" ".join([" " * width, *(f"{name:>8s}" for name in sets)]))
+    for name in names:
+        values = [head.metrics[f"{of}_{name}"] for of in sets]
+        say(" ".join([name.replace("_", " ").ljust(width), *(f"{value:8.4f}" for value in values)]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,10 +93,61 @@ def _parser() -> argparse.ArgumentParser:
     default = FitConfig()
     add("--bundle", type=Path, required=True, metavar="DIR", help="made by `bitheads build`")
     add("--task", required=True, help="name of the task, as callers will ask for it")
-    add("--train", type=Path, required=True, metavar="FILE", help="TSV, or CSV by its suffix .csv")
+    add("--train", type=Path, required=True, metavar="FILE", help="labelled texts, see below")
     add("--dev", type=Path, required=True, metavar="FILE", help="decides when to stop")
     add("--test", type=Path, metavar="FILE", help="measured once at the end")
     add("--quotes", choices=QUOTES, help=QUOTES_HELP)
+    add("--kind", choices=KINDS, help="of answer (default: what the columns say)")
+    add(
+        "--order",
+        nargs="+",
+        metavar="LABEL",
+        help="of ordinal labels, from the lowest to the highest",
+    )
+    add(
+        "--value-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="of a score: what is answered is kept within (default: that of the training scores)",
+    )
+    add("--balanced", action="store_true", help="rare labels weigh as much as frequent ones")
+    add(
+        "--min-precision",
+        type=float,
+        metavar="P",
+        help="of each of several labels: its threshold is the lowest that has it on dev (default: "
+        "the threshold with the best F1)",
+    )
+    add("--min-recall", type=float, metavar="R", help="likewise, the highest threshold that has it")
+    add(
+        "--abstain-below",
+        type=float,
+        metavar="P",
+        help="an answer that is less likely is not accepted (default: likelihood does not matter)",
+    )
+    add(
+        "--background",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="texts that are none of the head's business, one a line (.txt), or tables with a "
+        "column text, such as other tasks' files (default: those that come with bitheads)",
+    )
+    add(
+        "--no-background",
+        dest="reject",
+        action="store_false",
+        help="train no reject output: the head answers every text",
+    )
+    add(
+        "--keep",
+        type=float,
+        default=DEFAULT_OPTIONS.keep,
+        metavar="SHARE",
+        help="of dev texts that are accepted (default: %(default)s)",
+    )
     add("--output", type=Path, required=True, metavar="FILE", help="the head, .safetensors")
     add("--force", action="store_true", help="replace the output if it exists")
     add(
@@ -112,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         "--patience",
         type=int,
         default=default.patience,
-        help="stop after this many epochs without a better dev accuracy (default: %(default)s)",
+        help="stop after this many epochs without a better dev score (default: %(default)s)",
     )
     add("--seed", type=int, default=default.seed, help="default: %(default)s")
     add(

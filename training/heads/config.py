@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bitheads.engine.features.spec import PositionPooling
 from bitheads.training.errors import require
+from bitheads.training.heads.decision_options import DEFAULT_OPTIONS, DecisionOptions
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class FitConfig:
     Attributes:
         learning_rate: its peak; it rises for a twentieth of the steps, then falls linearly. Adam's
             first beta goes the other way, from 0.95 to 0.85 and back (torch's one-cycle schedule).
-        patience: epochs without a better dev accuracy before training stops.
+        patience: epochs without a better dev score before training stops.
         attention_heads: None for as many as the encoder has; `fit` needs a number.
     """
 
@@ -45,12 +46,16 @@ class HeadConfig:
 
     Attributes:
         task: its name.
-        train, dev, test: TSV or CSV files; dev decides when to stop, test is measured once at the
-            end.
+        train, dev, test: files, see training.data.labelled_texts; dev decides when to stop, test is
+            measured once at the end.
         quotes: "csv" or "none", how quotes in the files are read, see `engine.texts.tables`.
         output: the head file; with `force` it may exist.
-        learning_rates: peaks to try; the one with the best dev accuracy is kept.
+        learning_rates: peaks to try; the one with the best dev score is kept.
         dtype: of the weights in the file, "float32" or "float16".
+        kind: of the head; None for what the columns say: `label`, `labels` or `score`.
+        decision: how its decision is chosen.
+        background: files of texts that are none of its business; none for those that come with the
+            project. With `reject` false the head has no reject output.
     """
 
     task: str
@@ -62,3 +67,7 @@ class HeadConfig:
     dtype: str = "float32"
     force: bool = False
     quotes: str | None = None
+    kind: str | None = None
+    decision: DecisionOptions = DEFAULT_OPTIONS
+    background: tuple[Path, ...] = ()
+    reject: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,25 +21,37 @@ from bitheads.training.data.batches import shuffled_batches
 from bitheads.training.errors import TrainingError
 from bitheads.training.heads.config import FitConfig
 from bitheads.training.heads.layer_features import LayerFeatures, WeighingHead
+from bitheads.training.heads.objectives.objective import Objective, Targets, mean_loss
 from bitheads.training.heads.task_head import TaskHead
-from bitheads.training.metrics import summarize
 
 CPU = torch.device("cpu")
 
 Features = PackedFeatures | LayerFeatures
 """Features that a head can be trained on."""
 
+BACKGROUND_SHARE = 0.5
+"""Background texts beside each training text of a step."""
+
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of the training table; `best` if its dev accuracy is the best so far."""
+    """One line of the training table; `best` if its dev score is the best so far."""
 
     number: int
     train_loss: float
     dev_loss: float
-    dev_accuracy: float
+    dev_score: float
     seconds: float
     best: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained head, the loss it was trained with, and its score on dev."""
+
+    head: TaskHead
+    loss: nn.Module
+    score: float
 
 
 @contextmanager
@@ -58,28 +71,34 @@ def _one_thread() -> Iterator[None]:
 @_one_thread()
 def fit(
     train: Features,
-    train_labels: NDArray[np.int64],
+    train_targets: Targets,
     dev: Features,
-    dev_labels: NDArray[np.int64],
-    classes: int,
+    dev_targets: Targets,
+    objective: Objective,
     config: FitConfig,
     report: Callable[[Epoch], None] = lambda epoch: None,
     progress: bool = False,
     device: torch.device = CPU,
-) -> tuple[TaskHead, float]:
-    """Trains a head; returns that of the epoch with the best dev accuracy, and that accuracy.
+    background: PackedFeatures | None = None,
+) -> Fitted:
+    """Trains a head; returns that of the epoch with the best dev score.
 
     Args:
-        train_labels, dev_labels: int64 [texts], indices of classes.
+        train_targets, dev_targets: of `objective.targets`.
         report: called after each epoch.
+        background: texts that are none of the head's business. With them the head has one more
+            output, which learns to tell them from the training texts.
 
     Raises TrainingError if the loss is not finite.
     """
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
-    head = _new_head(train, classes, config).to(device)
+    num_outputs = objective.num_logits + (background is not None)
+    head = _new_head(train, num_outputs, config).to(device)
+    loss_of = objective.new_loss(train_targets).to(device)
+    both = nn.ModuleList([head, loss_of])
     optimizer = torch.optim.AdamW(
-        head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        both.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     steps = config.epochs * -(-len(train) // config.batch_size)
     # With 20 steps the rise would be the first step alone, and the schedule would divide by 0.
@@ -90,46 +109,53 @@ def fit(
         pct_start=0.05,
         anneal_strategy="linear",
     )
-    best_accuracy, best_epoch, best_state = -1.0, 0, head.state_dict()
+    best_score, best_epoch, best_state = -math.inf, 0, both.state_dict()
     for number in range(1, config.epochs + 1):
         started_s = time.perf_counter()
-        head.train()
+        both.train()
         losses = []
         batches = shuffled_batches(train.num_tokens, config.batch_size, random)
         bar = tqdm(batches, desc=f"epoch {number}", leave=False, disable=not progress, unit="batch")
         for rows in bar:
             features, mask = padded(train, rows, device)
-            labels = torch.from_numpy(train_labels[rows]).to(device)
-            loss = nn.functional.cross_entropy(head(features, mask), labels)
+            targets = torch.from_numpy(train_targets[rows]).to(device)
+            outputs = head(features, mask)
+            if background is None:
+                loss = loss_of(outputs, targets)
+            else:
+                count = min(len(background), max(1, round(len(rows) * BACKGROUND_SHARE)))
+                others = padded(background, random.integers(0, len(background), count), device)
+                loss = objective.loss_with_background(loss_of, outputs, targets, head(*others))
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"epoch {number}: the loss is {loss.item()}. Lower --learning-rate (got "
                     f"{config.learning_rate})."
                 )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+            loss.backward()
+            nn.utils.clip_grad_norm_(both.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-        logits = evaluate(head, dev)
-        dev_loss = nn.functional.cross_entropy(
-            torch.from_numpy(logits), torch.from_numpy(dev_labels)
-        ).item()
-        accuracy = summarize(dev_labels, logits.argmax(axis=1), classes)["accuracy"]
-        better = accuracy > best_accuracy
+        both.eval()
+        logits_of_dev = evaluate(head, dev)[:, : objective.num_logits]
+        dev_loss = mean_loss(loss_of.to(CPU), logits_of_dev, dev_targets)
+        score = objective.score(logits_of_dev, dev_targets, loss_of)
+        loss_of.to(device)
+        better = score > best_score
         if better:
-            best_accuracy, best_epoch = accuracy, number
-            best_state = copy.deepcopy(head.state_dict())
+            best_score, best_epoch = score, number
+            best_state = copy.deepcopy(both.state_dict())
         seconds = time.perf_counter() - started_s
-        report(Epoch(number, float(np.mean(losses)), dev_loss, accuracy, seconds, better))
+        report(Epoch(number, float(np.mean(losses)), dev_loss, score, seconds, better))
         if number - best_epoch >= config.patience:
             break
-    head.load_state_dict(best_state)
-    return head.eval(), best_accuracy
+    both.load_state_dict(best_state)
+    both.eval()
+    return Fitted(head, loss_of.to(CPU), best_score)
 
 
-def _new_head(train: Features, classes: int, config: FitConfig) -> TaskHead:
+def _new_head(train: Features, outputs: int, config: FitConfig) -> TaskHead:
     dim = train.dim if isinstance(train, LayerFeatures) else train.spec.dim
     heads = config.attention_heads
     if heads is None or heads < 1 or dim % heads:
@@ -137,12 +163,12 @@ def _new_head(train: Features, classes: int, config: FitConfig) -> TaskHead:
     pooling, dropout = config.position_pooling, config.dropout
     if isinstance(train, LayerFeatures):
         layers = train.values.shape[1]
-        return WeighingHead(layers, dim, classes, heads, pooling, dropout)
-    return TaskHead(dim, classes, heads, pooling, dropout)
+        return WeighingHead(layers, dim, outputs, heads, pooling, dropout)
+    return TaskHead(dim, outputs, heads, pooling, dropout)
 
 
 def evaluate(head: TaskHead, features: Features) -> NDArray[np.float32]:
-    """The torch head's logits, float32 [texts, classes]."""
+    """The torch head's outputs, float32 [texts, outputs]."""
     head.eval()
     device = head.output.weight.device
     order = np.argsort(features.num_tokens, kind="stable")

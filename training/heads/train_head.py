@@ -1,13 +1,16 @@
-"""A task head from labelled texts: encode, train, fold, check the fold, write."""
+"""A task head from labelled texts: encode, train, calibrate, fold, check the fold, write."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitheads import __version__
 from bitheads.engine import Engine
@@ -18,11 +21,20 @@ from bitheads.engine.heads import float_heads
 from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import FoldedHead, check_head_output, write_head
 from bitheads.export.fold import fold
-from bitheads.training.data.labelled_texts import LabelledTexts, classes_of, read_labelled
+from bitheads.training.data.labelled_texts import LabelledTexts, read_labelled
+from bitheads.training.heads.background import (
+    BackgroundFeatures,
+    background_texts,
+    default_background,
+    split_background,
+)
+from bitheads.training.heads.calibrate import calibrate, choose_rejection, reject_scores
 from bitheads.training.heads.config import FitConfig, HeadConfig
-from bitheads.training.heads.fit import Epoch, evaluate, fit
+from bitheads.training.heads.fit import Epoch, Fitted, evaluate, fit
+from bitheads.training.heads.objectives import Objective, objective_of
+from bitheads.training.heads.objectives.objective import Targets
 from bitheads.training.heads.task_head import TaskHead
-from bitheads.training.metrics import summarize
+from bitheads.training.metrics import auroc
 
 MAX_FOLD_ERROR = 1e-4
 """Largest difference that a logit of the folded head may have from that of the trained one."""
@@ -32,7 +44,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class TrainedTask:
-    """A task's head as written, and the torch module it was folded from."""
+    """A task's head as written, and the torch module it was folded from, calibrated as it is."""
 
     head: FoldedHead
     module: TaskHead
@@ -56,76 +68,136 @@ def train_head(
     """
     check_head_output(config.task, config.output, config.force)
     paths = {"train": config.train, "dev": config.dev, "test": config.test}
-    sets = {name: read_labelled(path, config.quotes) for name, path in paths.items() if path}
-    classes = classes_of(sets["train"])
-    label_ids = {name: data.label_ids(classes) for name, data in sets.items()}
+    sets = {
+        name: read_labelled(path, config.quotes, kind=config.kind)
+        for name, path in paths.items()
+        if path
+    }
     for data in sets.values():
-        if data.form != sets["train"].form:
-            raise InputError(
-                f"{data.path}: got {data.form} texts, expected {sets['train'].form} texts as in "
-                f"{config.train}. Use one form for all files."
-            )
+        _check_alike(data, sets["train"])
+    objective = objective_of(sets["train"], config.decision)
+    targets = {name: objective.targets(data) for name, data in sets.items()}
+    files = () if not config.reject else config.background or (default_background(),)
+    others = background_texts(files, list(sets.values()), fit_config.seed) if files else []
     features = {name: _encode(loaded, name, data, say, progress) for name, data in sets.items()}
+    background = None
+    if others:
+        background = split_background(loaded.encode(others, progress=progress), features["train"])
+        say(f"background: {len(others)} texts, {len(background.held_out)} of them held out")
     if fit_config.attention_heads is None:
         fit_config = replace(fit_config, attention_heads=loaded.manifest.encoder.attention_heads)
-
-    say(f"{len(classes)} classes: {', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}")
+    _say_labels(objective, say)
 
     def report(epoch: Epoch) -> None:
         say(
             f"{epoch.number:5d}  {epoch.train_loss:10.4f}  {epoch.dev_loss:8.4f}  "
-            f"{epoch.dev_accuracy:12.4f}  {epoch.seconds:7.1f}{'  *' if epoch.best else ''}"
+            f"{epoch.dev_score:9.4f}  {epoch.seconds:7.1f}{'  *' if epoch.best else ''}"
         )
 
-    trained, best_accuracy = None, -1.0
+    best: Fitted | None = None
     for rate in config.learning_rates:
         attempt = replace(fit_config, learning_rate=rate)
-        say(f"learning rate {rate:g}")
-        say("epoch  train loss  dev loss  dev accuracy  seconds")
-        module, accuracy = fit(
+        say(f"learning rate {rate:g}; dev score: {objective.score_name}")
+        say("epoch  train loss  dev loss  dev score  seconds")
+        fitted = fit(
             features["train"],
-            label_ids["train"],
+            targets["train"],
             features["dev"],
-            label_ids["dev"],
-            len(classes),
+            targets["dev"],
+            objective,
             attempt,
             report,
             progress,
+            background=None if background is None else background.train,
         )
-        if accuracy > best_accuracy:
-            trained, best_accuracy, fit_config = module, accuracy, attempt
-    assert trained is not None, "there is at least one learning rate"
+        if best is None or fitted.score > best.score:
+            best, fit_config = fitted, attempt
+    assert best is not None, "there is at least one learning rate"
+    calibrated = calibrate(
+        best,
+        objective,
+        features["dev"],
+        targets["dev"],
+        None if background is None else background.held_out,
+    )
+    calibrated.apply(best.head)
     scale, offset = code_affine(loaded.spec, loaded.calibration)
     head = fold(
-        trained.trained(),
+        best.head.trained(),
         scale,
         offset,
         task=config.task,
-        labels=classes,
+        labels=objective.labels,
         form=sets["train"].form,
         spec=loaded.spec,
         metrics={},
-        training=_provenance(config, fit_config, sets, loaded),
+        training=_provenance(config, fit_config, sets, files, loaded),
+        kind=objective.kind,
+        decision=calibrated.decision,
     )
     if config.dtype != "float32":
         head = rounded(head, config.dtype)
+    if background is not None:
+        head = choose_rejection(head, features["dev"], config.decision.keep)
     metrics: dict[str, float] = {}
     for name in [name for name in sets if name != "train"]:
-        (exact,) = float_heads.predict_heads(features[name], [head])
-        error = float(np.abs(exact - evaluate(trained, features[name])).max())
+        error = _fold_error(head, features[name], evaluate(best.head, features[name]))
         metrics[f"{name}_fold_max_abs_error"] = error
-        if config.dtype == "float32" and error > MAX_FOLD_ERROR:
+        most = MAX_FOLD_ERROR * max(1.0, calibrated.scale.max())
+        if config.dtype == "float32" and error > most:
             raise HeadError(
                 f"head {config.task!r}: folding moved a logit by {error:.2g}, expected at most "
-                f"{MAX_FOLD_ERROR}. Nothing was written; please report this."
+                f"{most:.2g}. Nothing was written; please report this."
             )
-        logits = predict_heads(features[name], [head])[head.task].logits  # as it will be served
-        summary = summarize(label_ids[name], logits.argmax(axis=1), len(classes))
-        metrics.update({f"{name}_{key}": value for key, value in summary.items()})
-        metrics[f"{name}_majority"] = float(np.bincount(label_ids[name]).max() / len(logits))
+        measured = measure(head, objective, features[name], targets[name], background)
+        metrics.update({f"{name}_{key}": value for key, value in measured.items()})
     head = replace(head, metrics=metrics)
     write_head(head, config.output, config.dtype, config.force)
-    return TrainedTask(head, trained)
+    return TrainedTask(head, best.head)
+
+
+def _check_alike(data: LabelledTexts, train: LabelledTexts) -> None:
+    """Raises InputError for texts or labels of another kind than those that are trained on."""
+    if data.form != train.form:
+        raise InputError(
+            f"{data.path}: got {data.form} texts, expected {train.form} texts as in {train.path}. "
+            "Use one form for all files."
+        )
+    if data.kind != train.kind:
+        raise InputError(
+            f"{data.path}: got {data.kind} labels, expected {train.kind} labels as in "
+            f"{train.path}. Use one kind for all files."
+        )
+
+
+def _say_labels(objective: Objective, say: Say) -> None:
+    labels = objective.labels
+    shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+    say(f"{objective.kind}{f', {len(labels)} labels: {shown}' if labels else ''}")
+
+
+def _fold_error(head: FoldedHead, features: PackedFeatures, expected: NDArray[np.float32]) -> float:
+    (exact,) = float_heads.predict_heads(features, [head])
+    return float(np.abs(exact - expected).max())
+
+
+def measure(
+    head: FoldedHead,
+    objective: Objective,
+    features: PackedFeatures,
+    targets: Targets,
+    background: BackgroundFeatures | None = None,
+) -> dict[str, float]:
+    """What is said of a head, as it will be served."""
+    prediction = predict_heads(features, [head])[head.task]
+    found = objective.metrics(prediction, targets)
+    if head.decision.can_refuse:
+        found["accepted"] = float(prediction.accepted.mean())
+    if background is not None:
+        outside = predict_heads(background.held_out, [head])[head.task]
+        found["background_accepted"] = float(outside.accepted.mean())
+        found["reject_auroc"] = auroc(reject_scores(prediction), reject_scores(outside))
+    return found
 
 
 def rounded(head: FoldedHead, dtype: str) -> FoldedHead:
@@ -150,18 +222,31 @@ def _encode(
 
 
 def _provenance(
-    config: HeadConfig, fit_config: FitConfig, sets: dict[str, LabelledTexts], loaded: Engine
+    config: HeadConfig,
+    fit_config: FitConfig,
+    sets: dict[str, LabelledTexts],
+    background: Sequence[Path],
+    loaded: Engine,
 ) -> dict[str, Any]:
     return {
         "settings": {
             key: str(value) if key == "position_pooling" else value
             for key, value in asdict(fit_config).items()
         },
+        "decision": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(config.decision).items()
+            if value is not None
+        },
         "dtype": config.dtype,
         "data": {
             name: {"file": data.path.name, "sha256": data.sha256, "rows": len(data)}
             for name, data in sets.items()
         },
+        "background": [
+            {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in background
+        ],
         "backend": loaded.backend,
         "versions": {"bitheads": __version__, "torch": version("torch")},
     }

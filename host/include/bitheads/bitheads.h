@@ -83,6 +83,10 @@ BITHEADS_C_API size_t bitheads_tasks_count(const bitheads_tasks *tasks);
 BITHEADS_C_API const char *bitheads_tasks_name(const bitheads_tasks *tasks, size_t task);
 /* 1 if the head reads pairs, 0 if it reads single texts. */
 BITHEADS_C_API int32_t bitheads_tasks_is_pair(const bitheads_tasks *tasks, size_t task);
+/* "single_label", "multi_label", "ordinal" or "regression"; null for an index out of range. */
+BITHEADS_C_API const char *bitheads_tasks_kind(const bitheads_tasks *tasks, size_t task);
+/* 1 if an answer may be one that is not accepted. */
+BITHEADS_C_API int32_t bitheads_tasks_can_refuse(const bitheads_tasks *tasks, size_t task);
 
 /* One encoder pass: the codes of every real token, in the order of the texts. */
 BITHEADS_C_API bitheads_status bitheads_encode(const bitheads_engine *engine,
@@ -122,7 +126,8 @@ BITHEADS_C_API bitheads_status bitheads_predict_features(const bitheads_engine *
                                                          const char *const *tasks, size_t num_tasks,
                                                          bitheads_predictions **predictions);
 BITHEADS_C_API void bitheads_predictions_free(bitheads_predictions *predictions);
-/* Tasks that answered. The getters return null, or 0, for an index out of range. */
+/* Tasks that answered. The getters return null, or 0, for an index out of range, and null for
+ * arrays of nothing. */
 BITHEADS_C_API size_t bitheads_predictions_count(const bitheads_predictions *predictions);
 BITHEADS_C_API const char *bitheads_predictions_task(const bitheads_predictions *predictions,
                                                      size_t task);
@@ -130,10 +135,37 @@ BITHEADS_C_API size_t bitheads_predictions_num_labels(const bitheads_predictions
                                                       size_t task);
 BITHEADS_C_API const char *bitheads_predictions_label(const bitheads_predictions *predictions,
                                                       size_t task, size_t label);
-/* float [texts, labels]. */
+/* "single_label", "multi_label", "ordinal" or "regression". */
+BITHEADS_C_API const char *bitheads_predictions_kind(const bitheads_predictions *predictions,
+                                                     size_t task);
+/* As many as labels; 1 of an ordinal and of a regression, which has no labels. */
+BITHEADS_C_API size_t bitheads_predictions_num_logits(const bitheads_predictions *predictions,
+                                                      size_t task);
+/* float [texts, num_logits]. */
 BITHEADS_C_API const float *bitheads_predictions_logits(const bitheads_predictions *predictions,
                                                         size_t task);
+/* float [texts, labels]; they sum to 1 but for multi_label. */
 BITHEADS_C_API const float *bitheads_predictions_probabilities(
+    const bitheads_predictions *predictions, size_t task);
+/* int64 [texts]: index of the label that is the answer, -1 for a kind that does not give one. */
+BITHEADS_C_API const int64_t *bitheads_predictions_best(const bitheads_predictions *predictions,
+                                                        size_t task);
+/* uint8 [texts, labels]: 1 for a label that the text has; null for a regression. */
+BITHEADS_C_API const uint8_t *bitheads_predictions_selected(const bitheads_predictions *predictions,
+                                                            size_t task);
+/* float [texts]: the number that is the answer, or of an ordinal the mean of its labels; null for a
+ * kind that gives none. */
+BITHEADS_C_API const float *bitheads_predictions_values(const bitheads_predictions *predictions,
+                                                        size_t task);
+/* uint8 [texts]: 1 for an answer that the head stands by, all if it was not trained to refuse. */
+BITHEADS_C_API const uint8_t *bitheads_predictions_accepted(const bitheads_predictions *predictions,
+                                                            size_t task);
+/* float [texts]: logits of the reject output, and how likely it is by them, and of a single_label
+ * head by the others, that a text is none of the head's business; null for a head without that
+ * output. */
+BITHEADS_C_API const float *bitheads_predictions_reject_logits(
+    const bitheads_predictions *predictions, size_t task);
+BITHEADS_C_API const float *bitheads_predictions_out_of_domain(
     const bitheads_predictions *predictions, size_t task);
 
 #ifdef __cplusplus

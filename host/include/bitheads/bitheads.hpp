@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -76,17 +77,51 @@ struct PackedFeatures {
   std::size_t size() const { return offsets.size() - 1; }
 };
 
-// One task's answers for some texts.
+// What turns a head's logits into an answer, beside its weights; which of these a kind wants is for
+// the kind to say. Compared as float with logits that are the same bits in every host.
+struct Decision {
+  std::vector<float> thresholds = {};  // multi_label: of each label, the logit from which on it is
+  std::vector<float> cuts = {};        // ordinal: between one label and the next, rising
+  std::optional<std::pair<float, float>> value_range = {};  // regression: least, largest value
+  std::optional<float> abstain_below = {};  // single_label, ordinal: least accepted probability
+  std::optional<float> reject_above = {};   // any kind: largest accepted reject score
+  float reject_scale = 1;  // the sigmoid of so many times the score is how likely it is
+
+  // Whether an answer may be one that is not accepted.
+  bool can_refuse() const { return abstain_below.has_value() || reject_above.has_value(); }
+};
+
+// One task's answers for some texts. Those of a text throw std::out_of_range where it is not there.
 struct BITHEADS_API Prediction {
   std::string task;
-  std::vector<std::string> labels;
-  std::vector<float> logits;  // [texts, labels]
+  std::vector<std::string> labels;    // none of a regression
+  std::vector<float> logits;          // [texts, num_logits()]
+  std::string kind = "single_label";  // or "multi_label", "ordinal", "regression"
+  Decision decision = {};
+  // Of the reject output, [texts], or empty: the head has none. A text's reject score is that
+  // logit, and of a single_label head how far it is above the largest of the text's others.
+  std::vector<float> reject_logits = {};
 
-  std::size_t size() const { return logits.size() / labels.size(); }
-  // Softmax of the logits, [texts, labels].
+  // As many as labels; 1 of an ordinal and of a regression.
+  std::size_t num_logits() const;
+  std::size_t size() const;
+  // Of each label, [texts, labels]. They sum to 1 but for multi_label, and suppose that the text is
+  // the task's business.
   std::vector<float> probabilities() const;
-  // The likeliest label of a text. Throws std::out_of_range for a text that is not there.
+  // Index of the label that is a text's answer; nothing for a kind that does not give one label.
+  std::optional<std::size_t> best(std::size_t text) const;
+  // That label. Throws Error(invalid_input) for a kind that does not give one label.
   const std::string &top(std::size_t text) const;
+  // The labels that a text has, in the order of the labels.
+  std::vector<std::string> selected(std::size_t text) const;
+  // The number that is the answer, or of an ordinal the mean of its labels; nothing for a kind that
+  // gives none.
+  std::optional<float> value(std::size_t text) const;
+  // How likely it is that a text is none of the head's business; nothing for a head that has no
+  // reject output.
+  std::optional<float> out_of_domain(std::size_t text) const;
+  // Whether the head stands by its answer: always, if it was not trained to refuse.
+  bool accepted(std::size_t text) const;
 };
 
 struct TaskInfo {
@@ -94,6 +129,8 @@ struct TaskInfo {
   std::vector<std::string> labels;
   bool is_pair = false;   // whether the head reads pairs
   std::size_t bytes = 0;  // of memory that its weights take
+  std::string kind = "single_label";
+  bool can_refuse = false;  // whether an answer may be one that is not accepted
 };
 
 struct Options {

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from head_kinds import TEXTS, heads_of_every_kind
 from random_heads import random_head
 
 from bitheads import Engine
@@ -41,6 +42,18 @@ def head_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         write_head(
             random_head(spec, task, form=form, seed=seed), folder / "heads" / f"{task}.safetensors"
         )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kinds_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_bundle` with heads of every kind, see `head_kinds`; not to be written to."""
+    import shutil
+
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("served") / "kinds"))
+    with Engine.load(folder, backend="onnxruntime") as engine:
+        for head in heads_of_every_kind(engine, TEXTS):
+            write_head(head, folder / "heads" / f"{head.task}.safetensors")
     return folder
 
 

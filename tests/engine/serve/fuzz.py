@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,14 +58,14 @@ class Fuzzer:
         defects: what broke, each with the bytes that did it.
     """
 
-    def __init__(self, url: str, admin_key: str, head: bytes, seed: object) -> None:
-        """head: a file whose task is not loaded."""
+    def __init__(self, url: str, admin_key: str, heads: Sequence[bytes], seed: object) -> None:
+        """heads: files whose tasks are not loaded."""
         address = urlsplit(url)
         assert address.hostname is not None
         self._address = (address.hostname, address.port)
         self._url = url
         self._admin = KEY_HEADER.format(admin_key).encode()
-        self._head = head
+        self._heads = heads
         self.seed = seed
         with httpx.Client(base_url=url, timeout=60) as client:
             kept = client.post("/v1/features", json={"inputs": "A"}).json()
@@ -118,14 +118,17 @@ class Fuzzer:
         """A head in, asked in every way, and out again."""
         path = f"/v1/tasks/{task}".encode()
         headers = [b"Host: x", b"Connection: close", self._admin]
-        content = fuzz_heads.mutated(rng, self._head, task)
+        content = fuzz_heads.mutated(rng, rng.choice(self._heads), task)
         yield Request(b"PUT", path, content, headers=headers).encode()
         yield Request(b"GET", b"/v1/tasks").encode()
         yield Request(b"GET", b"/v2/models/tiny").encode()
         asked = {"inputs": ["A text."], "tasks": [task], "return_probabilities": True}
         yield Request(b"POST", b"/v1/predict", json.dumps(asked).encode()).encode()
-        infer = {**self._bodies["/v2/models/tiny/infer"], "outputs": [{"name": task}]}
-        yield Request(b"POST", b"/v2/models/tiny/infer", json.dumps(infer).encode()).encode()
+        more = rng.choice(("_probabilities", "_value", "_accepted", "_out_of_domain"))
+        for outputs in ([{"name": task}], [{"name": task + more}], []):
+            text = self._bodies["/v2/models/tiny/infer"]["inputs"][0]
+            infer = {"inputs": [text], "outputs": outputs}
+            yield Request(b"POST", b"/v2/models/tiny/infer", json.dumps(infer).encode()).encode()
         yield Request(b"DELETE", path, headers=headers).encode()
 
     def _body(self, rng: random.Random, path: str) -> bytes:

@@ -55,7 +55,35 @@ META: tuple[Any, ...] = (
     {"": "\ud800"},
     {"\ud800": 1.0},
 )
-FIELDS = ("task", "labels", "labels", "form", "position_pooling", "metrics", "metrics", "training")
+FIELDS = (
+    "task",
+    "labels",
+    "labels",
+    "form",
+    "position_pooling",
+    "metrics",
+    "metrics",
+    "training",
+    "kind",
+    "decision",
+)
+DECISIONS = ("thresholds", "cuts", "value_range", "abstain_below", "reject_above", "x")
+NUMBERS: tuple[Any, ...] = (
+    *META,
+    [0.0, 0.0],
+    [1, 2, 3],
+    [-3e38, 3e38],
+    [1e39],
+    [3e38, -3e38],
+    0.5,
+    3e38,
+    -3e38,
+    1e-320,
+    1e39,
+    [float("nan"), 1.0],
+    [0] * 70_000,
+)
+"""What a decision may say."""
 
 
 def mutated(rng: random.Random, head: bytes, name: str) -> bytes:
@@ -91,6 +119,8 @@ def _content(rng: random.Random, head: bytes, name: str) -> bytes:
     for _ in range(rng.choice([0, 1, 1, 2])):
         if rng.random() < 0.25 and isinstance(meta.get("spec"), dict):
             meta["spec"][rng.choice([*meta["spec"]])] = rng.choice(META)
+        elif rng.random() < 0.25 and isinstance(meta.get("decision"), dict):
+            _change_decision(rng, meta["decision"])
         elif rng.random() < 0.1:
             del meta[rng.choice([*meta])]
         else:
@@ -98,6 +128,17 @@ def _content(rng: random.Random, head: bytes, name: str) -> bytes:
     meta["sha256"] = _hash(meta, tensors)
     made: bytes = save(tensors, metadata={METADATA_KEY: json.dumps(meta)})
     return made
+
+
+def _change_decision(rng: random.Random, decision: dict[str, Any]) -> None:
+    name = rng.choice([*decision, *DECISIONS])
+    values = decision.get(name)
+    if rng.random() < 0.2:
+        decision.pop(name, None)
+    elif isinstance(values, list) and values and rng.random() < 0.5:
+        values[rng.randrange(len(values))] = rng.choice(NUMBERS)
+    else:
+        decision[name] = rng.choice(NUMBERS)
 
 
 def _change_weights(rng: random.Random, tensors: dict[str, Any]) -> None:

@@ -6,11 +6,13 @@ For more: SCHEMA_EXAMPLES=500 python -m pytest tests/engine/serve/test_descripti
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from conftest import ADMIN_KEY
+from conftest import ADMIN_KEY, running
 from hypothesis import HealthCheck, given, settings
 
 schemathesis = pytest.importorskip("schemathesis", reason="it needs Python 3.11")
@@ -23,6 +25,13 @@ CHECKS = [
     checks.content_type_conformance,
     checks.response_schema_conformance,
 ]
+
+
+@pytest.fixture(scope="module")
+def client(kinds_bundle: Path) -> Iterator[httpx.Client]:
+    """Of a server with heads of every kind."""
+    with running(kinds_bundle) as (client, _):
+        yield client
 
 
 def test_every_answer_is_as_described(client: httpx.Client) -> None:

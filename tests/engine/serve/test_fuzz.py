@@ -12,6 +12,7 @@ from pathlib import Path
 import fuzz
 import pytest
 from conftest import ADMIN_KEY, ServerProcess
+from head_kinds import TEXTS, heads_of_every_kind
 from random_heads import random_head
 
 from bitheads import Engine
@@ -24,18 +25,23 @@ GROWTH_MB = 32
 
 
 @pytest.fixture(scope="module")
-def head(offline: Engine, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def heads(offline: Engine, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     path = tmp_path_factory.mktemp("head") / "new.safetensors"
-    write_head(random_head(offline.spec, "new", classes=2, seed=9), path)
-    return path.read_bytes()
+    heads = [random_head(offline.spec, "new", classes=2, seed=9)]
+    heads += (h for h in heads_of_every_kind(offline, TEXTS) if h.form == "single")
+    contents = []
+    for head in heads:
+        write_head(head, path, force=True)
+        contents.append(path.read_bytes())
+    return contents
 
 
-def test_no_request_does_harm(head_bundle: Path, head: bytes, tmp_path: Path) -> None:
+def test_no_request_does_harm(head_bundle: Path, heads: list[bytes], tmp_path: Path) -> None:
     options = ["--backend", "onnxruntime", "--threads", "2", "--read-timeout-s", "1"]
     options += ["--heads", str(tmp_path), "--max-body-bytes", "200000"]
     key = {"BITHEADS_SERVE_ADMIN_KEYS": ADMIN_KEY}
     with ServerProcess("--bundle", str(head_bundle), *options, **key) as server:
-        fuzzer = fuzz.Fuzzer(server.url, ADMIN_KEY, head, SEED)
+        fuzzer = fuzz.Fuzzer(server.url, ADMIN_KEY, heads, SEED)
         fuzzer.run(REQUESTS // 4)
         warm_mb = fuzz.rss_mb(server.pid)
         fuzzer.seed = f"{SEED} again"

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import running
+from head_kinds import SINGLE
 
 CHROMIUM = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
@@ -68,6 +69,69 @@ def test_a_text_is_asked_with_the_keyboard(browser: Any, client: httpx.Client) -
     tokens = features["features"][0]["num_tokens"]
     assert shown(browser, "bytes")[0] == ["these codes", str(tokens * features["code_bytes"])]
     assert len(browser.find_elements("css selector", "#stages .track span")) == 5
+
+
+def rows_of(name: str, answer: dict[str, Any]) -> list[list[str]]:
+    """As the page is to show an answer."""
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.1f}%"
+
+    if "labels" in answer:
+        likely = answer["probabilities"]
+        rows = [[name, label, percent(likely[label])] for label in answer["labels"]]
+        return rows or [[name, "no label", ""]]
+    if "label" not in answer:
+        return [[name, "", f"{answer['value']:.4g}"]]
+    mean = f" (mean {answer['value']:.4g})" if "value" in answer else ""
+    return [[name, answer["label"] + mean, percent(answer["probability"])]]
+
+
+def test_every_kind_is_shown_and_what_is_not_accepted_is_apart(
+    browser: Any, kinds_bundle: Path
+) -> None:
+    with running(kinds_bundle) as (client, _):
+        for text in SINGLE[:6]:
+            (answers,) = client.post("/v1/predict", json={"inputs": [text]}).json()["predictions"]
+            accepted, refused = (
+                [
+                    row
+                    for name in sorted(answers)
+                    if answers[name].get("accepted", True) == wanted
+                    for row in rows_of(name, answers[name])
+                ]
+                for wanted in (True, False)
+            )
+            browser.get(str(client.base_url))
+            box = wait_for(browser, "#text")
+            browser.execute_script("arguments[0].value = arguments[1]", box, text)
+            wait_for(browser, "#ask").click()
+            wait_for(browser, "#results:not([hidden]) #answers tr")
+            assert shown(browser, "answers") == accepted
+            count = sum(answer.get("accepted", True) for answer in answers.values())
+            line = f"{count} of {len(answers)} heads accept this text."
+            assert wait_for(browser, "#accepted:not([hidden])").text == line
+            others = len(answers) - count
+            assert refused
+            assert shown(browser, "refused")[0] == ["", "", ""]  # closed
+            summary = wait_for(browser, "#others:not([hidden]) summary")
+            assert summary.text == f"What the other {others} would say"
+            summary.click()
+            assert shown(browser, "refused") == refused
+            widths = browser.execute_script(
+                "return [...document.querySelectorAll('#results tbody .track > span')]"
+                ".map((bar) => bar.style.width)"
+            )
+            assert all(0 <= float(width.removesuffix("%")) <= 100 for width in widths)
+        assert browser.get_log("browser") == []
+
+
+def test_heads_that_cannot_refuse_have_no_line(browser: Any, client: httpx.Client) -> None:
+    browser.get(str(client.base_url))
+    wait_for(browser, "#ask").click()
+    wait_for(browser, "#results:not([hidden]) #answers tr")
+    assert not browser.find_element("id", "accepted").is_displayed()
+    assert not browser.find_element("id", "others").is_displayed()
 
 
 def test_a_pair_by_tab_and_button(browser: Any, client: httpx.Client) -> None:

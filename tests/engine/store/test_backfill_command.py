@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
+from head_kinds import TEXTS, heads_of_every_kind
 from random_heads import random_head
 from store_cases import contents, make_features, make_ids
 
@@ -227,6 +229,57 @@ def test_answers_of_another_head_or_kind(
     assert run("--tasks", "tone") == 1
     assert "task=tone/part-" in capsys.readouterr().err
     assert run("--tasks", "spam") == 0
+
+
+@pytest.mark.parametrize("with_all", [False, True])
+def test_columns_of_every_kind(
+    run: Callable[..., int], bundle: Path, store: FeatureStore, tmp_path: Path, with_all: bool
+) -> None:
+    """Those of one label are as they were before there were kinds: their old outputs go on."""
+    with Engine.load(bundle, "onnxruntime") as engine:
+        for head in heads_of_every_kind(engine, TEXTS):
+            write_head(head, bundle / "heads" / f"{head.task}.safetensors")
+    assert run(*["--probabilities"] * with_all) == 0
+    refusing = {
+        "never": "",
+        "abstains": " accepted:bool",
+        "rejects": " accepted:bool out_of_domain:float",
+        "both": " accepted:bool out_of_domain:float",
+    }
+    kinds = {
+        "single_label": "id:string label:string probability:float",
+        "multi_label": "id:string labels:list<element: string>",
+        "ordinal": "id:string label:string probability:float value:double",
+        "regression": "id:string value:double",
+    }
+    found = {folder.name.removeprefix("task=") for folder in (tmp_path / "answers").glob("task=*")}
+    assert {task for task in found if task.endswith("-single")} == {
+        f"{kind}-{refuses}-single"
+        for kind in kinds
+        for refuses in refusing
+        if kind in ("single_label", "ordinal") or refuses in ("never", "rejects")
+    }
+    for task in found:
+        kind, refuses = task.split("-")[:2] if "-" in task else ("single_label", "never")
+        likely = " probabilities:list<element: float>"
+        wanted = kinds[kind] + refusing[refuses] + likely * (with_all and kind != "regression")
+        for path in (tmp_path / "answers" / f"task={task}").glob("*.parquet"):
+            schema = pq.read_schema(path)
+            assert " ".join(f"{field.name}:{field.type}" for field in schema) == wanted
+            assert not any(field.nullable for field in schema)
+            meta = json.loads(schema.metadata[b"bitheads"])
+            keys = ["task", "labels", "head_sha256", "spec_id", "probabilities"]
+            assert [*meta] == keys
+            file = pq.ParquetFile(path)
+            group = file.metadata.row_group(0)
+            packed = {
+                group.column(i).path_in_schema
+                for i in range(group.num_columns)
+                if group.column(i).has_dictionary_page
+            }
+            assert packed == {"label", "labels.list.element"} & {
+                group.column(i).path_in_schema for i in range(group.num_columns)
+            }
 
 
 def test_errors(

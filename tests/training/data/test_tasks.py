@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import polars
 import pytest
 
 from bitheads.engine.errors import HeadError, InputError
@@ -102,7 +103,7 @@ def test_malformed_index(own_folder: Path, content: str, message: str) -> None:
         ("a\tx\nb\ty\n", "a\tx\n\ty\n", r"dev.tsv, line 3: the label is empty"),
         ("a\tx\na\ty\n", "a\tx\n", r"train.tsv: every row has the label 'a'"),
         ("a\tx\nb\ty\n", "a\tx\nc\ty\n", r"dev.tsv, line 3: label 'c' is not among the training"),
-        ("a\tx\nb\ty\n", "", r"dev.tsv: no rows"),
+        ("a\tx\nb\ty\n", "", r"dev.tsv: has no rows"),
     ],
 )
 def test_unsound_task(tmp_path: Path, train: str, dev: str, message: str) -> None:
@@ -154,6 +155,49 @@ def test_csv_is_the_same_task(own_folder: Path) -> None:
     index.with_suffix(".csv").write_text(index.read_text("utf-8").replace("\t", ","), "utf-8")
     index.unlink()
     assert choose_tasks(own_folder) == types
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".json", ".parquet", ".pq"])
+def test_other_formats_are_the_same_task(own_folder: Path, suffix: str) -> None:
+    expected = read_task(own_folder / "topics", None, 9, 9)
+    for part in ("train", "dev"):
+        tsv = own_folder / "topics" / f"{part}.tsv"
+        table = polars.read_csv(tsv, separator="\t", quote_char=None).with_row_index()
+        path = tsv.with_suffix(suffix)
+        table.write_ndjson(path) if "js" in suffix else table.write_parquet(path)
+        tsv.unlink()
+    task = read_task(own_folder / "topics", None, 9, 9)
+    assert (task.classes, task.train.texts) == (expected.classes, expected.train.texts)
+    assert task.dev.label_ids.tolist() == expected.dev.label_ids.tolist()
+    assert "topics" in choose_tasks(own_folder)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("labels\ttext", "a|b\tx", "moods/train.tsv has multi_label labels, expected single_label"),
+        ("score\ttext", "1\tx", "moods/train.tsv has regression labels, expected single_label"),
+        (
+            "label\ttext\tstart\tend",
+            "a\tx\t0\t1",
+            "moods/train.tsv has labels of words, from start to end, expected labels of texts",
+        ),
+    ],
+)
+def test_tasks_of_other_kinds_are_refused_by_name(
+    own_folder: Path, header: str, row: str, message: str
+) -> None:
+    """They may be there beside tasks that are chosen."""
+    (own_folder / "moods").mkdir()
+    for part in ("train", "dev", "test"):
+        (own_folder / "moods" / f"{part}.tsv").write_text(f"{header}\n{row}\n")
+    assert "moods" in choose_tasks(own_folder)
+    with pytest.raises(InputError, match=f"task 'moods': .*{message}.* Leave the task out"):
+        read_task(own_folder / "moods")
+    task = read_task(own_folder / "topics")
+    with pytest.raises(InputError, match=message.replace("train", "test")):
+        read_test(own_folder / "moods", task)
+    assert len(read_task(own_folder / "topics").classes) == 4
 
 
 def test_quotes_of_a_task(own_folder: Path) -> None:

@@ -10,6 +10,7 @@ from bitheads.engine.features.spec import FeatureSpec, LayerPooling, Order, Quan
 from bitheads.training.errors import ConfigError
 from bitheads.training.heads.config import FitConfig
 from bitheads.training.heads.fit import fit
+from bitheads.training.heads.objectives.single_label import SingleLabelObjective
 
 SPEC = FeatureSpec(
     encoder="none",
@@ -34,7 +35,8 @@ def test_few_steps(epochs: int) -> None:
     data, labels = features(6), np.array([0, 1] * 3)
     config = FitConfig(attention_heads=2, epochs=epochs, patience=100, batch_size=6)
     seen = []
-    fit(data, labels, data, labels, 2, config, seen.append)
+    objective = SingleLabelObjective(("no", "yes"))
+    fit(data, labels, data, labels, objective, config, seen.append)
     assert len(seen) == epochs
 
 

@@ -102,7 +102,7 @@ def test_refuses_to_overwrite(
     [
         (("--learning-rate", "1e30"), "the loss is nan"),
         (("--attention-heads", "7"), "expected a divisor of dim 64"),
-        (("--train", str(DATA / "paraphrase.tsv")), "is not among the training labels"),
+        (("--train", str(DATA / "paraphrase.tsv")), "got single texts, expected pair texts"),
         (("--dev", "absent.tsv"), "absent.tsv: cannot be read"),
         (("--task", "a/b"), "task name: got 'a/b'"),
         (("--output", "head.pt"), "got the suffix '.pt'"),

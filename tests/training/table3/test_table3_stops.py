@@ -181,7 +181,7 @@ def test_full_disk(
     ("changed", "message"),
     [
         ({"tasks": ["absent"]}, "has no task 'absent'"),
-        ({"tasks": ["senses"]}, "senses/train.tsv, line 1: got the header"),
+        ({"tasks": ["senses"]}, "senses/train.tsv has labels of words, from start to end"),
         ({"frozen": ["mean/attention/sgn"]}, "recipe 'mean/attention/sgn'"),
         ({"frozen": ["mean-9/attention/sign"]}, "encoder of 3 layers, expected at least 8"),
         ({"frozen": ["last/cls/sign"] * 2}, "twice. Remove one"),
@@ -217,7 +217,7 @@ def test_errors(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("\t", " ", 1), "test.tsv, line 1: got the header"),
+        (lambda text: text.replace("\t", " ", 1), "test.tsv, line 1: got the columns"),
         (lambda text: text + "\nfood\ta\tb", "columns, expected 2 (label, text)"),
         (lambda text: text + "\nfoood\tSoup.", "label 'foood' is not among the training labels"),
         (lambda text: "label\ttext_a\ttext_b\nfood\ta\tb", "of the form 'pair', expected 'single'"),

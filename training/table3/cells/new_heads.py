@@ -14,6 +14,7 @@ from bitheads.export.source.encoder import Encoder, load_encoder
 from bitheads.export.texts import read_texts
 from bitheads.training.errors import TrainingError
 from bitheads.training.heads.fit import Epoch, Features, evaluate, fit
+from bitheads.training.heads.objectives.single_label import SingleLabelObjective
 from bitheads.training.heads.task_head import TaskHead
 from bitheads.training.table3.cells.cell_metrics import cell_metrics
 from bitheads.training.table3.config import as_json
@@ -149,7 +150,7 @@ def train_cell(
 def best_head(work: Work, features: Parts, task: GridTask, recipe: Recipe, seed: int) -> BestHead:
     """Trains a head at each learning rate; see `train_cell`."""
     labels = {part: examples.label_ids for part, examples in task.parts().items()}
-    best, best_accuracy = None, -1.0
+    best, best_score = None, -1.0
     for rate in work.config.learning_rates:
         config = replace(
             work.config.head,
@@ -160,20 +161,20 @@ def best_head(work: Work, features: Parts, task: GridTask, recipe: Recipe, seed:
         )
         epochs: list[Epoch] = []
         try:
-            head, accuracy = fit(
+            fitted = fit(
                 features["train"],
                 labels["train"],
                 features["dev"],
                 labels["dev"],
-                len(task.task.classes),
+                SingleLabelObjective(task.task.classes),
                 config,
                 epochs.append,
                 device=work.device,
             )
         except TrainingError as error:
             raise TrainingError(f"task {task.name}, {recipe}, seed {seed}: {error}") from error
-        if accuracy > best_accuracy:
-            best, best_accuracy = BestHead(head, rate, len(epochs)), accuracy
+        if fitted.score > best_score:
+            best, best_score = BestHead(fitted.head, rate, len(epochs)), fitted.score
     assert best is not None, "there is at least one learning rate"
     return best
 

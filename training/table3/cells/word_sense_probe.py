@@ -15,7 +15,7 @@ from bitheads.engine.texts.tokenize import Tokens
 from bitheads.export.source.encoder import Encoder, HiddenStates
 from bitheads.export.texts import read_texts
 from bitheads.training.data.batches import seed_of
-from bitheads.training.data.tasks import file_of, quotes_option
+from bitheads.training.data.tasks import TABLES, file_of, quotes_option
 from bitheads.training.errors import ConfigError
 from bitheads.training.table3.cells.new_heads import CALIBRATION_TEXTS
 from bitheads.training.table3.cells.word_senses import (
@@ -80,7 +80,7 @@ def read_all(work: Work) -> dict[str, list[SensedWord]]:
     words = {}
     for part, limit in limits.items():
         task = str(config.task)
-        path = file_of(work.data / task, part)
+        path = file_of(work.data / task, part, TABLES)
         some = read_words(path, (grid.quotes or {}).get(task), quotes_option(task))
         random = np.random.default_rng(seed_of(grid.seeds[0], f"{task} {part}.tsv"))
         words[part] = [some[row] for row in np.sort(random.permutation(len(some))[:limit])]

@@ -1,0 +1,21 @@
+"""Head kinds: what a head's logits mean, and the answer that is made of them.
+
+One module per kind. The kernels know none of them: to them a head is logits. `host/src/kinds.cpp`
+has the same rules for C++, and `training/heads/kinds` what each kind is trained for.
+"""
+
+from bitheads.engine.kinds.decision import NO_DECISION, Decision
+from bitheads.engine.kinds.kind import Kind
+from bitheads.engine.kinds.multi_label import MultiLabel
+from bitheads.engine.kinds.ordinal import Ordinal
+from bitheads.engine.kinds.regression import Regression
+from bitheads.engine.kinds.single_label import SingleLabel
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (SingleLabel(), MultiLabel(), Ordinal(), Regression())
+}
+"""By name."""
+
+SINGLE_LABEL = SingleLabel.name
+
+__all__ = ["KINDS", "NO_DECISION", "SINGLE_LABEL", "Decision", "Kind"]

@@ -1,0 +1,95 @@
+"""What is decided once a head is trained: its logits' scale, its decision, what it rejects.
+
+Scales and shifts end in the output's weights, so that they cost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.heads.cpu import predict_heads
+from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.kinds import KINDS, Decision
+from bitheads.engine.predictions import Prediction
+from bitheads.training.heads.fit import Fitted, evaluate
+from bitheads.training.heads.objectives.objective import Objective, Targets
+from bitheads.training.heads.task_head import TaskHead
+
+Float32 = NDArray[np.float32]
+
+EVERYTHING = 3e38
+"""A reject_above that rejects nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """A head's outputs z become scale z + shift, float64 [outputs] each, and are decided on so."""
+
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    decision: Decision
+
+    def apply(self, head: TaskHead) -> None:
+        """Puts both into the output's weights, in place."""
+        scale, shift = torch.from_numpy(self.scale).float(), torch.from_numpy(self.shift).float()
+        with torch.no_grad():
+            head.output.weight.mul_(scale[:, None].to(head.output.weight.device))
+            head.output.bias.mul_(scale.to(head.output.bias.device)).add_(shift)
+
+
+def calibrate(
+    fitted: Fitted,
+    objective: Objective,
+    dev: PackedFeatures,
+    targets: Targets,
+    background: PackedFeatures | None,
+) -> Calibrated:
+    """Chooses on dev what `objective` decides; `choose_rejection` does the rest.
+
+    Args:
+        background: texts that the head was not trained on, if it has a reject output.
+    """
+    outputs = evaluate(fitted.head, dev)
+    decided = objective.decide(outputs[:, : objective.num_logits], targets, fitted.loss)
+    scale = np.full(outputs.shape[1], decided.scale)
+    shift = np.full(outputs.shape[1], decided.shift)
+    if background is None:
+        return Calibrated(scale, shift, decided.decision)
+    inside = objective.reject_scores(outputs)
+    outside = objective.reject_scores(evaluate(fitted.head, background))
+    slope, intercept = _platt(inside, outside)
+    # Scores are those of scaled outputs: decided.scale times, plus the reject output's shift.
+    scale[-1] *= objective.reject_weight
+    shift[-1] = intercept / slope * decided.scale
+    decision = replace(
+        decided.decision, reject_above=EVERYTHING, reject_scale=slope / decided.scale
+    )
+    return Calibrated(scale, shift, decision)
+
+
+def _platt(inside: Float32, outside: Float32) -> tuple[float, float]:
+    """Slope, above 0, and intercept of the log odds of being from outside, both weighing alike."""
+    scores = np.concatenate([inside, outside]).astype(np.float64)[:, None]
+    is_outside = np.repeat([0, 1], [len(inside), len(outside)])
+    found = LogisticRegression(class_weight="balanced").fit(scores, is_outside)
+    return max(float(found.coef_[0, 0]), 1e-3), float(found.intercept_[0])
+
+
+def choose_rejection(head: FoldedHead, dev: PackedFeatures, keep: float) -> FoldedHead:
+    """The head with the reject_above that lets through so much of dev, as it will be served."""
+    scores = reject_scores(predict_heads(dev, [head])[head.task])
+    limit = float(np.quantile(scores, keep, method="higher"))
+    return replace(head, decision=replace(head.decision, reject_above=limit))
+
+
+def reject_scores(prediction: Prediction) -> Float32:
+    """Of a head with a reject output, float32 [texts]."""
+    assert prediction.reject_logits is not None
+    kind = KINDS[prediction.kind]
+    return kind.reject_scores(prediction.reject_logits, prediction.logits)
