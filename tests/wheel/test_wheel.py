@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -108,8 +107,8 @@ print(build_sdist(sys.argv[1]))
     run([sys.executable, "-c", path + program, tmp_path], ROOT)
     (archive,) = tmp_path.glob("*.tar.gz")
     unpacked = tmp_path / "unpacked"
-    with tarfile.open(archive) as files:
-        files.extractall(unpacked, filter="data")
+    unpacked.mkdir()
+    run(["tar", "--extract", "--file", archive], unpacked)  # tarfile's way differs by Python
     (source,) = unpacked.iterdir()
     made = tmp_path / "made"
     run(
