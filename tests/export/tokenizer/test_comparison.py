@@ -15,7 +15,9 @@ from bitheads.export.tokenizer.comparison import SAME, Comparison, Kind, examine
 from bitheads.export.tokenizer.odd_texts import tokenizer_texts
 
 MARKS = {"combining marks", "any characters", "mixtures"}
-TIES = {"long words", "mixtures"}
+TIES = {"long words", "mixtures", "signs and code"}
+"""Texts with runs of one sign, which a vocabulary may cut at several places alike. Which they are
+depends on the vocabulary, and that is of the manual of the Python that runs."""
 UNIGRAM = MARKS | TIES | {"Chinese, Japanese, Korean"}
 DIFFER = {
     "modernbert": MARKS,
