@@ -105,11 +105,12 @@ class Prediction:
 
         None for a head that has no reject output.
         """
-        scores = self._reject_scores
+        scores = self.reject_scores
         return None if scores is None else sigmoid(scores * np.float32(self.decision.reject_scale))
 
     @property
-    def _reject_scores(self) -> NDArray[np.float32] | None:
+    def reject_scores(self) -> NDArray[np.float32] | None:
+        """What `accepted` holds against `decision.reject_above`, float32 [texts]; None likewise."""
         if self.reject_logits is None:
             return None
         return KINDS[self.kind].reject_scores(self.reject_logits, self.logits)
@@ -120,7 +121,7 @@ class Prediction:
         to refuse. See Decision."""
         accepted = self.answered
         decision = self.decision
-        scores = self._reject_scores
+        scores = self.reject_scores
         if scores is not None:
             accepted = accepted & (scores <= np.float32(decision.reject_above or 0))
         if decision.abstain_below is not None:

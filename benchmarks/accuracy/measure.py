@@ -145,8 +145,8 @@ def end_to_end(
         module: the torch head that `head` was folded from.
     """
     spec, max_length = engines[0].spec, engines[0].manifest.encoder.max_length
-    outputs = np.stack([*_independent(encoder, spec.layers, max_length, module, texts)])
-    expected = outputs[:, : len(read_head(head).labels)]  # without the reject output
+    labels = len(read_head(head).labels)
+    expected = np.stack([*_independent(encoder, spec.layers, max_length, module, labels, texts)])
     result: dict[str, Any] = {"texts": len(texts), "backends": {}}
     for engine in engines:
         task = engine.add_head(head)
@@ -161,9 +161,18 @@ def end_to_end(
 
 
 def _independent(
-    encoder: str, layers: Sequence[int], max_length: int, module: TaskHead, texts: Sequence[Text]
+    encoder: str,
+    layers: Sequence[int],
+    max_length: int,
+    module: TaskHead,
+    labels: int,
+    texts: Sequence[Text],
 ) -> Iterator[NDArray[np.float32]]:
-    """Each text's probabilities, from transformers, NumPy and torch alone."""
+    """Each text's probabilities, from transformers, NumPy and torch alone.
+
+    Args:
+        labels: outputs that are labels' logits: the first.
+    """
     source = find_encoder(encoder)
     tokenizer, model = (
         AutoTokenizer.from_pretrained(source),
@@ -183,4 +192,4 @@ def _independent(
             signs = torch.from_numpy(np.where(mean > 0, 1, -1).astype(np.float32))[None]
             attended, _ = module.attention(module.query[None, None], signs, signs)
             logits = module.output(torch.tanh(module.dense(attended[:, 0])))
-            yield torch.softmax(logits, dim=1)[0].numpy()
+            yield torch.softmax(logits[0, :labels], dim=0).numpy()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from bitheads.engine import _kernels
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.heads.cpu import LaidOutHead, aligned_bytes
+from bitheads.engine.heads.head import empty_outputs
 
 PEAK_SAMPLE_S = 0.02
 FIRST_PEAK_MULTIPLY_ADDS = 1_000_000
@@ -30,7 +29,7 @@ class NativeCall:
     def __init__(self, features: PackedFeatures, heads: Sequence[LaidOutHead], level: str) -> None:
         self._features, self._level = features, level
         self._blocks = [head.block for head in heads]
-        self.logits = [np.empty((len(features), len(head.labels)), np.float32) for head in heads]
+        self.logits = empty_outputs(heads, len(features))
         spec = features.spec
         self._workspace = aligned_bytes(
             _kernels.predict_heads_workspace(

@@ -110,7 +110,7 @@ class TorchHeads:
 
         self._tasks = [(head.task, head.labels) for head in heads]
         self.num_tasks = len(heads)
-        self.num_classes = max(len(head.labels) for head in heads)
+        self.num_classes = max(head.num_outputs for head in heads)
         query = stack("query")  # [tasks, attention_heads, dim]
         self._attention_heads, self._dim = query.shape[1:]
         self._query = query.reshape(-1, self._dim).T.contiguous()
@@ -119,8 +119,8 @@ class TorchHeads:
         output = np.zeros((self.num_tasks, self.num_classes, heads[0].dense.shape[0]), np.float32)
         output_bias = np.full((self.num_tasks, self.num_classes), -1e4, np.float32)
         for i, head in enumerate(heads):
-            output[i, : len(head.labels)] = head.output
-            output_bias[i, : len(head.labels)] = head.output_bias
+            output[i, : head.num_outputs] = head.output
+            output_bias[i, : head.num_outputs] = head.output_bias
         self._output = torch.from_numpy(output).to(device, dtype)
         self._output_bias = torch.from_numpy(output_bias).to(device, dtype)
 

@@ -22,8 +22,8 @@ from bitheads.engine.features.codes import unpack
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import PositionPooling, Quantization
 from bitheads.engine.heads.cpu import lay_out
+from bitheads.engine.heads.head import predictions_of
 from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
-from bitheads.engine.predictions import Prediction
 from bitheads.engine.types import Text
 from bitheads.training.data.labelled_texts import read_labelled
 from bitheads.training.data.tasks import file_of
@@ -33,18 +33,18 @@ Float64 = NDArray[np.float64]
 
 
 def evaluate(features: PackedFeatures, head: FoldedHead) -> Float64:
-    """The head's logits in float64, [texts, classes], as engine/heads/head_file.py says."""
+    """The head's outputs in float64, [texts, outputs], as engine/heads/head_file.py says."""
     spec = features.spec
     ones, zeros = np.ones(spec.dim, np.float32), np.zeros(spec.dim, np.float32)
     wide = {name: array.astype(np.float64) for name, array in head.tensors.items()}
-    logits = np.empty((len(features), len(head.labels)))
+    outputs = np.empty((len(features), head.num_outputs))
     for text, (start, stop) in enumerate(pairwise(features.offsets.tolist())):
         packed = features.codes[start:stop]
         codes = unpack(packed, spec.dim, spec.quantization.value, ones, zeros)
         inner = _pool(codes.astype(np.float64), head.position_pooling, wide)
         hidden = np.tanh(wide["dense"] @ inner + wide["dense_bias"])
-        logits[text] = wide["output"] @ hidden + wide["output_bias"]
-    return logits
+        outputs[text] = wide["output"] @ hidden + wide["output_bias"]
+    return outputs
 
 
 def _pool(codes: Float64, pooling: PositionPooling, weights: dict[str, Float64]) -> Float64:
@@ -75,8 +75,8 @@ def compare(features: PackedFeatures, head: FoldedHead) -> dict[str, Any]:
     """Native probabilities against those in float64."""
     call = NativeCall(features, [lay_out(head)], fastest_level())
     call()
-    got = Prediction(head.labels, call.logits[0]).probabilities
-    expected = softmax(evaluate(features, head))
+    got = predictions_of([head], call.logits)[head.task].probabilities
+    expected = softmax(evaluate(features, head)[:, : len(head.labels)])
     return {
         "texts": len(features),
         "tokens": int(features.offsets[-1]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -55,27 +56,26 @@ def test_no_file_leads_the_reader_astray(
     assert len(files) < accepted < 0.2 * MUTATIONS
 
 
+def written_heads(names: Iterable[str], bundle: Path, folder: Path) -> list[Path]:
+    """Files of such heads in a folder, beside an empty one named `read`."""
+    spec = read_manifest(bundle).spec
+    files = []
+    for i, name in enumerate(names):
+        files.append(folder / f"{i}.safetensors")
+        write_hostile_head(name, spec, files[-1])
+    (folder / "read").mkdir()
+    return files
+
+
 def test_wrong_heads_whose_hash_is_right(
     fuzz_files: Path, host_bundle: Path, tmp_path: Path
 ) -> None:
-    spec = read_manifest(host_bundle).spec
-    files = []
-    for i, name in enumerate(HOSTILE_HEADS):
-        files.append(tmp_path / f"{i}.safetensors")
-        write_hostile_head(name, spec, files[-1])
-    folder = tmp_path / "read"
-    folder.mkdir()
-    assert run(fuzz_files, "0", folder, *files) == f"accepted 0, refused {len(files)}\n"
+    files = written_heads(HOSTILE_HEADS, host_bundle, tmp_path)
+    assert run(fuzz_files, "0", tmp_path / "read", *files) == f"accepted 0, refused {len(files)}\n"
 
 
 def test_odd_heads_are_asked_for_all_that_they_have(
     fuzz_files: Path, host_bundle: Path, tmp_path: Path
 ) -> None:
-    spec = read_manifest(host_bundle).spec
-    files = []
-    for i, name in enumerate(SOUND_HEADS):
-        files.append(tmp_path / f"{i}.safetensors")
-        write_hostile_head(name, spec, files[-1])
-    folder = tmp_path / "read"
-    folder.mkdir()
-    assert run(fuzz_files, "0", folder, *files) == f"accepted {len(files)}, refused 0\n"
+    files = written_heads(SOUND_HEADS, host_bundle, tmp_path)
+    assert run(fuzz_files, "0", tmp_path / "read", *files) == f"accepted {len(files)}, refused 0\n"

@@ -53,11 +53,12 @@ def read_background(
     else:
         rows = read_rows(path, choose_texts, quotes, option)
         texts, form, sha256 = rows.texts(), rows.columns.form, rows.sha256
-    texts = [text for text in texts if any(part.strip() for part in _parts(text))]
+    texts = [text for text in texts if any(part.strip() for part in parts_of(text))]
     if not texts:
         raise InputError(f"{path}: has no texts, expected one per line. Add some.")
     return Background(path, texts, form, sha256)
 
 
-def _parts(text: Text) -> tuple[str, ...]:
+def parts_of(text: Text) -> tuple[str, ...]:
+    """One, or the two of a pair."""
     return (text,) if isinstance(text, str) else text

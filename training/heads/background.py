@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bitheads.engine.errors import InputError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.types import Text
-from bitheads.training.data.background import read_background
+from bitheads.training.data.background import Background, parts_of
 from bitheads.training.data.labelled_texts import LabelledTexts
 
 LEAST = 50
@@ -44,7 +44,7 @@ def default_background() -> Path:
 
 
 def background_texts(
-    paths: Sequence[Path], task: Sequence[LabelledTexts], seed: int = 0
+    backgrounds: Sequence[Background], task: Sequence[LabelledTexts], seed: int = 0
 ) -> list[Text]:
     """The different texts of all files in the task's form, but for those that are its own.
 
@@ -54,44 +54,39 @@ def background_texts(
     Args:
         task: its files.
 
-    Raises InputError for what cannot be read, for a file that is one of the task's, and for too few
-    texts.
+    Raises InputError for a file that is one of the task's, and for too few texts.
     """
     own_files = {data.sha256: data.path for data in task}
     singles: dict[str, str] = {}
     pairs: dict[str, Text] = {}
     random = np.random.default_rng(seed)
-    for path in paths:
-        found = read_background(path)
-        drawn = np.sort(random.permutation(len(found))[: MOST // len(paths)])
+    for found in backgrounds:
+        drawn = np.sort(random.permutation(len(found))[: MOST // len(backgrounds)])
         texts_of_file = [found.texts[i] for i in drawn]
         if found.sha256 in own_files:
             raise InputError(
-                f"background {path}: is the file {own_files[found.sha256]} of the task itself, "
-                "expected texts that are none of its business. Name another file: --background."
+                f"background {found.path}: is the file {own_files[found.sha256]} of the task "
+                "itself, expected texts that are none of its business. Name another file: "
+                "--background."
             )
         if found.form == "pair" and task[0].form == "pair":
-            pairs |= {" ".join(map(_plain, _parts(text))): text for text in texts_of_file}
+            pairs |= {" ".join(map(_plain, parts_of(text))): text for text in texts_of_file}
         else:
-            singles |= {_plain(part): part for text in texts_of_file for part in _parts(text)}
-    own = {_plain(part) for data in task for text in data.texts for part in _parts(text)}
+            singles |= {_plain(part): part for text in texts_of_file for part in parts_of(text)}
+    own = {_plain(part) for data in task for text in data.texts for part in parts_of(text)}
     texts: list[Text] = [text for plain, text in singles.items() if plain not in own]
     if task[0].form == "pair":
         others = random.permutation(len(texts))
         texts = [(str(text), str(texts[i])) for text, i in zip(texts, others, strict=True)]
-        texts += [pair for pair in pairs.values() if own.isdisjoint(map(_plain, _parts(pair)))]
+        texts += [pair for pair in pairs.values() if own.isdisjoint(map(_plain, parts_of(pair)))]
     if len(texts) < LEAST:
-        shown = ", ".join(map(str, paths))
+        shown = ", ".join(str(found.path) for found in backgrounds)
         raise InputError(
             f"background {shown}: got {len(texts)} texts that are not the task's own, expected at "
             f"least {LEAST}. Name files with more, of as many kinds as the head may meet "
             "(--background), or train without (--no-background)."
         )
     return texts
-
-
-def _parts(text: Text) -> Iterable[str]:
-    return (text,) if isinstance(text, str) else text
 
 
 def _plain(text: str) -> str:

@@ -15,8 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import FoldedHead
-from bitheads.engine.kinds import KINDS, Decision
-from bitheads.engine.predictions import Prediction
+from bitheads.engine.kinds import Decision
 from bitheads.training.heads.fit import Fitted, evaluate
 from bitheads.training.heads.objectives.objective import Objective, Targets
 from bitheads.training.heads.task_head import TaskHead
@@ -39,8 +38,8 @@ class Calibrated:
         """Puts both into the output's weights, in place."""
         scale, shift = torch.from_numpy(self.scale).float(), torch.from_numpy(self.shift).float()
         with torch.no_grad():
-            head.output.weight.mul_(scale[:, None].to(head.output.weight.device))
-            head.output.bias.mul_(scale.to(head.output.bias.device)).add_(shift)
+            head.output.weight.mul_(scale[:, None])
+            head.output.bias.mul_(scale).add_(shift)
 
 
 def calibrate(
@@ -83,13 +82,7 @@ def _platt(inside: Float32, outside: Float32) -> tuple[float, float]:
 
 def choose_rejection(head: FoldedHead, dev: PackedFeatures, keep: float) -> FoldedHead:
     """The head with the reject_above that lets through so much of dev, as it will be served."""
-    scores = reject_scores(predict_heads(dev, [head])[head.task])
+    scores = predict_heads(dev, [head])[head.task].reject_scores
+    assert scores is not None, "it has a reject output"
     limit = float(np.quantile(scores, keep, method="higher"))
     return replace(head, decision=replace(head.decision, reject_above=limit))
-
-
-def reject_scores(prediction: Prediction) -> Float32:
-    """Of a head with a reject output, float32 [texts]."""
-    assert prediction.reject_logits is not None
-    kind = KINDS[prediction.kind]
-    return kind.reject_scores(prediction.reject_logits, prediction.logits)

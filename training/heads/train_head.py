@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from bitheads.engine.heads import float_heads
 from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import FoldedHead, check_head_output, write_head
 from bitheads.export.fold import fold
+from bitheads.training.data.background import Background, read_background
 from bitheads.training.data.labelled_texts import LabelledTexts, read_labelled
 from bitheads.training.heads.background import (
     BackgroundFeatures,
@@ -28,7 +27,7 @@ from bitheads.training.heads.background import (
     default_background,
     split_background,
 )
-from bitheads.training.heads.calibrate import calibrate, choose_rejection, reject_scores
+from bitheads.training.heads.calibrate import calibrate, choose_rejection
 from bitheads.training.heads.config import FitConfig, HeadConfig
 from bitheads.training.heads.fit import Epoch, Fitted, evaluate, fit
 from bitheads.training.heads.objectives import Objective, objective_of
@@ -77,7 +76,8 @@ def train_head(
         _check_alike(data, sets["train"])
     objective = objective_of(sets["train"], config.decision)
     targets = {name: objective.targets(data) for name, data in sets.items()}
-    files = () if not config.reject else config.background or (default_background(),)
+    paths_of_others = () if not config.reject else config.background or (default_background(),)
+    files = [read_background(path) for path in paths_of_others]
     others = background_texts(files, list(sets.values()), fit_config.seed) if files else []
     features = {name: _encode(loaded, name, data, say, progress) for name, data in sets.items()}
     background = None
@@ -196,7 +196,10 @@ def measure(
     if background is not None:
         outside = predict_heads(background.held_out, [head])[head.task]
         found["background_accepted"] = float(outside.accepted.mean())
-        found["reject_auroc"] = auroc(reject_scores(prediction), reject_scores(outside))
+        inside_scores, outside_scores = prediction.reject_scores, outside.reject_scores
+        assert inside_scores is not None, "it has a reject output"
+        assert outside_scores is not None, "it has a reject output"
+        found["reject_auroc"] = auroc(inside_scores, outside_scores)
     return found
 
 
@@ -225,7 +228,7 @@ def _provenance(
     config: HeadConfig,
     fit_config: FitConfig,
     sets: dict[str, LabelledTexts],
-    background: Sequence[Path],
+    background: Sequence[Background],
     loaded: Engine,
 ) -> dict[str, Any]:
     return {
@@ -243,10 +246,7 @@ def _provenance(
             name: {"file": data.path.name, "sha256": data.sha256, "rows": len(data)}
             for name, data in sets.items()
         },
-        "background": [
-            {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-            for path in background
-        ],
+        "background": [{"file": found.path.name, "sha256": found.sha256} for found in background],
         "backend": loaded.backend,
         "versions": {"bitheads": __version__, "torch": version("torch")},
     }

@@ -11,6 +11,7 @@ import pytest
 from bitheads import Engine
 from bitheads.engine.errors import InputError
 from bitheads.engine.heads.head_file import read_head
+from bitheads.training.data.background import read_background
 from bitheads.training.data.labelled_texts import read_labelled
 from bitheads.training.heads.background import (
     background_texts,
@@ -82,7 +83,7 @@ def test_a_heads_own_texts_are_no_background(tmp_path: Path) -> None:
     path = tmp_path / "others.txt"
     others = default_background().read_text(encoding="utf-8").splitlines()[:100]
     path.write_text("\n".join([*others, str(own.texts[0]).upper(), f" {own.texts[1]} "]) + "\n")
-    assert background_texts([path], [own]) == others
+    assert background_texts([read_background(path)], [own]) == others
 
 
 def test_near_duplicates_are_no_background(minilm_bundle: Path) -> None:
@@ -98,26 +99,26 @@ def test_near_duplicates_are_no_background(minilm_bundle: Path) -> None:
 
 def test_background_of_pairs_is_pairs(tmp_path: Path) -> None:
     own = read_labelled(PAIRS)
-    found = background_texts([default_background()], [own])
+    found = background_texts([read_background(default_background())], [own])
     assert all(isinstance(text, tuple) and text[0] != text[1] for text in found[:100])
     table = tmp_path / "other.tsv"
     with table.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         rows.writerow(["text_a", "text_b"])
         rows.writerows((f"left {i}", f"right {i}") for i in range(60))
-    pairs = background_texts([table], [own])
+    pairs = background_texts([read_background(table)], [own])
     assert pairs == [(f"left {i}", f"right {i}") for i in range(60)]
-    singles = background_texts([table], [read_labelled(TOPICS)])
+    singles = background_texts([read_background(table)], [read_labelled(TOPICS)])
     assert {*singles} == {f"{side} {i}" for side in ("left", "right") for i in range(60)}
 
 
 def test_the_training_file_is_no_background() -> None:
     with pytest.raises(InputError, match=r"is the file .*topics\.tsv of the task itself"):
-        background_texts([TOPICS], [read_labelled(TOPICS)])
+        background_texts([read_background(TOPICS)], [read_labelled(TOPICS)])
 
 
 def test_hardly_any_background(tmp_path: Path) -> None:
     path = tmp_path / "few.txt"
     path.write_text("one\ntwo\n")
     with pytest.raises(InputError, match="got 2 texts that are not the task's own, expected at"):
-        background_texts([path], [read_labelled(TOPICS)])
+        background_texts([read_background(path)], [read_labelled(TOPICS)])

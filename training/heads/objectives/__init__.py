@@ -28,10 +28,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
 def objective_of(train: LabelledTexts, options: DecisionOptions) -> Objective:
     """What a head for these texts is trained for.
 
-    Raises InputError for labels that no head can be trained on, ConfigError for options of another
-    kind.
+    Options of other kinds are not looked at. Raises InputError for labels that no head can be
+    trained on.
     """
     return OBJECTIVES[train.kind].of(train, options)
 
 
-__all__ = ["OBJECTIVES", "DecisionOptions", "Objective", "objective_of"]
+__all__ = ["OBJECTIVES", "Objective", "objective_of"]

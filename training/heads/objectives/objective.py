@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch import nn
 
 from bitheads.engine.kinds import KINDS, Decision
@@ -112,7 +113,7 @@ class Objective(ABC):
         """What is said of a trained head."""
 
 
-def mean_loss(loss: nn.Module, logits: Float32, targets: Targets) -> float:
+def mean_loss(loss: Callable[..., torch.Tensor], logits: Float32, targets: Targets) -> float:
     """Of logits [texts, num_logits]."""
     with torch.inference_mode():
         found: float = loss(torch.from_numpy(logits), torch.from_numpy(targets)).item()
@@ -121,8 +122,6 @@ def mean_loss(loss: nn.Module, logits: Float32, targets: Targets) -> float:
 
 def best_scale(loss_at: Callable[[float], float]) -> float:
     """The scale of logits, 1/20 to 20, with the least loss: 1 / temperature (Guo et al. 2017)."""
-    from scipy.optimize import minimize_scalar
-
     limit = np.log(20.0)
     found = minimize_scalar(lambda x: loss_at(float(np.exp(x))), bounds=(-limit, limit))
     return float(np.exp(found.x))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from bitheads.training.heads.objectives.objective import (
     Objective,
     Targets,
     best_scale,
+    mean_loss,
 )
 from bitheads.training.metrics import expected_calibration_error, spearman, summarize
 
@@ -71,14 +74,7 @@ class OrdinalObjective(Objective):
         return -float(np.abs(places - targets).mean())
 
     def decide(self, logits: Float32, targets: Targets, loss: nn.Module) -> Decided:
-        def loss_at(scale: float) -> float:
-            with torch.inference_mode():
-                found: float = loss(
-                    torch.from_numpy(logits), torch.from_numpy(targets), scale
-                ).item()
-            return found
-
-        scale = best_scale(loss_at)
+        scale = best_scale(lambda s: mean_loss(partial(loss, scale=s), logits, targets))
         cuts = self._cuts(loss) * np.float32(scale)
         for i in range(1, len(cuts)):  # labels that no text has
             cuts[i] = max(cuts[i], np.nextafter(cuts[i - 1], np.float32(np.inf)))
