@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 AUDIT := build/audit
 
-.PHONY: demo test test-gpu check tidy docs audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
+.PHONY: demo test test-engine test-export test-gpu check tidy docs audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,8 +32,15 @@ help: ## this list
 demo: $(BUNDLE)/bundle.json ## one encoder pass over real texts, many tasks
 	$(RUN) -m bitheads predict --bundle $(BUNDLE) --demo
 
-test: $(VENV)/.dev ## all tests
-	$(RUN) -m pytest --ignore=tests/host --ignore=tests/ray --ignore=tests/wheel
+test: test-engine test-export ## all tests
+
+# In two, so that `make -j2` can run them at the same time.
+FARTHER_TESTS := tests/benchmarks tests/export tests/training
+test-export: $(VENV)/.dev
+	$(RUN) -m pytest $(FARTHER_TESTS)
+
+test-engine: $(VENV)/.dev
+	$(RUN) -m pytest $(addprefix --ignore=,tests/host tests/ray tests/wheel $(FARTHER_TESTS))
 
 check: $(VENV)/.dev tidy ## formatting, lint, types
 	$(RUN) -m ruff format --check .
@@ -73,9 +80,14 @@ sanitize: $(VENV)/.dev ## kernel tests under the address, undefined-behaviour an
 	  tests/kernels/sanitize.sh build/sanitize-thread
 
 # Apart from `make test`, because it needs headers that pip does not have:
-# apt-get install libssl-dev nlohmann-json3-dev pkg-config
-host: $(VENV)/.dev ## build the C++ library and its examples, and test them
+# apt-get install libssl-dev nlohmann-json3-dev libcpp-httplib-dev pkg-config
+host: $(VENV)/.dev build/headers ## build the C++ library, its plugins and examples, and test them
 	$(RUN) -m pytest tests/host
+
+# Of ONNX Runtime, TensorRT and CUDA: what its plugins are compiled with.
+build/headers: tests/host/plugin_headers.py tests/host/plugin_headers.txt | $(VENV)/.dev
+	$(RUN) $<
+	touch $@
 
 # Apart from `make test`, because a cluster takes long to start.
 ray: $(VENV)/.dev ## both jobs over a store on a Ray cluster of this machine, workers killed
@@ -95,9 +107,11 @@ device-code: $(VENV)/.device ## compile the CUDA kernels, look at what the compi
 plans: $(VENV)/.device ## build TensorRT-RTX plans and look at them
 	$(RUN) -m pytest tests/export/plans
 
-software-device: $(VENV)/.pycuda ## the GPU's runtime, through pycuda, on a device in software
-	$(RUN) -m pytest tests/device
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh -k 'not every_kind and not test_gpu_tests'
+# Under the sanitizers OpenVINO cannot be loaded, which checks quantized graphs as they are built.
+software-device: $(VENV)/.pycuda build/headers ## the GPU's runtimes, through pycuda and in C++ (system packages: see host), on a device in software
+	$(RUN) -m pytest tests/device tests/host/device
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh \
+	  -k 'not every_kind and not quantized_graph_runs and not test_gpu_tests'
 
 # The tests build a plan of their own; the benchmarks build one into the bundle if none there fits.
 test-gpu: $(VENV)/.gpu $(DEVICE_CODE) $(BUNDLE)/bundle.json ## on a machine with a GPU: its tests, then every measurement, one report

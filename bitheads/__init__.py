@@ -6,7 +6,8 @@ engine = Engine.load("bundles/all-MiniLM-L6-v2")
 predictions = engine.predict(["The plot is thin, but what a cast!"])
 predictions["sentiment"].top
 
-The public names are those of `bitheads.engine`, which is loaded with the first of them.
+The public names are those of `bitheads.engine`, which is loaded with the first of them. Those that
+train, `train_head` and `BitheadsClassifier`, load torch and scikit-learn, of the extra `training`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         DeviceMemoryError,
         Engine,
         FeatureSpec,
+        FoldedHead,
         ForkedError,
         HeadError,
         InputError,
@@ -34,18 +36,23 @@ if TYPE_CHECKING:
         Prediction,
         Predictions,
         Quantization,
+        Span,
         SpecMismatchError,
         Stats,
         StoreError,
         TaskInfo,
         UnknownTaskError,
+        Words,
         kernels_info,
     )
+    from bitheads.training.heads.classifier import BitheadsClassifier
+    from bitheads.training.heads.in_python import train_head
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "BitheadsClassifier",
     "BitheadsError",
     "BundleError",
     "Calibration",
@@ -54,6 +61,7 @@ __all__ = [
     "DeviceMemoryError",
     "Engine",
     "FeatureSpec",
+    "FoldedHead",
     "ForkedError",
     "HeadError",
     "InputError",
@@ -66,13 +74,22 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Quantization",
+    "Span",
     "SpecMismatchError",
     "Stats",
     "StoreError",
     "TaskInfo",
     "UnknownTaskError",
+    "Words",
     "kernels_info",
+    "train_head",
 ]
+
+_TRAINING = {
+    "BitheadsClassifier": "bitheads.training.heads.classifier",
+    "train_head": "bitheads.training.heads.in_python",
+}
+"""Public name -> its module, of those that train."""
 
 
 def __getattr__(name: str) -> Any:
@@ -81,7 +98,18 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from bitheads import engine
 
-    return getattr(engine, name)
+    if name not in _TRAINING:
+        return getattr(engine, name)
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(_TRAINING[name]), name)
+    except ModuleNotFoundError as error:
+        from bitheads.engine.process.install import how_to_install
+
+        raise engine.BitheadsError(
+            f"{name} needs {error.name}. Type: {how_to_install('training')}"
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -30,6 +30,9 @@ COMMANDS = {
     "backfill": Command("bitheads.engine.commands.backfill", "answer tasks for all of a store"),
     "store": Command("bitheads.engine.commands.store", "look at a store, check it, compact it"),
     "train-head": Command("bitheads.training.heads.__main__", "train one task's head"),
+    "train-heads": Command(
+        "bitheads.training.many_heads.__main__", "train a head for each task of a folder"
+    ),
     "train-encoder": Command(
         "bitheads.training.multitask.__main__", "train an encoder on many tasks at once"
     ),

@@ -35,9 +35,11 @@ from bitheads.engine.features.spec import (
     PositionPooling,
     Quantization,
 )
+from bitheads.engine.features.words import Words
+from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.heads.loaded_heads import TaskInfo
 from bitheads.engine.kinds import Decision
-from bitheads.engine.predictions import Prediction, Predictions
+from bitheads.engine.predictions import Prediction, Predictions, Span
 from bitheads.engine.types import Stats
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ __all__ = [
     "DeviceMemoryError",
     "Engine",
     "FeatureSpec",
+    "FoldedHead",
     "ForkedError",
     "HeadError",
     "InputError",
@@ -66,11 +69,13 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Quantization",
+    "Span",
     "SpecMismatchError",
     "Stats",
     "StoreError",
     "TaskInfo",
     "UnknownTaskError",
+    "Words",
     "kernels_info",
 ]
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_TEXT_TOKENS: int
+MAX_VECTOR_SIZE: int
 
 def abi_version() -> int: ...
 def active_level() -> str: ...
@@ -22,6 +23,9 @@ def cut_batches(
     order: NDArray[np.int64],
     batch_offsets: NDArray[np.int64],
 ) -> int: ...
+def combine_texts(
+    vectors: NDArray[np.float32], pairs: NDArray[np.int64], codes: NDArray[np.uint8]
+) -> None: ...
 def code_bytes(dim: int, quantization: str) -> int: ...
 def pool_and_pack(
     layers: Sequence[NDArray[Any]],

@@ -64,12 +64,23 @@ def json_answers(prediction: Prediction, all_probabilities: bool = False) -> lis
     columns = {
         part: _COLUMNS[part](prediction) for part in parts_of(prediction.kind, prediction.decision)
     }
-    if prediction.labels and (all_probabilities or "labels" in columns):
+    if has_probabilities(prediction, all_probabilities):
         columns["probabilities"] = _by_label(prediction, all_probabilities)
     rows = zip(prediction.answered.tolist(), *columns.values(), strict=True)
-    return [
+    answers: list[Answer | None] = [
         dict(zip(columns, row, strict=True)) if has_answer else None for has_answer, *row in rows
     ]
+    if prediction.words is not None:
+        for answer, at in zip(answers, prediction.truncated_at, strict=True):
+            if answer is not None and at is not None:
+                answer["truncated_at"] = at
+    return answers
+
+
+def has_probabilities(prediction: Prediction, all_probabilities: bool) -> bool:
+    """Whether labels' probabilities are told of texts; those of spans are told with them."""
+    has_labels = bool(prediction.labels) and not KINDS[prediction.kind].is_of_words
+    return has_labels and (all_probabilities or "labels" in KINDS[prediction.kind].parts)
 
 
 def _by_label(prediction: Prediction, all_labels: bool) -> Iterable[dict[str, float]]:
@@ -93,6 +104,12 @@ def _values(prediction: Prediction) -> list[float]:
     return [float(str(value)) for value in prediction.values]
 
 
+def spans_of(prediction: Prediction) -> Iterable[list[dict[str, Any]]]:
+    """Of each text those that it has, in order."""
+    for spans in prediction.spans:
+        yield [{**vars(span), "probability": round(span.probability, DIGITS)} for span in spans]
+
+
 def _out_of_domain(prediction: Prediction) -> list[float]:
     assert prediction.out_of_domain is not None, "asked of heads that have a reject output"
     return _rounded(prediction.out_of_domain.tolist())
@@ -103,6 +120,7 @@ _COLUMNS: dict[str, Callable[[Prediction], Iterable[Any]]] = {
     "probability": lambda prediction: _rounded(prediction.probability.tolist()),
     "labels": lambda prediction: map(list, prediction.selected),
     "value": _values,
+    "spans": spans_of,
     "accepted": lambda prediction: prediction.accepted.tolist(),
     "out_of_domain": _out_of_domain,
 }

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from bitheads.engine import _kernels
 from bitheads.engine.errors import InputError
+from bitheads.engine.features.ragged import offsets_of
+from bitheads.engine.features.words import END, START, TOKEN, Table, Words
 from bitheads.engine.texts.tokenize import Tokens
 from bitheads.engine.types import PlacedBatch, Stats, TokenBatch
 
@@ -29,8 +31,10 @@ class BatchedTexts:
         offsets: int64 [texts + 1], where each text's tokens begin.
         padded: int64 [windows], the least length of each, padding included; see `round_lengths`.
         rows: the windows of each batch.
+        texts: int64 [texts], which of its call's texts they are.
         pairs: bool [texts], which texts are pairs.
         stats: what tokenizing cost.
+        has_words: whether the words of single texts were asked for.
     """
 
     windows: list[Tokens]
@@ -38,16 +42,74 @@ class BatchedTexts:
     offsets: NDArray[np.int64]
     padded: NDArray[np.int64]
     rows: list[NDArray[np.int64]]
+    texts: NDArray[np.int64]
     pairs: NDArray[np.bool_]
     pad_id: int
     stats: Stats
+    has_words: bool = False
 
-    def batches(self) -> Iterator[PlacedBatch]:
-        """The batches, padded one at a time, as the encoder asks for them."""
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """Of which texts tokens were dropped, bool [texts]."""
+        found = np.zeros(len(self.pairs), np.bool_)
+        text = -1
+        for window in self.windows:
+            text += not window.continues
+            found[text] |= window.truncated
+        return found
+
+    def words(self) -> Words | None:
+        """Those of all texts; None if nobody asked."""
+        return words_of_windows(self.windows) if self.has_words else None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether a text is several windows."""
+        return len(self.windows) > len(self.texts)
+
+    def batches(self, codes: NDArray[np.uint8] | None = None) -> Iterator[PlacedBatch]:
+        """The batches, padded one at a time, as the encoder asks for them.
+
+        Args:
+            codes: of these texts, uint8 [tokens, code_bytes]; None: they are not asked for.
+        """
         for rows in self.rows:
             seq = int(self.padded[rows].max())
             batch = pad_batch([self.windows[i] for i in rows], self.pad_id, seq)
-            yield PlacedBatch(batch, rows, self.window_offsets[rows])
+            texts = rows if self.is_split else self.texts[rows]
+            yield PlacedBatch(batch, texts, self.window_offsets[rows], codes)
+
+
+def words_of_windows(windows: Sequence[Tokens]) -> Words:
+    """The words of texts, of their windows; none of a text of which nobody asked for them."""
+    tables: list[Table] = []  # of texts
+    ends: list[int] = []  # of the texts' windows so far, in tokens
+    is_truncated: list[bool] = []
+    for window in windows:
+        table = np.empty((0, 4), np.int32) if window.words is None else window.words
+        if not window.continues:
+            tables.append(table)
+            ends.append(window.ids.size)
+            is_truncated.append(window.truncated)
+            continue
+        before = tables[-1]
+        # A word that both windows have tokens of is read where it begins.
+        is_new = table[:, START] > (before[-1, START] if len(before) else -1)
+        found = table[is_new]
+        found[:, TOKEN] += ends[-1]
+        tables[-1] = np.concatenate([before, found])
+        ends[-1] += window.ids.size
+        is_truncated[-1] |= window.truncated
+    all_words = np.concatenate(tables) if tables else np.empty((0, 4), np.int32)
+    offsets = offsets_of([len(table) for table in tables])
+    ends_of_words = np.append(0, all_words[:, END])  # behind the zero, those of the words before
+    read_to = np.where(np.diff(offsets) > 0, ends_of_words[offsets[1:]], 0)
+    return Words(
+        all_words,
+        offsets,
+        np.where(np.array(is_truncated, np.bool_), read_to, -1),
+        np.array([not window.is_pair for window in windows if not window.continues], np.bool_),
+    )
 
 
 def round_lengths(lengths: NDArray[np.int64], max_length: int) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
     bundle.json              this module's manifest
     encoder.onnx             the graph, with one output `hidden_{i}` per layer
     encoder_int8.xml, .bin   the same graph in int8, as OpenVINO IR; only if it was asked for
+    encoder.fp8.onnx, encoder.int8.onnx  the same for GPUs, quantized; only if asked for
     tokenizer.json           the encoder's tokenizer
     calibration.safetensors  per-feature constants, only for specs that have them
     heads/<task>.safetensors task heads, added and removed at any time (engine.heads.head_file)
@@ -35,6 +36,8 @@ MANIFEST = "bundle.json"
 GRAPH = "encoder.onnx"
 INT8_GRAPH = "encoder_int8.xml"
 INT8_WEIGHTS = "encoder_int8.bin"
+GPU_GRAPHS = {"fp8": "encoder.fp8.onnx", "int8": "encoder.int8.onnx"}
+"""Precision of a plan's products -> the graph with quantized weights that it is made from."""
 TOKENIZER = "tokenizer.json"
 CALIBRATION = "calibration.safetensors"
 HEADS = "heads"
@@ -227,7 +230,7 @@ def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
     Weights of a large graph are a file of their own, and two graphs may differ in nothing else.
 
     Args:
-        graph: the graph's file; one in int8 always has its weights in a file of its own.
+        graph: the graph's file; an IR always has its weights in a file of its own.
     """
     files = graph_files(artifacts, graph)
     hashes = [artifacts[name].sha256 for name in files]
@@ -238,10 +241,12 @@ def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
 
 def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[str]:
     """The artifacts of a manifest that a graph is made of, or may be: weights have any name."""
-    others = {
-        *(name for name in (GRAPH, INT8_GRAPH) if name != graph),
-        *(f"{GRAPH}.data", INT8_WEIGHTS, TOKENIZER, CALIBRATION),
-    } - {f"{graph}.data", str(Path(graph).with_suffix(".bin"))}
+    weights = {GRAPH: f"{GRAPH}.data", INT8_GRAPH: INT8_WEIGHTS}
+    weights.update({name: f"{name}.data" for name in GPU_GRAPHS.values()})
+    others = {TOKENIZER, CALIBRATION}
+    for other, beside in weights.items():
+        if other != graph:
+            others |= {other, beside}
     return sorted(artifacts.keys() - others)
 
 
@@ -254,12 +259,14 @@ def verify(folder: Path, manifest: Manifest) -> None:
 
     Raises BundleError for the first one that is absent or differs.
     """
-    try:
-        beside = external_files(folder / GRAPH)
-    except ValueError as error:
-        raise BundleError(
-            f"bundle {folder}: {GRAPH} cannot be read ({error}). Export the bundle again."
-        ) from error
+    beside = set()
+    for graph in (GRAPH, *GPU_GRAPHS.values()):
+        try:
+            beside |= external_files(folder / graph)
+        except ValueError as error:
+            raise BundleError(
+                f"bundle {folder}: {graph} cannot be read ({error}). Export the bundle again."
+            ) from error
     for name in sorted(beside):
         if name not in manifest.artifacts:
             raise BundleError(

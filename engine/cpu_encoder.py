@@ -76,22 +76,20 @@ class CpuEncoder:
     def pad_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         return lengths if self._round_up_to is None else round_lengths(lengths, self._round_up_to)
 
-    def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
+    def encode(self, batches: Iterable[PlacedBatch]) -> Iterator[Stats]:
         with self._lifetime:
             batches = iter(batches)
             first = list(islice(batches, OPEN_LANES_FROM))
             lanes = self._find_lanes(len(first))
         batches = chain(first, batches)
         if lanes is not None:
-            return lanes.run(lambda lane, batch: self._encode_batch(lane, batch, codes), batches)
-        return self._encode_in_turn(batches, codes)
+            return lanes.run(self._encode_batch, batches)
+        return self._encode_in_turn(batches)
 
-    def _encode_in_turn(
-        self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]
-    ) -> Iterator[Stats]:
+    def _encode_in_turn(self, batches: Iterable[PlacedBatch]) -> Iterator[Stats]:
         for batch in batches:
             with self._lifetime, self._lock:
-                stats = self._encode_now(self._session, batch, codes)
+                stats = self._encode_now(self._session, batch)
             yield stats
 
     def _find_lanes(self, num_batches: int) -> Lanes | None:
@@ -116,6 +114,21 @@ class CpuEncoder:
         with self._lifetime:
             return self._heads.predict(features, heads)
 
+    def text_vectors(
+        self, features: PackedFeatures, heads: Sequence[CpuHead]
+    ) -> list[NDArray[np.float32]]:
+        with self._lifetime:
+            return self._heads.text_vectors(features, heads)
+
+    def pair_outputs(
+        self,
+        vectors: Sequence[NDArray[np.float32]],
+        pairs: NDArray[np.int64],
+        heads: Sequence[CpuHead],
+    ) -> list[NDArray[np.float32]]:
+        with self._lifetime:
+            return self._heads.pair_outputs(vectors, pairs, heads)
+
     def close(self) -> None:
         """Waits for batches that run. Runners must not be kept: they hold the session's memory."""
         if not self._lifetime.end():
@@ -126,16 +139,13 @@ class CpuEncoder:
         del self._session, self._lanes, self._open_lanes
         give_back_memory()
 
-    def _encode_batch(
-        self, session: EncoderSession, batch: PlacedBatch, codes: NDArray[np.uint8]
-    ) -> Stats:
+    def _encode_batch(self, session: EncoderSession, batch: PlacedBatch) -> Stats:
         with self._lifetime:
-            return self._encode_now(session, batch, codes)
+            return self._encode_now(session, batch)
 
-    def _encode_now(
-        self, session: EncoderSession, batch: PlacedBatch, codes: NDArray[np.uint8]
-    ) -> Stats:
-        spec, calibration, tokens = self._spec, self._calibration, batch.tokens
+    def _encode_now(self, session: EncoderSession, batch: PlacedBatch) -> Stats:
+        spec, calibration, tokens, codes = self._spec, self._calibration, batch.tokens, batch.codes
+        assert codes is not None, "batches of this encoder are encoded to codes"
         started_s = time.perf_counter()
         try:
             layers = session.run(tokens)

@@ -33,11 +33,10 @@ class Encoder(Protocol[LoadedHead]):
     def pad_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         """What texts of these lengths are to be padded to at least, int64 [texts]."""
 
-    def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
-        """Packs each batch's rows straight to their place in `codes`; yields each batch's cost.
+    def encode(self, batches: Iterable[PlacedBatch]) -> Iterator[Stats]:
+        """Packs each batch's rows straight to their place in its codes; yields each batch's cost.
 
-        Args:
-            codes: uint8 [tokens, code_bytes], written in place.
+        The batches are asked for one by one, by the thread that asks for the costs.
 
         Raises BackendError if the encoder fails.
         """
@@ -58,6 +57,22 @@ class Encoder(Protocol[LoadedHead]):
     ) -> dict[str, Prediction]:
         """See engine.heads.cpu.predict_heads."""
 
+    def text_vectors(
+        self, features: PackedFeatures, heads: Sequence[LoadedHead]
+    ) -> list[NDArray[np.float32]]:
+        """What heads of the form two_texts make of each text, float32 [texts, size] of each.
+
+        Raises as `predict`.
+        """
+
+    def pair_outputs(
+        self,
+        vectors: Sequence[NDArray[np.float32]],
+        pairs: NDArray[np.int64],
+        heads: Sequence[LoadedHead],
+    ) -> list[NDArray[np.float32]]:
+        """What those heads make of pairs of vectors, see HeadThreads.pair_outputs."""
+
     def close(self) -> None:
         """Frees what it holds; once is enough, more does nothing.
 
@@ -76,4 +91,7 @@ class AnsweringEncoder(Encoder[LoadedHead], Protocol[LoadedHead]):
         heads: Sequence[LoadedHead],
         logits: Sequence[NDArray[np.float32]],
     ) -> Iterator[Stats]:
-        """Fills each head's logits, float32 [texts, classes]; yields each batch's cost."""
+        """Fills each head's logits, float32 [texts, classes]; yields each batch's cost.
+
+        Of heads of the form two_texts those are the texts' vectors.
+        """

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitheads.engine import bundle
-from bitheads.engine.batching import BatchedTexts
-from bitheads.engine.encoder import AnsweringEncoder, Encoder
+from bitheads.engine.encoder import Encoder
 from bitheads.engine.errors import HeadError, InputError
-from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.packed import PackedFeatures, check_pairs
 from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
-from bitheads.engine.heads.head import Head, empty_outputs, predictions_of
-from bitheads.engine.heads.head_file import SUFFIX, read_head
+from bitheads.engine.heads.head import (
+    Head,
+    is_of_words,
+)
+from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
 from bitheads.engine.heads.loaded_heads import LoadedHeads, TaskInfo
 from bitheads.engine.open_encoder import open_encoder
 from bitheads.engine.predictions import Predictions
@@ -28,10 +29,16 @@ from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.lifetime import Lifetime
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.sessions.embedding_rows import embedding_rows
-from bitheads.engine.text_batches import is_split, make_batches, open_tokenizer
-from bitheads.engine.texts.forms import fitting, leave_out_misfits
+from bitheads.engine.text_batches import is_split, open_tokenizer, warn_of_cut
+from bitheads.engine.text_chunks import TextChunks
+from bitheads.engine.text_passes import TextPasses
+from bitheads.engine.texts.forms import (
+    fitting,
+    of_codes,
+    of_two_texts,
+)
 from bitheads.engine.texts.tokenize import TextTokenizer, check_iterable
-from bitheads.engine.types import Stats, Text
+from bitheads.engine.types import Text
 
 MAX_HEAD_READERS = 8
 """Threads that read heads, at most: each takes several times the memory of a head's file."""
@@ -62,9 +69,8 @@ class Engine:
         self._lifetime = Lifetime("this engine")
         self._tokenizer = tokenizer
         self._encoder = encoder
+        self._passes = TextPasses(manifest, tokenizer, encoder, calibration)
         self._backend = encoder.name
-        # Asked once: that takes as long as tokenizing a small text.
-        self._answering = encoder if isinstance(encoder, AnsweringEncoder) else None
         self._heads = LoadedHeads()
 
     @classmethod
@@ -88,7 +94,8 @@ class Engine:
             precision: "auto" (on a CPU the fastest floating-point type, timed with the backends;
                 on a GPU the graph's), "fp32", "bf16" where the processor has it, or "int8":
                 faster on CPUs, with more signs that differ, and only with "openvino" and bundles
-                built with `--precision int8`. "fp16" is for a GPU alone, and bundles in fp16.
+                built with `--precision int8`. "fp16" is for a GPU alone, and bundles in fp16;
+                so are "fp8", and "int8" with "tensorrt", of bundles built with `--plan-precision`.
             verify: compare every file with its recorded hash first; takes about 0.1 s per 100 MB.
 
         Raises BundleError, HeadError, SpecMismatchError, BackendError or PlanError, and ForkedError
@@ -122,7 +129,7 @@ class Engine:
             return
         self._heads.clear()
         encoder = self._encoder
-        del self._tokenizer, self._encoder, self._answering
+        del self._tokenizer, self._encoder, self._passes
         encoder.close()
 
     def __enter__(self) -> Engine:
@@ -142,6 +149,12 @@ class Engine:
         return self._backend
 
     @property
+    def takes_pairs(self) -> bool:
+        """Whether the encoder reads two texts together, which heads of the form "pair" want."""
+        self._lifetime.check()
+        return self._tokenizer.takes_pairs
+
+    @property
     def tokenizer(self) -> TextTokenizer:
         """It is for hosts that schedule batches themselves, as engine.serve does."""
         self._lifetime.check()
@@ -159,8 +172,11 @@ class Engine:
         self._lifetime.check()
         return self._heads.infos()
 
-    def add_head(self, path: str | Path, replace: bool = False) -> str:
-        """Loads a head file, without touching the encoder, and returns its task name.
+    def add_head(self, path: str | Path | FoldedHead, replace: bool = False) -> str:
+        """Loads a head, without touching the encoder, and returns its task name.
+
+        Args:
+            path: of a head's file, or a head that `train_head` gave.
 
         Raises HeadError if the file is not a sound head or the name is taken (without `replace`),
         SpecMismatchError if it was trained on another feature spec.
@@ -170,14 +186,17 @@ class Engine:
             self._use_head_of(path, head, replace)
         return head.task
 
-    def read_head(self, path: str | Path) -> Head:
+    def read_head(self, path: str | Path | FoldedHead) -> Head:
         """A head of this engine's encoder, ready for `use_head`, which answers nothing yet.
+
+        Args:
+            path: see `add_head`.
 
         Raises HeadError or SpecMismatchError.
         """
         with self._lifetime:
-            folded = read_head(Path(path))
-            check_spec(f"head {path}", folded.spec, self.spec)
+            folded = path if isinstance(path, FoldedHead) else read_head(Path(path))
+            check_spec(_called(path), folded.spec, self.spec)
             head: Head = self._encoder.load_head(folded)
         return head
 
@@ -186,11 +205,13 @@ class Engine:
         with self._lifetime:
             self._heads.add(head, replace)
 
-    def _use_head_of(self, path: str | Path, head: Head, replace: bool = False) -> None:
+    def _use_head_of(
+        self, path: str | Path | FoldedHead, head: Head, replace: bool = False
+    ) -> None:
         try:
             self.use_head(head, replace)
         except HeadError as error:
-            raise HeadError(f"head {path}: {error}") from None
+            raise HeadError(f"{_called(path)}: {error}") from None
 
     def _add_heads(self, paths: Sequence[Path], threads: int | None) -> None:
         """Adds heads as if one after the other; reading, which takes the time, is done at once."""
@@ -212,8 +233,11 @@ class Engine:
         max_batch_tokens: int | None = None,
         progress: bool = False,
         long_texts: str = "cut",
+        words: bool = False,
     ) -> PackedFeatures:
         """One encoder pass over the texts: the codes of every real token, in input order.
+
+        Equal texts go through the encoder once.
 
         Args:
             texts: strings, or pairs of strings joined as the tokenizer joins pairs.
@@ -226,14 +250,19 @@ class Engine:
                 windows of the maximum length, each by itself and with the prefix's and the
                 tokenizer's own tokens; a text's codes are those of its windows, one after the
                 other. Pairs are not split.
+            words: say of the codes which words they are of, which heads of the kind `token_label`
+                want; tokenizing takes longer.
 
         Raises InputError for items that are no texts and for pairs that would have to be split,
         BackendError if the encoder fails.
         """
         with self._lifetime:
-            work = self._tokenize(texts, max_batch_tokens, is_split(long_texts))
-            with progress_bar(len(work.windows), progress) as bar:
-                return self._encode(work, bar)
+            split = is_split(long_texts)
+            with (
+                self._passes.tokenized(texts, max_batch_tokens, split, words) as chunks,
+                progress_bar(chunks.num_windows, progress) as bar,
+            ):
+                return self._passes.encode(chunks, bar)
 
     def encode_stream(
         self,
@@ -242,17 +271,20 @@ class Engine:
         max_batch_tokens: int | None = None,
         progress: bool = False,
         long_texts: str = "cut",
+        words: bool = False,
     ) -> Iterator[PackedFeatures]:
         """`encode` for texts without end: chunk by chunk, in input order, in constant memory.
 
         A chunk is tokenized while the one before it is encoded, so texts are read up to a chunk
         ahead of the features. They are read by the thread that asks for the features.
 
+        Equal texts of a chunk go through the encoder once.
+
         Args:
             texts: any iterable; nothing of it is kept.
             chunk_texts: texts of one PackedFeatures. They are sorted by length among each other,
                 so that many short texts want larger chunks.
-            max_batch_tokens, progress, long_texts: see `encode`.
+            max_batch_tokens, progress, long_texts, words: see `encode`.
 
         Raises what `encode` and the iterable raise, and InputError for what gives no texts: one
         string, bytes, a mapping, which gives its keys, a table, a number.
@@ -262,7 +294,9 @@ class Engine:
         if chunk_texts < 1:
             raise InputError(f"chunk_texts: got {chunk_texts}, expected at least 1.")
         split = is_split(long_texts)
-        return self._encode_chunks(iter(texts), chunk_texts, max_batch_tokens, split, progress)
+        return self._encode_chunks(
+            iter(texts), chunk_texts, max_batch_tokens, split, progress, words
+        )
 
     def _encode_chunks(
         self,
@@ -271,49 +305,31 @@ class Engine:
         max_batch_tokens: int | None,
         split: bool,
         progress: bool,
+        words: bool,
     ) -> Iterator[PackedFeatures]:
         starts = count(0, chunk_texts)
         with ThreadPoolExecutor(1, "tokenize") as tokenizing, progress_bar(None, progress) as bar:
 
-            def tokenize(chunk: list[Text], start: int) -> BatchedTexts:
+            def tokenize(chunk: list[Text], start: int) -> TextChunks:
                 with self._lifetime:
-                    return self._tokenize(chunk, max_batch_tokens, split, start)
+                    return self._passes.tokenize_once(chunk, max_batch_tokens, split, start, words)
 
-            def tokenize_next() -> Future[BatchedTexts] | None:
+            def tokenize_next() -> Future[TextChunks] | None:
                 chunk = list(islice(texts, chunk_texts))
                 return tokenizing.submit(tokenize, chunk, next(starts)) if chunk else None
 
             ahead = tokenize_next()
             while ahead is not None:
                 self._lifetime.check()  # in a forked process, nobody tokenizes
-                work = ahead.result()
+                chunk = ahead.result()
                 ahead = tokenize_next()
-                yield self._encode(work, bar)
+                features = self._encode(chunk, bar)
+                warn_of_cut(features.stats, self.manifest.encoder, split)
+                yield features
 
-    def _encode(self, work: BatchedTexts, bar: Any) -> PackedFeatures:
-        codes = np.empty((int(work.offsets[-1]), self.spec.code_bytes), np.uint8)
+    def _encode(self, chunk: TextChunks, bar: Any) -> PackedFeatures:
         with self._lifetime:
-            stats = self._run(work, self._encoder.encode(work.batches(), codes), bar)
-        return PackedFeatures(codes, work.offsets, self.spec, self.calibration, stats, work.pairs)
-
-    def _tokenize(
-        self,
-        texts: Sequence[Text],
-        max_batch_tokens: int | None,
-        split: bool = False,
-        first_index: int = 0,
-    ) -> BatchedTexts:
-        tokenizer, encoder, info = self._tokenizer, self._encoder, self.manifest.encoder
-        return make_batches(texts, tokenizer, encoder, info, max_batch_tokens, split, first_index)
-
-    @staticmethod
-    def _run(work: BatchedTexts, batches: Iterator[Stats], bar: Any) -> Stats:
-        """Consumes the batches of an encoder; returns what all of it cost."""
-        stats = work.stats
-        for batch_stats in batches:
-            stats += batch_stats
-            bar.update(batch_stats.num_windows)
-        return stats
+            return self._passes.encode(chunk, bar)
 
     def predict(
         self,
@@ -323,41 +339,25 @@ class Engine:
         progress: bool = False,
         long_texts: str = "cut",
     ) -> Predictions:
-        """Every task's answer for every text, from one encoder pass.
+        """Every task's answer for every text, from one encoder pass; equal texts are read once.
+
+        Heads of the form `two_texts` read the texts of a pair each by itself: for those every
+        different text of the pairs is encoded once.
 
         Args:
             tasks: names of loaded heads, None for all that are for such texts. Each text is
                 answered by the heads of its form, those for single texts or those for pairs: in a
                 call that mixes them, `Prediction.top` is None for texts that are not for the head.
-            texts, max_batch_tokens, progress, long_texts: see `encode`.
+            texts, max_batch_tokens, progress, long_texts: see `encode`. What is read by itself is
+                cut, or split, by itself.
 
         Raises what `encode` raises, UnknownTaskError for a task no head answers, and InputError for
         a task that was named and is for none of the texts.
         """
         with self._lifetime:
-            return self._encode_and_predict(texts, tasks, max_batch_tokens, progress, long_texts)
-
-    def _encode_and_predict(
-        self,
-        texts: Sequence[Text],
-        tasks: Sequence[str] | None,
-        max_batch_tokens: int | None,
-        progress: bool,
-        long_texts: str,
-    ) -> Predictions:
-        heads = self.choose_heads(tasks)  # first: an unknown task should not cost an encoder pass
-        work = self._tokenize(texts, max_batch_tokens, is_split(long_texts))
-        heads = fitting(heads, work.pairs, named=tasks is not None)
-        with progress_bar(len(work.windows), progress) as bar:
-            # An answer of an encoder is that of a window, so not of a text that was split.
-            has_split = len(work.windows) > len(texts)
-            if not heads or has_split or self._answering is None:
-                return self._predict(self._encode(work, bar), heads)
-            logits = empty_outputs(heads, len(texts))
-            answered = self._answering.encode_and_predict(work.batches(), heads, logits)
-            stats = self._run(work, answered, bar)
-        leave_out_misfits(heads, work.pairs, logits)
-        return Predictions(predictions_of(heads, logits), stats)
+            heads = self.choose_heads(tasks)  # first: an unknown task should not cost a pass
+            named, split = tasks is not None, is_split(long_texts)
+            return self._passes.predict(texts, heads, named, max_batch_tokens, split, progress)
 
     def predict_features(
         self, features: PackedFeatures, tasks: Sequence[str] | None = None
@@ -366,21 +366,44 @@ class Engine:
 
         Args:
             tasks: see `predict`; of features that do not say which texts were pairs, any head
-                answers.
+                answers, and of those that say nothing of words, none of the kind `token_label`.
+                Heads of the form `two_texts` are for `predict_pairs`.
 
         Raises UnknownTaskError for a task no head answers, InputError for a task that was named and
         is for none of the texts, SpecMismatchError for features of another spec.
         """
         with self._lifetime:
-            heads = self.choose_heads(tasks)
+            heads = of_codes(self.choose_heads(tasks), named=tasks is not None)
+            if tasks is None and features.words is None:
+                heads = [head for head in heads if not is_of_words(head)]
             check_spec("features", features.spec, self.spec)
-            return self._predict(features, fitting(heads, features.pairs, named=tasks is not None))
+            heads = fitting(heads, features.pairs, named=tasks is not None)
+            return self._passes.predict_features(features, heads)
 
-    def _predict(self, features: PackedFeatures, heads: list[Head]) -> Predictions:
-        started_s = time.perf_counter()
-        by_task = self._encoder.predict(features, heads)
-        heads_s = time.perf_counter() - started_s
-        return Predictions(by_task, replace(features.stats, heads_s=heads_s))
+    def predict_pairs(
+        self,
+        features: PackedFeatures,
+        pairs: NDArray[np.int64],
+        tasks: Sequence[str] | None = None,
+    ) -> Predictions:
+        """Every task's answer for pairs of encoded texts: no encoder runs.
+
+        So texts are encoded once whatever they are compared with, and n candidates for one text are
+        pairs (0, 1) to (0, n) of 1 + n texts.
+
+        Args:
+            features: of single texts.
+            pairs: int64 [pairs, 2], which of those texts go together; answers are in this order.
+            tasks: names of loaded heads of the form `two_texts`, None for all of them.
+
+        Raises UnknownTaskError for a task no head answers, InputError for pairs that are none of
+        these texts', and for a task that was named and is of another form, SpecMismatchError for
+        features of another spec.
+        """
+        with self._lifetime:
+            heads = of_two_texts(self.choose_heads(tasks), named=tasks is not None)
+            check_spec("features", features.spec, self.spec)
+            return self._passes.predict_pairs(features, check_pairs(pairs, features), heads)
 
     def choose_heads(self, tasks: Sequence[str] | None) -> list[Head]:
         """The loaded heads of these tasks, None for all of them; a snapshot.
@@ -389,3 +412,8 @@ class Engine:
         """
         with self._lifetime:
             return self._heads.choose(tasks)
+
+
+def _called(path: str | Path | FoldedHead) -> str:
+    """What to call a head in errors."""
+    return f"head {path.task!r}" if isinstance(path, FoldedHead) else f"head {path}"

@@ -56,11 +56,14 @@ def open_encoder(
             GPU, but cannot, gets one warning.
         precision: "auto", or what the encoder must compute in: on a CPU "fp32", "bf16", or "int8",
             which only openvino has, and only of bundles that were built with it; on a GPU the type
-            of the bundle's graph, "fp16" or "fp32".
+            of the bundle's graph, "fp16" or "fp32", or with "tensorrt" a key of
+            engine.bundle.GPU_GRAPHS, of bundles that were built with it. "fp8" is for a GPU alone.
         threads: processor threads, None for all cores.
 
     Raises BackendError or PlanError for a backend that cannot be had.
     """
+    if backend == "auto" and precision == "fp8":
+        backend = next(name for name, row in DEVICE_BACKENDS.items() if row.runs_quantized)
     if backend in DEVICE_BACKENDS:
         return _open_on_device(folder, manifest, calibration, backend, precision)
     if backend == "auto" and precision in ("auto", manifest.encoder.precision):
@@ -157,12 +160,21 @@ def _open_on_device(
     from bitheads.engine.device.driver import Device
     from bitheads.engine.device.encoder import DeviceEncoder
 
-    if precision == "int8":
-        raise BackendError(
-            f"precision: got 'int8' with backend {backend!r}, but only openvino computes in int8. "
-            "Pass backend='openvino', or precision='auto'."
-        )
-    if precision not in ("auto", manifest.encoder.precision):
+    if precision in bundle.GPU_GRAPHS:
+        if not DEVICE_BACKENDS[backend].runs_quantized:
+            raise BackendError(
+                f"precision: got {precision!r} with backend {backend!r}, which runs the bundle's "
+                "own graph alone. Pass backend='tensorrt' (or for int8 on a CPU 'openvino'), or "
+                "precision='auto'."
+            )
+        if (graph := bundle.GPU_GRAPHS[precision]) not in manifest.artifacts:
+            raise BackendError(
+                f"precision: got {precision!r} with backend {backend!r}, but bundle {folder} has "
+                f"no {graph}. Build it with the options it was built with, and --plan-precision "
+                f"{precision}: bitheads build --plan-precision {precision} --encoder "
+                f"{manifest.spec.encoder} --output {folder} --force"
+            )
+    elif precision not in ("auto", manifest.encoder.precision):
         raise BackendError(
             f"precision: got {precision!r}, but on a GPU the graph's own types are used: "
             f"{manifest.encoder.precision}. Pass precision='auto', or export the bundle again "
@@ -175,7 +187,7 @@ def _open_on_device(
             stream = device.cuda.Stream()
             code = DeviceCode(device)
             undo.callback(code.close)
-            session = open_device_session(backend, folder, manifest, device, stream)
+            session = open_device_session(backend, folder, manifest, device, stream, precision)
             undo.callback(session.close)
             encoder = DeviceEncoder(device, code, session, manifest.spec, calibration, stream)
             undo.pop_all()

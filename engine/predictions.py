@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import UnknownTaskError
+from bitheads.engine.features.words import END, START, Words
 from bitheads.engine.kinds import KINDS, NO_DECISION, SINGLE_LABEL, Decision
 from bitheads.engine.kinds.kind import sigmoid
+from bitheads.engine.kinds.tag_sequences import label_probabilities
+from bitheads.engine.kinds.token_label import FoundSpans, TokenLabel
 from bitheads.engine.types import Stats
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a text, and what it is.
+
+    Attributes:
+        start, end: in code points, as Python counts a string's characters: text[start:end].
+    """
+
+    start: int
+    end: int
+    label: str
+    probability: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +37,8 @@ class Prediction:
     """One task's answer for some texts.
 
     Which of the properties below have something to say depends on the kind of the head
-    (engine.kinds): `top` of one label, `selected` of any number of them, `values` of numbers.
+    (engine.kinds): `top` of one label, `selected` of any number of them, `values` of numbers,
+    `spans` of parts of a text.
 
     Attributes:
         labels: the task's classes; none of a `regression`.
@@ -28,6 +47,8 @@ class Prediction:
         kind: of the head.
         decision: what makes an answer of the logits.
         reject_logits: of the head's reject output, float32 [texts]; None if it has none.
+        words: of a `token_label`, of which the logits are: float32 [words, 1 + 2 classes]; None for
+            all other kinds.
     """
 
     labels: tuple[str, ...]
@@ -35,21 +56,47 @@ class Prediction:
     kind: str = SINGLE_LABEL
     decision: Decision = NO_DECISION
     reject_logits: NDArray[np.float32] | None = None
+    words: Words | None = None
+
+    @property
+    def num_texts(self) -> int:
+        """How many texts it is for."""
+        return len(self.logits) if self.words is None else len(self.words)
 
     def __getitem__(self, texts: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Prediction:
         """The answers for some of the texts."""
+        if self.words is not None:
+            rows, _ = self.words.rows_of(texts)
+            return replace(self, logits=self.logits[rows], words=self.words[texts])
         reject = None if self.reject_logits is None else self.reject_logits[texts]
         return replace(self, logits=self.logits[texts], reject_logits=reject)
+
+    def among(self, texts: int, rows: NDArray[np.int64]) -> Prediction:
+        """The same answers in these rows of more texts, ascending, which it does not answer."""
+        if self.words is not None:
+            return replace(self, words=self.words.among(texts, rows))
+        logits = np.full((texts, self.logits.shape[1]), np.nan, np.float32)
+        logits[rows] = self.logits
+        reject = None
+        if self.reject_logits is not None:
+            reject = np.full(texts, np.nan, np.float32)
+            reject[rows] = self.reject_logits
+        return replace(self, logits=logits, reject_logits=reject)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
         """Of each label, float32 [texts, labels]; NaN as the logits are. They sum to 1 but for
-        `multi_label`, and suppose that the text is the task's business."""
+        `multi_label`, and suppose that the text is the task's business. Of a `token_label` those of
+        each word to be of a span, float32 [words, labels]."""
+        if self.words is not None:
+            return label_probabilities(self.logits, self.words.offsets)
         return KINDS[self.kind].probabilities(self.logits, self.labels, self.decision)
 
     @property
     def answered(self) -> NDArray[np.bool_]:
         """Which texts have an answer, bool [texts]; the others are not of the head's form."""
+        if self.words is not None:
+            return self.words.is_single
         result: NDArray[np.bool_] = ~np.isnan(self.logits[:, 0])
         return result
 
@@ -66,7 +113,7 @@ class Prediction:
         """The label of each text; None where the task does not answer, and for a kind that does not
         give one label."""
         if not KINDS[self.kind].is_one_label:
-            return (None,) * len(self.logits)
+            return (None,) * self.num_texts
         answered = zip(self.best, self.answered, strict=True)
         return tuple(self.labels[i] if has_answer else None for i, has_answer in answered)
 
@@ -81,7 +128,12 @@ class Prediction:
 
     @property
     def has_label(self) -> NDArray[np.bool_]:
-        """Which labels each text has, bool [texts, labels]."""
+        """Which labels each text has, bool [texts, labels]; of a `token_label` its spans'."""
+        if self.words is not None:
+            spans, bounds = self.found_spans
+            found = np.zeros((self.num_texts, len(self.labels)), np.bool_)
+            found[np.repeat(np.arange(self.num_texts), np.diff(bounds)), spans.label] = True
+            return found
         return KINDS[self.kind].selected(self.logits, self.labels, self.decision)
 
     @property
@@ -89,6 +141,39 @@ class Prediction:
         """The labels that each text has; none where the task does not answer."""
         rows = self.has_label
         return tuple(tuple(self.labels[i] for i in np.flatnonzero(row)) for row in rows)
+
+    @property
+    def spans(self) -> tuple[tuple[Span, ...], ...]:
+        """The spans of each text, in order; none where the task does not answer, and for a kind
+        that gives none."""
+        if self.words is None:
+            return ((),) * self.num_texts
+        found, bounds = self.found_spans
+        starts, ends = self.words.table[found.first, START], self.words.table[found.last, END]
+        columns = (starts, ends, found.label, found.probability)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        spans = [Span(start, end, self.labels[label], p) for start, end, label, p in rows]
+        return tuple(tuple(spans[i:j]) for i, j in pairwise(bounds.tolist()))
+
+    @property
+    def found_spans(self) -> tuple[FoundSpans, NDArray[np.int64]]:
+        """The spans of all texts as arrays, and where those of each text begin, int64 [texts + 1].
+
+        Raises TypeError for a kind that gives none.
+        """
+        kind = KINDS[self.kind]
+        if self.words is None or not isinstance(kind, TokenLabel):
+            raise TypeError(f"a {self.kind} head gives no spans")
+        found = kind.spans(self.logits, self.words.offsets, self.labels)
+        return found, np.searchsorted(found.first, self.words.offsets)
+
+    @property
+    def truncated_at(self) -> tuple[int | None, ...]:
+        """From which code point on a text was not looked for spans; None if all of it was, and for
+        a kind that gives none."""
+        if self.words is None:
+            return (None,) * self.num_texts
+        return tuple(None if at < 0 else at for at in self.words.truncated_at.tolist())
 
     @property
     def values(self) -> NDArray[np.float32] | None:
@@ -145,8 +230,8 @@ class Predictions(Mapping[str, Prediction]):
         except KeyError:
             raise UnknownTaskError(
                 f"task {task!r}: not among the answers, got those of {sorted(self._by_task)}. It "
-                "was not asked, or none of the texts is of its head's form: a pair head answers "
-                "pairs, all others single texts."
+                "was not asked, or none of the texts is of its head's form: heads of the forms "
+                "pair and two_texts answer pairs, all others single texts."
             ) from None
 
     def __iter__(self) -> Iterator[str]:

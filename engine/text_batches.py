@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitheads.engine.batching import BatchedTexts, cut_batches
 from bitheads.engine.bundle import TOKENIZER, EncoderInfo, Manifest
 from bitheads.engine.encoder import Encoder
 from bitheads.engine.errors import InputError
+from bitheads.engine.features.ragged import offsets_of
 from bitheads.engine.texts.forms import are_pairs
 from bitheads.engine.texts.tokenize import MAX_CHARS, TextTokenizer
 from bitheads.engine.types import Stats, Text
@@ -50,42 +52,36 @@ def make_batches(
     tokenizer: TextTokenizer,
     encoder: Encoder[Any],
     info: EncoderInfo,
-    max_batch_tokens: int | None,
+    max_batch_tokens: int,
     split: bool,
-    first_index: int,
+    first_index: int = 0,
+    words: bool = False,
+    chosen: NDArray[np.int64] | None = None,
 ) -> BatchedTexts:
-    """Tokenizes texts and cuts them into batches; logs how many of them were too long.
+    """Tokenizes texts and cuts them into batches.
 
     Args:
         info: of the encoder.
-        max_batch_tokens: see `Engine.encode`; None is the encoder's choice.
+        max_batch_tokens: see `Engine.encode`.
         split: whether long texts are read in windows.
         first_index: what the first of the texts is called in errors.
+        words: find those of single texts.
+        chosen: int64 [texts], which texts of a call they are; None: all.
 
     Raises InputError for items that are no texts and for pairs that would have to be split.
     """
     started_s = time.perf_counter()
-    windows = tokenizer(texts, split, first_index)
+    windows = tokenizer(texts, split, first_index, words)
     stats = Stats(
         num_texts=len(texts),
         num_truncated=sum(window.truncated for window in windows),
         tokenize_s=time.perf_counter() - started_s,
     )
-    if stats.num_truncated:
-        logger.warning(
-            "%d of %d texts were longer than %s and were cut",
-            stats.num_truncated,
-            len(texts),
-            f"{MAX_CHARS} characters" if split else f"{info.max_length} tokens",
-        )
     lengths = np.array([window.ids.size for window in windows], np.int64)
-    window_offsets = np.zeros(len(windows) + 1, np.int64)
-    np.cumsum(lengths, out=window_offsets[1:])
+    window_offsets = offsets_of(lengths)
     offsets = window_offsets
     if len(windows) > len(texts):
         offsets = offsets[[*(not window.continues for window in windows), True]]
-    if max_batch_tokens is None:
-        max_batch_tokens = encoder.max_batch_tokens
     padded = encoder.pad_lengths(lengths)
     rows = cut_batches(padded, max_batch_tokens, encoder.call_tokens)
     return BatchedTexts(
@@ -94,7 +90,20 @@ def make_batches(
         offsets=offsets,
         padded=padded,
         rows=rows,
+        texts=np.arange(len(texts)) if chosen is None else chosen,
         pairs=are_pairs(texts),
         pad_id=info.pad_id,
         stats=stats,
+        has_words=words,
     )
+
+
+def warn_of_cut(stats: Stats, info: EncoderInfo, split: bool) -> None:
+    """Logs how many of a call's texts were too long, if any were."""
+    if stats.num_truncated:
+        logger.warning(
+            "%d of %d texts were longer than %s and were cut",
+            stats.num_truncated,
+            stats.num_texts,
+            f"{MAX_CHARS} characters" if split else f"{info.max_length} tokens",
+        )

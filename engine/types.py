@@ -38,22 +38,27 @@ class PlacedBatch:
         tokens: the batch.
         texts: int64 [rows], index of each row's text, or window on one, in the input.
         token_offsets: int64 [rows], index in the codes of each row's first token.
+        codes: uint8 [tokens, code_bytes], to which they are packed; None where codes are not asked
+            for.
     """
 
     tokens: TokenBatch
     texts: NDArray[np.int64]
     token_offsets: NDArray[np.int64]
+    codes: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
 class Stats:
     """What a call did and what it cost; seconds are wall time of each stage.
 
-    Where batches ran at the same time, each counts for its share of the machine.
+    Where batches ran at the same time, each counts for its share of the machine. Large calls are
+    tokenized while they are encoded: then the stages take less time than their sum.
 
     Attributes:
         num_truncated: texts of which tokens were dropped.
-        num_windows: rows of the encoder calls: as many as texts, and more where texts were split.
+        num_windows: rows of the encoder calls: as many as there are different texts, and more where
+            texts were split. Tokens, batches and padding are of these.
     """
 
     num_texts: int = 0
@@ -71,5 +76,5 @@ class Stats:
         return Stats(*map(add, vars(self).values(), vars(other).values()))
 
 
-BatchRunner: TypeAlias = Callable[[PlacedBatch, NDArray[np.uint8]], Stats]
-"""Encodes one batch and packs its rows to their place in the codes, uint8 [tokens, code_bytes]."""
+BatchRunner: TypeAlias = Callable[[PlacedBatch], Stats]
+"""Encodes one batch and packs its rows to their place in its codes."""

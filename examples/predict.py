@@ -1,4 +1,4 @@
-"""Answers every task of a bundle on a few texts: one encoder pass, all heads."""
+"""Asks every head of a bundle about a few texts, in one encoder pass; most refuse most texts."""
 
 import sys
 
@@ -20,9 +20,9 @@ def main(bundle: str = "bundles/all-MiniLM-L6-v2") -> None:
     for i, text in enumerate(TEXTS):
         print(text)
         for task, prediction in answers.items():
-            label = prediction.top[i]
-            if label is not None:  # the head is for texts of this form
-                print(f"    {task}: {label} {prediction.probabilities[i].max():.2f}")
+            # Not those for texts of another form, nor of which the text is none of their business.
+            if prediction.accepted[i]:
+                print(f"    {task}: {', '.join(prediction.selected[i])}")
     stats = answers.stats
     print(f"{stats.num_tokens} tokens, {1000 * stats.encode_s:.1f} ms in the encoder")
 

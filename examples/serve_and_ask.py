@@ -23,13 +23,14 @@ def main(bundle: str = "bundles/all-MiniLM-L6-v2") -> None:
             texts = ["What a lovely film.", "Shares fell 8 percent on Monday."]
             answered = ask(url, "/v1/predict", {"inputs": texts, "tasks": ["sentiment", "topic"]})
             for text, answers in zip(texts, answered["predictions"], strict=True):
-                print(f"{text}: {answers['sentiment']['label']}, {answers['topic']['label']}")
+                told = [f"{task} {a['label']}" for task, a in answers.items() if a["accepted"]]
+                print(f"{text}: {', '.join(told)}")
 
             # Codes can be kept by whoever asked, and answered later: no encoder runs then.
             kept = ask(url, "/v1/features", {"inputs": texts})
             asked = {name: kept[name] for name in ("features", "spec_id")}
-            later = ask(url, "/v1/predict_features", {**asked, "tasks": ["spam"]})
-            print([answers["spam"]["label"] for answers in later["predictions"]])
+            later = ask(url, "/v1/predict_features", {**asked, "tasks": ["emotions"]})
+            print([answers["emotions"]["labels"] for answers in later["predictions"]])
         finally:
             server.terminate()  # it answers what it has read, then ends
 

@@ -23,6 +23,7 @@ examples:
   bitheads build --encoder intfloat/e5-base-v2 --prefix 'query: '
   bitheads build --thresholds mean --output bundles/centred
   bitheads build --precision fp16 --plan tensorrt-rtx --plan-capabilities 8.6,12.0
+  bitheads build --plan-precision fp8 --calibration texts.txt
 """
 
 
@@ -136,13 +137,13 @@ def _parser() -> argparse.ArgumentParser:
         "--min-sign-agreement",
         type=float,
         help="fail below this share of signs equal to torch's (default: 0.999 in fp32, 0.997 in "
-        "bf16, 0.965 in int8)",
+        "bf16, 0.965 in int8 and fp8)",
     )
     add(
         "--max-relative-error",
         type=float,
         help="fail above this distance from torch, for uint8 and float16 codes (default: 0.01 in "
-        "fp32, 0.03 in bf16, 0.12 in int8)",
+        "fp32, 0.03 in bf16, 0.12 in int8 and fp8)",
     )
     add("--heads", type=Path, metavar="DIR", help="head files to copy into the bundle")
     add("--output", type=Path, metavar="DIR", help="the bundle (default: bundles/<encoder>)")

@@ -16,9 +16,9 @@ MIN_LENGTH = 5
 """Tokens that must be read at least: a pair has up to four of the tokenizer's own, and where no
 more are read it is not cut at all."""
 PRECISIONS = ("fp16", "fp32", "int8")
-MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997, "int8": 0.965}
+MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997, "int8": 0.965, "fp8": 0.965}
 """Share of a session's signs that must equal torch's in fp32, by the session's precision."""
-MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03, "int8": 0.12}
+MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03, "int8": 0.12, "fp8": 0.12}
 """Error that a session's uint8 and float16 codes may have, its root mean square over that of the
 features, by the session's precision."""
 

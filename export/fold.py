@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.features.spec import FeatureSpec, PositionPooling
-from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.heads.head_file import FoldedHead, PairHalf
 from bitheads.engine.kinds import NO_DECISION, SINGLE_LABEL, Decision
 
 FloatArray = NDArray[np.floating[Any]]
@@ -68,10 +68,12 @@ def fold(
     training: Mapping[str, Any],
     kind: str = SINGLE_LABEL,
     decision: Decision = NO_DECISION,
+    with_pair: PairHalf | None = None,
 ) -> FoldedHead:
     """The same function of codes as `trained` is of features, in float32.
 
     Args:
+        with_pair: of the form two_texts; `trained` is then the half that reads each text.
         scale, offset: [dim], x = scale * code + offset, see engine.features.codes.code_affine.
 
     The products are taken in float64, so folding itself costs no accuracy.
@@ -107,6 +109,7 @@ def fold(
         training=training,
         kind=kind,
         decision=decision,
+        pair=with_pair,
     )
 
 

@@ -5,7 +5,8 @@ only splits text: it adds no tokens of the tokenizer's own and cuts nothing. The
 `engine.texts.tokenize` does, from the template that is written beside it.
 
     host/tokenizer.xml, .bin    texts [n] -> begins, ends int32 [n], ids int32 [tokens]
-    host/tokenizer_graph.json   templates, hashes, the tokenizer it was made of, the comparison
+    host/tokenizer_graph.json   templates, tokens of blanks, hashes, the tokenizer it was made of,
+                                the comparison
 
 It is a cache of tokenizer.json, for one line of OpenVINO versions, so bundle.json does not list it.
 """
@@ -31,6 +32,7 @@ from bitheads.engine.files.whole_file import write_whole
 from bitheads.engine.process.plain_numbers import plain_numbers
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.export.errors import ExportError
+from bitheads.export.tokenizer.blanks import blank_tokens
 from bitheads.export.tokenizer.comparison import Comparison, compare, load
 from bitheads.export.tokenizer.graph import GRAPH, WEIGHTS, write_graph
 
@@ -83,22 +85,33 @@ def write_host_tokenizer(
         comparison = compare(own, made / GRAPH, texts, prefix)
         _check(comparison, min_agreement)
         report = comparison.to_json()
-        description = {
-            "format_version": FORMAT_VERSION,
-            "tokenizer_sha256": manifest.artifacts[TOKENIZER].sha256,
-            "files": {name: asdict(Artifact.of(made / name)) for name in (GRAPH, WEIGHTS)},
-            "single": _template(own, 1),
-            "pair": _template(own, 2),
-            "agreement": report,
-            "versions": {name: version(name) for name in ("openvino", "openvino-tokenizers")},
-        }
-        digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+        description = {**describe(bundle / TOKENIZER, made), "agreement": report}
         # Last, what names the others: a write that is cut short leaves nothing that is believed.
         for file in (WEIGHTS, GRAPH):
             write_whole(folder / file, (made / file).read_bytes())
+    write_description(folder, description)
+    return report
+
+
+def describe(tokenizer: Path, graph: Path) -> dict[str, Any]:
+    """What the host has to know of a tokenizer.json beside the graph of it, in a folder."""
+    own = load(tokenizer)
+    return {
+        "format_version": FORMAT_VERSION,
+        "tokenizer_sha256": Artifact.of(tokenizer).sha256,
+        "files": {name: asdict(Artifact.of(graph / name)) for name in (GRAPH, WEIGHTS)},
+        "single": _template(own, 1),
+        "pair": _template(own, 2),
+        "blanks": blank_tokens(own),
+        "versions": {name: version(name) for name in ("openvino", "openvino-tokenizers")},
+    }
+
+
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Writes it with a hash of itself."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
     content = json.dumps({**description, "sha256": digest}, indent=2) + "\n"
     write_whole(folder / DESCRIPTION, content.encode())
-    return report
 
 
 def _check(comparison: Comparison, min_agreement: float) -> None:

@@ -31,6 +31,7 @@ from bitheads.export.comparison.parity import available_sessions, compare_sessio
 from bitheads.export.comparison.reference_model import ReferenceModel
 from bitheads.export.config import MIN_LENGTH, BuildConfig, choose_layers
 from bitheads.export.errors import ExportError
+from bitheads.export.gpu_graph import SIMULATED, SIMULATOR, quantize_for_gpus
 from bitheads.export.half_range import keep_in_range
 from bitheads.export.int8 import quantize_graph, require_nncf
 from bitheads.export.onnx_graph import export_graph
@@ -75,7 +76,7 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     encoder = load_encoder(
         config.source,
         lambda num_weights: check_output_room(
-            num_weights, config.precision, config.output_folder, folder
+            num_weights, config.precision, config.plan.precision, config.output_folder, folder
         ),
     )
     if encoder.source is not None:
@@ -138,6 +139,14 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
         batches = [batch.tokens for batch in sentences.batches]
         say(f"quantizing to int8 on {len(sentences.names)} texts in {len(batches)} batches")
         written += quantize_graph(graph, batches, folder, say)
+    quantized: dict[str, Any] = {}
+    if config.plan.precision is not None:
+        batches = [batch.tokens for batch in sentences.batches]
+        say(f"quantizing for GPUs to {config.plan.precision} on {len(sentences.names)} texts")
+        files, quantized = quantize_for_gpus(
+            graph, config.graph_precision, config.plan.precision, batches, folder
+        )
+        written += files
 
     parity = _compare(folder, config, layers, sentences, odd, calibration, say)
     parity["texts"] = len(sentences.names)
@@ -145,6 +154,8 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     parity["odd_texts"] = len(odd.names)
     if in_half:
         parity["float16"] = in_half
+    if quantized:
+        parity["gpu_graph"] = quantized
     say(f"feature spec {spec}; {copied} heads")
     return bundle.Manifest(
         spec=spec,
@@ -196,7 +207,13 @@ def _compare(
     say: Say,
 ) -> dict[str, Any]:
     report: dict[str, Any] = {"sessions": {}}
-    for backend, precision in available_sessions(int8=config.precision == "int8"):
+    sessions: dict[str, tuple[str, str, str | None]] = {
+        f"{backend} {precision}": (backend, precision, None)
+        for backend, precision in available_sessions(int8=config.precision == "int8")
+    }
+    if (precision := config.plan.precision) is not None:
+        sessions[f"{SIMULATED} {precision}"] = (SIMULATOR, "fp32", bundle.GPU_GRAPHS[precision])
+    for name, (backend, precision, graph) in sessions.items():
         result = compare_session(
             folder,
             layers,
@@ -206,11 +223,12 @@ def _compare(
             odd,
             calibration,
             config.layer_weights,
+            graph,
         )
-        report["sessions"][f"{backend} {precision}"] = result
+        report["sessions"][name] = result
         pooled = result["pooled"]
         say(
-            f"{backend} {precision}: {pooled['sign_agreement']:.3%} of signs as in torch fp32, "
+            f"{name}: {pooled['sign_agreement']:.3%} of signs as in torch fp32, "
             f"relative error {pooled['relative_error']:.3%}"
         )
     if not report["sessions"]:
@@ -221,8 +239,9 @@ def _compare(
     if found := failures(report, config):
         raise ExportError(
             "the graph does not match its source:\n  " + "\n  ".join(found) + "\nNothing was "
-            "written. Try --precision fp32 (for int8: fp16, or more --calibration texts), or if "
-            "you accept this, --min-sign-agreement (signs), --max-relative-error (uint8, float16)."
+            "written. Try --precision fp32 (for int8: fp16; for a GPU's fp8 or int8: no "
+            "--plan-precision; for both: more --calibration texts), or if you accept this, "
+            "--min-sign-agreement (signs), --max-relative-error (uint8, float16)."
         )
     return report
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from random_heads import random_head
+from random_heads import random_head, random_two_texts_head
 
 from bitheads import Engine, FeatureSpec, PackedFeatures, Prediction
-from bitheads.engine.heads.cpu import load_head, predict_heads
-from bitheads.engine.heads.head import outputs_of
+from bitheads.engine.heads.cpu import HeadThreads, load_head, predict_heads
+from bitheads.engine.heads.head import outputs_of, predictions_of
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.kinds import KINDS, Decision
 from bitheads.engine.types import Text
@@ -21,6 +21,7 @@ LABELS = {
     "multi_label": ("joy", 'a "quoted\\" one', "Wut, Ärger 😀", "[]"),
     "ordinal": ("1", "2", "3", "4.5"),
     "regression": (),
+    "token_label": ("PERSON", 'a "quoted\\" one', "Ärger 😀"),
 }
 REFUSING = ("never", "abstains", "rejects", "both")
 
@@ -37,26 +38,37 @@ SINGLE = [
     )
 ]
 PAIRS = [(first, second) for first in SINGLE[:4] for second in SINGLE[9:12]]
-TEXTS = [*SINGLE[:5], *PAIRS[:7], *SINGLE[5:], *PAIRS[7:]]
-"""Of both forms, mixed."""
+TEXTS = [*SINGLE[:5], *PAIRS[:7], *SINGLE[5:], *PAIRS[7:], " ".join(SINGLE)]
+"""Of both forms, mixed; the last is longer than tiny encoders read."""
 
 
-def heads_of_every_kind(engine: Engine, texts: Sequence[Text]) -> list[FoldedHead]:
+def heads_of_every_kind(
+    engine: Engine, texts: Sequence[Text], forms: Sequence[str] = ("single", "pair")
+) -> list[FoldedHead]:
     """Named after their kind, how they refuse, and their form, such as `ordinal-both-pair`.
 
     Each has its thresholds at medians of what it says of the texts of its form: of each decision
     both sides are met.
     """
     made = []
-    for form in ("single", "pair"):
-        own = [text for text in texts if isinstance(text, tuple) == (form == "pair")]
-        features = engine.encode(own)
+    for form in forms:
+        own = [text for text in texts if isinstance(text, tuple) == (form != "single")]
+        pairs = None
+        if form == "two_texts":
+            own = [text for pair in own for text in pair]
+            pairs = np.arange(len(own)).reshape(-1, 2)
+        features = engine.encode(own, words=True)
         for kind, labels in LABELS.items():
-            for refusing in REFUSING:
-                if "abstain_below" in KINDS[kind].settings or refusing in ("never", "rejects"):
-                    head = _head(engine.spec, kind, labels, refusing, form, seed=len(made))
-                    made.append(_decided(head, features))
+            for refusing in _ways_to_refuse(kind, form):
+                head = _head(engine.spec, kind, labels, refusing, form, seed=len(made))
+                made.append(_decided(head, features, pairs))
     return made
+
+
+def _ways_to_refuse(kind: str, form: str) -> Sequence[str]:
+    if KINDS[kind].is_of_words:
+        return REFUSING[:1] if form == "single" else ()
+    return REFUSING if "abstain_below" in KINDS[kind].settings else ("never", "rejects")
 
 
 def _head(
@@ -72,16 +84,28 @@ def _head(
     )
     outputs = KINDS[kind].num_logits(labels) + (decision.reject_above is not None)
     name = f"{kind}-{refusing}-{form}"
-    options = {"labels": labels, "kind": kind, "decision": decision, "form": form}
-    return random_head(spec, name, classes=outputs, seed=seed, **options)
+    options = {"labels": labels, "kind": kind, "decision": decision}
+    if form == "two_texts":
+        return random_two_texts_head(spec, name, classes=outputs, seed=seed, **options)
+    return random_head(spec, name, classes=outputs, seed=seed, form=form, **options)
 
 
-def _decided(head: FoldedHead, features: PackedFeatures) -> FoldedHead:
-    """With decisions that divide these texts."""
-    outputs = outputs_of(_ask(head, features))
-    head = replace(head, output_bias=head.output_bias - np.median(outputs, axis=0))
-    found = _ask(head, features)
+def _decided(
+    head: FoldedHead, features: PackedFeatures, pairs: NDArray[np.int64] | None
+) -> FoldedHead:
+    """With decisions that divide these texts, or pairs of them."""
+    middle = np.median(outputs_of(_ask(head, features, pairs)), axis=0)
+    if head.pair is not None:
+        half = replace(head.pair, output_bias=head.pair.output_bias - middle)
+        head = replace(head, pair=half)
+    else:
+        head = replace(head, output_bias=head.output_bias - middle)
+    found = _ask(head, features, pairs)
     logits, decision = found.logits, head.decision
+    if found.words is not None:  # some words are of spans, and some texts have none
+        bias = head.output_bias.copy()
+        bias[0] += _quantiles(logits[:, 1:].max(axis=1) - logits[:, 0], [0.75])[0]
+        return replace(head, output_bias=bias)
     if decision.thresholds:
         decision = replace(decision, thresholds=_quantiles(logits, 0.6))
     if decision.cuts:
@@ -99,8 +123,13 @@ def _decided(head: FoldedHead, features: PackedFeatures) -> FoldedHead:
     return replace(head, decision=decision)
 
 
-def _ask(head: FoldedHead, features: PackedFeatures) -> Prediction:
-    return predict_heads(features, [load_head(head)])[head.task]
+def _ask(head: FoldedHead, features: PackedFeatures, pairs: NDArray[np.int64] | None) -> Prediction:
+    loaded = [load_head(head)]
+    if pairs is None:
+        return predict_heads(features, loaded)[head.task]
+    with HeadThreads(1) as threads:
+        outputs = threads.pair_outputs(threads.text_vectors(features, loaded), pairs, loaded)
+    return predictions_of(loaded, outputs)[head.task]
 
 
 def _quantiles(values: NDArray[np.float32], shares: object) -> tuple[float, ...]:

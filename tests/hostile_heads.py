@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +183,28 @@ def without_in_version_2(name: str) -> Callable[[Meta, Tensors], None]:
     return apply
 
 
+def two_texts(
+    *changes: Callable[[Meta, Tensors], None], size: int = 5, inner: int = 7
+) -> Callable[[Meta, Tensors], None]:
+    """A head of version 3, with vectors of so many numbers, and then something is changed."""
+
+    def apply(meta: Meta, tensors: Tensors) -> None:
+        single_label({})(meta, tensors)
+        meta.update(format_version=3, form="two_texts")
+        outputs, dim = len(meta["labels"]), 4 * size + 2
+        shapes = ((inner, dim), (inner,), (outputs, inner), (outputs,))
+        names = ("dense", "dense_bias", "output", "output_bias")
+        for name, shape in zip(names, shapes, strict=True):
+            tensors[f"pair_{name}"] = np.linspace(-0.1, 0.1, math.prod(shape)).reshape(shape)
+            tensors[f"pair_{name}"] = tensors[f"pair_{name}"].astype(np.float32)
+        tensors["output"] = np.resize(tensors["output"], (size, tensors["output"].shape[1]))
+        tensors["output_bias"] = np.resize(tensors["output_bias"], size)
+        for change in changes:
+            change(meta, tensors)
+
+    return apply
+
+
 SOUND_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "as it is": lambda meta, tensors: None,
     "float16": weights("dense", lambda a: a.astype(np.float16)),
@@ -212,6 +235,14 @@ SOUND_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "a number": regression([0, 0.5]),
     "a number, or not": of_kind("regression", {"value_range": [-3e38, 3e38], **REJECTS}, "", 2),
     "numbers of all sizes": setting(training={"a": [1e-320, 1e308, -0.0, 1e22, 1e21, 123456.75]}),
+    "two texts": two_texts(),
+    "two texts of one number each": two_texts(size=1, inner=1),
+    "two texts in float16": two_texts(weights("pair_dense", lambda a: a.astype(np.float16))),
+    "a number of two texts, or not": two_texts(
+        setting(kind="regression", decision={"value_range": [-1, 1], **REJECTS}, labels=[]),
+        weights("pair_output", lambda a: a[:2]),
+        weights("pair_output_bias", lambda a: a[:2]),
+    ),
 }
 """Odd, but all that is asked of a head."""
 
@@ -241,7 +272,36 @@ HOSTILE_HEADS: dict[str, Callable[[Meta, Tensors], None]] = {
     "half a character in training": setting(training={"note": "\ud800"}),
     "a version that is true": setting(format_version=True),
     "a version with a point": setting(format_version=1.0),
-    "a version of the future": setting(format_version=3),
+    "a version of the future": setting(format_version=4),
+    "version 3 of what version 2 has": two_texts(setting(form="pair")),
+    "version 3 of no version's form": two_texts(setting(form="triple")),
+    "two texts in version 2": two_texts(setting(format_version=2)),
+    "two texts in version 1": two_texts(setting(format_version=1)),
+    "half of two texts": two_texts(setting(form="single", format_version=2)),
+    "two texts without a half": setting(form="two_texts", format_version=3),
+    "words of two texts": two_texts(
+        setting(kind="token_label", decision={}, labels=["a"]),
+        weights("pair_output", lambda a: a[:3]),
+        weights("pair_output_bias", lambda a: a[:3]),
+    ),
+    "two texts without numbers": two_texts(size=0),
+    "two texts of 16,384 numbers": two_texts(size=16_384, inner=1),
+    "no inner size of pairs": two_texts(inner=0),
+    "a large inner size of pairs": two_texts(size=1, inner=65_537),
+    "no kind of two texts": two_texts(without("kind")),
+    "no decision of two texts": two_texts(without("decision")),
+    "no pair_dense": two_texts(without("pair_dense")),
+    "no pair_output_bias": two_texts(without("pair_output_bias")),
+    "another weight of pairs": two_texts(weights("pair_query", lambda a: a)),
+    "a narrow pair_dense": two_texts(weights("pair_dense", lambda a: a[:, :-1])),
+    "a flat pair_dense": two_texts(weights("pair_dense", lambda a: a.reshape(-1))),
+    "pairs of another number of labels": two_texts(weights("pair_output", lambda a: a[:2])),
+    "a longer bias of pairs": two_texts(weights("pair_output_bias", lambda a: np.repeat(a, 2))),
+    "more numbers than their bias": two_texts(weights("output", lambda a: np.repeat(a, 2, 0))),
+    "infinite of pairs": two_texts(weights("pair_dense", with_number(np.inf))),
+    "not a number of pairs": two_texts(weights("pair_output_bias", with_number(np.nan))),
+    "a huge row of pairs": two_texts(weights("pair_dense", lambda a: np.full_like(a, 3e38))),
+    "float64 of pairs": two_texts(weights("pair_output", lambda a: a.astype(np.float64))),
     "version 0": setting(format_version=0),
     "version 1 of what version 2 has": setting(format_version=2),
     "a huge version": setting(format_version=2**40),

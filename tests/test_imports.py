@@ -27,7 +27,7 @@ ENGINE_ROOMS = (
     "heads",
     "device",
     "sessions",
-    "encoder cpu_encoder open_encoder text_batches",
+    "encoder cpu_encoder open_encoder text_batches text_chunks text_passes",
     "engine",
     "store",
     "jobs",

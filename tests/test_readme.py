@@ -7,6 +7,7 @@ import ast
 import importlib
 import re
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -127,28 +128,34 @@ def test_the_python_example_runs(in_a_clone: Path) -> None:
 
 def test_the_quickstart_runs(in_a_clone: Path) -> None:
     names: dict[str, Any] = {}
-    assert sum(run_as_shown(example, names) for example in examples_of("docs/quickstart.md")) == 12
+    assert sum(run_as_shown(example, names) for example in examples_of("docs/quickstart.md")) == 14
 
 
 def test_a_head_is_trained_as_shown(in_a_clone: Path) -> None:
     rows = [f"{'now' if i % 2 else 'later'}\ttext {i}" for i in range(16)]
     for name in ("train.tsv", "dev.tsv"):
         Path(name).write_text("\n".join(["label\ttext", *rows]), encoding="utf-8")
-    Path("heads/urgency.safetensors").unlink()
-    (example,) = examples_of("docs/tasks.md")
-    names: dict[str, Any] = {}
-    run_as_shown(example, names)
-    assert names["engine"].tasks["urgency"].labels == ("later", "now")
+    for example in examples_of("docs/tasks.md"):
+        Path("heads/urgency.safetensors").unlink()
+        names: dict[str, Any] = {}
+        run_as_shown(example, names)
+        assert names["engine"].tasks["urgency"].labels == ("later", "now")
 
 
 def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
-def test_the_cpp_example_is_the_one_that_is_built() -> None:
+def test_the_cpp_examples_are_those_that_are_built() -> None:
+    """One of them whole, and what matters of the others."""
     page = (ROOT / "docs/cpp.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
-    assert example == (ROOT / "host/examples/embed.cpp").read_text(encoding="utf-8")
+    compares, embeds, shares, calls, chooses = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
+    examples = ROOT / "host" / "examples"
+    assert embeds == (examples / "embed.cpp").read_text(encoding="utf-8")
+    parts = {"compare": [compares], "many_callers": [shares, calls], "on_a_gpu": [chooses]}
+    for name, part in ((name, part) for name, found in parts.items() for part in found):
+        indented = textwrap.indent(part, "    ")
+        assert indented in (examples / f"{name}.cpp").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

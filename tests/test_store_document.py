@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_heads import random_head
-from store_cases import fill, make_spec
+from random_heads import random_head, random_span_head
+from store_cases import fill, make_features_of_words, make_ids, make_spec
 
 from bitheads.engine.features import pack
 from bitheads.engine.heads.cpu import load_head
 from bitheads.engine.jobs.answers import TaskHead
 from bitheads.engine.jobs.backfill import Backfill
-from bitheads.engine.store import FeatureStore
+from bitheads.engine.store import FeatureStore, StoreWriter
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "store.md"
 
@@ -25,6 +25,11 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     fill(tmp_path / "features")
     head = TaskHead(load_head(random_head(make_spec(), task="topic")), "0")
     job = Backfill(FeatureStore("features"), [head], "answers")
+    job.run(job.prepare())
+    with StoreWriter(FeatureStore("with_words", make_spec())) as writer:
+        writer.append(make_ids(20), make_features_of_words(make_spec(), 20))
+    head = TaskHead(load_head(random_span_head(make_spec(), task="names")), "0")
+    job = Backfill(FeatureStore("with_words"), [head], "answers")
     job.run(job.prepare())
     examples = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}

@@ -30,19 +30,24 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     for values of another type. What the dataclass raises for values out of range gets the file's
     name.
     """
+    values = read_toml(path)
+    try:
+        return make_config(kind, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables and values of a file. Raises ConfigError for one that is not TOML."""
     try:
         # With a byte order mark, too, which editors write and TOML does not have.
-        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}). Name a TOML file."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML ({error}). Correct that line.") from error
-    try:
-        return make_config(kind, values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def make_config(kind: type[Config], values: Mapping[str, Any], table: str = "") -> Config:

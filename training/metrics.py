@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,8 @@ def expected_calibration_error(
     predicted: NDArray[np.int64] | None = None,
     bins: int = 15,
 ) -> float:
-    """How far the answers' probabilities are from how often they are right (Guo et al. 2017).
+    """How far the answers' probabilities are from how often they are right (Guo et al. 2017); 0 if
+    there are none.
 
     Args:
         probabilities: float32 [texts, classes].
@@ -60,7 +62,7 @@ def expected_calibration_error(
     right = answers == truth
     bin_of = np.minimum((sure * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(bin_of, sure - right, bins)
-    return float(np.abs(gaps).sum() / len(truth))
+    return float(np.abs(gaps).sum() / max(1, len(truth)))
 
 
 def brier(probabilities: NDArray[np.float32], truth: NDArray[np.float64]) -> float:
@@ -91,6 +93,40 @@ def f1_of_labels(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> NDArray[
 def micro_f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
     """F1 of all labels of all texts together, bool [texts, labels]."""
     return float(2 * (truth & found).sum() / max(1, truth.sum() + found.sum()))
+
+
+Spans = NDArray[np.int64]
+"""int64 [spans, 4]: text, start, end, label."""
+
+
+def span_f1(truth: Spans, found: Spans) -> float:
+    """F1 of spans that are the same in all columns, and different among each other; 1 where there
+    are none and none was found."""
+    hits = len(set(map(tuple, truth.tolist())) & set(map(tuple, found.tolist())))
+    return 2 * hits / (len(truth) + len(found)) if len(truth) + len(found) else 1.0
+
+
+def span_metrics(truth: Spans, found: Spans, labels: Sequence[str]) -> dict[str, float]:
+    """How good spans are. Except for `span_f1_any_label`, a span counts if start, end and label are
+    right.
+
+    `span_macro_f1` is the mean over the labels that occur, of which each has its `span_f1/LABEL`.
+    """
+    f1 = span_f1(truth, found)
+    hits = f1 * (len(truth) + len(found)) / 2
+    of_labels = {
+        label: span_f1(truth[truth[:, 3] == i], found[found[:, 3] == i])
+        for i, label in enumerate(labels)
+        if (truth[:, 3] == i).any()
+    }
+    return {
+        "span_f1": f1,
+        "span_precision": hits / max(1, len(found)),
+        "span_recall": hits / max(1, len(truth)),
+        "span_macro_f1": float(np.mean([*of_labels.values()])) if of_labels else f1,
+        "span_f1_any_label": span_f1(truth[:, :3], found[:, :3]),
+        **{f"span_f1/{label}": value for label, value in of_labels.items()},
+    }
 
 
 def spearman(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -1,12 +1,16 @@
-"""The shipped heads and the data of each."""
+"""The shipped heads for one label, and the data of each."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from bitheads.engine.errors import InputError
 from bitheads.training.data.tasks import file_of
 from bitheads.training.heads.background import default_background
+
+T = TypeVar("T")
 
 TASKS = {
     "sentiment": "sst2",
@@ -35,3 +39,10 @@ def require_data(data: Path, *names: str) -> None:
             f"--data {data}: no {missing[0]}/{names[0]}.tsv in it. Expected a folder per task "
             f"({', '.join(TASKS.values())}) with {files}."
         )
+
+
+def chosen(option: str, names: Sequence[str] | None, known: Mapping[str, T]) -> dict[str, T]:
+    """Those of `known` that a user named, or all. Raises InputError for others."""
+    if other := [name for name in names or () if name not in known]:
+        raise InputError(f"{option}: got {other[0]}, expected some of {', '.join(known)}.")
+    return {name: known[name] for name in names or known}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -15,10 +15,12 @@ from bitheads.engine.bundle import graph_sha256
 from bitheads.engine.cpu_encoder import CpuEncoder
 from bitheads.engine.device.encoder import CALL_TOKENS
 from bitheads.engine.device.plan import MODULES
+from bitheads.engine.features.spec import Calibration
 from bitheads.engine.heads.head_file import SUFFIX
 from bitheads.engine.open_encoder import open_encoder
 from bitheads.engine.process.quiet_import import import_quietly
-from bitheads.engine.types import Text
+from bitheads.engine.text_passes import TextPasses
+from bitheads.engine.texts.tokenize import TextTokenizer
 
 
 def open_engine(backend: str) -> Open:
@@ -104,18 +106,25 @@ def open_torch(bench: Bench) -> Iterator[Predictor]:
         torch.cuda.empty_cache()
 
 
-class BoundedEngine(Engine):
-    """An engine whose calls keep to what its encoder has room for, as DeviceEncoder's do."""
+class BoundedPasses(TextPasses):
+    """Passes whose calls keep to what the encoder has room for, as DeviceEncoder's do."""
 
-    def _tokenize(
+    def budget(self, max_batch_tokens: int | None) -> int:
+        return min(super().budget(max_batch_tokens), self._encoder.max_batch_tokens)
+
+
+class BoundedEngine(Engine):
+    """An engine of such passes."""
+
+    def __init__(
         self,
-        texts: Sequence[Text],
-        max_batch_tokens: int | None,
-        split: bool = False,
-        first_index: int = 0,
-    ) -> Any:
-        most = self._encoder.max_batch_tokens
-        return super()._tokenize(texts, min(max_batch_tokens or most, most), split, first_index)
+        manifest: bundle.Manifest,
+        tokenizer: TextTokenizer,
+        encoder: CpuEncoder,
+        calibration: Calibration | None = None,
+    ) -> None:
+        super().__init__(manifest, tokenizer, encoder, calibration)
+        self._passes = BoundedPasses(manifest, tokenizer, encoder, calibration)
 
 
 @contextmanager

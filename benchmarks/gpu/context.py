@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from benchmarks.gpu.texts import TextMaker
+from benchmarks.inputs.texts import demo_texts
 from bitheads.engine import bundle
 from bitheads.engine.bundle import Manifest
 from bitheads.engine.predictions import Predictions
@@ -74,14 +74,9 @@ class Bench:
 
     @cached_property
     def shipped_texts(self) -> list[Text]:
-        """The demo's texts and the sentences that a build is compared on."""
-        demo = (
-            (files("bitheads.engine") / "data" / "demo.tsv")
-            .read_text(encoding="utf-8")
-            .splitlines()
-        )
-        texts: list[Text] = [line.split("\t")[-1] for line in demo[1:] if line.strip()]
-        return [*texts, *read_texts(None)]
+        """The demo's texts, of pairs the first, and the sentences that a build is compared on."""
+        singles = (text if isinstance(text, str) else text[0] for text in demo_texts())
+        return [*dict.fromkeys([*singles, *read_texts(None)])]
 
 
 class Gpu:

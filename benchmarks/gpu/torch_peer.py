@@ -19,8 +19,10 @@ from bitheads.engine import bundle
 from bitheads.engine.batching import cut_batches, pad_batch
 from bitheads.engine.device.encoder import CALL_TOKENS, MAX_BATCH_TOKENS
 from bitheads.engine.features.spec import Order, PositionPooling, Quantization
+from bitheads.engine.heads.head import is_of_words
 from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
 from bitheads.engine.predictions import Prediction, Predictions
+from bitheads.engine.texts.forms import reads_apart
 from bitheads.engine.types import Stats, Text
 from bitheads.export.source.encoder import find_encoder
 
@@ -51,7 +53,10 @@ class TorchPeer:
         self._model = model.eval().to(device)
         self._reads_types = getattr(model.config, "type_vocab_size", 0) > 1
         paths = sorted((bench.bundle / bundle.HEADS).glob(f"*{SUFFIX}"))
-        self._heads = TorchHeads([read_head(path) for path in paths], device, dtype)
+        heads = [read_head(path) for path in paths]
+        # It is asked about whole texts, one by one.
+        own = [head for head in heads if not reads_apart(head) and not is_of_words(head)]
+        self._heads = TorchHeads(own, device, dtype)
 
     @torch.inference_mode()
     def predict(self, texts: list[Text], *, max_batch_tokens: int | None = None) -> Predictions:

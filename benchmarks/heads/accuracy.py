@@ -21,9 +21,11 @@ from bitheads.engine.errors import InputError
 from bitheads.engine.features.codes import unpack
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import PositionPooling, Quantization
-from bitheads.engine.heads.cpu import lay_out
-from bitheads.engine.heads.head import predictions_of
+from bitheads.engine.heads.cpu import HeadThreads, lay_out
+from bitheads.engine.heads.head import is_of_words, predictions_of
 from bitheads.engine.heads.head_file import SUFFIX, FoldedHead, read_head
+from bitheads.engine.heads.two_texts_reference import combine_texts
+from bitheads.engine.texts.forms import are_pairs, fit, reads_apart
 from bitheads.engine.types import Text
 from bitheads.training.data.labelled_texts import read_labelled
 from bitheads.training.data.tasks import file_of
@@ -33,17 +35,29 @@ Float64 = NDArray[np.float64]
 
 
 def evaluate(features: PackedFeatures, head: FoldedHead) -> Float64:
-    """The head's outputs in float64, [texts, outputs], as engine/heads/head_file.py says."""
+    """The head's outputs in float64, [texts, outputs], as engine/heads/head_file.py says; of the
+    form two_texts the texts' vectors."""
     spec = features.spec
     ones, zeros = np.ones(spec.dim, np.float32), np.zeros(spec.dim, np.float32)
     wide = {name: array.astype(np.float64) for name, array in head.tensors.items()}
-    outputs = np.empty((len(features), head.num_outputs))
+    outputs = np.empty((len(features), head.num_text_outputs))
     for text, (start, stop) in enumerate(pairwise(features.offsets.tolist())):
         packed = features.codes[start:stop]
         codes = unpack(packed, spec.dim, spec.quantization.value, ones, zeros)
         inner = _pool(codes.astype(np.float64), head.position_pooling, wide)
         hidden = np.tanh(wide["dense"] @ inner + wide["dense_bias"])
         outputs[text] = wide["output"] @ hidden + wide["output_bias"]
+    return outputs
+
+
+def evaluate_pairs(features: PackedFeatures, head: FoldedHead, pairs: NDArray[np.int64]) -> Float64:
+    """A head of the form two_texts on pairs of texts, int64 [pairs, 2], in float64 but for the
+    codes that its half for pairs reads: those are bytes, as kernels/SPEC.md has it."""
+    half = head.pair
+    assert half is not None, "asked of heads of the form two_texts"
+    codes = combine_texts(evaluate(features, head).astype(np.float32), pairs).astype(np.float64)
+    hidden = np.tanh(codes @ half.dense.T.astype(np.float64) + half.dense_bias)
+    outputs: Float64 = hidden @ half.output.T.astype(np.float64) + half.output_bias
     return outputs
 
 
@@ -72,28 +86,48 @@ def softmax(scores: Float64) -> Float64:
 
 
 def compare(features: PackedFeatures, head: FoldedHead) -> dict[str, Any]:
-    """Native probabilities against those in float64."""
-    call = NativeCall(features, [lay_out(head)], fastest_level())
+    """Native probabilities, and the labels chosen, against those of logits in float64."""
+    read = features.of_words() if is_of_words(head) else features
+    call = NativeCall(read, [lay_out(head)], fastest_level())
     call()
-    got = predictions_of([head], call.logits)[head.task].probabilities
-    expected = softmax(evaluate(features, head)[:, : len(head.labels)])
+    return _differences(features, head, call.logits[0], evaluate(read, head))
+
+
+def compare_pairs(
+    features: PackedFeatures, head: FoldedHead, pairs: NDArray[np.int64]
+) -> dict[str, Any]:
+    """The same of a head of the form two_texts, on pairs of texts, int64 [pairs, 2]."""
+    laid_out = [lay_out(head)]
+    with HeadThreads(1) as threads:
+        vectors = threads.text_vectors(features, laid_out)
+        (got,) = threads.pair_outputs(vectors, pairs, laid_out)
+    return _differences(features, head, got, evaluate_pairs(features, head, pairs))
+
+
+def _differences(
+    features: PackedFeatures, head: FoldedHead, outputs: NDArray[np.float32], exact: Float64
+) -> dict[str, Any]:
+    got = predictions_of([head], [outputs], features.words)[head.task]
+    expected = predictions_of([head], [exact.astype(np.float32)], features.words)[head.task]
+    differences = np.abs(got.probabilities - expected.probabilities)
     return {
-        "texts": len(features),
+        "texts": len(features) if head.pair is None else len(outputs),
         "tokens": int(features.offsets[-1]),
-        "max_probability_difference": rounded(float(np.abs(got - expected).max()), 3),
-        "same_top_label": float(np.mean(got.argmax(axis=1) == expected.argmax(axis=1))),
+        "max_probability_difference": rounded(float(differences.max(initial=0)), 3),
+        "same_top_label": float((got.has_label == expected.has_label).all(axis=1).mean()),
     }
 
 
 def shipped(bundle_folder: Path, data: Path | None, say: Say) -> dict[str, Any]:
-    """Every head of a bundle on its test file, or without `data` on the demo's texts."""
-    texts_of = _test_texts(data) if data is not None else lambda head: demo_texts()
+    """Every head of a bundle on its test file, or without `data` on those of the demo's texts that
+    it answers."""
+    texts_of = _test_texts(data) if data is not None else _fitting_demo_texts
     found = {}
     with Engine.load(bundle_folder) as engine:
         for path in sorted((bundle_folder / bundle.HEADS).glob(f"*{SUFFIX}")):
             head = read_head(path)
             if texts := texts_of(head):
-                found[head.task] = compare(engine.encode(texts), head)
+                found[head.task] = _compare_on(texts, head, engine)
                 say(f"  {head.task}: {found[head.task]}")
     if not found:
         raise InputError(
@@ -101,6 +135,14 @@ def shipped(bundle_folder: Path, data: Path | None, say: Say) -> dict[str, Any]:
             "`bitheads build --precision fp16`."
         )
     return found
+
+
+def _compare_on(texts: list[Text], head: FoldedHead, engine: Engine) -> dict[str, Any]:
+    if not reads_apart(head):
+        return compare(engine.encode(texts, words=is_of_words(head)), head)
+    apart = [text for pair in texts for text in pair]
+    pairs = np.arange(len(apart), dtype=np.int64).reshape(-1, 2)
+    return compare_pairs(engine.encode(apart), head, pairs)
 
 
 def random(settings: Settings) -> dict[str, Any]:
@@ -112,6 +154,11 @@ def random(settings: Settings) -> dict[str, Any]:
             (head,) = random_heads(spec, shape.attention_heads, 1)
             found[f"{name}, {quantization}"] = compare(random_codes(spec, settings.texts), head)
     return found
+
+
+def _fitting_demo_texts(head: FoldedHead) -> list[Text]:
+    texts = demo_texts()
+    return [text for text, fits in zip(texts, fit(head, are_pairs(texts)), strict=True) if fits]
 
 
 def _test_texts(data: Path) -> Callable[[FoldedHead], list[Text]]:

@@ -7,6 +7,7 @@ a thousand of them costs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from bitheads.engine.features.spec import (
     PositionPooling,
     Quantization,
 )
-from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.heads.head_file import FoldedHead, PairHalf
 
 POOL = 1 << 23
 """Random numbers that are drawn; each head takes its own from another place among them."""
@@ -51,6 +52,30 @@ def random_codes(spec: FeatureSpec, texts: int, text_tokens: int = TEXT_TOKENS) 
     if spec.quantization is Quantization.SIGN and spec.dim % 8:
         codes[:, -1] &= 0xFF << (8 - spec.dim % 8) & 0xFF
     return PackedFeatures(codes, np.arange(texts + 1, dtype=np.int64) * text_tokens, spec)
+
+
+def random_two_texts_heads(
+    spec: FeatureSpec, attention_heads: int, count: int, classes: int = CLASSES
+) -> Iterator[FoldedHead]:
+    """Heads of the form two_texts; vectors, and what is between them, are as wide as codes."""
+    rng = np.random.default_rng(3)
+    size = inner = spec.dim
+    for head in random_heads(spec, attention_heads, count, classes=size):
+
+        def draw(scale: float, *shape: int) -> NDArray[np.float32]:
+            return rng.standard_normal(shape, np.float32) * np.float32(scale)
+
+        yield replace(
+            head,
+            labels=head.labels[:classes],
+            form="two_texts",
+            pair=PairHalf(
+                dense=draw(0.5 / size, inner, 4 * size + 2),
+                dense_bias=draw(0.3, inner),
+                output=draw(2 * inner**-0.5, classes, inner),
+                output_bias=draw(0.3, classes),
+            ),
+        )
 
 
 def random_heads(

@@ -51,18 +51,26 @@ def source_of(data: Path | None) -> str:
 
 
 def mixed(data: Path | None, count: int) -> list[str]:
-    """`count` texts in random order: drawn from `data`, or made of the shipped sentences.
+    """`count` texts in random order, no two of them equal, for the engine reads what is equal once.
 
-    Where there are fewer than that, they come again.
+    Drawn from `data`, where there are fewer than that several of them joined, or made of the
+    shipped sentences.
     """
     draw = random.Random(1)
-    if data is not None:
+    if data is None:
+        pool, found = read_texts(None), {}
+    else:
         # Folders with few texts leave some of their share to the others.
-        pool = drawn(data, 4 * count)
+        pool = [*dict.fromkeys(drawn(data, 4 * count))]
         draw.shuffle(pool)
-        return [pool[i % len(pool)] for i in range(count)]
-    sentences = read_texts(None)
-    return [" ".join(draw.sample(sentences, _sentences(draw))) for _ in range(count)]
+        found = dict.fromkeys(pool[:count])
+    while len(found) < count:
+        if data is None:
+            chosen = draw.sample(pool, _sentences(draw))
+        else:
+            chosen = draw.choices(pool, k=draw.randint(2, MOST_SENTENCES))
+        found[" ".join(chosen)] = None
+    return [*found]
 
 
 def _sentences(draw: random.Random) -> int:

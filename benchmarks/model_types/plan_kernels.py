@@ -25,8 +25,11 @@ class Kernel:
     outputs: str
 
 
-def plan_kernels(graph: Path, profile: Profile) -> list[Kernel]:
+def plan_kernels(graph: Path, profile: Profile, capability: str = CAPABILITY) -> list[Kernel]:
     """All kernels, in order.
+
+    Args:
+        capability: compute capability of the GPU they are for.
 
     Raises RuntimeError for a graph that TensorRT-RTX does not take, ExportError for one that would
     lose precision in it.
@@ -47,7 +50,7 @@ def plan_kernels(graph: Path, profile: Profile) -> list[Kernel]:
     check_numerics(trt, network)
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    tensorrt_module.target(trt, config, "tensorrt-rtx", [CAPABILITY])
+    tensorrt_module.target(trt, config, "tensorrt-rtx", [capability])
     shapes = builder.create_optimization_profile()
     for i in range(network.num_inputs):
         shapes.set_shape(network.get_input(i).name, profile.min, profile.opt, profile.max)

@@ -1,6 +1,6 @@
 """The C++ host under closed load: threads of one process call the library, no sockets between.
 
-It has no queue of its own: each call's texts are batches by themselves.
+Each call's texts are batches by themselves, unless callers share batches.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     """As benchmarks.serve.load answers, one load after the other."""
     library = HostLibrary(Path(request["library"]))
     precision, threads = request["precision"], request["threads"]
-    with HostEngine(library, Path(request["bundle"]), precision, threads) as engine:
+    with HostEngine(
+        library,
+        Path(request["bundle"]),
+        precision,
+        threads,
+        share_batches=request["share_batches"],
+    ) as engine:
         tasks = [task for task, form in engine.tasks.items() if form == "single"]
         for calls in request["calls"]:
             for texts in calls:
-                engine.predict(texts, tasks)  # what a first call makes is there afterwards
+                engine.answer(texts, tasks)  # what a first call makes is there afterwards
         return {
             "backend": engine.backend,
             "loads": [
@@ -46,7 +52,7 @@ def _closed(
             texts = calls[i % len(calls)]
             i += 1
             called_s = time.perf_counter()
-            engine.predict(texts, tasks)
+            engine.answer(texts, tasks)
             times_s.append(time.perf_counter() - called_s)
             num_texts[number] += len(texts)
 

@@ -77,18 +77,23 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
             "closed": closed,
             "open": open_load,
             "exit_code": server.end(),
-            "host": _host(options, found, seconds, offline),
+            "host": _host(options, found, seconds, offline, share_batches=False),
+            "host_shared": _host(options, found, seconds, offline, share_batches=True),
         }
 
 
 def _host(
-    options: argparse.Namespace, found: list[str], seconds: float, offline: float
+    options: argparse.Namespace,
+    found: list[str],
+    seconds: float,
+    offline: float,
+    share_batches: bool,
 ) -> dict[str, Any] | None:
     """The C++ host under the same closed loads; None if it is not built."""
     if not options.host_library.exists() or not (options.bundle / "host").exists():
         say("no C++ host: type make host, and bitheads host-tokenizer")
         return None
-    say("the C++ host")
+    say("the C++ host, callers share batches" if share_batches else "the C++ host")
     backend, precision = _backend(options)
     if backend != "openvino":
         return None
@@ -100,6 +105,7 @@ def _host(
         "bundle": str(options.bundle.resolve()),
         "precision": precision,
         "threads": options.threads,
+        "share_batches": share_batches,
         "calls": calls,
         "clients": CLIENTS,
         "seconds": seconds,

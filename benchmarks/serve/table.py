@@ -17,9 +17,11 @@ def measured(stored: dict[str, Any]) -> str:
         for load in result["closed"]
     ]
     host = result.get("host") or {"closed": []}
-    for load in host["closed"]:
-        name = f"C++ host in process, {load['clients']} threads"
-        rows.append(_row(name, load["texts_a_request"], load))
+    shared = result.get("host_shared") or {"closed": []}
+    for where, found in (("in process", host), ("sharing batches", shared)):
+        for load in found["closed"]:
+            name = f"C++ host {where}, {load['clients']} threads"
+            rows.append(_row(name, load["texts_a_request"], load))
     for load in result["open"]:
         rows.append(_row(f"{load['requests_per_s']:.0f} requests a second", 1, load))
     lines = table([*head, "p50, ms", "p95, ms", "p99, ms"], rows)
@@ -34,6 +36,8 @@ def measured(stored: dict[str, Any]) -> str:
             f"The C++ host ({host['backend']}) is called by threads of its own process: no sockets "
             "and no queue that makes batches of several calls."
         )
+    if shared["closed"]:
+        sentences.append("Sharing batches, all its callers' texts wait in one queue.")
     return "\n".join([*lines, "", " ".join(sentences), source(stored)])
 
 

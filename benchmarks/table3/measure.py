@@ -26,6 +26,7 @@ from bitheads.export.make_bundle import make_bundle
 from bitheads.training.config_file import read_config
 from bitheads.training.device import choose_device
 from bitheads.training.heads.fit import evaluate
+from bitheads.training.heads.folded_task_head import FoldedTaskHead
 from bitheads.training.multitask.checkpoint import RECORD
 from bitheads.training.table3.cells.new_heads import EncoderFeatures, best_head
 from bitheads.training.table3.config import Table3Config, as_json
@@ -102,6 +103,7 @@ def _compare(
     """One task's accuracy in percent as the grid has it, and of each engine; equal labels."""
     features = encoder.parts(task, recipe)
     head = best_head(work, features, task, recipe, work.config.seeds[0]).head
+    assert isinstance(head, FoldedTaskHead), "it reads texts as the encoder does"
     expected = evaluate(head, features["test"]).argmax(axis=1)
     scale, offset = code_affine(engines[0].spec, engines[0].calibration)
     path = heads / f"{task.name}.safetensors"

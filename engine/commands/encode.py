@@ -71,6 +71,7 @@ def _run(options: argparse.Namespace) -> None:
             options.chunk_texts,
             options.max_batch_tokens,
             options.long_texts,
+            options.spans,
         )
         workers = Workers(options.workers, options.threads or 1)
         with progress_bar(total, options.progress) as bar:
@@ -83,6 +84,7 @@ def _run(options: argparse.Namespace) -> None:
         return
     with Engine.load(options.bundle, options.backend, options.threads, options.precision) as engine:
         store = FeatureStore(options.store, engine.spec)
+        store.check_words(options.spans)
         with (
             progress_bar(total, options.progress) as bar,
             StoreWriter(
@@ -98,6 +100,7 @@ def _run(options: argparse.Namespace) -> None:
                 options.long_texts,
                 options.max_batch_tokens,
                 bar,
+                options.spans,
             )
     seconds = time.monotonic() - started_s
     cut = f", {done.stats.num_truncated:,} cut" if done.stats.num_truncated else ""
@@ -154,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--max-batch-tokens", type=int, help="bound on an encoder call's tokens")
     add("--long-texts", choices=LONG_TEXTS, default="cut", help="(default: %(default)s)")
+    add(
+        "--spans",
+        action="store_true",
+        help="store which tokens each word of a text has, too, without which no spans can be found "
+        "in stored texts: about one byte per token; all texts of a store have it, or none",
+    )
     add(
         "--chunk-texts",
         type=int,

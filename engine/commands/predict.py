@@ -27,6 +27,10 @@ from bitheads.engine.types import Text
 
 HEADERS = {("text",), ("text_a", "text_b")}
 TEXT_COLUMNS = 44
+REFUSED = "-"
+"""In a table, an answer that its head does not stand by."""
+NOTHING = "(none)"
+"""An answer of no label, or of no span."""
 EPILOG = """\
 examples:
   bitheads predict --demo
@@ -132,13 +136,17 @@ def _answers(texts: Sequence[Text], predictions: Predictions) -> Iterator[dict[s
 
 
 def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
-    """One column per task where the terminal is wide enough, else a few lines per text."""
+    """One column per task where the terminal is wide enough, else a few lines per text, of the
+    answers that are accepted."""
     for form, is_pair in (("text", False), ("pair", True)):
         rows = [i for i, text in enumerate(texts) if isinstance(text, tuple) == is_pair]
         tasks = [task for task in predictions if predictions[task].answered[rows].all()]
         if not rows or not tasks:
             continue
-        cells = {task: _cells(predictions[task][np.array(rows)]) for task in tasks}
+        cells = {
+            task: _cells([texts[row] for row in rows], predictions[task][np.array(rows)])
+            for task in tasks
+        }
         widths = {task: max(len(task), *map(len, cells[task])) for task in tasks}
         shown = [_shorten(texts[row]) for row in rows]
         text_width = max(len(form), *map(len, shown))
@@ -151,21 +159,31 @@ def _table(texts: Sequence[Text], predictions: Predictions) -> Iterator[str]:
         else:
             for i, text in enumerate(shown):
                 yield text
-                yield from _wrapped(f"{task}: {cells[task][i]}" for task in tasks)
+                left_out = (REFUSED, NOTHING)
+                told = [f"{t}: {cells[t][i]}" for t in tasks if cells[t][i] not in left_out]
+                yield from _wrapped(told or [REFUSED])
         yield ""
 
 
-def _cells(prediction: Prediction) -> list[str]:
-    return ["" if answer is None else _cell(answer) for answer in json_answers(prediction)]
+def _cells(texts: Sequence[Text], prediction: Prediction) -> list[str]:
+    answers = json_answers(prediction)
+    return [
+        "" if answer is None else _cell(text, answer)
+        for text, answer in zip(texts, answers, strict=True)
+    ]
 
 
-def _cell(answer: Answer) -> str:
-    """An answer in a table: its parts, or a dash if its head does not stand by it."""
+def _cell(text: Text, answer: Answer) -> str:
+    """An answer in a table: its parts, or REFUSED if its head does not stand by it."""
     if not answer.get("accepted", True):
-        return "-"
+        return REFUSED
+    if "spans" in answer:
+        found = "; ".join(_span(text, span) for span in answer["spans"]) or NOTHING
+        at = answer.get("truncated_at")
+        return found if at is None else f"{found} (read up to character {at})"
     if "labels" in answer:
         likely = answer["probabilities"]
-        return ", ".join(f"{label} {likely[label]:.2f}" for label in answer["labels"]) or "(none)"
+        return ", ".join(f"{label} {likely[label]:.2f}" for label in answer["labels"]) or NOTHING
     number = f"{answer['value']:.4g}" if "value" in answer else ""
     if "label" not in answer:
         return number
@@ -173,11 +191,20 @@ def _cell(answer: Answer) -> str:
     return f"{shown} ({number})" if number else shown
 
 
+def _span(text: Text, span: dict[str, Any]) -> str:
+    assert isinstance(text, str), "pairs have no spans"
+    part = _printable(text[span["start"] : span["end"]])
+    return f'{span["label"]} "{part}" {span["probability"]:.2f}'
+
+
 def _shorten(text: Text) -> str:
-    line = " | ".join(text) if isinstance(text, tuple) else text
-    line = "".join(c if c.isprintable() else " " for c in line)
+    line = _printable(" | ".join(text) if isinstance(text, tuple) else text)
     width = TEXT_COLUMNS * (2 if isinstance(text, tuple) else 1)
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _wrapped(items: Iterable[str]) -> Iterator[str]:
@@ -199,10 +226,8 @@ def _refusals(predictions: Predictions) -> Iterator[str]:
     if any(prediction.decision.can_refuse for prediction in predictions.values()):
         answers = sum(int(prediction.answered.sum()) for prediction in predictions.values())
         accepted = sum(int(prediction.accepted.sum()) for prediction in predictions.values())
-        yield (
-            f"{len(predictions)} heads were asked; of their {answers} answers {accepted} are "
-            "accepted, the others are -"
-        )
+        asked = f"{len(predictions)} heads were asked"
+        yield f"{asked}, and stand by {accepted} of their {answers} answers"
 
 
 def _costs(engine: Engine, predictions: Predictions) -> Iterator[str]:
@@ -279,7 +304,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         default="auto",
         help="on a CPU auto, fp32, bf16, or int8: the fastest, of bundles that were built with it; "
-        "on a GPU auto, or the graph's own, fp16 or fp32 (default: %(default)s)",
+        "on a GPU auto, the graph's own, fp16 or fp32, or with tensorrt fp8 or int8 of bundles "
+        "built with --plan-precision (default: %(default)s)",
     )
     add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
     add(

@@ -41,6 +41,7 @@ def _run(argv: list[str] | None) -> None:
     from bitheads.engine.serve.logs import set_up
 
     sys.setswitchinterval(SWITCH_S)
+    server.check_certificate(settings)
     server.allow_connections(settings.max_connections)
     with server.listen(settings) as listening:
         log = set_up(settings.log)
@@ -50,7 +51,7 @@ def _run(argv: list[str] | None) -> None:
         serving = Server(engine, settings, log)
         try:
             shown = f"{settings.bundle} on {engine.backend}, {len(engine.tasks)} tasks"
-            logger.info("%s: %s", server.url(listening), shown)
+            logger.info("%s: %s", server.url(listening, settings), shown)
             server.make(serving, settings).run([listening])
         finally:
             serving.close()

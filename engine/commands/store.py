@@ -35,6 +35,8 @@ def _info(options: argparse.Namespace) -> None:
         f"{info.code_bytes_a_text:,.1f} are codes"
     )
     print(f"feature spec {FeatureSpec.from_json(info.spec)}")
+    if info.words:
+        print("words of the texts are stored, for heads of the kind token_label")
     for name, kind in info.columns.items():
         print(f"column {name}: {kind}")
 

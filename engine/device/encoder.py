@@ -28,6 +28,7 @@ from bitheads.engine.device.slot import Slot
 from bitheads.engine.errors import BackendError, DeviceMemoryError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Calibration, FeatureSpec
+from bitheads.engine.heads.cpu import HeadThreads
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.lifetime import Lifetime, give_back_memory
@@ -43,7 +44,9 @@ host: such calls are recorded as CUDA graphs, one per shape."""
 CALL_TOKENS = GRAPH_TOKENS
 """Cost of a call beside its tokens, in tokens; an estimate."""
 
-MAX_GRAPHS = 32
+MAX_GRAPHS = 128
+"""Most shapes that are kept as graphs, about as many as `round_rows` and SEQ_STEP leave of calls
+of all sizes. benchmarks/LOG.md has what fewer of either would mean."""
 SEQ_STEP = 16
 ALIGNMENT = 256
 BATCHES_IN_FLIGHT = 2
@@ -82,6 +85,7 @@ class DeviceEncoder:
         self.cuda_graphs = session.capturable
         self._graphs: OrderedDict[tuple[int, int], Graph | None] = OrderedDict()
         self.max_batch_tokens = min(MAX_BATCH_TOKENS, session.max_tokens())
+        self._pair_heads = HeadThreads()
         self._memory: list[Any] = []
         with device.current("allocating the encoder's buffers"):
             self._heads = DeviceHeads(device, code, spec, stream)
@@ -149,9 +153,11 @@ class DeviceEncoder:
         """The lengths as they are: shapes are rounded where they are recorded as graphs."""
         return lengths
 
-    def encode(self, batches: Iterable[PlacedBatch], codes: NDArray[np.uint8]) -> Iterator[Stats]:
-        """Packs each row straight to its place in `codes`, uint8 [tokens, code_bytes]."""
+    def encode(self, batches: Iterable[PlacedBatch]) -> Iterator[Stats]:
+        """Packs each row straight to its place in its batch's codes."""
         for slot in self._run(batches, None):
+            codes = slot.batch.codes
+            assert codes is not None, "codes were asked for"
             for row, start in enumerate(slot.batch.token_offsets):
                 first, last = slot.offsets[row], slot.offsets[row + 1]
                 codes[start : start + last - first] = slot.codes[first:last]
@@ -175,11 +181,13 @@ class DeviceEncoder:
         self._lifetime.check()
         return self._encode_one, []
 
-    def _encode_one(self, batch: PlacedBatch, codes: NDArray[np.uint8]) -> Stats:
-        return sum(self.encode([batch], codes), Stats())
+    def _encode_one(self, batch: PlacedBatch) -> Stats:
+        return sum(self.encode([batch]), Stats())
 
     def load_head(self, head: FoldedHead) -> FoldedHead:
         """The head as it is: heads go to the device when they are first asked, in groups."""
+        if head.pair is not None:
+            self._pair_heads.pair_block(head)
         return head
 
     def predict(
@@ -188,6 +196,22 @@ class DeviceEncoder:
         """See engine.heads.cpu.predict_heads."""
         with self._lifetime, self._lock, self._device.current("running the task heads"):
             return self._heads.predict(features, heads)
+
+    def text_vectors(
+        self, features: PackedFeatures, heads: Sequence[FoldedHead]
+    ) -> list[NDArray[np.float32]]:
+        with self._lifetime, self._lock, self._device.current("running the task heads"):
+            return self._heads.text_vectors(features, heads)
+
+    def pair_outputs(
+        self,
+        vectors: Sequence[NDArray[np.float32]],
+        pairs: NDArray[np.int64],
+        heads: Sequence[FoldedHead],
+    ) -> list[NDArray[np.float32]]:
+        """On the processor's cores: what a pair takes is little beside what its texts do."""
+        with self._lifetime:
+            return self._pair_heads.pair_outputs(vectors, pairs, heads)
 
     @contextmanager
     def _current(self, doing: str) -> Iterator[None]:
@@ -200,6 +224,7 @@ class DeviceEncoder:
         """Frees the device memory, when calls that run are done; later ones raise ClosedError."""
         if not self._lifetime.end():
             return
+        self._pair_heads.close()
         with self._lock:
             with self._device.current("freeing the encoder's buffers"):
                 # After a failed launch the driver refuses all that follows, and frees it at the end
@@ -280,6 +305,7 @@ class DeviceEncoder:
                 ),
                 batch.texts[chosen],
                 batch.token_offsets[chosen],
+                batch.codes,
             )
 
     def _shrink(self, piece: PlacedBatch) -> None:
@@ -314,7 +340,7 @@ class DeviceEncoder:
         """The shape that is run: small ones are rounded up, so that few graphs serve them all."""
         if not self.cuda_graphs or rows * seq > GRAPH_TOKENS:
             return rows, seq
-        rounded_rows = 1 << (rows - 1).bit_length()
+        rounded_rows = round_rows(rows)
         rounded_seq = -(-seq // SEQ_STEP) * SEQ_STEP
         fits = (
             rounded_rows <= self._session.max_rows(rounded_seq)
@@ -383,3 +409,12 @@ class DeviceEncoder:
             **self._constants,
         )
         self._code.launch(launch, self._stream)
+
+
+def round_rows(rows: int) -> int:
+    """Rows of the graph that serves so many: four sizes between one power of two and the next.
+
+    Fewer than a quarter of `rows` is added.
+    """
+    step = max(1, (1 << (rows - 1).bit_length()) // 8)
+    return -(-rows // step) * step

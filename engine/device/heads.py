@@ -24,10 +24,9 @@ from bitheads.engine.device.driver import Device
 from bitheads.engine.device.head_layout import Arena, Columns, matrices
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import FeatureSpec
-from bitheads.engine.heads.head import check_features, empty_outputs, predictions_of
+from bitheads.engine.heads.head import answer, check_features, empty_outputs
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.predictions import Prediction
-from bitheads.engine.texts.forms import leave_out_misfits
 
 WORKSPACE_BYTES = 256 << 20
 """Bytes that lie between the stages, at most, whatever the number of texts (one text aside)."""
@@ -97,7 +96,18 @@ class DeviceHeads:
         self, features: PackedFeatures, heads: Sequence[FoldedHead]
     ) -> dict[str, Prediction]:
         """See engine.heads.cpu.predict_heads."""
+        return answer(features, heads, self._outputs)
+
+    def text_vectors(
+        self, features: PackedFeatures, heads: Sequence[FoldedHead]
+    ) -> list[NDArray[np.float32]]:
+        """See engine.encoder.Encoder."""
         check_features(features, heads)
+        return self._outputs(features, heads)
+
+    def _outputs(
+        self, features: PackedFeatures, heads: Sequence[FoldedHead]
+    ) -> list[NDArray[np.float32]]:
         logits = empty_outputs(heads, len(features))
         if heads and len(features):
             group, cuda = self.group(heads), self._device.cuda
@@ -111,10 +121,9 @@ class DeviceHeads:
                     self._stream.synchronize()
                     codes.free()
                     offsets.free()
-                for out, answer in zip(logits, group.split(answers, len(block)), strict=True):
-                    out[start : start + len(block)] = answer
-        leave_out_misfits(heads, features.pairs, logits)
-        return predictions_of(heads, logits)
+                for out, found in zip(logits, group.split(answers, len(block)), strict=True):
+                    out[start : start + len(block)] = found
+        return logits
 
     def close(self) -> None:
         """Frees all heads; nothing may be in flight."""
@@ -144,7 +153,7 @@ class HeadGroup:
         self._code = code
         self._stream = stream
         self._memory: list[Any] = []
-        self._classes = [head.num_outputs for head in heads]
+        self._classes = [head.num_text_outputs for head in heads]
         self.num_classes = sum(self._classes)
         arena = Arena()
         parts = [_Part(part, spec, arena) for part in _cut_by_tasks(heads, spec)]
@@ -230,7 +239,7 @@ class _Part:
         self._spec = spec
         self._columns = columns = Columns(heads, spec.dim)
         self._pooled_dim = _kernels.pooled_dim(spec.dim)
-        self.num_classes = sum(head.num_outputs for head in heads)
+        self.num_classes = sum(head.num_text_outputs for head in heads)
         attending = sum(head.query is not None for head in heads)
         # Items of a text at each stage, all float16.
         self._widths = (
@@ -295,7 +304,7 @@ class _Part:
             if value:
                 source = values, self._widths[1]
                 values += 2 * dim
-            inner, classes = head.dense_bias.size, head.num_outputs
+            inner, classes = head.dense_bias.size, head.num_text_outputs
             between = hidden, self._widths[2]
             add("hidden", dense, source, between, inner, dim)
             add("output", output, between, (logits, num_classes), classes, inner)

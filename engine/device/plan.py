@@ -2,9 +2,11 @@
 
     plans/encoder.<graph>.<flavour>-<version>.<architectures>.plan   what TensorRT wrote, as it is
     plans/encoder.<graph>.<flavour>-<version>.<architectures>.json   this module's metadata
+    plans/encoder.fp8.<graph>...                                     of a quantized graph
 
 This module is the format's only owner, `bitheads plan` the only writer. `<graph>` are the first
-eight digits of the graph's hash, `<architectures>` such as `sm_86+sm_89`.
+eight digits of the graph's hash, `<architectures>` such as `sm_86+sm_89`. What the plan runs on
+beside that (engine.device.plan_compatibility) follows: `sm_86.version.ampere+.plan`.
 
 A plan is a cache. It is made from the bundle's graph in seconds to minutes, fits one TensorRT
 version and few GPUs, and is worthless elsewhere; so bundle.json does not list plans, which come
@@ -25,12 +27,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.bundle import GRAPH
+from bitheads.engine.bundle import GPU_GRAPHS, GRAPH
+from bitheads.engine.device.plan_compatibility import (
+    LATER_VERSIONS,
+    check_compatibility,
+    takes_capability,
+    takes_version,
+)
 from bitheads.engine.device.profile import Profile
 from bitheads.engine.errors import PlanError
 from bitheads.engine.files.whole_file import write_whole
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
+"""Of metadata: 2 is written only of plans that have what readers of 1 do not know."""
 PLANS = "plans"
 PLAN_SUFFIX, METADATA_SUFFIX = ".plan", ".json"
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -53,12 +62,14 @@ class PlanInfo:
         flavour: key of MODULES.
         version: of TensorRT, in full; a plan runs on the version that made it.
         compute_capabilities: of the GPUs it runs on, such as "8.6", ascending.
-        precision: floating-point type of the graph, "fp16" or "fp32". TensorRT takes each
-            tensor's type from the graph and may not change it.
+        precision: floating-point type of the graph, "fp16" or "fp32", or a key of GPU_GRAPHS.
+            TensorRT takes each tensor's type from the graph and may not change it.
         profiles: in TensorRT's order, so an index here is the index of the profile there.
         inputs, outputs: tensor name -> NumPy dtype, such as "int64".
         plan_bytes, plan_sha256: of the .plan file.
         options: how it was built: workspace_bytes, and others for people to read.
+        compatibility: what it runs on beside that: of COMPATIBILITIES, in their order. A plan for
+            later versions brings a runtime of its own.
     """
 
     graph_sha256: str
@@ -72,14 +83,16 @@ class PlanInfo:
     plan_bytes: int
     plan_sha256: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    compatibility: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_flavour(self.flavour)
+        check_compatibility(self.compatibility)
         for name, pattern, value in (
             ("graph_sha256", _SHA256, self.graph_sha256),
             ("plan_sha256", _SHA256, self.plan_sha256),
             ("version", _VERSION, self.version),
-            ("precision", re.compile("fp16|fp32"), self.precision),
+            ("precision", re.compile("fp16|fp32|fp8|int8"), self.precision),
             *(("compute_capabilities", _CAPABILITY, c) for c in self.compute_capabilities),
         ):
             if not isinstance(value, str) or not pattern.fullmatch(value):
@@ -99,12 +112,17 @@ class PlanInfo:
         architectures = "+".join(
             "sm_" + capability.replace(".", "") for capability in self.compute_capabilities
         )
-        graph = f"{Path(GRAPH).stem}.{self.graph_sha256[:8]}"
-        return f"{graph}.{self.flavour}-{self.version}.{architectures}"
+        graph = f"{Path(GPU_GRAPHS.get(self.precision, GRAPH)).stem}.{self.graph_sha256[:8]}"
+        built_for = f"{graph}.{self.flavour}-{self.version}.{architectures}"
+        return ".".join((built_for, *self.compatibility))
+
+    @property
+    def format_version(self) -> int:
+        return 2 if self.compatibility or self.precision in GPU_GRAPHS else 1
 
     def dumps(self) -> str:
-        content = {
-            "format_version": FORMAT_VERSION,
+        content: dict[str, Any] = {
+            "format_version": self.format_version,
             "graph_sha256": self.graph_sha256,
             "flavour": self.flavour,
             "version": self.version,
@@ -119,6 +137,8 @@ class PlanInfo:
             "plan_sha256": self.plan_sha256,
             "options": dict(self.options),
         }
+        if self.compatibility:
+            content["compatibility"] = list(self.compatibility)
         return json.dumps({**content, "sha256": _hash(content)}, indent=2) + "\n"
 
 
@@ -156,27 +176,41 @@ class Plan:
         return data
 
     def _rebuild(self) -> str:
-        capabilities = self.info.compute_capabilities
-        return rebuild_command(self.path.parent.parent, self.info.flavour, capabilities)
+        info = self.info
+        return rebuild_command(
+            self.path.parent.parent,
+            info.flavour,
+            info.compute_capabilities,
+            info.compatibility,
+            info.precision,
+        )
 
 
 def find_plan(
-    bundle_folder: Path, graph_sha256: str, flavour: str, version: str, compute_capability: str
+    bundle_folder: Path,
+    graph_sha256: str,
+    flavour: str,
+    version: str,
+    compute_capability: str,
+    precision: str | None = None,
 ) -> Plan:
-    """The plan of a bundle that runs here; of several, the one written last.
+    """The plan of a bundle that runs here.
+
+    Of several, one of this very version, then one for this very compute capability, then one for
+    the fewest others, as those are the faster ones; of equals, the one written last.
 
     Args:
         graph_sha256: see `graph_sha256`.
         flavour: key of MODULES.
         version: `__version__` of its module.
         compute_capability: of the GPU, such as "8.6".
+        precision: of the graph, if it is a key of GPU_GRAPHS; for what to type.
 
     Raises PlanError if there is none: it says what is there, why each does not fit, and what to
     type. The plan's size is compared, its hash only by `Plan.read_bytes`.
     """
     check_flavour(flavour)
-    wanted = {"flavour": flavour, "version": version, "graph_sha256": graph_sha256}
-    found: list[tuple[float, str, Plan]] = []
+    found: list[tuple[Any, Plan]] = []
     misfits = []
     for path in sorted((bundle_folder / PLANS).glob(f"*{PLAN_SUFFIX}")):
         try:
@@ -184,31 +218,44 @@ def find_plan(
         except PlanError as error:
             misfits.append(str(error))
             continue
-        different = [
-            f"{name} is {_short(getattr(plan.info, name))}, expected {_short(value)}"
-            for name, value in wanted.items()
-            if getattr(plan.info, name) != value
-        ]
-        if compute_capability not in plan.info.compute_capabilities:
-            built_for = ", ".join(plan.info.compute_capabilities)
-            different.append(
-                f"it is for compute capability {built_for}, expected {compute_capability}"
-            )
-        if different:
-            misfits.append(f"plan {path}: {'; '.join(different)}.")
-        else:
-            found.append((path.stat().st_mtime, path.name, plan))
+        info = plan.info
+        if different := _misfit(info, graph_sha256, flavour, version, compute_capability):
+            misfits.append(f"plan {path}: {different}.")
+            continue
+        is_exact = info.version == version, compute_capability in info.compute_capabilities
+        order = *is_exact, -len(info.compatibility), path.stat().st_mtime, path.name
+        found.append((order, plan))
     if found:
-        return max(found)[-1]
+        return max(found, key=lambda one: one[0])[1]
     if compute_capability.split(".")[0] in RTX_LEAVES_OUT:
-        command = rebuild_command(bundle_folder, "tensorrt")
+        command = rebuild_command(bundle_folder, "tensorrt", precision=precision)
     else:
-        command = rebuild_command(bundle_folder, flavour, [compute_capability])
+        command = rebuild_command(bundle_folder, flavour, [compute_capability], (), precision)
     there = "".join(f"\n  {misfit}" for misfit in misfits) or " There are none."
     raise PlanError(
         f"bundle {bundle_folder}: no plan for {flavour} {version}, compute capability "
         f"{compute_capability}, graph {graph_sha256[:8]}.{there}\nType: {command}"
     )
+
+
+def _misfit(
+    info: PlanInfo, graph_sha256: str, flavour: str, version: str, compute_capability: str
+) -> str:
+    """Why a plan does not run here; "" if it does."""
+    different = [
+        f"{name} is {_short(getattr(info, name))}, expected {_short(wanted)}"
+        for name, wanted in (("flavour", flavour), ("graph_sha256", graph_sha256))
+        if getattr(info, name) != wanted
+    ]
+    if info.flavour == flavour and not takes_version(info.compatibility, info.version, version):
+        later = " and later" if LATER_VERSIONS in info.compatibility else ""
+        different.append(f"version is {info.version}{later}, expected {version}")
+    built_for = info.compute_capabilities
+    if not takes_capability(info.compatibility, built_for, compute_capability):
+        different.append(
+            f"it is for compute capability {', '.join(built_for)}, expected {compute_capability}"
+        )
+    return "; ".join(different)
 
 
 def read_plan(path: Path) -> Plan:
@@ -233,9 +280,9 @@ def read_plan(path: Path) -> Plan:
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PlanError(f"plan {path}: {beside.name} cannot be read ({error!r}). {fix}") from error
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version not in FORMAT_VERSIONS:
         raise PlanError(
-            f"plan {path}: got format version {version!r}, expected {FORMAT_VERSION}. {fix}"
+            f"plan {path}: got format version {version!r}, expected one of {FORMAT_VERSIONS}. {fix}"
         )
     if got != expected:
         raise PlanError(
@@ -293,7 +340,11 @@ def write_plan(bundle_folder: Path, info: PlanInfo, data: Any) -> Plan:
 
 
 def rebuild_command(
-    bundle_folder: Path, flavour: str | None = None, compute_capabilities: Sequence[str] = ()
+    bundle_folder: Path,
+    flavour: str | None = None,
+    compute_capabilities: Sequence[str] = (),
+    compatibility: Sequence[str] = (),
+    precision: str | None = None,
 ) -> str:
     """What to type to make a bundle's plan again."""
     command = f"bitheads plan --bundle {shlex.quote(str(bundle_folder))}"
@@ -301,6 +352,10 @@ def rebuild_command(
         command += f" --plan {flavour}"
     if flavour == "tensorrt-rtx" and compute_capabilities:
         command += f" --plan-capabilities {','.join(compute_capabilities)}"
+    if precision in GPU_GRAPHS:
+        command += f" --plan-precision {precision}"
+    if compatibility:
+        command += f" --plan-compatibility {','.join(compatibility)}"
     return command
 
 
@@ -312,12 +367,16 @@ def check_flavour(flavour: str) -> None:
 
 def _from_json(content: Mapping[str, Any]) -> PlanInfo:
     fields = {name: value for name, value in content.items() if name != "format_version"}
-    fields["compute_capabilities"] = tuple(fields["compute_capabilities"])
+    for name in ("compute_capabilities", "compatibility"):
+        fields[name] = tuple(fields.get(name, ()))
     fields["profiles"] = tuple(
         Profile(**{name: tuple(shape) for name, shape in profile.items()})
         for profile in fields["profiles"]
     )
-    return PlanInfo(**fields)
+    info = PlanInfo(**fields)
+    if info.format_version > content["format_version"]:
+        raise ValueError(f"what it says came with format version {info.format_version}")
+    return info
 
 
 def _hash(content: Mapping[str, Any]) -> str:

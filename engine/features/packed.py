@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from bitheads.engine.errors import InputError, SpecMismatchError
 from bitheads.engine.features.codes import code_affine, unpack
+from bitheads.engine.features.ragged import offsets_of, ranges
 from bitheads.engine.features.spec import Calibration, FeatureSpec
+from bitheads.engine.features.words import NUM_TOKENS, TOKEN, Words
 from bitheads.engine.types import Stats
 
 
@@ -27,6 +29,7 @@ class PackedFeatures:
         stats: what the call that made them cost, where a call did.
         pairs: bool [texts], which texts were pairs; None where nobody knows. A head answers only
             texts of its form, see engine.texts.forms.
+        words: of the texts, where they were asked for: what heads of words read.
     """
 
     codes: NDArray[np.uint8]
@@ -35,6 +38,7 @@ class PackedFeatures:
     calibration: Calibration | None = None
     stats: Stats = field(default_factory=Stats)
     pairs: NDArray[np.bool_] | None = None
+    words: Words | None = None
 
     def __post_init__(self) -> None:
         codes, offsets, code_bytes = self.codes, self.offsets, self.spec.code_bytes
@@ -58,6 +62,33 @@ class PackedFeatures:
                 f"pairs: got {pairs.dtype} {list(pairs.shape)}, expected bool [{len(self)}], one "
                 "for each text, or None."
             )
+        if self.words is not None:
+            self._check_words(self.words)
+
+    def _check_words(self, words: Words) -> None:
+        if len(words) != len(self):
+            raise InputError(
+                f"words: got those of {len(words)} texts, expected {len(self)}, as many as texts."
+            )
+        first, count = words.table[:, TOKEN], words.table[:, NUM_TOKENS]
+        room = np.repeat(self.num_tokens, np.diff(words.offsets))
+        if ((first < 0) | (count < 1) | (first + count > room)).any():
+            raise InputError("words: got tokens that are none of their text's. Encode it again.")
+
+    def of_words(self) -> PackedFeatures:
+        """The codes of words: each word of each text as a text.
+
+        Raises InputError if nobody asked for words when the texts were encoded.
+        """
+        words = self.words
+        if words is None:
+            raise InputError(
+                "features: got none of words, expected them for a head of the kind token_label. "
+                "Encode the texts with words=True (bitheads encode --spans)."
+            )
+        firsts = words.table[:, TOKEN] + np.repeat(self.offsets[:-1], np.diff(words.offsets))
+        rows, offsets = ranges(firsts, words.table[:, NUM_TOKENS])
+        return PackedFeatures(self.codes[rows], offsets, self.spec, self.calibration)
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -87,11 +118,8 @@ class PackedFeatures:
         if isinstance(index, tuple):  # to NumPy, one index per dimension
             index = list(index)
         chosen = np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])
-        counts = self.num_tokens[chosen]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-        codes = self.codes[np.repeat(self.offsets[chosen], counts) + within]
-        return self._with(codes, offsets, chosen)
+        rows, offsets = ranges(self.offsets[chosen], self.num_tokens[chosen])
+        return self._with(self.codes[rows], offsets, chosen)
 
     def __iter__(self) -> Iterator[PackedFeatures]:
         return (self[i] for i in range(len(self)))
@@ -116,13 +144,14 @@ class PackedFeatures:
                     f"concat: got features of spec {part.spec}, expected spec {first.spec}. "
                     "Encode all texts with one bundle."
                 )
-        counts = np.concatenate([part.num_tokens for part in parts])
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        offsets = offsets_of(np.concatenate([part.num_tokens for part in parts]))
         codes = np.concatenate([part.codes for part in parts])
         stats = sum((part.stats for part in parts), Stats())
         known = [part.pairs for part in parts if part.pairs is not None]
         pairs = np.concatenate(known) if len(known) == len(parts) else None
-        return PackedFeatures(codes, offsets, first.spec, first.calibration, stats, pairs)
+        all_words = [part.words for part in parts if part.words is not None]
+        words = Words.concat(all_words) if len(all_words) == len(parts) else None
+        return PackedFeatures(codes, offsets, first.spec, first.calibration, stats, pairs, words)
 
     def _with(
         self,
@@ -131,4 +160,35 @@ class PackedFeatures:
         chosen: slice | NDArray[np.int64],
     ) -> PackedFeatures:
         pairs = None if self.pairs is None else self.pairs[chosen]
-        return PackedFeatures(codes, offsets, self.spec, self.calibration, pairs=pairs)
+        words = None if self.words is None else self.words[chosen]
+        return PackedFeatures(codes, offsets, self.spec, self.calibration, pairs=pairs, words=words)
+
+
+def check_pairs(pairs: NDArray[Any], features: PackedFeatures) -> NDArray[np.int64]:
+    """Pairs of the features' texts as int64 [pairs, 2], contiguous.
+
+    Raises InputError for another shape or type, for rows that no text has, and for texts that are
+    pairs already.
+    """
+    rows = np.asarray(pairs)
+    if rows.size == 0:
+        rows = np.empty((0, 2), np.int64)
+    if rows.ndim != 2 or rows.shape[1] != 2 or not np.issubdtype(rows.dtype, np.integer):
+        raise InputError(
+            f"pairs: got {rows.dtype} {list(rows.shape)}, expected int64 [pairs, 2], rows of the "
+            "features."
+        )
+    outside = (rows < 0) | (rows >= len(features))
+    if outside.any():
+        at = int(outside.any(axis=1).argmax())
+        raise InputError(
+            f"pairs: got {rows[at].tolist()} as pair {at}, expected rows of the features' texts, 0 "
+            f"to {len(features) - 1}."
+        )
+    if features.pairs is not None and features.pairs[rows].any():
+        at = int(features.pairs[rows].any(axis=1).argmax())
+        raise InputError(
+            f"pairs: got {rows[at].tolist()} as pair {at}, of which one was encoded as a pair, "
+            "expected single texts. Encode the texts of pairs one by one."
+        )
+    return np.ascontiguousarray(rows, np.int64)

@@ -6,7 +6,7 @@ that and the tensors. Weights may be float32 or float16; they are used as float3
 
 Version 2 adds `kind` and `decision` (engine.kinds). What version 1 can say, one label of a closed
 list without a decision, is written as version 1, so that older readers go on reading it; the rest
-they refuse by its version.
+they refuse by its version. Version 3 is that of the form `two_texts`, which has four tensors more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +30,53 @@ from bitheads.engine.features.spec import FeatureSpec, PositionPooling
 from bitheads.engine.files import strict_json
 from bitheads.engine.files.whole_file import write_whole
 from bitheads.engine.kinds import KINDS, NO_DECISION, SINGLE_LABEL, Decision
+from bitheads.engine.texts.forms import TWO_TEXTS
 
-FORMAT_VERSIONS = (1, 2)
+FORMAT_VERSIONS = (1, 2, 3)
+TWO_TEXTS_VERSION = 3
 SUFFIX = ".safetensors"
 METADATA_KEY = "bitheads_head"
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-FORMS = ("single", "pair")
+FORMS = ("single", "pair", TWO_TEXTS)
 DTYPES = ("float32", "float16")
 """Types of the weights in a file."""
+
+PAIR_PREFIX = "pair_"
+PAIR_TENSORS = ("dense", "dense_bias", "output", "output_bias")
+"""Those of a PairHalf, which have the prefix in a file."""
 
 MAX_SIZE = 65_536
 """Largest dim, inner size and number of outputs: what the kernels' fixed-point numbers have room
 for."""
 
+MAX_VECTOR_SIZE = 16_383
+"""Largest size of a text's vector: a pair is read as 4 size + 2 codes, see PairHalf."""
+
 FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class PairHalf:
+    """The half of a head of the form `two_texts` that reads two texts' vectors.
+
+    It is a head with `cls` pooling over uint8 codes of dim 4 size + 2, one token for each pair,
+    which are made of the vectors as `kernels/SPEC.md` (combine_texts) says:
+
+        outputs = output . tanh(dense . codes + dense_bias) + output_bias
+
+    Attributes:
+        dense: float32 [inner, 4 size + 2]. dense_bias: float32 [inner].
+        output: float32 [outputs, inner]. output_bias: float32 [outputs].
+    """
+
+    dense: FloatArray
+    dense_bias: FloatArray
+    output: FloatArray
+    output_bias: FloatArray
+
+    position_pooling: ClassVar[PositionPooling] = PositionPooling.CLS
+    query: ClassVar[None] = None
+    value: ClassVar[None] = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +93,25 @@ class FoldedHead:
     code, the first token's code or the last one's. Codes are 0/1 for signs, 0 to 255 for uint8;
     their scale and offset are folded into the weights.
 
+    Of the form `two_texts`, that is the half that reads each of two texts by itself, and what it
+    gives is the text's vector; `pair` is the half that reads two vectors.
+
     Attributes:
         task: its name, a file name without suffix.
         labels: the classes, in the order of the logits; of a `regression` none.
-        form: "single" if it reads one text, "pair" if it reads two.
+        form: "single" if it reads one text, "pair" if it reads two as the encoder joins them,
+            "two_texts" if it reads two that were encoded by themselves.
         query: float32 [attention_heads, dim], or None.
         value: float32 [dim, dim], attention head h owns rows h * dim / heads and on; or None.
         dense: float32 [inner, dim]. dense_bias: float32 [inner].
         output: float32 [outputs, inner]. output_bias: float32 [outputs]. The outputs are the
-            kind's logits and, last, the reject output, if it has one.
+            kind's logits and, last, the reject output, if it has one. Of the form two_texts they
+            are those of `pair`, and these are the numbers of a vector, 1 to 16,383.
         kind: a name of engine.kinds.KINDS.
         decision: what makes an answer of the logits.
         metrics: name -> value, such as dev_accuracy.
         training: how it was made: settings, data hashes, versions.
+        pair: of the form two_texts; None of the others.
     """
 
     task: str
@@ -90,6 +129,7 @@ class FoldedHead:
     training: Mapping[str, Any] = field(default_factory=dict)
     kind: str = SINGLE_LABEL
     decision: Decision = NO_DECISION
+    pair: PairHalf | None = None
 
     def __post_init__(self) -> None:
         """All that must hold of a head, before anything is made of it; `host/src/head_file.cpp` has
@@ -119,23 +159,29 @@ class FoldedHead:
             raise HeadError(
                 f"head {self.task!r}: kind is {self.kind!r}, expected one of {list(KINDS)}."
             )
+        if KINDS[self.kind].is_of_words:
+            if self.form != "single":
+                raise HeadError(
+                    f"head {self.task!r}: form is {self.form!r}, expected 'single' of a "
+                    f"{self.kind} head, which reads words of one text."
+                )
+            if self.decision.reject_above is not None:
+                raise HeadError(
+                    f"head {self.task!r}: has a reject output, expected none of a {self.kind} head."
+                )
         try:
             KINDS[self.kind].check(self.labels, self.decision)
         except ValueError as error:
             raise HeadError(f"head {self.task!r}: {error}.") from error
-        sizes = {
-            "dim": self.spec.dim,
-            "inner size": self.dense_bias.size,
-            "number of outputs": self.num_outputs,
-        }
-        for name, size in sizes.items():
-            if not 1 <= size <= MAX_SIZE:
+        for name, (size, most) in self._sizes().items():
+            if not 1 <= size <= most:
                 raise HeadError(
-                    f"head {self.task!r}: got {size} as its {name}, expected 1 to {MAX_SIZE}. "
+                    f"head {self.task!r}: got {size} as its {name}, expected 1 to {most}. "
                     "Train it again."
                 )
+        tensors = self.tensors
         for name, expected in self._shapes().items():
-            array = getattr(self, name)
+            array = tensors.get(name)
             shape = None if array is None else array.shape
             if shape != expected:
                 raise HeadError(
@@ -148,8 +194,21 @@ class FoldedHead:
                     f"head {self.task!r}: {name} holds values that are not finite. Train it again."
                 )
 
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        """By name, each with the largest that it may be."""
+        sizes = {
+            "dim": (self.spec.dim, MAX_SIZE),
+            "inner size": (self.dense_bias.size, MAX_SIZE),
+            "number of outputs": (self.num_outputs, MAX_SIZE),
+        }
+        if self.form == TWO_TEXTS:
+            sizes["vector size"] = (self.output_bias.size, MAX_VECTOR_SIZE)
+        if self.pair is not None:
+            sizes["inner size of pairs"] = (self.pair.dense_bias.size, MAX_SIZE)
+        return sizes
+
     def _shapes(self) -> dict[str, tuple[int, ...] | None]:
-        dim, outputs, inner = self.spec.dim, self.num_outputs, self.dense_bias.size
+        dim, inner, outputs = self.spec.dim, self.dense_bias.size, self.num_text_outputs
         attends = self.position_pooling is PositionPooling.ATTENTION
         heads = self.query.shape[0] if self.query is not None and self.query.ndim == 2 else 1
         if heads < 1 or dim % heads:
@@ -161,23 +220,51 @@ class FoldedHead:
             "dense_bias": (inner,),
             "output": (outputs, inner),
             "output_bias": (outputs,),
+            **self._pair_shapes(),
         }
+
+    def _pair_shapes(self) -> dict[str, tuple[int, ...] | None]:
+        if self.form != TWO_TEXTS:
+            return {f"{PAIR_PREFIX}{name}": None for name in PAIR_TENSORS}
+        inner = 1 if self.pair is None else self.pair.dense_bias.size
+        shapes = ((inner, 4 * self.num_text_outputs + 2), (inner,), (self.num_outputs, inner))
+        return {
+            f"{PAIR_PREFIX}{name}": shape
+            for name, shape in zip(PAIR_TENSORS, (*shapes, (self.num_outputs,)), strict=True)
+        }
+
+    def save(self, path: str | Path, dtype: str = "float32", force: bool = False) -> Path:
+        """Writes the head's file; see `write_head`. Returns its path."""
+        path = Path(path)
+        write_head(self, path, dtype, force)
+        return path
 
     @property
     def num_outputs(self) -> int:
-        """What the kernels give per text: the kind's logits, and a reject output if it has one."""
+        """What it gives per text, or per pair: the kind's logits, and a reject output if it has
+        one."""
         return KINDS[self.kind].num_logits(self.labels) + (self.decision.reject_above is not None)
+
+    @property
+    def num_text_outputs(self) -> int:
+        """What it makes of a text's codes: its outputs, or of the form two_texts a vector."""
+        return self.output_bias.size if self.form == TWO_TEXTS else self.num_outputs
 
     @property
     def format_version(self) -> int:
         """The lowest that says all there is to say."""
+        if self.form == TWO_TEXTS:
+            return TWO_TEXTS_VERSION
         return 1 if self.kind == SINGLE_LABEL and self.decision == NO_DECISION else 2
 
     @property
     def tensors(self) -> dict[str, FloatArray]:
         """The weights that are present, by name."""
         names = ("query", "value", "dense", "dense_bias", "output", "output_bias")
-        return {name: a for name in names if (a := getattr(self, name)) is not None}
+        tensors = {name: a for name in names if (a := getattr(self, name)) is not None}
+        if self.pair is not None:
+            tensors |= {f"{PAIR_PREFIX}{name}": getattr(self.pair, name) for name in PAIR_TENSORS}
+        return tensors
 
     @property
     def nbytes(self) -> int:
@@ -300,7 +387,17 @@ def read_head(path: Path) -> FoldedHead:
         kind, decision = SINGLE_LABEL, NO_DECISION
         if version > 1:
             kind, decision = meta["kind"], Decision.from_json(meta["decision"])
+        if (version == TWO_TEXTS_VERSION) != (meta["form"] == TWO_TEXTS):
+            raise HeadError(
+                f"head {path}: got the form {meta['form']!r} in format version {version}, expected "
+                f"{TWO_TEXTS!r} in version {TWO_TEXTS_VERSION}, and no other form there. Train it "
+                "again."
+            )
         weights = {name: _as_float32(array) for name, array in tensors.items()}
+        pair = None
+        if version == TWO_TEXTS_VERSION:
+            of_pair = {name: weights.pop(f"{PAIR_PREFIX}{name}") for name in PAIR_TENSORS}
+            pair = PairHalf(**of_pair)
         return FoldedHead(
             task=meta["task"],
             labels=tuple(meta["labels"]),
@@ -313,6 +410,7 @@ def read_head(path: Path) -> FoldedHead:
             training=meta["training"],
             kind=kind,
             decision=decision,
+            pair=pair,
             **weights,
         )
     except HeadError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.heads.head_file import FoldedHead
+from bitheads.engine.heads.head_file import FoldedHead, PairHalf
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -64,9 +64,9 @@ def predict_head(
     offsets: NDArray[np.int64],
     dim: int,
     quantization: str,
-    head: FoldedHead,
+    head: FoldedHead | PairHalf,
 ) -> Float32:
-    """The logits of a head for every text.
+    """The logits of a head for every text; of the form two_texts, the texts' vectors.
 
     Args:
         codes: uint8 [tokens, code_bytes], of signs or uint8.

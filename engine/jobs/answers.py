@@ -6,6 +6,9 @@ Such a file has a row per text that the head is for (engine.texts.forms): `id`, 
 answer (engine.answer_parts), and `probabilities` if they are asked for. It is sealed like the
 store's parts, and its footer names the part it was made of, by seal, the store and the head: that
 is how a run knows what is left to do, and what is not its own.
+
+Of pairs of stored texts there is a file for each block of them, with `id_a` and `id_b`
+(engine.jobs.backfill_pairs).
 """
 
 from __future__ import annotations
@@ -14,20 +17,39 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from bitheads.engine.answer_parts import parts_of
 from bitheads.engine.errors import StoreError
+from bitheads.engine.features.words import END, START
 from bitheads.engine.heads.cpu import CpuHead
+from bitheads.engine.heads.head import is_of_words
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.schema import ID
 from bitheads.engine.store.sealed import SealedWriter, read_footer
-from bitheads.engine.store.store import SUFFIX, Part
+from bitheads.engine.store.store import SUFFIX
 
 METADATA = b"bitheads"
+PAIR_IDS = ("id_a", "id_b")
+"""Columns of the ids of pairs, in answers and in files of pairs."""
+
+TRUNCATED_AT = "truncated_at"
+"""The column of a text that was cut, beside its spans; null of one that was read whole."""
+
+SPAN = pa.struct(
+    [
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+        ("label", pa.string()),
+        ("probability", pa.float32()),
+    ]
+)
+"""Of a text, from one code point to before another."""
+
 GROUP_ROWS = 1 << 15
 """Rows that wait in memory to be written as one row group."""
 
@@ -43,6 +65,20 @@ def _labels(prediction: Prediction) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), labels)
 
 
+def _spans(prediction: Prediction) -> pa.Array:
+    assert prediction.words is not None, "asked of heads of words"
+    table = prediction.words.table
+    found, bounds = prediction.found_spans
+    columns = {
+        "start": pa.array(table[found.first, START]),
+        "end": pa.array(table[found.last, END]),
+        "label": pa.array(prediction.labels).take(pa.array(found.label)),
+        "probability": pa.array(found.probability),
+    }
+    spans = pa.StructArray.from_arrays([*columns.values()], [*columns])
+    return pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), spans)
+
+
 def _probabilities(prediction: Prediction) -> pa.Array:
     probabilities = prediction.probabilities
     classes = probabilities.shape[1]
@@ -55,14 +91,40 @@ COLUMNS: dict[str, tuple[pa.DataType, Callable[[Prediction], Any]]] = {
     "probability": (pa.float32(), lambda prediction: prediction.probability),
     "labels": (pa.list_(pa.string()), _labels),
     "value": (pa.float64(), lambda prediction: prediction.values),
+    "spans": (pa.list_(SPAN), _spans),
+    TRUNCATED_AT: (pa.int32(), lambda prediction: prediction.truncated_at),
     "accepted": (pa.bool_(), lambda prediction: prediction.accepted),
     "out_of_domain": (pa.float32(), lambda prediction: prediction.out_of_domain),
     "probabilities": (pa.list_(pa.float32()), _probabilities),
 }
 """By part: the column's type, and the column for texts that all have an answer."""
 
-IN_DICTIONARY = {"label": "label", "labels": "labels.list.element"}
+IN_DICTIONARY = {
+    "label": "label",
+    "labels": "labels.list.element",
+    "spans": "spans.list.element.label",
+}
 """Columns whose values are few, and Parquet's names for them."""
+
+
+class Source(Protocol):
+    """What a file of answers is made of: a part of a store, or a block of pairs."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+
+    @property
+    def seal(self) -> str:
+        """Stands for every byte that an answer is made of."""
+
+    @property
+    def store_id(self) -> str | None: ...
+    @property
+    def rows(self) -> int: ...
+
+
+AnySource = TypeVar("AnySource", bound=Source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +144,13 @@ class TaskAnswers:
         head: TaskHead,
         probabilities: bool = False,
         filesystem: Any = None,
+        pairs_sha256: str | None = None,
     ) -> None:
         """
         Args:
             output: the folder of all tasks, or a URI.
             probabilities: of all labels, too.
+            pairs_sha256: of the file of pairs, where answers are those of pairs.
         """
         task = head.head.task
         self.folder = Folder(f"{str(output).rstrip('/')}/task={task}", filesystem)
@@ -96,17 +160,25 @@ class TaskAnswers:
             "spec_id": head.head.spec.id,
             "probabilities": probabilities,
         }
+        if pairs_sha256 is not None:
+            self._facts["pairs_sha256"] = pairs_sha256
+        id_columns = (ID,) if pairs_sha256 is None else PAIR_IDS
         labels = head.head.labels
         self._parts = [*parts_of(head.head.kind, head.head.decision)]
-        if probabilities and labels:
+        if is_of_words(head.head):
+            self._parts.append(TRUNCATED_AT)
+        elif probabilities and labels:
             self._parts.append("probabilities")
-        types = {"id": pa.string(), **{part: COLUMNS[part][0] for part in self._parts}}
-        fields = [pa.field(name, kind, nullable=False) for name, kind in types.items()]
+        types = {
+            **dict.fromkeys(id_columns, pa.string()),
+            **{part: COLUMNS[part][0] for part in self._parts},
+        }
+        fields = [pa.field(name, kind, name == TRUNCATED_AT) for name, kind in types.items()]
         metadata = {"task": task, "labels": list(labels), **self._facts}
         self.schema = pa.schema(fields, metadata={METADATA: json.dumps(metadata)})
         self.in_dictionary = [IN_DICTIONARY[part] for part in self._parts if part in IN_DICTIONARY]
 
-    def remaining(self, parts: Sequence[Part]) -> list[Part]:
+    def remaining(self, parts: Sequence[AnySource]) -> list[AnySource]:
         """The parts whose answers are not there yet; changes nothing.
 
         Raises StoreError for their answers of another head or of other columns, and damaged ones.
@@ -115,7 +187,7 @@ class TaskAnswers:
         seals = {name: facts["source_seal"] for name, facts in done.items()}
         return [part for part in parts if seals.get(part.name) != part.seal and part.rows]
 
-    def remove_stale(self, parts: Sequence[Part]) -> None:
+    def remove_stale(self, parts: Sequence[Source]) -> None:
         """Removes what killed runs left, and answers of parts that the store no longer has.
 
         Raises as `remaining`, and StoreError for answers of another store: all of them would seem
@@ -153,19 +225,23 @@ class TaskAnswers:
             done[name] = facts
         return done
 
-    def open_file(self, part: Part) -> AnswerFile:
+    def open_file(self, part: Source) -> AnswerFile:
         """A file for the answers to a part's texts. Raises StoreError if it cannot be written."""
         return AnswerFile(self, part)
 
-    def table(self, ids: pa.Array, prediction: Prediction) -> pa.Table:
-        """One row per text that the task answers."""
+    def table(self, ids: Sequence[pa.Array], prediction: Prediction) -> pa.Table:
+        """One row per text, or pair, that the task answers.
+
+        Args:
+            ids: a column for each that there is of them.
+        """
         answered = prediction.answered
         if not answered.all():
-            ids = ids.filter(pa.array(answered))
+            ids = [column.filter(pa.array(answered)) for column in ids]
             prediction = prediction[answered]
         found = [COLUMNS[part] for part in self._parts]
         columns = [pa.array(make(prediction), kind) for kind, make in found]
-        return pa.table([ids, *columns], schema=self.schema)
+        return pa.table([*ids, *columns], schema=self.schema)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -176,7 +252,7 @@ class TaskAnswers:
 class AnswerFile:
     """One file in the making: it is there, whole and on disk, once it is published."""
 
-    def __init__(self, answers: TaskAnswers, part: Part) -> None:
+    def __init__(self, answers: TaskAnswers, part: Source) -> None:
         self._answers, self._part = answers, part
         self._pending: list[pa.Table] = []
         self._aside = answers.folder.write_aside(part.name)
@@ -188,7 +264,7 @@ class AnswerFile:
                 use_dictionary=answers.in_dictionary,
             )
 
-    def append(self, ids: pa.Array, prediction: Prediction) -> None:
+    def append(self, ids: Sequence[pa.Array], prediction: Prediction) -> None:
         """Raises StoreError if it cannot be written; the file is then gone."""
         self._pending.append(self._answers.table(ids, prediction))
         if sum(map(len, self._pending)) >= GROUP_ROWS:
@@ -215,4 +291,6 @@ class AnswerFile:
 
 def _named(facts: Mapping[str, Any]) -> str:
     with_all = "with" if facts["probabilities"] else "without"
-    return f"head {str(facts['head_sha256'])[:12]}, {with_all} all probabilities"
+    named = f"head {str(facts['head_sha256'])[:12]}, {with_all} all probabilities"
+    pairs = facts.get("pairs_sha256")
+    return named if pairs is None else f"{named}, of the file of pairs {str(pairs)[:12]}"

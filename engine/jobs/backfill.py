@@ -10,16 +10,20 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from bitheads.engine import bundle
 from bitheads.engine.errors import HeadError, InputError, UnknownTaskError
 from bitheads.engine.features.spec import check_spec
 from bitheads.engine.heads.cpu import HeadThreads, load_head
+from bitheads.engine.heads.head import is_of_words, reads_words
 from bitheads.engine.heads.head_file import SUFFIX, read_head
-from bitheads.engine.jobs.answers import AnswerFile, TaskAnswers, TaskHead
+from bitheads.engine.jobs.answers import AnswerFile, Source, TaskAnswers, TaskHead
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.forked import check_process
-from bitheads.engine.store import FeatureStore, Part, Rows
+from bitheads.engine.store import FeatureStore, Part
 from bitheads.engine.store.folder import Folder
+from bitheads.engine.texts.forms import reads_apart
 
 OTHER_FILES = 64
 """Files that a process may have open beside its answers."""
@@ -56,14 +60,34 @@ def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
 
 
 def fitting_heads(heads: list[TaskHead], store: FeatureStore) -> list[TaskHead]:
-    """Those of the heads that fit a text of the store, or all if it does not say its texts' forms.
+    """Those of the heads that fit a text of the store, if it says its texts' forms, and find in it
+    what they read.
 
     Where none does, that is for Backfill to say.
     """
     forms = store.forms
-    if forms is None:
-        return heads
-    return [head for head in heads if head.head.form in forms] or heads
+    readable = [
+        one
+        for one in heads
+        if not reads_apart(one.head) and (store.has_words or not is_of_words(one.head))
+    ]
+    return [one for one in readable if forms is None or one.head.form in forms] or heads
+
+
+def check_heads(heads: Sequence[TaskHead], store: FeatureStore) -> None:
+    """Raises InputError for none, and for more than this process may have files open,
+    SpecMismatchError for heads of another spec than the store's."""
+    if not heads:
+        raise InputError("tasks: got none, expected at least one.")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and len(heads) + OTHER_FILES > limit:
+        raise InputError(
+            f"tasks: got {len(heads)}, each of which writes a file at the same time, expected "
+            f"at most {limit - OTHER_FILES} where a process may have {limit} files open. Raise "
+            "that (ulimit -n), or do some at a time: --tasks."
+        )
+    for head in heads:
+        check_spec(f"head {head.head.task!r}", head.head.spec, store.spec)
 
 
 class Backfill:
@@ -83,28 +107,33 @@ class Backfill:
             probabilities: write those of all labels, too.
 
         Raises SpecMismatchError for heads of another spec than the store's, InputError for none,
-        for more than this process may have files open, or for one that fits no text of the store.
+        for more than this process may have files open, for one that fits no text of the store, or
+        that reads words where the store has none.
         """
-        if not heads:
-            raise InputError("tasks: got none, expected at least one.")
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if limit != resource.RLIM_INFINITY and len(heads) + OTHER_FILES > limit:
-            raise InputError(
-                f"tasks: got {len(heads)}, each of which writes a file at the same time, expected "
-                f"at most {limit - OTHER_FILES} where a process may have {limit} files open. Raise "
-                "that (ulimit -n), or do some at a time: --tasks."
-            )
+        check_heads(heads, store)
         forms = store.forms  # once: it looks at every row group's statistics
         for head in heads:
-            check_spec(f"head {head.head.task!r}", head.head.spec, store.spec)
+            if reads_apart(head.head):
+                raise InputError(
+                    f"task {head.head.task!r}: its head reads two texts that were encoded by "
+                    "themselves, and a store does not say which go together. Say it in a file of "
+                    "ids, --pairs, or leave the task out."
+                )
             if forms is not None and head.head.form not in forms:
                 raise InputError(
                     f"task {head.head.task!r}: its head is for texts of the form "
                     f"{head.head.form!r}, but all of store {store.folder} are of the form "
                     f"{', '.join(forms)!r}. Leave it out, or name other tasks."
                 )
+            if is_of_words(head.head) and not store.has_words:
+                raise InputError(
+                    f"task {head.head.task!r}: its head finds spans, for which it reads words, but "
+                    f"store {store.folder} keeps none. Encode the texts with `bitheads encode "
+                    "--spans` into another store, or name other tasks."
+                )
         self._store = store
         self._heads = {head.head.task: head.head for head in heads}
+        self._words = reads_words([*self._heads.values()])
         self._answers = [TaskAnswers(output, head, probabilities, filesystem) for head in heads]
         self._output = Folder(output, filesystem)
 
@@ -141,8 +170,8 @@ class Backfill:
         texts = answered = 0
         with (
             HeadThreads(threads) as head_threads,
-            _Writer() as writer,
-            closing(self._store.scan(parts=todo)) as scanned,
+            AnswerWriter() as writer,
+            closing(self._store.scan(parts=todo, words=self._words)) as scanned,
         ):
             for rows in scanned:
                 part = rows.part
@@ -150,7 +179,7 @@ class Backfill:
                     wanted = [one for one in self._answers if part.name in left[one.task]]
                     heads = [self._heads[one.task] for one in wanted]
                     writer.begin(wanted, part)
-                writer.append(rows, head_threads.predict(rows.features, heads))
+                writer.append([rows.ids], head_threads.predict(rows.features, heads))
                 texts, answered = texts + len(rows), answered + len(rows)
                 if bar is not None:
                     bar.update(len(rows))
@@ -161,7 +190,7 @@ class Backfill:
         return texts
 
 
-class _Writer:
+class AnswerWriter:
     """Writes the answers of one part after another on a thread of its own, one step behind."""
 
     def __init__(self) -> None:
@@ -170,7 +199,7 @@ class _Writer:
         self._last: Future[None] | None = None
         self._files: dict[str, AnswerFile] = {}
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> AnswerWriter:
         return self
 
     def __exit__(self, kind: Any, *exception: object) -> None:
@@ -184,7 +213,7 @@ class _Writer:
             for file in self._files.values():
                 file.discard()
 
-    def begin(self, answers: Sequence[TaskAnswers], part: Part) -> None:
+    def begin(self, answers: Sequence[TaskAnswers], part: Source) -> None:
         self._wait()
         with ExitStack() as undo:
             for one in answers:
@@ -192,8 +221,8 @@ class _Writer:
                 undo.callback(self._files[one.task].discard)
             undo.pop_all()
 
-    def append(self, rows: Rows, predictions: Mapping[str, Prediction]) -> None:
-        ids, files = rows.ids, self._files
+    def append(self, ids: Sequence[pa.Array], predictions: Mapping[str, Prediction]) -> None:
+        files = self._files
 
         def write() -> None:
             for task, prediction in predictions.items():

@@ -45,6 +45,7 @@ def encode_texts(
     long_texts: str = "cut",
     max_batch_tokens: int | None = None,
     bar: Any = None,
+    words: bool = False,
 ) -> Encoded:
     """Encodes texts chunk by chunk and appends them.
 
@@ -53,6 +54,7 @@ def encode_texts(
         writer: of a store of the engine's spec.
         existing: as the writer's; with "skip" such texts are not encoded either.
         bar: its `update` is called with a number of texts.
+        words: store them beside the codes, for heads of the kind `token_label`.
 
     Raises InputError for an id that comes twice, and what `Engine.encode_stream` and
     `StoreWriter.append` raise.
@@ -78,7 +80,7 @@ def encode_texts(
     before = writer.stored
     stored, stats = 0, Stats()
     for features in engine.encode_stream(
-        texts(), chunk_texts, max_batch_tokens, long_texts=long_texts
+        texts(), chunk_texts, max_batch_tokens, long_texts=long_texts, words=words
     ):
         names = [ids.popleft() for _ in range(len(features))]
         with interrupts_held_back():

@@ -49,6 +49,7 @@ class EncodeJob:
         store: a folder or a URI.
         existing: "skip" or "refuse", for texts whose ids are stored.
         block_texts: texts per part, which another worker encodes again if one is lost.
+        words: whether they are stored beside the codes.
     """
 
     bundle: Path
@@ -60,6 +61,7 @@ class EncodeJob:
     chunk_texts: int
     max_batch_tokens: int | None
     long_texts: str
+    words: bool = False
 
     def anywhere(self) -> EncodeJob:
         """The same job for processes that run in folders of their own."""
@@ -105,7 +107,7 @@ class EncodeWorker:
         job, store = self._job, self._store
         rows = list(self._texts.rows(Range(block["row"], block["count"], block["start"])))
         rows = [row for row, stored in zip(rows, block["is_stored"], strict=True) if not stored]
-        part_schema = store.schema or schema.make_schema(store.spec)
+        part_schema = store.schema or schema.make_schema(store.spec, words=job.words)
         writer = PartWriter(store.folder, block["name"], part_schema, self._store_id)
         try:
             done = 0
@@ -114,6 +116,7 @@ class EncodeWorker:
                 job.chunk_texts,
                 job.max_batch_tokens,
                 long_texts=job.long_texts,
+                words=job.words,
             )
             for features in stream:
                 ids = [row_id for row_id, _ in rows[done : done + len(features)]]
@@ -181,14 +184,15 @@ def encode_on_ray(
     Every worker must reach the bundle, the input and the store under the same paths.
 
     Raises what loading a bundle and opening a store raise, InputError for ids that come twice,
-    BackendError without Ray, BitheadsError for what a worker raised, and StoreError if texts are
-    missing in the end.
+    that are stored otherwise than with the job's words, BackendError without Ray, BitheadsError for
+    what a worker raised, and StoreError if texts are missing in the end.
     """
     if job.existing == "replace":
         raise InputError("--existing replace: only with --runner local. Leave --runner out.")
     job, texts = job.anywhere(), replace(texts, path=texts.path.absolute())
     spec = bundle.read_manifest(job.bundle).spec
     store = FeatureStore(job.store, spec)
+    store.check_words(job.words)
     with StoreWriter(store, job.existing) as writer:
         before = len(store)
         blocks, skipped = plan_encoding(texts, writer, job.existing, job.block_texts)

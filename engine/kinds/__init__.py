@@ -10,9 +10,10 @@ from bitheads.engine.kinds.multi_label import MultiLabel
 from bitheads.engine.kinds.ordinal import Ordinal
 from bitheads.engine.kinds.regression import Regression
 from bitheads.engine.kinds.single_label import SingleLabel
+from bitheads.engine.kinds.token_label import TokenLabel
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (SingleLabel(), MultiLabel(), Ordinal(), Regression())
+    kind.name: kind for kind in (SingleLabel(), MultiLabel(), Ordinal(), Regression(), TokenLabel())
 }
 """By name."""
 

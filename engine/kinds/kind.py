@@ -12,7 +12,7 @@ from bitheads.engine.kinds.decision import Decision
 
 Labels = tuple[str, ...]
 Float32 = NDArray[np.float32]
-Part = Literal["label", "probability", "labels", "value"]
+Part = Literal["label", "probability", "labels", "value", "spans"]
 """What an answer may be made of; each host has one row for each, see engine.answer_parts."""
 
 
@@ -25,11 +25,14 @@ class Kind(ABC):
         name: as in a head's file.
         settings: the fields of a Decision, but for those of rejecting, that it takes.
         parts: what its answer is made of, what matters most first.
+        is_of_words: whether a head answers each word of a text (engine.features.words), and so
+            single texts alone; its logits are then float32 [words, num_logits].
     """
 
     name: str
     settings: frozenset[str] = frozenset()
     parts: tuple[Part, ...] = ()
+    is_of_words: bool = False
 
     @property
     def is_one_label(self) -> bool:

@@ -94,7 +94,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         openapi_extra=json_body(messages.PredictFeaturesRequest),
     )
     async def predict_features(request: Request) -> Response:
-        """Every task's answer from stored codes: no encoder runs."""
+        """Every task's answer from stored codes, or from pairs of them: no encoder runs."""
         asked = await read(request, messages.PredictFeaturesRequest)
         read_features = partial(messages.read_features, asked, engine)
         try:
@@ -102,8 +102,13 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
             found = await work.run(_client(request), size, read_features)
         except BitheadsError as error:
             raise of_engine(error) from error
-        answers, timing = await work.predict_features(found, asked.tasks, request.scope["visit"])
-        usage = {"texts": len(found), "tokens": int(found.offsets[-1]), "truncated": 0}
+        visit, count = request.scope["visit"], len(found)
+        if asked.pairs is None:
+            answers, timing = await work.predict_features(found, asked.tasks, visit)
+        else:
+            count = len(asked.pairs)
+            answers, timing = await work.predict_pairs(found, asked.pairs, asked.tasks, visit)
+        usage = {"texts": count, "tokens": int(found.offsets[-1]), "truncated": 0}
         return await answer(answers, asked, usage, timing, _client(request))
 
     @router.get(

@@ -10,12 +10,14 @@ from importlib.resources import files
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from bitheads import __version__
 from bitheads.engine.engine import Engine
 from bitheads.engine.serve import api, kserve
+from bitheads.engine.serve.encodings import GzipAnswers
 from bitheads.engine.serve.errors import HttpError, internal
 from bitheads.engine.serve.guard import BATCHED_PATHS, Guard
 from bitheads.engine.serve.head_store import HeadStore
@@ -30,6 +32,9 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+OWN_HEADERS = ("inference-header-content-length", "x-request-id")
+"""Headers of ours that both sides may send."""
 
 
 class Server:
@@ -55,14 +60,26 @@ class Server:
         )
         self._work = Work(engine, self._scheduler, settings, self._metrics)
         routes = api.routes(self._work, heads)
-        app = Shortcut(self._app(routes, settings), routes.routes, BATCHED_PATHS)
+        app: ASGIApp = Shortcut(self._app(routes, settings), routes.routes, BATCHED_PATHS)
+        if settings.gzip_min_bytes:
+            app = GzipAnswers(app, settings.gzip_min_bytes)
         self._guard = Guard(
             app, settings, self._scheduler, self._metrics, log or RequestLog(settings.log)
         )
+        self._asgi: ASGIApp = self._guard
+        if settings.cors_origins:  # outside: what a browser asks first has no key
+            self._asgi = CORSMiddleware(
+                self._guard,
+                allow_origins=settings.cors_origins,
+                allow_methods=("GET", "POST", "PUT", "DELETE"),
+                allow_headers=("authorization", "content-encoding", "content-type", *OWN_HEADERS),
+                expose_headers=("retry-after", "server-timing", *OWN_HEADERS),
+                allow_private_network=True,
+            )
 
     @property
     def asgi(self) -> ASGIApp:
-        return self._guard
+        return self._asgi
 
     def drain(self) -> None:
         """From now on it is not ready, and takes no texts; what is there is answered."""

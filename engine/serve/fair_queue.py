@@ -1,4 +1,7 @@
-"""Texts that wait for the encoder, in an order in which nobody starves another."""
+"""Texts that wait for the encoder, in an order in which nobody starves another.
+
+host/src/fair_queue.h has the same rule for one client; tests/host compares them.
+"""
 
 from __future__ import annotations
 

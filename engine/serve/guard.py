@@ -17,6 +17,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bitheads.engine.serve.encodings import content_encoding, decoded
 from bitheads.engine.serve.errors import HttpError, internal, queue_full, shutting_down, too_large
 from bitheads.engine.serve.logs import RequestLog
 from bitheads.engine.serve.metrics import Metrics
@@ -73,9 +74,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started_s = time.perf_counter()
+        scope = self._without_root(scope)
+        # Of HEAD's answer uvicorn leaves the body out, by the scope that is its own.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         headers = dict(scope["headers"])
         visit = Visit(_request_id(headers), self._client(scope, headers), self._scheduler)
-        scope["visit"] = visit
+        inner["visit"] = visit
         status = NOT_ANSWERED
         held = 0
 
@@ -101,7 +105,7 @@ class Guard:
             if is_batched:
                 visit.announce()
                 await asyncio.sleep(0)  # others whose requests are there announce themselves, too
-            await self._run(scope, body, receive, send_noted)
+            await self._run(inner, body, receive, send_noted)
         except HttpError as error:
             visit.fail(error)
             if status == NOT_ANSWERED:  # else half an answer is out: the connection is closed
@@ -121,10 +125,19 @@ class Guard:
                 self._metrics.rejections.labels(visit.reason).inc()
             self._metrics.in_flight.dec()
             took_s = time.perf_counter() - started_s
-            route = _route(scope)
+            route = _route(inner)
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.request_s.labels(route).observe(took_s)
             self._log.write(scope, route, status, took_s, visit)
+
+    def _without_root(self, scope: Scope) -> Scope:
+        """Some proxies leave their part of the path in it, others do not."""
+        root = self._settings.root_path
+        if not root:
+            return scope
+        path = scope["path"]
+        path = path[len(root) :] if path.startswith(f"{root}/") else path
+        return {**scope, "path": path, "root_path": root}
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """The routes, until they end, time is up, or the client leaves."""
@@ -177,7 +190,7 @@ class Guard:
         """Before all else: what a page has a browser send is not for a server of this machine."""
         if not self._is_local:
             return
-        foreign = foreign_name(headers, self._allowed_hosts)
+        foreign = foreign_name(headers, self._allowed_hosts, self._settings.cors_origins)
         if foreign is not None:
             raise HttpError(
                 403,
@@ -223,7 +236,7 @@ class Guard:
     async def _read(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, client: str
     ) -> bytes:
-        """The whole body. Raises HttpError if it is too large or too slow, _Left."""
+        """The whole body, decompressed. Raises HttpError if it cannot be had, _Left."""
         settings = self._settings
         is_head = _is_change(scope["method"], scope["path"])
         limit = settings.max_head_bytes if is_head else settings.max_body_bytes
@@ -231,6 +244,7 @@ class Guard:
         declared = headers.get(b"content-length", b"").lstrip(b"0") or b"0"
         if declared.isdigit() and int(declared) > limit:
             raise too_large("body", f"{int(declared)} bytes", f"{limit}", option)
+        encoding = content_encoding(headers)
         parts: list[bytes] = []
         try:
             await asyncio.wait_for(
@@ -238,6 +252,11 @@ class Guard:
             )
             if self.is_draining and _is_batched(scope["path"]):
                 raise shutting_down()
+            if encoding is not None:
+                body = await asyncio.to_thread(decoded, b"".join(parts), encoding, limit, option)
+                more = len(body) - sum(map(len, parts))
+                parts = [body]
+                self._hold(client, more, limit)
         except BaseException as error:
             self._let_go(client, sum(map(len, parts)))
             if isinstance(error, asyncio.TimeoutError):
@@ -262,15 +281,19 @@ class Guard:
                 raise _Left
             part = message.get("body", b"")
             more = message.get("more_body", False)
-            parts.append(part)
             total += len(part)
-            self._held_bytes[client] += len(part)
             if total > limit:
                 raise too_large("body", "more", f"{limit} bytes", option)
-            # A client that has more than one body may have as much as is left to the others.
-            left = self._settings.max_held_bytes - self._held_bytes.total()
-            if left < 0 or self._held_bytes[client] > max(left, limit):
-                raise queue_full(self._scheduler.retry_after_s())
+            parts.append(part)
+            self._hold(client, len(part), limit)
+
+    def _hold(self, client: str, num_bytes: int, limit: int) -> None:
+        """Raises HttpError if there is no room for that many more; they count nevertheless."""
+        self._held_bytes[client] += num_bytes
+        # A client that has more than one body may have as much as is left to the others.
+        left = self._settings.max_held_bytes - self._held_bytes.total()
+        if left < 0 or self._held_bytes[client] > max(left, limit):
+            raise queue_full(self._scheduler.retry_after_s())
 
     def _let_go(self, client: str, num_bytes: int) -> None:
         self._held_bytes[client] -= num_bytes

@@ -38,7 +38,7 @@ class Input(BaseModel):
 class Asked(BaseModel):
     name: str = Field(
         description="As the metadata lists them: a task; its name and _probabilities, _value, "
-        "_accepted or _out_of_domain; codes; num_tokens."
+        "_truncated_at, _accepted or _out_of_domain; codes; num_tokens."
     )
     parameters: dict[str, Any] = Field({}, description="binary_data: true for bytes after the JSON")
 

@@ -3,9 +3,11 @@
 Of each task, of which TASK stands for the name:
 
     TASK                 BYTES [texts]          the label; of several a list of them in JSON
+                         BYTES [texts]          a list of the spans in JSON
                          FP32 [texts]           the value of a regression head
-    TASK_probabilities   FP32 [texts, labels]   where there are labels
+    TASK_probabilities   FP32 [texts, labels]   where texts have labels
     TASK_value           FP32 [texts]           of an ordinal head
+    TASK_truncated_at    INT64 [texts]          of a head that gives spans; -1: read whole
     TASK_accepted        BOOL [texts]           of a head that can refuse
     TASK_out_of_domain   FP32 [texts]           of a head with a reject output
 
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.answer_parts import parts_of
+from bitheads.engine.answer_parts import parts_of, spans_of
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.heads.head import Head
 from bitheads.engine.kinds import Decision
@@ -30,7 +32,7 @@ from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve.messages import to_json
 
 CODES, NUM_TOKENS = "codes", "num_tokens"
-PROBABILITIES = "probabilities"
+PROBABILITIES, TRUNCATED_AT = "probabilities", "truncated_at"
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,22 @@ def _lists(prediction: Prediction) -> list[str]:
     return [to_json(labels).decode() for labels in prediction.selected]
 
 
+def _spans(prediction: Prediction) -> list[str]:
+    return [to_json(spans).decode() for spans in spans_of(prediction)]
+
+
+def _truncated_at(prediction: Prediction) -> NDArray[np.int64]:
+    assert prediction.words is not None, "asked of heads of words"
+    return prediction.words.truncated_at
+
+
 _TENSORS: dict[str, tuple[str, Callable[[Prediction], Any]]] = {
     "label": ("BYTES", _labels),
     "labels": ("BYTES", _lists),
+    "spans": ("BYTES", _spans),
     "value": ("FP32", lambda prediction: prediction.values),
     PROBABILITIES: ("FP32", lambda prediction: prediction.probabilities),
+    TRUNCATED_AT: ("INT64", _truncated_at),
     "accepted": ("BOOL", lambda prediction: prediction.accepted),
     "out_of_domain": ("FP32", lambda prediction: prediction.out_of_domain),
 }
@@ -83,7 +96,11 @@ def _parts(
     """
     main, *others = (part for part in parts_of(kind, decision) if part in _TENSORS)
     yield task, main
-    for part in [PROBABILITIES] * bool(labels) + others:
+    if main == "spans":
+        others = [TRUNCATED_AT, *others]
+    elif labels:
+        others = [PROBABILITIES, *others]
+    for part in others:
         if (name := f"{task}_{part}") not in tasks:
             yield name, part
 
@@ -93,10 +110,11 @@ def described_outputs(head: Head, tasks: Collection[str]) -> Iterator[dict[str, 
     for name, part in _parts(head.task, head.labels, head.kind, head.decision, tasks):
         shape = [-1, len(head.labels)] if part == PROBABILITIES else [-1]
         made: dict[str, Any] = {"name": name, "datatype": _TENSORS[part][0], "shape": shape}
-        if name == head.task:
-            made["parameters"] = {"kind": head.kind}
-        elif part == PROBABILITIES:
-            made["parameters"] = {"labels": ",".join(head.labels)}
+        parameters = {"kind": head.kind} if name == head.task else {}
+        if part in ("spans", PROBABILITIES):
+            parameters["labels"] = ",".join(head.labels)
+        if parameters:
+            made["parameters"] = parameters
         yield made
 
 

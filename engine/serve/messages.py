@@ -16,6 +16,7 @@ from bitheads.engine.answer_parts import json_answers, told_decision
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError, SpecMismatchError
 from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.ragged import offsets_of
 from bitheads.engine.features.spec import Quantization
 from bitheads.engine.heads.loaded_heads import TaskInfo
 from bitheads.engine.kinds import KINDS
@@ -25,6 +26,9 @@ from bitheads.engine.types import Stats, Text
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 # An error takes a thousand times the memory of the byte that made it: of a list's, one is enough.
 Inputs = Annotated[list[str | Pair], Field(fail_fast=True)]
+Row = Annotated[int, Field(ge=0, lt=1 << 31)]
+RowPair = Annotated[list[Row], Field(min_length=2, max_length=2)]
+RowPairs = Annotated[list[RowPair], Field(fail_fast=True)]
 TaskNames = Annotated[list[str], Field(fail_fast=True)]
 
 MAX_ERRORS = 100
@@ -76,7 +80,8 @@ class Codes(Message):
     is_pair: bool | None = Field(
         None,
         description="Whether they are of a pair of texts, as /v1/features says it. Heads answer "
-        "codes of texts of their form. It is said of all codes or of none.",
+        "codes of texts of their form; of the form two_texts none does. It is said of all codes or "
+        "of none.",
     )
 
 
@@ -85,16 +90,33 @@ class PredictFeaturesRequest(Tasks):
 
     spec_id: str = Field(description="Of the feature spec that the codes were made under.")
     features: Annotated[list[Codes], Field(fail_fast=True)]
+    pairs: RowPairs | None = Field(
+        None,
+        description="Which two of the features go together, counted from 0: answers are of these "
+        "pairs then, by heads of the form two_texts.",
+        examples=[[[0, 1], [0, 2]]],
+    )
 
 
 class Usage(Message):
-    texts: int
+    texts: int = Field(description="That were asked about; pairs count once.")
     tokens: int
     truncated: int = Field(description="Texts that were longer than the encoder reads.")
 
 
+class FoundSpan(Message):
+    """A part of a text, in code points: characters of Python, not the units of UTF-16 that
+    JavaScript and Java count."""
+
+    start: int
+    end: int = Field(description="Behind its last character.")
+    label: str
+    probability: float
+
+
 class TaskAnswer(Message):
-    """What is in it depends on the head alone, see /v1/tasks; nothing is ever null."""
+    """What is in it depends on the head alone, see /v1/tasks, but for `truncated_at`; nothing is
+    ever null."""
 
     label: str | None = Field(
         None, description="The answer of a head of kind single_label or ordinal."
@@ -108,6 +130,14 @@ class TaskAnswer(Message):
         description="The answer of a regression head. Of an ordinal one the mean of its labels: of "
         "the numbers that they are, or of their places, from 0.",
     )
+    spans: list[FoundSpan] | None = Field(
+        None, description="The answer of a token_label head: the spans of the text, in order."
+    )
+    truncated_at: int | None = Field(
+        None,
+        description="From which code point on a token_label head has not read the text; of texts "
+        "that are longer than the encoder reads.",
+    )
     accepted: bool | None = Field(
         None,
         description="Whether the head stands by the answer; of heads that can refuse (can_refuse). "
@@ -120,8 +150,8 @@ class TaskAnswer(Message):
     )
     probabilities: dict[str, float] | None = Field(
         None,
-        description="By label: of a multi_label head those of the answer's, of any head that has "
-        "labels those of all with return_probabilities.",
+        description="By label: of a multi_label head those of the answer's, of any head that gives "
+        "a text labels those of all with return_probabilities.",
     )
 
 
@@ -158,7 +188,9 @@ class Task(Message):
     reject_above: float | None = Field(
         None, description="An answer whose `out_of_domain` is above is not accepted."
     )
-    form: Literal["single", "pair"]
+    form: Literal["single", "pair", "two_texts"] = Field(
+        description="What it answers: single texts, or pairs, read as one or each text by itself."
+    )
     metrics: dict[str, float]
     bytes: int = Field(description="That its weights take in memory.")
 
@@ -235,8 +267,7 @@ def read_features(request: PredictFeaturesRequest, engine: Engine) -> PackedFeat
     codes = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, spec.code_bytes)
     if spec.quantization is Quantization.FLOAT16 and not np.isfinite(codes.view(np.float16)).all():
         raise InputError("features: got codes that are not finite. Encode the texts again.")
-    offsets = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([item.num_tokens for item in request.features], out=offsets[1:])
+    offsets = offsets_of([item.num_tokens for item in request.features])
     stated = [item.is_pair for item in request.features]
     if None in stated and {*stated} != {None}:
         raise InputError(

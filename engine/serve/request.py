@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -9,10 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bitheads.engine.batching import words_of_windows
 from bitheads.engine.engine import Engine
 from bitheads.engine.features.packed import PackedFeatures
-from bitheads.engine.heads.head import Head, empty_outputs, predictions_of
+from bitheads.engine.features.ragged import offsets_of
+from bitheads.engine.features.words import Words
+from bitheads.engine.heads.head import Head, is_of_words, predictions_apart, predictions_of
 from bitheads.engine.predictions import Prediction
+from bitheads.engine.texts.apart import PairsApart
+from bitheads.engine.texts.forms import reads_apart
 from bitheads.engine.texts.tokenize import Tokens
 from bitheads.engine.types import Stats
 
@@ -39,10 +45,16 @@ class Request:
     """Tokenized texts of one request, and what it has so far.
 
     Attributes:
+        texts: all that is to be encoded, with their words if a head is of words.
         client: whose it is: clients have equal shares.
         heads: of the tasks it asks for.
         wants_features: whether it asks for codes.
         future: of its Answer; cancelling it takes its texts out of the queue.
+        apart: where in `texts` what is asked about is, if a head is of the form two_texts.
+        words: of its texts, if a head is of words.
+        are_of_words: which heads are.
+        outputs: of each head, float32 [texts, outputs], or [words, outputs]; of one of the form
+            two_texts the vectors of the texts of pairs.
     """
 
     texts: Sequence[Tokens]
@@ -50,6 +62,7 @@ class Request:
     wants_features: bool
     client: Hashable = None
     future: Future[Answer] = field(default_factory=Future)
+    apart: PairsApart | None = None
     submitted_s: float = 0.0
     queue_s: float | None = None
     waiting: int = 0
@@ -57,13 +70,34 @@ class Request:
     stats: Stats = field(default_factory=Stats)
     offsets: NDArray[np.int64] = field(init=False)
     codes: NDArray[np.uint8] | None = None
+    words: Words | None = None
+    are_of_words: list[bool] = field(init=False)
     outputs: list[NDArray[np.float32]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.offsets = np.zeros(len(self.texts) + 1, np.int64)
-        np.cumsum([text.ids.size for text in self.texts], out=self.offsets[1:])
+        self.offsets = offsets_of([text.ids.size for text in self.texts])
         self.waiting = len(self.texts)
-        self.outputs = empty_outputs(self.heads, len(self.texts))
+        self.are_of_words = [is_of_words(head) for head in self.heads]
+        if any(self.are_of_words):
+            joint = self.texts[: self.num_joint]
+            assert all(text.is_pair or text.words is not None for text in joint)
+            self.words = words_of_windows(joint)
+        self.outputs = [
+            np.empty((self._num_rows(head), head.num_text_outputs), np.float32)
+            for head in self.heads
+        ]
+
+    def _num_rows(self, head: Head) -> int:
+        if reads_apart(head):
+            return len(self.texts) - self.num_joint
+        if is_of_words(head):
+            return 0 if self.words is None else len(self.words.table)
+        return self.num_joint
+
+    @property
+    def num_joint(self) -> int:
+        """Texts that are encoded as they were asked about; those of pairs come behind."""
+        return len(self.texts) if self.apart is None else len(self.apart.joint)
 
     @property
     def tokens(self) -> int:
@@ -73,13 +107,29 @@ class Request:
 def make_answer(request: Request, engine: Engine) -> Answer:
     """The answer to a request whose texts all have their results."""
     features = None
+    predictions = _predictions(request, engine)
     if request.wants_features:
         codes = request.codes
         if codes is None:
             codes = np.empty((0, engine.spec.code_bytes), np.uint8)
-        pairs = np.array([text.is_pair for text in request.texts], np.bool_)
+        joint = request.num_joint
+        pairs = np.array([text.is_pair for text in request.texts[:joint]], np.bool_)
+        offsets = request.offsets[: joint + 1]
         features = PackedFeatures(
-            codes, request.offsets, engine.spec, engine.calibration, pairs=pairs
+            codes[: offsets[-1]], offsets, engine.spec, engine.calibration, pairs=pairs
         )
-    predictions = predictions_of(request.heads, request.outputs)
     return Answer(features, predictions, request.stats, request.queue_s or 0.0)
+
+
+def _predictions(request: Request, engine: Engine) -> dict[str, Prediction]:
+    apart, outputs = request.apart, dict(zip(request.heads, request.outputs, strict=True))
+    if apart is None:
+        return predictions_of(request.heads, request.outputs, request.words)
+    joint = [head for head in request.heads if not reads_apart(head)]
+    of_joint = predictions_of(joint, [outputs[head] for head in joint], request.words)
+    of_pairs = [head for head in request.heads if reads_apart(head)]
+    vectors = [outputs[head] for head in of_pairs]
+    started_s = time.perf_counter()
+    answers = engine.encoder.pair_outputs(vectors, apart.pairs, of_pairs)
+    request.stats += Stats(heads_s=time.perf_counter() - started_s)
+    return predictions_apart(request.heads, apart, of_joint, answers)

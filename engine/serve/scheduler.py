@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.batching import pad_batch
+from bitheads.engine.batching import pad_batch, words_of_windows
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError
 from bitheads.engine.features.packed import PackedFeatures
-from bitheads.engine.heads.head import Head, outputs_of
+from bitheads.engine.features.ragged import offsets_of
+from bitheads.engine.heads.head import Head, is_of_words, outputs_of, reads_words
 from bitheads.engine.process.forked import check_process
 from bitheads.engine.serve.fair_queue import FairQueue, Row
 from bitheads.engine.serve.request import Answer, Request, make_answer
 from bitheads.engine.serve.room import Room
+from bitheads.engine.texts.forms import reads_apart
 from bitheads.engine.types import BatchRunner, PlacedBatch, Stats
 
 logger = logging.getLogger("bitheads.serve")
@@ -284,30 +286,63 @@ class Scheduler:
     def _compute(
         self, run: BatchRunner, rows: Sequence[Row[Request]]
     ) -> tuple[PackedFeatures, dict[Head, NDArray[np.float32]]]:
-        """Codes of the rows, one after the other, and the answers of every head that is asked."""
+        """Codes of the rows, one after the other, and the answers of every head that is asked.
+
+        Of a row that did not ask a head there is no answer: what stands there is not initialized.
+        """
         texts = [row.owner.texts[row.index] for row in rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([text.ids.size for text in texts], out=offsets[1:])
+        offsets = offsets_of([text.ids.size for text in texts])
         codes = np.empty((int(offsets[-1]), self._engine.spec.code_bytes), np.uint8)
         seq = max(row.padded for row in rows)
         batch = pad_batch(texts, self._engine.manifest.encoder.pad_id, seq)
-        stats = run(PlacedBatch(batch, np.arange(len(rows)), offsets[:-1]), codes)
+        stats = run(PlacedBatch(batch, np.arange(len(rows)), offsets[:-1], codes))
         pairs = np.array([text.is_pair for text in texts], np.bool_)
+        asked = _rows_by_head(rows)
+        words = words_of_windows(texts) if reads_words([*asked]) else None
         features = PackedFeatures(
-            codes, offsets, self._engine.spec, self._engine.calibration, stats, pairs
+            codes, offsets, self._engine.spec, self._engine.calibration, stats, pairs, words
         )
-        heads = list(dict.fromkeys(head for row in rows for head in row.owner.heads))
         started_s = time.perf_counter()
-        answers = self._predict(features, heads)
+        answers = self._predict(features, asked)
         heads_s = time.perf_counter() - started_s
         return replace(features, stats=stats + Stats(heads_s=heads_s)), answers
 
     def _predict(
+        self, features: PackedFeatures, asked: dict[Head, list[int]]
+    ) -> dict[Head, NDArray[np.float32]]:
+        """Outputs by head, not by task: while one is replaced, requests may have either.
+
+        Of heads of the form two_texts those are the texts' vectors.
+
+        Args:
+            asked: the rows whose requests ask the head.
+        """
+        groups: dict[tuple[int, ...], list[Head]] = {}
+        for head, asked_of in asked.items():
+            groups.setdefault(tuple(asked_of), []).append(head)
+        answers: dict[Head, NDArray[np.float32]] = {}
+        for rows, heads in groups.items():
+            if len(rows) == len(features):
+                answers |= self._outputs(features, heads)
+                continue
+            chosen = np.array(rows)
+            for head, outputs in self._outputs(features[chosen], heads).items():
+                count, places = len(features), chosen
+                if is_of_words(head) and features.words is not None:
+                    count = len(features.words.table)
+                    places, _ = features.words.rows_of(chosen)
+                answers[head] = np.empty((count, outputs.shape[1]), np.float32)
+                answers[head][places] = outputs
+        return answers
+
+    def _outputs(
         self, features: PackedFeatures, heads: Sequence[Head]
     ) -> dict[Head, NDArray[np.float32]]:
-        """Outputs by head, not by task: while one is replaced, requests may have either."""
-        answers: dict[Head, NDArray[np.float32]] = {}
-        left = list(heads)
+        """Those of heads that are all asked of all of the features."""
+        apart = [head for head in heads if reads_apart(head)]
+        vectors = self._encoder.text_vectors(features, apart) if apart else []
+        answers: dict[Head, NDArray[np.float32]] = dict(zip(apart, vectors, strict=True))
+        left = [head for head in heads if head not in answers]
         while left:
             by_task = {head.task: head for head in left}
             found = self._encoder.predict(features, list(by_task.values()))
@@ -328,11 +363,22 @@ class Scheduler:
             for i, row in enumerate(rows):
                 request = row.owner
                 if request.codes is not None:
-                    first, last = request.offsets[row.index : row.index + 2]
-                    start, end = features.offsets[i : i + 2]
-                    request.codes[first:last] = features.codes[start:end]
-                for outputs, head in zip(request.outputs, request.heads, strict=True):
-                    outputs[row.index] = answers[head][i]
+                    own = _rows(request.offsets, row.index)
+                    request.codes[own] = features.codes[_rows(features.offsets, i)]
+                own_words = found_words = slice(0)
+                is_joint = row.index < request.num_joint
+                if request.words is not None and features.words is not None and is_joint:
+                    own_words = _rows(request.words.offsets, row.index)
+                    found_words = _rows(features.words.offsets, i)
+                place = row.index if is_joint else row.index - request.num_joint
+                heads = zip(request.outputs, request.heads, request.are_of_words, strict=True)
+                for outputs, head, is_of_words in heads:
+                    if reads_apart(head) == is_joint:
+                        continue
+                    if is_of_words:
+                        outputs[own_words] = answers[head][found_words]
+                    else:
+                        outputs[place] = answers[head][i]
                 request.waiting -= 1
                 if not request.waiting:
                     whole.append(request)
@@ -353,3 +399,19 @@ class Scheduler:
         for request in first_time:
             if not request.future.done() and request.future.set_running_or_notify_cancel():
                 request.future.set_exception(error)
+
+
+def _rows_by_head(rows: Sequence[Row[Request]]) -> dict[Head, list[int]]:
+    """Of each head that is asked the rows that it is asked of."""
+    asked: dict[Head, list[int]] = {}
+    for i, row in enumerate(rows):
+        is_joint = row.index < row.owner.num_joint
+        for head in row.owner.heads:
+            if reads_apart(head) != is_joint:
+                asked.setdefault(head, []).append(i)
+    return asked
+
+
+def _rows(offsets: NDArray[np.int64], index: int) -> slice:
+    """Those that one of ragged items owns."""
+    return slice(int(offsets[index]), int(offsets[index + 1]))

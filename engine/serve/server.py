@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 from types import FrameType
 
 import uvicorn
@@ -76,9 +77,25 @@ def listen(settings: Settings) -> socket.socket:
         ) from error
 
 
-def url(listening: socket.socket) -> str:
+def check_certificate(settings: Settings) -> None:
+    """Raises InputError for a certificate, or its key, that cannot be used."""
+    if settings.tls_cert is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A password that is none: one that is asked for at the terminal would wait for ever.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}. Pass a "
+            "certificate and its key in PEM, the key without a password."
+        ) from error
+
+
+def url(listening: socket.socket, settings: Settings) -> str:
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def make(server: Server, settings: Settings) -> Uvicorn:
@@ -100,5 +117,7 @@ def make(server: Server, settings: Settings) -> Uvicorn:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         backlog=BACKLOG,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
     )
     return Uvicorn(config, server)

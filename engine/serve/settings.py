@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from bitheads.engine.errors import InputError
+from bitheads.engine.serve.origins import EVERY_ORIGIN, is_origin
 from bitheads.engine.sessions import BACKENDS, DEVICE_BACKENDS
 
 PREFIX = "BITHEADS_SERVE_"
@@ -37,8 +39,8 @@ class Settings:
     )
     precision: str = _option(
         "auto",
-        "on a CPU auto, fp32, bf16, or int8 for bundles that were built with it; on a GPU auto, or "
-        "the graph's own, fp16 or fp32",
+        "on a CPU auto, fp32, bf16, or int8 for bundles that were built with it; on a GPU auto, "
+        "the graph's own, fp16 or fp32, or with tensorrt fp8 or int8 for bundles built with that",
     )
     threads: int | None = _option(
         None, "processor threads of the encoder; lower it to leave cores to others (default: all)"
@@ -68,6 +70,21 @@ class Settings:
         "localhost, addresses and names without a dot)",
         metavar="NAMES",
     )
+    cors_origins: tuple[str, ...] = _option(
+        (),
+        "origins whose pages may ask from a browser, such as https://app.example.org, separated by "
+        "commas; * for all (default: none but the server's own page)",
+        metavar="ORIGINS",
+    )
+    root_path: str = _option(
+        "", "path that a proxy puts before the server's own, such as /bitheads", metavar="PATH"
+    )
+    tls_cert: Path | None = _option(
+        None, "certificates in PEM, the server's first: it then speaks HTTPS", metavar="FILE"
+    )
+    tls_key: Path | None = _option(
+        None, "its private key in PEM, if that is not in the same file", metavar="FILE"
+    )
     max_batch_tokens: int | None = _option(
         None, "bound on an encoder call's tokens; lower it to save memory (default: the encoder's)"
     )
@@ -92,6 +109,11 @@ class Settings:
     max_texts: int = _option(1000, "texts of a request")
     max_chars: int = _option(
         1 << 18, "characters of a text; what the encoder does not read is cut anyway"
+    )
+    gzip_min_bytes: int = _option(
+        0,
+        "bytes from which on answers are compressed, for clients that accept gzip; of use where "
+        "the network is slow, such as 1024; 0 never",
     )
     read_timeout_s: float = _option(
         10.0, "seconds for a request's headers, and for its body; slower clients are cut off"
@@ -124,6 +146,21 @@ class Settings:
                     f"--allowed-hosts: got {name!r}, expected a name alone, such as "
                     "models.example.org: ports do not matter, and addresses are always answered."
                 )
+        if self.gzip_min_bytes < 0:
+            raise InputError(f"--gzip-min-bytes: got {self.gzip_min_bytes}, expected 0 or more.")
+        for origin in self.cors_origins:
+            if origin != EVERY_ORIGIN and not (is_origin(origin) and origin == origin.lower()):
+                raise InputError(
+                    f"--cors-origins: got {origin!r}, expected a scheme and a name in small "
+                    "letters, such as https://app.example.org or http://localhost:3000, or *."
+                )
+        if self.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.root_path):
+            raise InputError(
+                f"--root-path: got {self.root_path!r}, expected a path such as /bitheads, without "
+                "a slash at its end."
+            )
+        if self.tls_key is not None and self.tls_cert is None:
+            raise InputError("--tls-key: got a key without --tls-cert, expected both.")
         for key in (*self.api_keys, *self.admin_keys):
             if len(key) < KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
                 raise InputError(

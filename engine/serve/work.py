@@ -13,11 +13,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.answer_parts import parts_of
+from bitheads.engine.answer_parts import has_probabilities, parts_of
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError, InputError
 from bitheads.engine.features.packed import PackedFeatures
-from bitheads.engine.heads.head import Head
+from bitheads.engine.heads.head import Head, is_of_words, reads_words
+from bitheads.engine.kinds.token_label import count_inside
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
 from bitheads.engine.serve.fair_threads import FairThreads
@@ -29,7 +30,8 @@ from bitheads.engine.serve.room import QueueFull, TooLong
 from bitheads.engine.serve.scheduler import Closed, Scheduler
 from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
-from bitheads.engine.texts.forms import are_pairs, fitting
+from bitheads.engine.texts.apart import take_apart
+from bitheads.engine.texts.forms import are_pairs, fitting, of_codes, of_two_texts, reads_apart
 from bitheads.engine.texts.tokenize import Tokens
 from bitheads.engine.types import Stats, Text
 
@@ -45,6 +47,9 @@ THREADS = 3
 INLINE_TOKENS = 4096
 """Tokens of codes that are answered at once."""
 
+PAIR_TOKENS = 8
+"""Tokens whose time in a head a pair of texts takes, about."""
+
 INLINE_BYTES = 1 << 16
 """Bytes of JSON that are read or written at once, in a millisecond or so."""
 
@@ -54,6 +59,9 @@ VALUES_PER_TEXT, OTHER_VALUES = 8, 16_384
 FIELD_BYTES, OTHER_BYTES = 28, 256
 """Bytes of a number or a bool in JSON with the name of its field, and of what is there beside
 answers, both at most."""
+
+SPAN_BYTES = 80
+"""Bytes of a span without its label, in JSON in a string in JSON, at most."""
 
 Result = TypeVar("Result")
 
@@ -105,13 +113,20 @@ class Work:
         """
         self._check(texts)
         heads = self._choose_heads(tasks, are_pairs(texts))
+        apart, to_encode = None, texts
+        if any(map(reads_apart, heads)):
+            try:
+                apart, to_encode = take_apart(texts, heads, wants_features)
+            except InputError as error:
+                raise of_engine(error) from error
         started_s = time.perf_counter()
-        tokens = await self._tokenize(texts, visit.client)
+        tokens = await self._tokenize(to_encode, visit.client, reads_words(heads))
         tokenize_s = time.perf_counter() - started_s
-        request = Request(tokens, heads, wants_features, visit.client)
+        request = Request(tokens, heads, wants_features, visit.client, apart=apart)
         visit.texts, visit.tokens = len(texts), request.tokens
         answer = await self._submit(request, visit)
-        truncated = sum(text.truncated for text in tokens)
+        is_cut = np.array([text.truncated for text in tokens], np.bool_)
+        truncated = int(is_cut.sum()) if apart is None else apart.count(is_cut)
         self._metrics.queue_s.observe(answer.queue_s)
         self._metrics.truncated.inc(truncated)
         self._count(answer.predictions)
@@ -124,10 +139,23 @@ class Work:
     async def predict_features(
         self, features: PackedFeatures, tasks: Sequence[str] | None, visit: Visit
     ) -> tuple[dict[str, Prediction], str]:
-        """Heads alone; the answer by task and a Server-Timing header. Raises HttpError."""
+        """Heads alone; the answer by task and a Server-Timing header.
+
+        Heads of words are left out: codes that clients send have none. Raises HttpError, for such
+        a head that was named, too.
+        """
         if len(features) > self._settings.max_texts:
             raise self._too_many(len(features))
-        heads = self._choose_heads(tasks, features.pairs)
+        heads = self._choose_heads(tasks, features.pairs, of_codes)
+        of_words = [head.task for head in heads if is_of_words(head)]
+        if tasks is not None and of_words:
+            raise of_engine(
+                InputError(
+                    f"task {of_words[0]!r}: its head reads the words of texts, but codes that are "
+                    "sent have none. Send the texts to /v1/predict, or leave the task out."
+                )
+            )
+        heads = [head for head in heads if head.task not in of_words]
         visit.texts, visit.tokens = len(features), int(features.offsets[-1])
         predict = self.engine.encoder.predict
         started_s = time.perf_counter()
@@ -141,6 +169,35 @@ class Work:
         heads_s = time.perf_counter() - started_s
         self._count(found)
         return found, server_timing(0.0, 0.0, Stats(heads_s=heads_s))
+
+    async def predict_pairs(
+        self,
+        features: PackedFeatures,
+        pairs: Sequence[Sequence[int]],
+        tasks: Sequence[str] | None,
+        visit: Visit,
+    ) -> tuple[dict[str, Prediction], str]:
+        """Heads of the form two_texts alone, of pairs of rows of the features; else the same.
+
+        Raises HttpError, for another head that was named, too.
+        """
+        for count in (len(features), len(pairs)):
+            if count > self._settings.max_texts:
+                raise self._too_many(count)
+        heads = self._choose_heads(tasks, None, of_two_texts)
+        visit.texts, visit.tokens = len(pairs), int(features.offsets[-1])
+        work = (visit.tokens + PAIR_TOKENS * len(pairs)) * max(1, len(heads))
+        rows = np.array(pairs, np.int64).reshape(-1, 2)
+        predict = partial(self.engine.predict_pairs, features, rows, tasks)
+        try:
+            if work <= INLINE_TOKENS:
+                found = predict()
+            else:
+                found = await self._aside(visit.client, predict)
+        except BitheadsError as error:
+            raise of_engine(error) from error
+        self._count(found)
+        return dict(found), server_timing(0.0, 0.0, Stats(heads_s=found.stats.heads_s))
 
     async def read(
         self, client: str, body: bytes, json_bytes: int, parse: Callable[[], Result]
@@ -172,11 +229,18 @@ class Work:
         return await asyncio.wrap_future(self._threads.submit(client, work))
 
     def _choose_heads(
-        self, tasks: Sequence[str] | None, pairs: NDArray[np.bool_] | None
+        self,
+        tasks: Sequence[str] | None,
+        pairs: NDArray[np.bool_] | None,
+        those: Callable[[list[Head], bool], list[Head]] = lambda heads, named: heads,
     ) -> list[Head]:
-        """Raises HttpError for a task that no head answers, or that is for none of these texts."""
+        """Those of the heads that fit these texts.
+
+        Raises HttpError for a task that no head answers, or that is for none of these texts.
+        """
+        named = tasks is not None
         try:
-            return fitting(self.engine.choose_heads(tasks), pairs, named=tasks is not None)
+            return fitting(those(self.engine.choose_heads(tasks), named), pairs, named)
         except BitheadsError as error:
             raise of_engine(error) from error
 
@@ -202,9 +266,13 @@ class Work:
     def _too_many(self, count: int) -> HttpError:
         return too_large("inputs", f"{count} texts", str(self._settings.max_texts), "--max-texts")
 
-    async def _tokenize(self, texts: Sequence[Text], client: str) -> list[Tokens]:
-        """Tokenizes in pieces where there is much, so that others have their turn in between."""
-        tokenize = self.engine.tokenizer
+    async def _tokenize(self, texts: Sequence[Text], client: str, words: bool) -> list[Tokens]:
+        """Tokenizes in pieces where there is much, so that others have their turn in between.
+
+        Args:
+            words: find those of the texts.
+        """
+        tokenize = partial(self.engine.tokenizer, words=words)
         each = len(self.engine.spec.prefix)
         chars = [each + (len(t) if isinstance(t, str) else len(t[0]) + len(t[1])) for t in texts]
         try:
@@ -288,9 +356,11 @@ def answer_bytes(predictions: Mapping[str, Prediction], return_probabilities: bo
             each += longest
         if "labels" in parts:
             each += together
-        if "labels" in parts or return_probabilities:
+        if has_probabilities(prediction, return_probabilities):
             each += FIELD_BYTES * (1 + len(prediction.labels)) + together
-        size += len(prediction.logits) * each
+        size += prediction.num_texts * each
+        if "spans" in parts:
+            size += count_inside(prediction.logits) * (SPAN_BYTES + longest)
     return size
 
 

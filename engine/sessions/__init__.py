@@ -85,15 +85,17 @@ class DeviceBackend:
             takes what the one below takes.
         package: the module that it needs, or None where the file finds that out by itself.
         library: that module's name, for people.
+        runs_quantized: whether it runs a bundle's quantized graphs for GPUs.
     """
 
     file: str
     package: str | None = None
     library: str = ""
+    runs_quantized: bool = False
 
 
 DEVICE_BACKENDS = {
-    "tensorrt": DeviceBackend("tensorrt"),
+    "tensorrt": DeviceBackend("tensorrt", runs_quantized=True),
     "onnxruntime-tensorrt": DeviceBackend("onnxruntime_gpu", "onnxruntime", "ONNX Runtime"),
     "onnxruntime-cuda": DeviceBackend("onnxruntime_gpu", "onnxruntime", "ONNX Runtime"),
 }
@@ -203,7 +205,12 @@ def open_lanes(
 
 @plain_numbers()
 def open_device_session(
-    backend: str, folder: Path, manifest: Manifest, device: Device, stream: Any
+    backend: str,
+    folder: Path,
+    manifest: Manifest,
+    device: Device,
+    stream: Any,
+    precision: str = "auto",
 ) -> DeviceSession:
     """Loads a bundle's encoder onto a GPU.
 
@@ -211,6 +218,7 @@ def open_device_session(
         backend: a key of DEVICE_BACKENDS.
         folder, manifest: of the bundle.
         stream: of pycuda, that all calls of the session go to.
+        precision: a key of engine.bundle.GPU_GRAPHS for that graph, else the bundle's own is taken.
 
     Raises BackendError or PlanError if it cannot be loaded.
     """
@@ -220,7 +228,9 @@ def open_device_session(
             f"backend {backend!r} needs {row.library}. Type: {how_to_install('gpu')}"
         )
     file = import_module(f"{__name__}.{row.file}")
-    session: DeviceSession = file.open_device_session(backend, folder, manifest, device, stream)
+    session: DeviceSession = file.open_device_session(
+        backend, folder, manifest, device, stream, precision
+    )
     return session
 
 

@@ -33,7 +33,12 @@ OUT_OF_MEMORY = ("allocate memory", "out of memory", "resource allocation failed
 
 
 def open_device_session(
-    backend: str, folder: Path, manifest: Manifest, device: Device, stream: Any
+    backend: str,
+    folder: Path,
+    manifest: Manifest,
+    device: Device,
+    stream: Any,
+    precision: str = "auto",
 ) -> Session:
     """See engine.sessions.open_device_session."""
     dim, longest = manifest.spec.dim, manifest.encoder.max_length

@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.bundle import Manifest, graph_sha256
+from bitheads.engine.bundle import GPU_GRAPHS, GRAPH, Manifest, graph_sha256
 from bitheads.engine.device.driver import Device
 from bitheads.engine.device.plan import MODULES, Plan, find_plan
+from bitheads.engine.device.plan_compatibility import LATER_VERSIONS
 from bitheads.engine.device.profile import choose_profile, max_rows
 from bitheads.engine.errors import BackendError, DeviceMemoryError, PlanError
 from bitheads.engine.process.install import how_to_install
@@ -21,17 +22,30 @@ from bitheads.engine.types import TokenBatch
 EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
 """Flavour of TensorRT -> the extra of bitheads that brings it."""
 
+SILENT = "it did not say why"
+
 
 def open_device_session(
-    backend: str, folder: Path, manifest: Manifest, device: Device, stream: Any
+    backend: str,
+    folder: Path,
+    manifest: Manifest,
+    device: Device,
+    stream: Any,
+    precision: str = "auto",
 ) -> Session:
     """See engine.sessions.open_device_session."""
-    trt, plan = find_fitting_plan(folder, graph_sha256(manifest.artifacts), device)
+    graph_hash = graph_sha256(manifest.artifacts, GPU_GRAPHS.get(precision, GRAPH))
+    trt, plan = find_fitting_plan(folder, graph_hash, device, precision)
     return Session(trt, plan, manifest.output_names, device, stream)
 
 
-def find_fitting_plan(bundle: Path, graph_hash: str, device: Device) -> tuple[Any, Plan]:
+def find_fitting_plan(
+    bundle: Path, graph_hash: str, device: Device, precision: str | None = None
+) -> tuple[Any, Plan]:
     """The TensorRT module and the bundle's plan that fit this machine, TensorRT's own first.
+
+    Args:
+        precision: see engine.device.plan.find_plan.
 
     Raises BackendError if no flavour is installed, PlanError if no plan fits those that are.
     """
@@ -48,7 +62,7 @@ def find_fitting_plan(bundle: Path, graph_hash: str, device: Device) -> tuple[An
             continue
         try:
             plan = find_plan(
-                bundle, graph_hash, flavour, trt.__version__, device.compute_capability
+                bundle, graph_hash, flavour, trt.__version__, device.compute_capability, precision
             )
         except PlanError as error:
             misfits.append(str(error))
@@ -85,6 +99,10 @@ class Session:
         # Messages of the last failure, for the error that reports it.
         self._log = _logger(trt)
         self._runtime = trt.Runtime(self._log)
+        if LATER_VERSIONS in plan.info.compatibility:
+            # Such a plan brings the runtime that executes it, which is refused unasked. It was
+            # trusted when it was loaded: any plan is machine code.
+            self._runtime.engine_host_code_allowed = True
         with device.current("loading the plan"):
             self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
             if self._engine is None:
@@ -178,8 +196,15 @@ class Session:
 
     def _require(self, done: bool, what: str) -> None:
         if not done:
-            kind = DeviceMemoryError if "memory" in self._log.last.lower() else BackendError
-            raise kind(f"{self.backend} refused {what}: {self._log.last}.")
+            said, self._log.last = self._log.last, SILENT  # it is not to explain a later failure
+            kind = DeviceMemoryError if lacks_memory(said) else BackendError
+            raise kind(f"{self.backend} refused {what}: {said}.")
+
+
+def lacks_memory(said: str) -> bool:
+    """Whether TensorRT's message is of memory that ran out, not of an access to what is none."""
+    said = said.lower()
+    return "memory" in said and "illegal" not in said
 
 
 def _common_dtype(plan: Plan, inputs: Sequence[str], outputs: Sequence[str]) -> str:
@@ -203,7 +228,7 @@ def _logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.last = "it did not say why"
+            self.last = SILENT
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):

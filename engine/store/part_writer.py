@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from bitheads.engine.store import schema
 from bitheads.engine.store.folder import Folder
@@ -61,17 +62,15 @@ class PartWriter:
         self._pending_bytes = 0
         self._aside = folder.write_aside(name)
         stores = schema.columns_of(part_schema)
-        plain = [schema.ID, *(f.name for f in part_schema if f.name not in stores)]
+        paths = _paths(part_schema)
         with self._aside.writing():
             self._sealed = SealedWriter(
                 self._aside.file,
                 part_schema,
                 # Bits of signs do not compress, and their least and greatest say nothing.
-                compression={
-                    f.name: "none" if f.name == schema.CODES else "zstd" for f in part_schema
-                },
-                use_dictionary=[name for name in plain if name != schema.ID],
-                write_statistics=[f.name for f in part_schema if f.name != schema.CODES],
+                compression={path: "none" if path == schema.CODES else "zstd" for path in paths},
+                use_dictionary=[path for path in paths if path not in stores],
+                write_statistics=[path for path in paths if path != schema.CODES],
             )
 
     def append(self, table: pa.Table) -> None:
@@ -114,6 +113,15 @@ class PartWriter:
     def discard(self) -> None:
         """Leaves nothing of it, unless it was published."""
         self._aside.discard()
+
+
+def _paths(part_schema: pa.Schema) -> list[str]:
+    """Parquet's names for a part's columns: of lists and structs, those of what they are made of,
+    without which nothing that is said of columns holds for them."""
+    empty = pa.BufferOutputStream()
+    pq.write_table(part_schema.empty_table(), empty)
+    written = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
+    return [written.column(i).path for i in range(len(written))]
 
 
 def codes_bytes(table: pa.Table) -> int:

@@ -15,38 +15,52 @@ from bitheads.engine.errors import BundleError, InputError, StoreError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files import strict_json
+from bitheads.engine.store import words_column
+from bitheads.engine.store.words_column import TRUNCATED_AT, WORDS
 
 FORMAT_VERSION = 2
-OLDER_VERSIONS = (1,)
-"""Versions that can be read and added to: stores without IS_PAIR, of which nobody knows what was a
-pair."""
+WITH_WORDS = 3
+"""The version of stores that keep words; older programs read all others."""
 
 METADATA = b"bitheads"
 """Key of the schema's metadata: JSON with the format's version and the feature spec."""
 
 ID, NUM_TOKENS, IS_PAIR, CODES = "id", "num_tokens", "is_pair", "codes"
-COLUMNS = (ID, NUM_TOKENS, IS_PAIR, CODES)
+COLUMNS = {
+    1: (ID, NUM_TOKENS, CODES),  # nobody knows what was a pair
+    FORMAT_VERSION: (ID, NUM_TOKENS, IS_PAIR, CODES),
+    WITH_WORDS: (ID, NUM_TOKENS, IS_PAIR, WORDS, TRUNCATED_AT, CODES),
+}
+"""The store's own columns, by format version. All of these versions are read and added to."""
+
+OF_WORDS = (WORDS, TRUNCATED_AT)
+"""Those that nobody reads who does not ask for words."""
 
 
-def make_schema(spec: FeatureSpec, columns: Sequence[pa.Field] = ()) -> pa.Schema:
+def make_schema(
+    spec: FeatureSpec, columns: Sequence[pa.Field] = (), words: bool = False
+) -> pa.Schema:
     """The schema of a store's parts.
 
     Args:
         columns: the user's own.
+        words: whether the store keeps the words of its texts.
 
     Raises InputError if one has the name of the store's.
     """
+    version = WITH_WORDS if words else FORMAT_VERSION
     for column in columns:
-        if column.name in COLUMNS:
+        if column.name in COLUMNS[version]:
             raise InputError(
                 f"columns: got {column.name!r}, which is the store's own. Give it another name."
             )
-    content = {"format_version": FORMAT_VERSION, "spec_id": spec.id, "spec": spec.to_json()}
+    content = {"format_version": version, "spec_id": spec.id, "spec": spec.to_json()}
     return pa.schema(
         [
             pa.field(ID, pa.string(), nullable=False),
             pa.field(NUM_TOKENS, pa.int32(), nullable=False),
             pa.field(IS_PAIR, pa.bool_()),  # null: whoever made the features did not say it
+            *(words_column.FIELDS if words else ()),
             pa.field(CODES, pa.large_binary(), nullable=False),
             *columns,
         ],
@@ -67,10 +81,10 @@ def read_spec(schema: pa.Schema, shown: str) -> FeatureSpec:
         raise StoreError(
             f"{shown}: no feature spec in its schema, expected a part of a feature store."
         ) from error
-    if type(version) is not int or version not in (*OLDER_VERSIONS, FORMAT_VERSION):
+    if type(version) is not int or version not in COLUMNS:
         raise StoreError(
-            f"{shown}: got format version {version}, expected {FORMAT_VERSION}. Read it with the "
-            "version of bitheads that wrote it."
+            f"{shown}: got format version {version}, expected one of {[*COLUMNS]}. Read it with "
+            "the version of bitheads that wrote it."
         )
     try:
         return FeatureSpec.from_json(stated)
@@ -81,7 +95,8 @@ def read_spec(schema: pa.Schema, shown: str) -> FeatureSpec:
 def check_schema(schema: pa.Schema, shown: str) -> FeatureSpec:
     """The feature spec of a part. Raises StoreError for columns that are not a store's."""
     spec = read_spec(schema, shown)
-    wanted = [field for field in make_schema(spec) if field.name in columns_of(schema)]
+    stores = make_schema(spec, words=has_words(schema))
+    wanted = [field for field in stores if field.name in columns_of(schema)]
     for field in wanted:
         found = [schema.field(i) for i in schema.get_all_field_indices(field.name)]
         if len(found) != 1 or found[0].type != field.type:
@@ -95,9 +110,20 @@ def check_schema(schema: pa.Schema, shown: str) -> FeatureSpec:
 
 def check_rows(table: pa.Table, spec: FeatureSpec, shown: str) -> None:
     """Raises StoreError for rows that no writer makes, as far as their columns were read."""
-    for name in {ID, NUM_TOKENS, CODES}.intersection(table.column_names):
+    never_null = {ID, NUM_TOKENS, CODES}
+    if has_words(table.schema):
+        never_null |= {IS_PAIR, WORDS}
+    for name in never_null.intersection(table.column_names):
         if table[name].null_count:
             raise StoreError(f"{shown}: got a null in column {name!r}, expected none.")
+    if has_words(table.schema) and {WORDS, NUM_TOKENS}.issubset(table.column_names):
+        try:
+            words_column.check(table, table[NUM_TOKENS].to_numpy(), table[IS_PAIR].to_numpy())
+        except ValueError as error:
+            raise StoreError(
+                f"{shown}: got words of which one {error}, expected none. Remove the part, and "
+                "make its rows again."
+            ) from error
     if CODES not in table.column_names:
         return
     lengths = pc.binary_length(table[CODES]).to_numpy()
@@ -112,6 +138,21 @@ def check_rows(table: pa.Table, spec: FeatureSpec, shown: str) -> None:
         )
 
 
+def has_words(schema: pa.Schema) -> bool:
+    """Whether parts of this schema keep the words of their texts."""
+    return WORDS in columns_of(schema)
+
+
+def check_words(words: bool, schema: pa.Schema, shown: str) -> None:
+    """Raises InputError unless both what is to be stored and the store have words, or neither."""
+    if words != (expected := has_words(schema)):
+        got, wanted = ("with" if one else "without" for one in (words, expected))
+        raise InputError(
+            f"features: got them {got} words, expected them {wanted} words, as all rows of {shown} "
+            f"are. Encode {wanted} words (`bitheads encode` has --spans), or into another store."
+        )
+
+
 def columns_of(schema: pa.Schema) -> tuple[str, ...]:
     """The store's own columns in a part of this schema; all others are the user's."""
     return _columns_under(schema.metadata[METADATA])
@@ -119,8 +160,7 @@ def columns_of(schema: pa.Schema) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)  # asked for at every row group
 def _columns_under(metadata: bytes) -> tuple[str, ...]:
-    version = strict_json.loads(metadata)["format_version"]
-    return tuple(name for name in COLUMNS if name != IS_PAIR or version not in OLDER_VERSIONS)
+    return COLUMNS[strict_json.loads(metadata)["format_version"]]
 
 
 def make_table(
@@ -128,9 +168,12 @@ def make_table(
 ) -> pa.Table:
     """Rows of a store; the codes are not copied.
 
-    Raises InputError for columns that the schema does not have, or cannot hold.
+    Raises InputError for columns that the schema does not have, or cannot hold, and for features of
+    words where it has none, or the other way round.
     """
-    rows = len(features)
+    rows, words = len(features), features.words
+    if rows:
+        check_words(words is not None, schema, "the store")
     code_offsets = features.offsets * features.spec.code_bytes
     codes = pa.Array.from_buffers(
         pa.large_binary(),
@@ -143,10 +186,16 @@ def make_table(
         raise InputError(
             f"columns: got {sorted(columns)}, expected {sorted(own)} as in the store's other rows."
         )
-    arrays = [ids, pa.array(features.num_tokens.astype(np.int32)), codes]
-    if IS_PAIR in stores:
-        pairs = features.pairs
-        arrays.insert(2, pa.nulls(rows, pa.bool_()) if pairs is None else pa.array(pairs))
+    pairs = features.pairs if words is None else ~words.is_single
+    own_columns = {
+        ID: ids,
+        NUM_TOKENS: pa.array(features.num_tokens.astype(np.int32)),
+        IS_PAIR: pa.nulls(rows, pa.bool_()) if pairs is None else pa.array(pairs),
+        CODES: codes,
+    }
+    if has_words(schema):
+        own_columns |= words_column.make_columns(words)
+    arrays = [own_columns[name] for name in stores]
     for name in own:
         kind = schema.field(name).type
         try:
@@ -167,21 +216,25 @@ def read_features(
     table: pa.Table, spec: FeatureSpec, calibration: Calibration | None = None
 ) -> PackedFeatures:
     """The codes of a store's rows: the column's buffer itself, if it is in one piece."""
-    pairs = None
+    pairs = words = None
     if IS_PAIR in columns_of(table.schema) and not table[IS_PAIR].null_count:
         pairs = table[IS_PAIR].to_numpy().astype(np.bool_, copy=False)
+    if has_words(table.schema) and WORDS in table.column_names and pairs is not None:
+        words = words_column.words_of_columns(table, ~pairs)
     column = table[CODES]
     codes = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
     if not len(codes):
         empty = np.empty((0, spec.code_bytes), np.uint8)
-        return PackedFeatures(empty, np.zeros(1, np.int64), spec, calibration, pairs=pairs)
+        return PackedFeatures(
+            empty, np.zeros(1, np.int64), spec, calibration, pairs=pairs, words=words
+        )
     _, offsets_buffer, data = codes.buffers()
     code_offsets = np.frombuffer(offsets_buffer, np.int64)
     code_offsets = code_offsets[codes.offset : codes.offset + len(codes) + 1]
     first, last = code_offsets[0], code_offsets[-1]
     found = np.frombuffer(data, np.uint8)[first:last].reshape(-1, spec.code_bytes)
     offsets = (code_offsets - first) // spec.code_bytes
-    return PackedFeatures(found, offsets, spec, calibration, pairs=pairs)
+    return PackedFeatures(found, offsets, spec, calibration, pairs=pairs, words=words)
 
 
 def check_ids(ids: Any, rows: int) -> pa.Array:

@@ -122,6 +122,11 @@ class Part:
         return int(self.facts["tokens"])
 
     @property
+    def has_words(self) -> bool:
+        """Whether it keeps the words of its texts."""
+        return schema.has_words(self.schema)
+
+    @property
     def forms(self) -> frozenset[str] | None:
         """Forms of its texts (engine.texts.forms); None where it does not say that of each."""
         if schema.IS_PAIR not in schema.columns_of(self.schema):
@@ -210,6 +215,16 @@ def open_parts(folder: Folder) -> list[Part]:
     return [part for part in parts if part.name not in void]
 
 
+def check_alike(part: Part, first: Part, shown: str) -> None:
+    """Raises StoreError if one of a store's parts keeps words and another does not."""
+    if part.has_words != first.has_words:
+        got, expected = ("with" if one.has_words else "without" for one in (part, first))
+        raise StoreError(
+            f"{shown}: got a part {got} words, expected one {expected} them, as {first.name} is. "
+            "They are of two stores: move one of them."
+        )
+
+
 def _check_replaced(parts: Sequence[Part], folder: Folder) -> None:
     """Raises StoreError for a part that would hide rows that it does not have.
 
@@ -233,6 +248,7 @@ class StoreInfo:
     Attributes:
         bytes: of its files.
         bytes_a_text: of its files; code_bytes_a_text: of its codes alone.
+        words: whether it keeps the words of its texts.
         columns: the user's, by name, and their types.
     """
 
@@ -244,6 +260,7 @@ class StoreInfo:
     code_bytes_a_text: float
     parts: int
     row_groups: int
+    words: bool
     spec_id: str
     spec: dict[str, Any]
     columns: dict[str, str]
@@ -291,6 +308,7 @@ class FeatureStore:
         assert first is not None
         for index, part in enumerate(self.parts):
             check_spec(self._named(index), part.spec, first)
+            check_alike(part, self.parts[0], self._named(index))
         if spec is not None:
             check_spec(f"store {self.folder}", first, spec)
         self.spec = first
@@ -313,6 +331,17 @@ class FeatureStore:
         return next((part.store_id for part in self.parts if part.store_id), None)
 
     @property
+    def has_words(self) -> bool | None:
+        """Whether it keeps the words of its texts, which heads of the kind `token_label` read; None
+        before the first part, which decides."""
+        return self.parts[0].has_words if self.parts else None
+
+    def check_words(self, words: bool) -> None:
+        """Raises InputError if it keeps words and rows are to be added without, or vice versa."""
+        if self.schema is not None:
+            schema.check_words(words, self.schema, f"store {self.folder}")
+
+    @property
     def forms(self) -> frozenset[str] | None:
         """Forms of its texts (engine.texts.forms); None where a part does not say it of each."""
         stated = [part.forms for part in self.parts if part.rows]
@@ -329,6 +358,7 @@ class FeatureStore:
         calibration: Calibration | None = None,
         parts: Sequence[Part] | None = None,
         ahead: int = 1,
+        words: bool = True,
     ) -> Generator[Rows, None, None]:
         """All rows, a row group at a time, in the order of the parts.
 
@@ -339,6 +369,7 @@ class FeatureStore:
             columns: of the user's, which to read.
             calibration: handed to the features, see PackedFeatures.
             parts: None for all.
+            words: read those that the store keeps.
 
         Raises StoreError for damaged bytes, of which no row is handed out, and for parts that were
         replaced since the store was opened; InputError for columns that are not there.
@@ -351,9 +382,13 @@ class FeatureStore:
             )
         chosen = self.parts if parts is None else parts
 
+        def stores(part: Part) -> list[str]:
+            names = schema.columns_of(part.schema)
+            return [name for name in names if words or name not in schema.OF_WORDS]
+
         def tables() -> Iterator[Rows]:
             for part in chosen:
-                for table in part.tables([*schema.columns_of(part.schema), *columns]):
+                for table in part.tables([*stores(part), *columns]):
                     yield Rows(
                         part,
                         table[schema.ID].combine_chunks(),
@@ -385,6 +420,7 @@ class FeatureStore:
             code_bytes_a_text=tokens * self.spec.code_bytes / max(1, rows),
             parts=len(self.parts),
             row_groups=sum(part.num_row_groups for part in self.parts),
+            words=bool(self.has_words),
             spec_id=self.spec.id,
             spec=self.spec.to_json(),
             columns={field.name: str(field.type) for field in self._own_columns()},

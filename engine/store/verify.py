@@ -13,7 +13,7 @@ from bitheads.engine.features.spec import FeatureSpec
 from bitheads.engine.store import schema
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.ids import IdIndex
-from bitheads.engine.store.store import SUFFIX, Part
+from bitheads.engine.store.store import SUFFIX, Part, check_alike
 
 
 def verify(
@@ -44,6 +44,7 @@ def verify(
     for part in parts:
         if part.name not in void:
             try:
+                check_alike(part, parts[0], f"{folder}/{part.name}")
                 spec = _check_part(part, f"{folder}/{part.name}", spec, ids)
             except (BitheadsError, pa.ArrowException) as error:
                 wrong.append(str(error))

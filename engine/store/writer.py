@@ -98,17 +98,18 @@ class StoreWriter:
         Args:
             ids: one string per text, as a sequence or an Arrow array.
             features: of the store's spec. They are copied: the caller may use their memory again.
+                A store's first rows decide whether it keeps words.
             columns: the user's own, by name: sequences or Arrow arrays. A store's first rows decide
                 which there are, and of which types.
 
-        Raises SpecMismatchError, InputError for ids or columns that do not fit, and StoreError if
-        they cannot be written, or something before them could not.
+        Raises SpecMismatchError, InputError for ids, words or columns that do not fit, and
+        StoreError if they cannot be written, or something before them could not.
         """
         self._refuse_if_failed()
         check_spec("features", features.spec, self._store.spec)
         array = schema.check_ids(ids, len(features))
         columns = columns or {}
-        kinds = self._schema_for(columns)
+        kinds = self._schema_for(columns, features)
         names = array.to_pylist()
         known = self.stored.contains(names)
         table = schema.make_table(array, features, columns, kinds)
@@ -159,7 +160,7 @@ class StoreWriter:
         age_s = time.monotonic() - self._waiting_since_s
         return max(replacing, appended) >= self._part_bytes or age_s >= self._part_seconds
 
-    def _schema_for(self, columns: Mapping[str, Any]) -> pa.Schema:
+    def _schema_for(self, columns: Mapping[str, Any], features: PackedFeatures) -> pa.Schema:
         kinds = self._store.schema or self._kinds
         if kinds is not None:
             return kinds
@@ -170,8 +171,10 @@ class StoreWriter:
             except (pa.ArrowException, TypeError, ValueError) as error:
                 raise InputError(f"column {name!r}: cannot be stored ({error}).") from error
             fields.append(pa.field(name, kind))
-        self._kinds = schema.make_schema(self._store.spec, fields)
-        return self._kinds
+        kinds = schema.make_schema(self._store.spec, fields, words=features.words is not None)
+        if len(features):  # none decide nothing
+            self._kinds = kinds
+        return kinds
 
     def flush(self) -> None:
         """Publishes what was appended; Ctrl-C waits for it.

@@ -3,6 +3,9 @@
 The one rule for all who ask heads: each text is answered by those of the heads that fit it. The
 logits of a head are NaN for the others; one that fits no text at all has no answer, and is an error
 if it was asked by name.
+
+Pairs are answered by heads of two forms: `pair` reads both texts as the encoder joins them,
+`two_texts` reads two that were encoded by themselves, so it has nothing to say of one text's codes.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ class HasForm(Protocol):
 
 AnyHead = TypeVar("AnyHead", bound=HasForm)
 
+PAIR = "pair"
+TWO_TEXTS = "two_texts"
+
 
 def are_pairs(texts: Sequence[Text]) -> NDArray[np.bool_]:
     """Which texts are pairs, bool [texts]."""
@@ -42,7 +48,53 @@ def fit(head: HasForm, pairs: NDArray[np.bool_]) -> NDArray[np.bool_]:
     Args:
         pairs: bool [texts].
     """
-    return pairs if head.form == "pair" else ~pairs
+    return pairs if reads_pairs(head) else ~pairs
+
+
+def reads_pairs(head: HasForm) -> bool:
+    """Whether what it answers are pairs, of one form or the other."""
+    return head.form in (PAIR, TWO_TEXTS)
+
+
+def reads_apart(head: HasForm) -> bool:
+    """Whether it reads two texts that were encoded by themselves."""
+    return head.form == TWO_TEXTS
+
+
+def of_codes(heads: Sequence[AnyHead], named: bool) -> list[AnyHead]:
+    """Those of the heads that answer a text, or a pair, from its own codes.
+
+    Args:
+        named: whether the heads were asked by name.
+
+    Raises InputError for one that was named and reads two texts.
+    """
+    apart = [head for head in heads if reads_apart(head)]
+    if named and apart:
+        raise InputError(
+            f"task {apart[0].task!r}: its head reads two texts that were encoded by themselves, "
+            "and codes do not say which go together. Say it to engine.predict_pairs, predict the "
+            "pairs of texts, or leave the task out."
+        )
+    return [head for head in heads if not reads_apart(head)]
+
+
+def of_two_texts(heads: Sequence[AnyHead], named: bool) -> list[AnyHead]:
+    """Those of the heads that read two texts, which were encoded by themselves.
+
+    Args:
+        named: whether the heads were asked by name.
+
+    Raises InputError for one that was named and is of another form.
+    """
+    others = [head for head in heads if not reads_apart(head)]
+    if named and others:
+        raise InputError(
+            f"task {others[0].task!r}: its head reads texts of the form {others[0].form!r}, "
+            f"expected {TWO_TEXTS!r} for pairs of texts that were encoded by themselves. Predict "
+            "the texts, or leave the task out."
+        )
+    return [head for head in heads if reads_apart(head)]
 
 
 def fitting(
@@ -61,7 +113,7 @@ def fitting(
     chosen = [head for head in heads if fit(head, pairs).any()]
     if named and len(chosen) < len(heads):
         misfit = next(head for head in heads if head not in chosen)
-        if misfit.form == "pair":
+        if reads_pairs(misfit):
             reads, got = "pairs of texts", "single texts. Pass (text_a, text_b)"
         else:
             reads, got = "single texts", "pairs. Pass a string"

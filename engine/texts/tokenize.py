@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,13 @@ from tokenizers import Encoding, Tokenizer
 
 from bitheads.engine.errors import BitheadsError, BundleError, InputError
 from bitheads.engine.features.spec import show_prefix
+from bitheads.engine.features.words import (
+    NUM_TOKENS,
+    TOKEN,
+    Table,
+    words_of_tokens,
+)
+from bitheads.engine.texts.token_places import TokenCharacters
 from bitheads.engine.texts.tokenizer_bounds import check_tokenizer
 from bitheads.engine.types import Text
 
@@ -32,6 +41,9 @@ must not pile up."""
 
 TokenIds = NDArray[np.int32]
 
+_Part = tuple[TokenIds, bool, Table | None]
+"""A text's tokens, whether those are all, and its words if they are asked for."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
@@ -43,6 +55,7 @@ class Tokens:
         truncated: whether tokens were dropped to keep to the maximum length.
         is_pair: whether it is of two texts.
         continues: whether it is a window on the text before it, where long texts are split.
+        words: see engine.features.words.Words.table; None for a pair, and where nobody asked.
     """
 
     ids: TokenIds
@@ -50,6 +63,22 @@ class Tokens:
     truncated: bool
     is_pair: bool = False
     continues: bool = False
+    words: Table | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """What the library gave for an item.
+
+    Attributes:
+        parts: the ids of its texts, as many as can matter.
+        is_whole: whether those are all.
+        words: as Tokens.words, of all its tokens; None for a pair, and where nobody asked.
+    """
+
+    parts: list[TokenIds]
+    is_whole: bool
+    words: Table | None = None
 
 
 class TextTokenizer:
@@ -150,11 +179,16 @@ class TextTokenizer:
         return {token: number for token, number in ids.items() if number >= vocabulary}
 
     def __call__(
-        self, texts: Sequence[Text], split: bool = False, first_index: int = 0
+        self,
+        texts: Sequence[Text],
+        split: bool = False,
+        first_index: int = 0,
+        words: bool = False,
     ) -> list[Tokens]:
         """Token ids of every text, in order.
 
         Args:
+            words: find those of single texts, which takes longer.
             split: make a longer text several windows, one after the other, instead of cutting it.
                 Each has the tokenizer's own tokens, and the prefix's. Past MAX_CHARS a text is
                 cut all the same.
@@ -165,19 +199,28 @@ class TextTokenizer:
         for pairs that would have to be split, for pairs where the encoder has no token type for a
         second text, and where the tokenizer itself fails, as at a pattern that does not end.
         """
-        _check_sequence(texts)
-        checked = [_check(item, index) for index, item in enumerate(texts, first_index)]
-        if not self.takes_pairs:
-            self._refuse_pairs(checked, first_index)
+        checked = self.check(texts, first_index)
         encoded = (
-            text for chunk in self._chunks(checked) for text in self._encode_or_say(chunk, split)
+            text
+            for chunk in self._chunks(checked)
+            for text in self._encode_or_say(chunk, split, words)
         )
         if not split:
-            return [self._join(parts, whole) for parts, whole in encoded]
+            return [self._join(text) for text in encoded]
         windows: list[Tokens] = []
-        for index, (parts, whole) in enumerate(encoded, first_index):
-            windows += self._split(parts, whole, index)
+        for index, text in enumerate(encoded, first_index):
+            windows += self._split(text, index)
         return windows
+
+    def check(self, texts: Sequence[Text], first_index: int = 0) -> list[tuple[str, ...]]:
+        """Each text as a tuple of its one or two strings.
+
+        Raises InputError for what would be wrong with them whatever the tokenizer makes of them.
+        """
+        checked = check_texts(texts, first_index)
+        if not self.takes_pairs:
+            self._refuse_pairs(checked, first_index)
+        return checked
 
     def _refuse_pairs(self, items: list[tuple[str, ...]], first_index: int) -> None:
         for index, item in enumerate(items, first_index):
@@ -204,11 +247,11 @@ class TextTokenizer:
             yield chunk
 
     def _encode_or_say(
-        self, items: list[tuple[str, ...]], split: bool
-    ) -> Iterator[tuple[list[TokenIds], bool]]:
+        self, items: list[tuple[str, ...]], split: bool, words: bool
+    ) -> Iterator[_Encoded]:
         """`_encode`; the library panics where a pattern tries too many ways to match."""
         try:
-            yield from self._encode(items, split)
+            yield from self._encode(items, split, words)
         except BaseException as error:
             if not _is_of_library(error) or isinstance(error, BitheadsError):
                 raise
@@ -217,39 +260,81 @@ class TextTokenizer:
                 "what is unlike language, such as one character a thousand times."
             ) from error
 
-    def _encode(
-        self, items: list[tuple[str, ...]], split: bool
-    ) -> Iterator[tuple[list[TokenIds], bool]]:
-        """The ids of each item's texts, as many as can matter, and whether those are all."""
-        texts = [text for item in items for text in item]
-        short = [text for text in texts if len(text) <= self._max_chars]
-        encoded = iter(self._tokenizer.encode_batch_fast(short, add_special_tokens=False))
+    def _encode(self, items: list[tuple[str, ...]], split: bool, words: bool) -> Iterator[_Encoded]:
+        short = [text for item in items for text in item if len(text) <= self._max_chars]
+        encoded = iter(self._encode_short(short, words))
         for item in items:
-            whole = True
-            parts = []
-            for text in item:
-                if len(text) <= self._max_chars:
-                    parts.append(_ids(next(encoded)))
-                else:
-                    ids, is_whole = self._encode_long(text, split)
-                    parts.append(ids)
-                    whole = whole and is_whole
-            yield parts, whole
+            found = [
+                next(encoded)
+                if len(text) <= self._max_chars
+                else self._encode_long(text, split, words)
+                for text in item
+            ]
+            parts = [ids for ids, _, _ in found]
+            is_whole = all(whole for _, whole, _ in found)
+            yield _Encoded(parts, is_whole, found[0][2] if len(item) == 1 else None)
 
-    def _join(self, parts: list[TokenIds], whole: bool) -> Tokens:
+    def _encode_short(self, texts: list[str], words: bool) -> list[_Part]:
+        if not words:
+            return [(ids, True, None) for ids in self._ids_of(texts)]
+        found = self._words_by_characters([i for i, t in enumerate(texts) if t.isascii()], texts)
+        rest = [i for i in range(len(texts)) if i not in found]
+        encodings = self._tokenizer.encode_batch([texts[i] for i in rest], add_special_tokens=False)
+        tables = self._words_by_library([texts[i] for i in rest], encodings)
+        for i, encoding, table in zip(rest, encodings, tables, strict=True):
+            found[i] = _ids(encoding), True, table
+        return [found[i] for i in range(len(texts))]
+
+    def _ids_of(self, texts: list[str]) -> list[TokenIds]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [_ids(encoding) for encoding in encodings]
+
+    def _words_by_characters(self, rows: list[int], texts: list[str]) -> dict[int, _Part]:
+        """Of those of the rows of which the tokens' own characters say where the tokens lie."""
+        if self._characters is None:
+            return {}
+        chosen = [texts[i] for i in rows]
+        ids = self._ids_of(chosen)
+        places, holds = self._characters.places(chosen, ids)
+        tables = self._words(chosen, places, [one.size for one in ids])
+        found = zip(rows, ids, tables, holds.tolist(), strict=True)
+        return {i: (one, True, table) for i, one, table, is_sure in found if is_sure}
+
+    def _words_by_library(self, texts: list[str], encodings: list[Encoding]) -> list[Table]:
+        """Of texts of which the library says where tokens lie."""
+        places = chain.from_iterable(encoding.offsets for encoding in encodings)
+        tokens = np.fromiter(chain.from_iterable(places), np.int32).reshape(-1, 2)
+        return self._words(texts, tokens, [len(encoding) for encoding in encodings])
+
+    def _words(self, texts: list[str], places: Table, num_tokens: list[int]) -> list[Table]:
+        """Of texts behind the prefix, to which its characters do not count."""
+        before = self._templates[1].num_before
+        return words_of_tokens(texts, places, num_tokens, len(self._prefix), before)
+
+    @cached_property
+    def _characters(self) -> TokenCharacters | None:
+        return TokenCharacters.of(self._tokenizer)
+
+    def _join(self, encoded: _Encoded) -> Tokens:
+        parts = encoded.parts
         template = self._templates[len(parts)]
         lengths = [ids.size for ids in parts]
         kept = _cut_longest_first(lengths, max(0, self._max_length - template.num_own))
         ids, num_first = template.join(
             [ids[:length] for ids, length in zip(parts, kept, strict=True)]
         )
-        return Tokens(ids, num_first, kept != lengths or not whole, is_pair=len(parts) == 2)
+        words = encoded.words
+        if words is not None and kept != lengths:
+            words = _words_within(words, 0, template.num_before + kept[0])
+        truncated = kept != lengths or not encoded.is_whole
+        return Tokens(ids, num_first, truncated, len(parts) == 2, words=words)
 
-    def _split(self, parts: list[TokenIds], whole: bool, index: int) -> Iterator[Tokens]:
-        joined = self._join(parts, whole)
+    def _split(self, encoded: _Encoded, index: int) -> Iterator[Tokens]:
+        joined = self._join(encoded)
         if not joined.truncated:
             yield joined
             return
+        parts, words = encoded.parts, encoded.words
         if len(parts) == 2:
             raise InputError(
                 f"text {index}: got a pair of {sum(ids.size for ids in parts)} tokens, expected at "
@@ -258,15 +343,22 @@ class TextTokenizer:
             )
         (ids,) = parts
         room = max(1, self._max_length - self._templates[1].num_own)
-        yield self._join([ids[:room]], whole)
+        before = self._templates[1].num_before
+        first = None if words is None else _words_within(words, 0, before + room)
+        yield self._join(_Encoded([ids[:room]], encoded.is_whole, first))
         prefix = self._prefix_ids
         step = room - prefix.size
         for start in range(room, ids.size, step):
-            window = self._join([np.concatenate([prefix, ids[start : start + step]])], True)
+            part = np.concatenate([prefix, ids[start : start + step]])
+            of_part = None
+            if words is not None:
+                of_part = _words_within(words, before + start, before + start + step)
+                of_part[:, TOKEN] += prefix.size - start
+            window = self._join(_Encoded([part], True, of_part))
             yield replace(window, continues=True)
 
-    def _encode_long(self, text: str, split: bool) -> tuple[TokenIds, bool]:
-        """Token ids of as much of a very long text as can matter, and whether that is all of it.
+    def _encode_long(self, text: str, split: bool, words: bool) -> _Part:
+        """As much of a very long text as can matter.
 
         A beginning that alone fills the maximum length gives the same first tokens as the whole
         text, as tokenizers work word by word; one that does not is made longer, up to
@@ -280,7 +372,8 @@ class TextTokenizer:
             encoded = self._tokenizer.encode(beginning, add_special_tokens=False)
             is_whole = len(beginning) == len(text)
             if is_whole or max_chars >= MAX_CHARS or self._fills(encoded, len(beginning)):
-                return _ids(encoded), is_whole
+                tables = self._words_by_library([beginning], [encoded]) if words else [None]
+                return _ids(encoded), is_whole, tables[0]
             max_chars = min(4 * max_chars, MAX_CHARS)
 
     def _fills(self, encoded: Encoding, num_chars: int) -> bool:
@@ -296,6 +389,7 @@ class _Template:
 
     Attributes:
         num_own: how many tokens are its own.
+        num_before: those before the first text.
         own_ids: the ids of those.
         token_types: rows that the types it gives need; at least 1.
     """
@@ -314,6 +408,7 @@ class _Template:
             end = start + texts.count(text)
         self._own.append(ids[end:])
         self.num_own = sum(own.size for own in self._own)
+        self.num_before = self._own[0].size
         self.own_ids = [int(number) for own in self._own for number in own]
         self.token_types = 1 + max(types, default=0)
         own_types = [kind for kind, text in zip(types, texts, strict=True) if text is None]
@@ -341,6 +436,19 @@ def _cut_longest_first(lengths: list[int], budget: int) -> list[int]:
     return kept if lengths[0] <= lengths[1] else kept[::-1]
 
 
+def _words_within(words: Table, first: int, end: int) -> Table:
+    """Those that have tokens from `first` on and before `end`, with those tokens alone; a copy."""
+    ends = words[:, TOKEN] + words[:, NUM_TOKENS]
+    start = np.searchsorted(ends, first, side="right")
+    kept = words[start : np.searchsorted(words[:, TOKEN], end)].copy()
+    if len(kept):
+        before = max(0, first - kept[0, TOKEN])
+        kept[0, TOKEN] += before
+        kept[0, NUM_TOKENS] -= before
+        kept[-1, NUM_TOKENS] = min(kept[-1, NUM_TOKENS], end - kept[-1, TOKEN])
+    return kept
+
+
 def check_iterable(texts: object) -> None:
     """Raises InputError for what gives no texts one by one; it may have no end, and no order."""
     kind, fix = _misfit(texts)
@@ -350,7 +458,19 @@ def check_iterable(texts: object) -> None:
         raise InputError(f"texts: got {kind}, expected an iterable of texts. {fix}")
 
 
-def _check_sequence(texts: object) -> None:
+def check_texts(texts: Sequence[Text], first_index: int = 0) -> list[tuple[str, ...]]:
+    """Each text as a tuple of its one or two strings.
+
+    Args:
+        first_index: what the first of them is called in errors.
+
+    Raises InputError for what is no sequence, and for items that are no texts.
+    """
+    check_sequence(texts)
+    return [_check(item, index) for index, item in enumerate(texts, first_index)]
+
+
+def check_sequence(texts: object) -> None:
     """What has no length cannot be read twice; a set has no order, a mapping gives its keys.
 
     A pandas Series, or a NumPy array of one axis, is as good as a list; a data frame would give

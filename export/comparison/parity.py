@@ -105,6 +105,7 @@ def compare_session(
     odd: ComparedTexts,
     calibration: Calibration | None,
     layer_weights: Sequence[float] | None,
+    graph: str | None = None,
 ) -> dict[str, Any]:
     """One session's hidden states against the source model's.
 
@@ -112,13 +113,15 @@ def compare_session(
         folder: where the graph is, as in a bundle.
         sentences: counted together.
         odd: counted one by one.
+        graph: its file, if it is another than the one for this precision.
 
     Returns the session's part of the parity report: each layer and the layer pooling, with max
     abs error, relative error, sign agreement and margin histogram. "pooled" is what is stored:
     its signs are taken against the spec's thresholds. "odd_texts" are of the pooled layers, too.
     """
     names = [f"hidden_{layer}" for layer in layers]
-    session = open_session(folder / graph_file(precision), names, backend, precision)
+    file = graph_file(precision) if graph is None else graph
+    session = open_session(folder / file, names, backend, precision)
     by_layer = [Comparison() for _ in layers]
     pooled = Comparison()
     thresholds: NDArray[np.float32] | float = 0.0

@@ -19,6 +19,8 @@ EPILOG = """\
 examples:
   bitheads plan --bundle bundles/all-MiniLM-L6-v2
   bitheads plan --bundle bundles/roberta --plan tensorrt-rtx --plan-capabilities 8.6,12.0
+  bitheads plan --bundle bundles/all-MiniLM-L6-v2 --plan tensorrt \\
+      --plan-compatibility version,ampere+
   bitheads plan --bundle bundles/roberta --plan-profile 1x1,1x64,1x512 \\
       --plan-profile 1x1,64x128,64x128
 """

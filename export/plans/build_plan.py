@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.bundle import GRAPH, Manifest, graph_sha256
+from bitheads.engine.bundle import GPU_GRAPHS, GRAPH, Manifest, graph_sha256
 from bitheads.engine.device.plan import Plan, PlanInfo, write_plan
 from bitheads.engine.device.profile import Profile
 from bitheads.engine.files.whole_file import write_whole
@@ -29,11 +29,14 @@ def resolve_plan(config: PlanConfig, say: Say = lambda message: None) -> PlanCon
     """
     flavour = tensorrt_module.choose_flavour(config.flavour, say)
     if flavour is None:
-        return NO_PLAN
+        return replace(NO_PLAN, precision=config.precision)
     if config.timing_cache is not None:
         tensorrt_module.check_timing_cache(flavour)
     trt = tensorrt_module.load(flavour)
-    capabilities = tensorrt_module.check_capabilities(trt, flavour, config.capabilities)
+    capabilities = tensorrt_module.check_capabilities(
+        trt, flavour, config.capabilities, config.precision
+    )
+    tensorrt_module.check_compatibility(trt, flavour, config.compatibility, capabilities)
     here = tensorrt_module.gpu_capability()
     if here is not None and here not in capabilities:
         say(f"the GPU here is of compute capability {here}: the plan will not run on it")
@@ -58,6 +61,7 @@ def build_plan(
     flavour, capabilities = config.flavour, config.capabilities
     if flavour == "none":
         return None
+    graph = _graph_of(bundle_folder, manifest, config.precision)
     config.check_max_length(manifest.encoder.max_length)
     profiles = config.profiles or default_profiles(manifest.encoder.max_length)
     trt = tensorrt_module.load(flavour)
@@ -65,15 +69,16 @@ def build_plan(
     builder = _create_builder(trt, logger, flavour)
     network = tensorrt_module.create_network(trt, builder)
     parser = trt.OnnxParser(network, logger)  # owns the weights: lives until the build ends
-    if not parser.parse_from_file(str(bundle_folder / GRAPH)):
+    if not parser.parse_from_file(str(bundle_folder / graph)):
         errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise ExportError(f"{flavour}: cannot read {bundle_folder / GRAPH}: {'; '.join(errors)}.")
+        raise ExportError(f"{flavour}: cannot read {bundle_folder / graph}: {'; '.join(errors)}.")
     inputs, outputs = check_tensors(network, manifest)
     check_numerics(trt, network)
 
     builder_config = builder.create_builder_config()
     tensorrt_module.no_tf32(trt, builder_config)
     tensorrt_module.target(trt, builder_config, flavour, capabilities)
+    tensorrt_module.make_compatible(trt, builder_config, config.compatibility)
     workspace = trt.MemoryPoolType.WORKSPACE
     if config.workspace_gib is not None:
         builder_config.set_memory_pool_limit(workspace, int(config.workspace_gib * (1 << 30)))
@@ -82,9 +87,10 @@ def build_plan(
     timings = None
     if config.timing_cache is not None:
         timings = tensorrt_module.use_timing_cache(builder_config, config.timing_cache)
+    and_more = f" ({', '.join(config.compatibility)})" if config.compatibility else ""
     say(
-        f"{flavour} {trt.__version__}: building for compute capability {', '.join(capabilities)}, "
-        f"{len(profiles)} profiles"
+        f"{flavour} {trt.__version__}: building for compute capability {', '.join(capabilities)}"
+        f"{and_more}, {len(profiles)} profiles"
     )
     data = build_serialized(trt, builder, network, builder_config)
     if data is None:
@@ -93,11 +99,11 @@ def build_plan(
             "Try a larger --plan-workspace, or smaller profiles (--plan-profile)."
         )
     info = PlanInfo(
-        graph_sha256=graph_sha256(manifest.artifacts),
+        graph_sha256=graph_sha256(manifest.artifacts, graph),
         flavour=flavour,
         version=trt.__version__,
         compute_capabilities=capabilities,
-        precision=manifest.encoder.precision,
+        precision=config.precision or manifest.encoder.precision,
         profiles=profiles,
         inputs=inputs,
         outputs=outputs,
@@ -107,12 +113,27 @@ def build_plan(
             "workspace_bytes": builder_config.get_memory_pool_limit(workspace),
             "tf32": False,
         },
+        compatibility=config.compatibility,
     )
     plan = write_plan(bundle_folder, info, data)
     if timings is not None and config.timing_cache is not None:
         _write_timings(config.timing_cache, timings())
     say(f"wrote {plan.path.name}, {info.plan_bytes / 1e6:.1f} MB")
     return plan
+
+
+def _graph_of(bundle_folder: Path, manifest: Manifest, precision: str | None) -> str:
+    """The graph's file. Raises ExportError if the bundle does not have it in this precision."""
+    if precision is None:
+        return GRAPH
+    graph = GPU_GRAPHS[precision]
+    if graph not in manifest.artifacts:
+        raise ExportError(
+            f"--plan-precision {precision}: bundle {bundle_folder} has no {graph}. Build it with "
+            f"the options it was built with, and this one: bitheads build --plan-precision "
+            f"{precision} --encoder {manifest.spec.encoder} --output {bundle_folder} --force"
+        )
+    return graph
 
 
 def _create_builder(trt: Any, logger: Any, flavour: str) -> Any:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitheads.engine.bundle import GPU_GRAPHS
 from bitheads.engine.device.plan import MODULES
+from bitheads.engine.device.plan_compatibility import (
+    AMPERE_PLUS,
+    COMPATIBILITIES,
+    check_compatibility,
+)
 from bitheads.engine.device.profile import Profile
 from bitheads.engine.errors import PlanError
 from bitheads.export.errors import ExportError
@@ -30,6 +36,10 @@ class PlanConfig:
         flavour: a key of engine.device.plan.MODULES, "none", or "auto", see `choose_flavour`.
         capabilities: compute capabilities to build for; none for the flavour's default.
         profiles: the batches to build for; none for `default_profiles`.
+        precision: of products with weights: a key of engine.bundle.GPU_GRAPHS, or None for that of
+            the bundle's own graph. A build of a bundle writes the graph, too, also without a plan.
+        compatibility: what else it is to run on, see engine.device.plan_compatibility; `tensorrt`
+            only.
         workspace_gib: most memory a kernel may take for itself; None for TensorRT's default.
         timing_cache: file of kernel timings to read and write; `tensorrt` only.
     """
@@ -37,6 +47,8 @@ class PlanConfig:
     flavour: str = "auto"
     capabilities: tuple[str, ...] = ()
     profiles: tuple[Profile, ...] = ()
+    precision: str | None = None
+    compatibility: tuple[str, ...] = ()
     workspace_gib: float | None = None
     timing_cache: Path | None = None
 
@@ -48,12 +60,25 @@ class PlanConfig:
                 raise ExportError(
                     f"--plan-capabilities: got {capability!r}, expected a form like 8.6,12.0."
                 )
+        if self.precision not in (None, *GPU_GRAPHS):
+            raise ExportError(
+                f"--plan-precision: got {self.precision!r}, expected one of {[*GPU_GRAPHS]}."
+            )
+        if self.precision == "fp8" and AMPERE_PLUS in self.compatibility:
+            raise ExportError(
+                f"--plan-compatibility {AMPERE_PLUS}: got --plan-precision fp8 with it, which GPUs "
+                "below 8.9 do not have. Take same-compute-capability, or --plan-precision int8."
+            )
+        try:
+            check_compatibility(self.compatibility)
+        except PlanError as error:
+            raise ExportError(f"--plan-compatibility: {error}") from error
         if self.workspace_gib is not None and not 0 < self.workspace_gib < 1024:
             raise ExportError(
                 f"--plan-workspace: got {self.workspace_gib}, expected GiB above 0, below 1024."
             )
-        others = (self.capabilities, self.profiles, self.workspace_gib, self.timing_cache)
-        if self.flavour == "none" and any(others):
+        sizes = (self.profiles, self.workspace_gib, self.timing_cache)
+        if self.flavour == "none" and any((self.capabilities, self.compatibility, *sizes)):
             raise ExportError("--plan none: got other --plan options with it. Leave them out.")
 
     def check_max_length(self, max_length: int) -> None:
@@ -117,6 +142,23 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "single text, and one each for up to 32, 64, 128, ... tokens)",
     )
     add(
+        "--plan-precision",
+        choices=[*GPU_GRAPHS],
+        help="products of weights in 8 bits: fp8 on compute capability 8.9 and from 9.0 on, int8 "
+        "also on 8.0 and 8.6. `bitheads build` writes a graph for it, calibrated and compared as "
+        "int8 is for CPUs; `bitheads plan` needs a bundle that has it (default: that of the graph)",
+    )
+    add(
+        "--plan-compatibility",
+        type=_compatibility,
+        default=(),
+        metavar="none|version|same-compute-capability|ampere+",
+        help="with tensorrt, for a plan that a fleet shares: version runs on later versions of "
+        "TensorRT, too; same-compute-capability on any model of GPU of this one's compute "
+        "capability, ampere+ on any from 8.0 on; version,ampere+ is both. Each may be slower than "
+        "a plan for one GPU and version, which is preferred where it fits (default: none)",
+    )
+    add(
         "--plan-workspace",
         type=float,
         metavar="GIB",
@@ -137,6 +179,8 @@ def plan_config(options: dict[str, Any]) -> PlanConfig:
         flavour=options.pop("plan"),
         capabilities=options.pop("plan_capabilities"),
         profiles=tuple(options.pop("plan_profile")),
+        precision=options.pop("plan_precision"),
+        compatibility=options.pop("plan_compatibility"),
         workspace_gib=options.pop("plan_workspace"),
         timing_cache=options.pop("timing_cache"),
     )
@@ -144,6 +188,17 @@ def plan_config(options: dict[str, Any]) -> PlanConfig:
 
 def _comma_separated(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
+
+
+def _compatibility(text: str) -> tuple[str, ...]:
+    names = () if text == "none" else _comma_separated(text)
+    known = tuple(name for name in COMPATIBILITIES if name in names)
+    if len(known) < len(names):
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected none, or of {', '.join(COMPATIBILITIES)} one or, with a comma "
+            "between them, version and another"
+        )
+    return known
 
 
 def _profile(text: str) -> Profile:

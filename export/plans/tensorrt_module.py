@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from bitheads.engine.device.plan import MODULES
+from bitheads.engine.device.plan_compatibility import (
+    AMPERE_PLUS,
+    LATER_VERSIONS,
+    OLDEST_AMPERE,
+    SAME_CAPABILITY,
+)
 from bitheads.export.errors import ExportError
 
 INSTALL = {
@@ -25,6 +31,8 @@ INSTALL = {
 _OLDEST_BY_DEFAULT = (8, 0)
 """Lowest compute capability that RTX builds for unasked: it lists Turing (7.5), too, but is made
 for what came after."""
+OLDEST_WITH_FP8 = (8, 9)
+_HARDWARE_LEVELS = {SAME_CAPABILITY: "SAME_COMPUTE_CAPABILITY", AMPERE_PLUS: "AMPERE_PLUS"}
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 
@@ -90,8 +98,13 @@ def gpu_capability() -> str | None:
     return f"{major.value}.{minor.value}" if done == 0 else None
 
 
-def check_capabilities(trt: Any, flavour: str, wanted: Sequence[str]) -> tuple[str, ...]:
+def check_capabilities(
+    trt: Any, flavour: str, wanted: Sequence[str], precision: str | None = None
+) -> tuple[str, ...]:
     """The compute capabilities to build for, ascending; none wanted means all that make sense.
+
+    Args:
+        precision: see PlanConfig.
 
     Raises ExportError for those the flavour cannot build for.
     """
@@ -104,6 +117,7 @@ def check_capabilities(trt: Any, flavour: str, wanted: Sequence[str]) -> tuple[s
                 f"--plan-capabilities: got {','.join(wanted)}, expected {here}, as tensorrt builds "
                 "for the GPU at hand. Leave it out, or use --plan tensorrt-rtx."
             )
+        _check_fp8([here], precision)
         return (here,)
     offered = _rtx_capabilities(trt)
     if unknown := sorted(set(wanted) - set(offered)):
@@ -112,8 +126,19 @@ def check_capabilities(trt: Any, flavour: str, wanted: Sequence[str]) -> tuple[s
             f"{','.join(offered)}, which are those of tensorrt-rtx {trt.__version__}. For other "
             "GPUs use --plan tensorrt on a machine that has one."
         )
-    chosen = wanted or [c for c in offered if _numbers(c) >= _OLDEST_BY_DEFAULT]
+    _check_fp8(wanted, precision)
+    oldest = OLDEST_WITH_FP8 if precision == "fp8" else _OLDEST_BY_DEFAULT
+    chosen = wanted or [c for c in offered if _numbers(c) >= oldest]
     return tuple(sorted(set(chosen), key=_numbers))
+
+
+def _check_fp8(capabilities: Sequence[str], precision: str | None) -> None:
+    lack_it = [one for one in capabilities if _numbers(one) < OLDEST_WITH_FP8]
+    if precision == "fp8" and lack_it:
+        raise ExportError(
+            f"--plan-precision fp8: got compute capability {','.join(lack_it)}, expected 8.9 or "
+            "later: earlier GPUs do not compute in it. Use --plan-precision int8 for these."
+        )
 
 
 def target(trt: Any, config: Any, flavour: str, capabilities: Sequence[str]) -> None:
@@ -125,6 +150,59 @@ def target(trt: Any, config: Any, flavour: str, capabilities: Sequence[str]) -> 
     for index, capability in enumerate(capabilities):
         if not config.set_compute_capability(offered[capability], index):
             raise ExportError(f"--plan-capabilities: TensorRT refused {capability}. Leave it out.")
+
+
+def check_compatibility(
+    trt: Any, flavour: str, wanted: Sequence[str], capabilities: Sequence[str]
+) -> None:
+    """Raises ExportError for what the flavour, or this version of it, cannot be compatible with.
+
+    RTX has TensorRT's names for all of it, and neither: its plans are for one version, as it comes
+    without the runtime that a plan would bring, and it ignores a level of hardware.
+
+    Args:
+        capabilities: to build for, see `check_capabilities`.
+    """
+    if not wanted:
+        return
+    if flavour == "tensorrt-rtx":
+        raise ExportError(
+            f"--plan-compatibility: got {','.join(wanted)} with tensorrt-rtx, whose plans run on "
+            "the version that built them, on all GPUs of --plan-capabilities. Name those, and "
+            "leave this out; or use --plan tensorrt on a machine with a GPU."
+        )
+    lacks = [name for name in wanted if _flag(trt, name) is None]
+    if lacks:
+        raise ExportError(
+            f"--plan-compatibility: got {','.join(lacks)}, which tensorrt {trt.__version__} does "
+            "not have. Install a later version, or leave it out."
+        )
+    too_old = [one for one in capabilities if _numbers(one) < OLDEST_AMPERE]
+    if AMPERE_PLUS in wanted and too_old:
+        raise ExportError(
+            f"--plan-compatibility {AMPERE_PLUS}: got a GPU of compute capability {too_old[0]} to "
+            "build on, expected 8.0 or later. Build it on one, or leave this out."
+        )
+
+
+def make_compatible(trt: Any, config: Any, wanted: Sequence[str]) -> None:
+    """Tells the builder what else the plan is to run on; see `check_compatibility`.
+
+    A plan for later versions contains the runtime that executes it.
+    """
+    for name in wanted:
+        if name == LATER_VERSIONS:
+            config.set_flag(_flag(trt, name))
+        else:
+            config.hardware_compatibility_level = _flag(trt, name)
+
+
+def _flag(trt: Any, compatibility: str) -> Any:
+    """The module's own name for it, None in versions that have none."""
+    if compatibility == LATER_VERSIONS:
+        return getattr(trt.BuilderFlag, "VERSION_COMPATIBLE", None)
+    levels = getattr(trt, "HardwareCompatibilityLevel", None)
+    return getattr(levels, _HARDWARE_LEVELS[compatibility], None)
 
 
 def create_network(trt: Any, builder: Any) -> Any:

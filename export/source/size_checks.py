@@ -11,6 +11,8 @@ from bitheads.export.errors import ExportError
 BYTES_PER_WEIGHT = {"fp32": 4, "fp16": 2, "int8": 3}
 """Bytes that a bundle's graphs take for a weight, by the precision it is built in: int8 is beside
 fp16."""
+GPU_GRAPH_BYTES = 2
+"""Bytes more of one for GPUs in 8 bits: its tables of embeddings are as they are."""
 
 
 def check_room(what: str, num_bytes: int, path: Path, fix: str) -> None:
@@ -23,15 +25,20 @@ def check_room(what: str, num_bytes: int, path: Path, fix: str) -> None:
         )
 
 
-def check_output_room(num_weights: int, precision: str, output: Path, folder: Path) -> None:
+def check_output_room(
+    num_weights: int, precision: str, gpu_precision: str | None, output: Path, folder: Path
+) -> None:
     """Raises ExportError if an encoder's bundle does not fit where it is to be written.
 
     Args:
+        gpu_precision: of the graph for GPUs in 8 bits, None without one.
         folder: beside `output`, where it is written first.
     """
+    in_all = precision if gpu_precision is None else f"{precision}, and {gpu_precision} for GPUs,"
+    bytes_each = BYTES_PER_WEIGHT[precision] + (GPU_GRAPH_BYTES if gpu_precision else 0)
     check_room(
-        f"--output {output}: the encoder's {num_weights:,} weights in {precision}",
-        num_weights * BYTES_PER_WEIGHT[precision],
+        f"--output {output}: the encoder's {num_weights:,} weights in {in_all}",
+        num_weights * bytes_each,
         folder.parent,
         "Free some, name a folder on another disk, or take a smaller encoder.",
     )

@@ -16,7 +16,8 @@ const char *const usage =
     "its\n"
     "form. Prints {\"text\": ..., \"tasks\": {task: {\"label\": ..., \"probability\": ...}}}; a "
     "head\n"
-    "of another kind has \"labels\" or a \"value\", one that can refuse says \"accepted\".\n";
+    "of another kind has \"labels\", a \"value\" or \"spans\", one that can refuse says "
+    "\"accepted\".\n";
 
 constexpr const char *kByteOrderMark = "\xEF\xBB\xBF";  // at the start of files from Windows
 constexpr size_t kChunkTexts = 4096;                    // read, answered and printed together
@@ -108,12 +109,31 @@ std::string joined(const std::vector<std::string> &parts) {
   return all;
 }
 
+// Places are in code points, as bitheads predict has them.
+std::string spans_of(const bitheads::Prediction &prediction, size_t text) {
+  std::vector<std::string> spans;
+  for (const bitheads::Span &span : prediction.spans(text)) {
+    spans.push_back("{\"start\": " + std::to_string(span.start) +
+                    ", \"end\": " + std::to_string(span.end) +
+                    ", \"label\": " + quoted(prediction.labels[span.label]) +
+                    ", \"probability\": " + six_decimals(span.probability) + "}");
+  }
+  return "[" + joined(spans) + "]";
+}
+
 // What there is of a text's answer, which depends on the kind of the head. `probabilities` are
 // those of all texts.
 std::string answer_of(const bitheads::Prediction &prediction,
                       const std::vector<float> &probabilities, size_t text) {
-  const float *likely = probabilities.data() + text * prediction.labels.size();
   std::vector<std::string> parts;
+  if (prediction.kind == "token_label") {
+    parts.push_back("\"spans\": " + spans_of(prediction, text));
+    if (const auto at = prediction.truncated_at(text)) {
+      parts.push_back("\"truncated_at\": " + std::to_string(*at));
+    }
+    return "{" + joined(parts) + "}";
+  }
+  const float *likely = probabilities.data() + text * prediction.labels.size();
   if (const auto best = prediction.best(text)) {
     parts.push_back("\"label\": " + quoted(prediction.labels[*best]));
     parts.push_back("\"probability\": " + six_decimals(likely[*best]));

@@ -37,15 +37,15 @@ void read_encoder(Manifest &manifest, const Json &encoder) {
   whole_number(encoder.at("num_layers"), 1, kMaxLayers);
   whole_number(encoder.at("attention_heads"), 1, kMaxLayers);
   encoder.at("model_type").get_ref<const std::string &>();
-  const std::string &precision = encoder.at("precision").get_ref<const std::string &>();
-  if (precision != "fp16" && precision != "fp32") {
+  manifest.precision = encoder.at("precision").get<std::string>();
+  if (manifest.precision != "fp16" && manifest.precision != "fp32") {
     throw std::invalid_argument("an encoder of an unknown precision");
   }
   manifest.max_length = whole_number(encoder.at("max_length"), 1, kMaxLength);
   manifest.pad_id = whole_number(encoder.at("pad_id"), 0, kMaxRows - 1);
   manifest.token_types = number_or_0(encoder, "token_types");
-  if (const int64_t rows = number_or_0(encoder, "vocabulary");
-      rows > 0 && manifest.pad_id >= rows) {
+  manifest.vocabulary = number_or_0(encoder, "vocabulary");
+  if (manifest.vocabulary > 0 && manifest.pad_id >= manifest.vocabulary) {
     throw std::invalid_argument("a padding id that is no token of the encoder");
   }
 }
@@ -89,6 +89,22 @@ std::vector<std::string> Manifest::output_names() const {
   std::vector<std::string> names;
   for (const int64_t layer : spec.layers) names.push_back("hidden_" + std::to_string(layer));
   return names;
+}
+
+std::string Manifest::graph_sha256() const {
+  // Whose plans are not for this host: their products have 8 bits.
+  static const std::set<std::string> quantized = {"encoder.fp8.onnx", "encoder.fp8.onnx.data",
+                                                  "encoder.int8.onnx", "encoder.int8.onnx.data"};
+  static const std::set<std::string> others = {"encoder_int8.xml", "encoder_int8.bin",
+                                               "tokenizer.json", "calibration.safetensors"};
+  std::vector<std::string> hashes;  // in the order of the files' names
+  for (const auto &[name, artifact] : artifacts) {
+    if (others.count(name) + quantized.count(name) == 0) hashes.push_back(artifact.sha256);
+  }
+  if (hashes.size() == 1) return hashes.front();
+  std::string joined;
+  for (const std::string &hash : hashes) joined += (joined.empty() ? "" : "\n") + hash;
+  return sha256_of(joined);
 }
 
 Json read_hashed_json(const fs::path &path, const std::string &what, const std::string &fix) {

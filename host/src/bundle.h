@@ -15,11 +15,15 @@ struct Manifest {
   FeatureSpec spec;
   int64_t max_length = 0;  // the most tokens that a text may have
   int64_t pad_id = 0;
+  std::string precision;    // the floating-point type of the graph, "fp16" or "fp32"
+  int64_t vocabulary = 0;   // rows of the table of tokens; 0: not known
   int64_t token_types = 0;  // rows of their table; 0: not known, or the encoder reads none
   std::map<std::string, FileHash> artifacts;
 
   // The names of the graph's outputs, ascending.
   std::vector<std::string> output_names() const;
+  // What a plan is known by: the hash of the graph and of the files that its weights are in.
+  std::string graph_sha256() const;
 };
 
 // Per-feature constants of a spec, each [dim] or empty.

@@ -1,6 +1,10 @@
+#include <algorithm>
+#include <chrono>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -21,6 +25,12 @@ struct bitheads_features {
   bitheads::PackedFeatures features;
 };
 
+// One of the two.
+struct bitheads_pending {
+  std::optional<bitheads::Pending<bitheads::PackedFeatures>> features;
+  std::optional<bitheads::Pending<std::vector<bitheads::Prediction>>> predictions;
+};
+
 struct bitheads_predictions {
   // What is made of a task's logits; null is given for what stays empty.
   struct Answers {
@@ -30,6 +40,8 @@ struct bitheads_predictions {
     std::vector<float> values;
     std::vector<uint8_t> accepted;
     std::vector<float> out_of_domain;
+    std::vector<bitheads_span> spans;
+    std::vector<int64_t> span_offsets;
   };
 
   std::vector<bitheads::Prediction> predictions;
@@ -61,7 +73,7 @@ bitheads_status guarded(const Work &work) noexcept {
   } catch (const bitheads::Error &error) {
     return keep(static_cast<bitheads_status>(error.status()), error.what());
   } catch (const std::bad_alloc &) {
-    return keep(BITHEADS_INTERNAL, "not enough memory: pass fewer texts in a call.");
+    return keep(BITHEADS_INTERNAL, bitheads::kNoMemory);
   } catch (const std::exception &error) {
     return keep(BITHEADS_INTERNAL, error.what());
   } catch (...) {
@@ -109,7 +121,37 @@ void check_offsets(const int64_t *offsets, size_t num_texts) {
   }
 }
 
+std::vector<bitheads::Tokens> as_tokens(const int32_t *ids, const int64_t *offsets,
+                                        const int64_t *num_first, size_t num_texts) {
+  check_offsets(offsets, num_texts);
+  std::vector<bitheads::Tokens> tokens(num_texts);
+  for (size_t i = 0; i < num_texts; ++i) {
+    tokens[i].ids.assign(ids + offsets[i], ids + offsets[i + 1]);
+    if (num_first != nullptr) {
+      if (num_first[i] < 0) {
+        fail(Status::invalid_input, "num_first: got ", num_first[i], ", expected 0 or more.");
+      }
+      tokens[i].num_first = static_cast<size_t>(num_first[i]);
+    }
+  }
+  return tokens;
+}
+
 using Answers = bitheads_predictions::Answers;
+
+void add_spans(const bitheads::Prediction &prediction, Answers &found) {
+  found.span_offsets.push_back(0);
+  for (size_t text = 0; text < prediction.size(); ++text) {
+    for (const bitheads::Span &span : prediction.spans(text)) {
+      found.spans.push_back({static_cast<int64_t>(span.start), static_cast<int64_t>(span.end),
+                             static_cast<int64_t>(span.start_byte),
+                             static_cast<int64_t>(span.end_byte), static_cast<int64_t>(span.label),
+                             span.probability});
+      found.selected[text * prediction.labels.size() + span.label] = 1;
+    }
+    found.span_offsets.push_back(static_cast<int64_t>(found.spans.size()));
+  }
+}
 
 Answers answers_of(const bitheads::Prediction &prediction) {
   Answers found;
@@ -118,6 +160,12 @@ Answers answers_of(const bitheads::Prediction &prediction) {
   const float *row = prediction.logits.data();
   found.probabilities = prediction.probabilities();
   found.selected.resize(prediction.size() * labels.size());
+  if (prediction.words) {
+    add_spans(prediction, found);
+    found.best.assign(prediction.size(), -1);
+    found.accepted.assign(prediction.size(), 1);
+    return found;
+  }
   for (size_t text = 0; text < prediction.size(); ++text, row += kind.num_logits(labels)) {
     const auto best = kind.best(row, labels, decision);
     found.best.push_back(best ? static_cast<int64_t>(*best) : -1);
@@ -135,6 +183,24 @@ bitheads_predictions *with_answers(std::vector<bitheads::Prediction> predictions
     answers.push_back(answers_of(prediction));
   }
   return new bitheads_predictions{std::move(predictions), std::move(answers)};
+}
+
+// Null where the caller wants none.
+template <class Answer>
+bitheads::Done<Answer> as_done(bitheads_done done, void *context) {
+  if (done == nullptr) return {};
+  return [done, context](const bitheads::Pending<Answer> &) { done(context); };
+}
+
+[[noreturn]] void fail_other_answer(const char *made, const char *asked) {
+  fail(Status::invalid_input, "pending: got a call of ", made, ", expected one of ", asked,
+       ". Ask for the answer that the call was made for.");
+}
+
+// Null for a task out of range, and for a kind that reads no words.
+const bitheads::Words *words_of(const bitheads_predictions *predictions, size_t task) {
+  return task < predictions->predictions.size() ? predictions->predictions[task].words.get()
+                                                : nullptr;
 }
 
 const bitheads::Prediction *find(const bitheads_predictions *predictions, size_t task) {
@@ -169,10 +235,16 @@ bitheads_status bitheads_engine_load(const char *folder, const bitheads_options 
       chosen.precision = options->precision == nullptr ? "auto" : options->precision;
       chosen.threads = options->threads;
       chosen.verify = options->skip_verify == 0;
-      if (options->max_batch_tokens != 0) chosen.max_batch_tokens = options->max_batch_tokens;
+      chosen.max_batch_tokens = options->max_batch_tokens;
       if (options->tokenizers_library != nullptr) {
         chosen.tokenizers_library = options->tokenizers_library;
       }
+      chosen.share_batches = options->share_batches != 0;
+      if (options->max_queue_tokens != 0) chosen.max_queue_tokens = options->max_queue_tokens;
+      if (options->backend != nullptr) chosen.backend = options->backend;
+      chosen.device = options->device;
+      if (options->plugins != nullptr) chosen.plugins = options->plugins;
+      if (options->device_code != nullptr) chosen.device_code = options->device_code;
     }
     *engine = new bitheads_engine{bitheads::Engine::load(folder, chosen)};
   });
@@ -188,6 +260,10 @@ const char *bitheads_engine_spec_id(const bitheads_engine *engine) {
 
 const char *bitheads_engine_backend(const bitheads_engine *engine) {
   return engine->engine.backend().c_str();
+}
+
+const char *bitheads_engine_why_not_gpu(const bitheads_engine *engine) {
+  return engine->engine.why_not_gpu().c_str();
 }
 
 int64_t bitheads_engine_code_bytes(const bitheads_engine *engine) {
@@ -236,6 +312,10 @@ const char *bitheads_tasks_kind(const bitheads_tasks *tasks, size_t task) {
   return task < tasks->tasks.size() ? tasks->tasks[task].kind.c_str() : nullptr;
 }
 
+const char *bitheads_tasks_form(const bitheads_tasks *tasks, size_t task) {
+  return task < tasks->tasks.size() ? tasks->tasks[task].form.c_str() : nullptr;
+}
+
 int32_t bitheads_tasks_can_refuse(const bitheads_tasks *tasks, size_t task) {
   return task < tasks->tasks.size() && tasks->tasks[task].can_refuse ? 1 : 0;
 }
@@ -248,23 +328,21 @@ bitheads_status bitheads_encode(const bitheads_engine *engine, const bitheads_te
   });
 }
 
+bitheads_status bitheads_encode_words(const bitheads_engine *engine, const bitheads_text *texts,
+                                      size_t num_texts, bitheads_features **features) {
+  return guarded([&] {
+    check_not_null("bitheads_encode_words", engine, features);
+    *features = new bitheads_features{engine->engine.encode(as_texts(texts, num_texts), true)};
+  });
+}
+
 bitheads_status bitheads_encode_tokens(const bitheads_engine *engine, const int32_t *ids,
                                        const int64_t *offsets, const int64_t *num_first,
                                        size_t num_texts, bitheads_features **features) {
   return guarded([&] {
     check_not_null("bitheads_encode_tokens", engine, ids, features);
-    check_offsets(offsets, num_texts);
-    std::vector<bitheads::Tokens> tokens(num_texts);
-    for (size_t i = 0; i < num_texts; ++i) {
-      tokens[i].ids.assign(ids + offsets[i], ids + offsets[i + 1]);
-      if (num_first != nullptr) {
-        if (num_first[i] < 0) {
-          fail(Status::invalid_input, "num_first: got ", num_first[i], ", expected 0 or more.");
-        }
-        tokens[i].num_first = static_cast<size_t>(num_first[i]);
-      }
-    }
-    *features = new bitheads_features{engine->engine.encode_tokens(tokens)};
+    *features = new bitheads_features{
+        engine->engine.encode_tokens(as_tokens(ids, offsets, num_first, num_texts))};
   });
 }
 
@@ -330,6 +408,98 @@ bitheads_status bitheads_predict_features(const bitheads_engine *engine,
     *predictions = with_answers(
         engine->engine.predict_features(features->features, as_tasks(tasks, num_tasks)));
   });
+}
+
+bitheads_status bitheads_predict_pairs(const bitheads_engine *engine,
+                                       const bitheads_features *features, const int64_t *pairs,
+                                       size_t num_pairs, const char *const *tasks, size_t num_tasks,
+                                       bitheads_predictions **predictions) {
+  return guarded([&] {
+    check_not_null("bitheads_predict_pairs", engine, features, predictions);
+    if (num_pairs > 0) check_not_null("pairs", pairs);
+    std::vector<bitheads::RowPair> rows(num_pairs);
+    for (size_t i = 0; i < num_pairs; ++i) rows[i] = {pairs[2 * i], pairs[2 * i + 1]};
+    *predictions = with_answers(
+        engine->engine.predict_pairs(features->features, rows, as_tasks(tasks, num_tasks)));
+  });
+}
+
+bitheads_status bitheads_encode_later(const bitheads_engine *engine, const bitheads_text *texts,
+                                      size_t num_texts, int32_t words, bitheads_done done,
+                                      void *context, bitheads_pending **pending) {
+  return guarded([&] {
+    check_not_null("bitheads_encode_later", engine, pending);
+    auto made = std::make_unique<bitheads_pending>();
+    made->features = engine->engine.encode_later(as_texts(texts, num_texts), words != 0,
+                                                 as_done<bitheads::PackedFeatures>(done, context));
+    *pending = made.release();
+  });
+}
+
+bitheads_status bitheads_encode_tokens_later(const bitheads_engine *engine, const int32_t *ids,
+                                             const int64_t *offsets, const int64_t *num_first,
+                                             size_t num_texts, bitheads_done done, void *context,
+                                             bitheads_pending **pending) {
+  return guarded([&] {
+    check_not_null("bitheads_encode_tokens_later", engine, ids, pending);
+    auto made = std::make_unique<bitheads_pending>();
+    made->features =
+        engine->engine.encode_tokens_later(as_tokens(ids, offsets, num_first, num_texts),
+                                           as_done<bitheads::PackedFeatures>(done, context));
+    *pending = made.release();
+  });
+}
+
+bitheads_status bitheads_predict_later(const bitheads_engine *engine, const bitheads_text *texts,
+                                       size_t num_texts, const char *const *tasks, size_t num_tasks,
+                                       bitheads_done done, void *context,
+                                       bitheads_pending **pending) {
+  return guarded([&] {
+    check_not_null("bitheads_predict_later", engine, pending);
+    auto made = std::make_unique<bitheads_pending>();
+    made->predictions =
+        engine->engine.predict_later(as_texts(texts, num_texts), as_tasks(tasks, num_tasks),
+                                     as_done<std::vector<bitheads::Prediction>>(done, context));
+    *pending = made.release();
+  });
+}
+
+int32_t bitheads_pending_wait(const bitheads_pending *pending, int64_t timeout_ms) {
+  int32_t is_done = 0;
+  constexpr int64_t kForever = int64_t{1} << 40;  // about 35 years, which nanoseconds can say
+  const std::chrono::milliseconds time(std::clamp<int64_t>(timeout_ms, 0, kForever));
+  guarded([&] {
+    is_done = pending->features ? pending->features->wait_for(time)
+                                : pending->predictions->wait_for(time);
+  });
+  return is_done;
+}
+
+bitheads_status bitheads_pending_features(const bitheads_pending *pending,
+                                          bitheads_features **features) {
+  return guarded([&] {
+    check_not_null("bitheads_pending_features", pending, features);
+    if (!pending->features) fail_other_answer("bitheads_predict_later", "bitheads_encode_later");
+    *features = new bitheads_features{pending->features->get()};
+  });
+}
+
+bitheads_status bitheads_pending_predictions(const bitheads_pending *pending,
+                                             bitheads_predictions **predictions) {
+  return guarded([&] {
+    check_not_null("bitheads_pending_predictions", pending, predictions);
+    if (!pending->predictions) fail_other_answer("bitheads_encode_later", "bitheads_predict_later");
+    *predictions = with_answers(pending->predictions->get());
+  });
+}
+
+void bitheads_pending_cancel(const bitheads_pending *pending) {
+  guarded(
+      [&] { pending->features ? pending->features->cancel() : pending->predictions->cancel(); });
+}
+
+void bitheads_pending_free(bitheads_pending *pending) {
+  delete pending;
 }
 
 void bitheads_predictions_free(bitheads_predictions *predictions) {
@@ -401,4 +571,33 @@ const float *bitheads_predictions_reject_logits(const bitheads_predictions *pred
 const float *bitheads_predictions_out_of_domain(const bitheads_predictions *predictions,
                                                 size_t task) {
   return find(predictions, task, &Answers::out_of_domain);
+}
+
+const bitheads_span *bitheads_predictions_spans(const bitheads_predictions *predictions,
+                                                size_t task) {
+  return find(predictions, task, &Answers::spans);
+}
+
+const int64_t *bitheads_predictions_span_offsets(const bitheads_predictions *predictions,
+                                                 size_t task) {
+  return find(predictions, task, &Answers::span_offsets);
+}
+
+const int64_t *bitheads_predictions_truncated_at(const bitheads_predictions *predictions,
+                                                 size_t task) {
+  const auto *words = words_of(predictions, task);
+  return words == nullptr || words->truncated_at.empty() ? nullptr : words->truncated_at.data();
+}
+
+const int64_t *bitheads_predictions_truncated_at_byte(const bitheads_predictions *predictions,
+                                                      size_t task) {
+  const auto *words = words_of(predictions, task);
+  return words == nullptr || words->truncated_at.empty() ? nullptr
+                                                         : words->truncated_at_byte.data();
+}
+
+const int64_t *bitheads_predictions_word_offsets(const bitheads_predictions *predictions,
+                                                 size_t task) {
+  const auto *words = words_of(predictions, task);
+  return words == nullptr ? nullptr : words->offsets.data();
 }

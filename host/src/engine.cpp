@@ -1,31 +1,27 @@
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <openvino/openvino.hpp>
-#include <set>
 
+#include "apart.h"
 #include "bundle.h"
+#include "call.h"
 #include "cores.h"
-#include "encoder.h"
 #include "error.h"
 #include "forms.h"
 #include "head_file.h"
 #include "heads.h"
+#include "open_encoder.h"
+#include "packed.h"
 #include "parallel.h"
 #include "process.h"
-#include "tokenizer.h"
+#include "scheduler.h"
+#include "text_passes.h"
 
 namespace bitheads {
 namespace {
 
 using HeadMap = std::map<std::string, std::shared_ptr<const LaidOutHead>>;
-
-std::string find_tokenizers_library(const Options &options) {
-  if (!options.tokenizers_library.empty()) return options.tokenizers_library;
-  const char *named = std::getenv("BITHEADS_TOKENIZERS_LIBRARY");
-  return named != nullptr && *named != '\0' ? named : BITHEADS_DEFAULT_TOKENIZERS_LIBRARY;
-}
 
 // Files in the order of their names, which decides which of two heads of one task is the second.
 std::vector<fs::path> find_heads(const fs::path &folder) {
@@ -49,34 +45,30 @@ ov::Core &the_core() {
   return *core;
 }
 
-// Adds each library once: the core keeps a library as often as it is given it.
-void add_operations(ov::Core &core, const std::string &library) {
-  static std::mutex lock;
-  static auto *const added = new std::set<std::string>;
-  const std::lock_guard<std::mutex> hold(lock);
-  if (added->count(library) == 0) {
-    core.add_extension(library);
-    added->insert(library);
-  }
-}
-
-std::vector<bool> forms_of(const std::vector<Text> &texts) {
-  std::vector<bool> is_pair;
-  for (const Text &text : texts) is_pair.push_back(text.is_pair);
-  return is_pair;
-}
-
 }  // namespace
 
 struct Engine::Impl {
   Impl(const fs::path &folder, const Options &given)
       : options(with_quota(given)),
         manifest(read_checked(folder, options)),
-        encoder(core, folder, manifest, options),
+        opened(open_encoder(core, folder, manifest, options)),
+        encoder(*opened.encoder),
+        passes(core, folder, manifest, options, encoder),
         threads(options.threads > 0 ? options.threads : count_cores()),
-        head_threads(threads) {
-    open_tokenizer(folder);
+        head_threads(threads, encoder.head_runner()) {
     read_heads(find_heads(folder));
+    if (options.max_queue_tokens < 1) {
+      fail(Status::invalid_input, "max_queue_tokens: got ", options.max_queue_tokens,
+           ", expected 1 or more.");
+    }
+    if (options.share_batches) {
+      scheduler = std::make_shared<Scheduler>(encoder, head_threads, manifest.spec,
+                                              options.max_queue_tokens);
+    }
+  }
+
+  ~Impl() {
+    if (scheduler) scheduler->close();
   }
 
   static Options with_quota(Options options) {
@@ -90,28 +82,6 @@ struct Engine::Impl {
     return manifest;
   }
 
-  // A missing tokenizer is an error only when texts come in: token ids need none.
-  void open_tokenizer(const fs::path &folder) {
-    if (!Tokenizer::is_in(folder)) {
-      no_tokenizer = "bundle " + folder.string() +
-                     ": no tokenizer for this library in it. Make it once: bitheads "
-                     "host-tokenizer --bundle " +
-                     folder.string();
-      return;
-    }
-    const std::string library = find_tokenizers_library(options);
-    try {
-      add_operations(core, library);
-    } catch (const std::exception &error) {
-      no_tokenizer = "tokenizer: " + library + " cannot be loaded (" + error.what() +
-                     "). Set BITHEADS_TOKENIZERS_LIBRARY to libopenvino_tokenizers.so of the "
-                     "package openvino-tokenizers.";
-      return;
-    }
-    tokenizer =
-        std::make_unique<Tokenizer>(core, folder, manifest, options.verify, options.threads);
-  }
-
   // As if one after the other, but what takes time, reading, is done in parallel.
   void read_heads(const std::vector<fs::path> &paths) {
     std::vector<std::shared_ptr<const LaidOutHead>> read(paths.size());
@@ -122,9 +92,10 @@ struct Engine::Impl {
 
   std::shared_ptr<const LaidOutHead> read_one(const fs::path &path) const {
     const std::string what = "head " + path.string();
-    const FoldedHead head = read_head(path);
+    FoldedHead head = read_head(path);
     check_spec(what, head.spec, manifest.spec);
-    return lay_out(head, what);
+    return encoder.head_runner() == nullptr ? lay_out(head, what)
+                                            : keep_folded(std::move(head), what);
   }
 
   void add(const fs::path &path, const std::shared_ptr<const LaidOutHead> &head, bool replace) {
@@ -166,31 +137,111 @@ struct Engine::Impl {
     return *this;
   }
 
-  PackedFeatures encode(const std::vector<Text> &texts) {
-    if (!tokenizer) fail(Status::backend, no_tokenizer);
-    std::vector<Tokens> tokens;
-    int64_t num_truncated = 0;
-    for (CutTokens &text : (*tokenizer)(texts)) {
-      num_truncated += text.truncated ? 1 : 0;
-      tokens.push_back(std::move(text.tokens));
+  // Whether codes need not come back from the encoder.
+  bool predicts_itself(const Heads &heads) const {
+    return encoder.head_runner() != nullptr && !read_words(heads);
+  }
+
+  // Of heads that read a text, or both texts of a pair, as one.
+  std::vector<Prediction> predict_joint(const std::vector<Text> &texts, const Heads &heads) {
+    if (predicts_itself(heads)) return answers_of(heads, passes.encode_and_predict(texts, heads));
+    return head_threads.predict(passes.encode(texts, read_words(heads)), manifest.spec, heads);
+  }
+
+  // Of heads of two texts; all texts are pairs.
+  std::vector<Prediction> predict_two_texts(const std::vector<Text> &texts, const Heads &heads) {
+    Tokenizer::check(texts);  // while they have the numbers that the caller knows
+    const TextsApart apart = take_apart(texts);
+    if (predicts_itself(heads)) {
+      const Outputs vectors = passes.encode_and_predict(apart.texts, heads);
+      return answers_of(heads, head_threads.run_pair_blocks(vectors, apart.pairs, heads));
     }
-    PackedFeatures features = encoder.encode(tokens);
-    features.num_truncated = num_truncated;
-    features.is_pair = forms_of(texts);
-    return features;
+    const PackedFeatures features = passes.encode(apart.texts, false);
+    return head_threads.predict_pairs(features, apart.pairs, manifest.spec, heads);
+  }
+
+  std::shared_ptr<Call> make_call() {
+    auto call = std::make_shared<Call>();
+    call->features.code_bytes = manifest.spec.code_bytes;
+    call->features.spec_id = manifest.spec.id;
+    call->scheduler = scheduler;
+    return call;
+  }
+
+  // Whatever is wrong with a call's texts is found here, before they are in anyone's batch.
+  void add(Call &call, std::vector<Tokens> tokens, const Heads &heads) const {
+    encoder.check(tokens);
+    call.add(std::move(tokens), heads);
+  }
+
+  std::shared_ptr<Call> encode_call(std::vector<Tokens> tokens, PackedFeatures known = {}) {
+    auto call = make_call();
+    call->features.num_truncated = known.num_truncated;
+    call->features.is_pair = std::move(known.is_pair);
+    call->features.words = std::move(known.words);
+    call->keeps_codes = true;
+    add(*call, std::move(tokens), {});
+    call->prepare();
+    return call;
+  }
+
+  std::shared_ptr<Call> encode_call(const std::vector<Text> &texts, bool words) {
+    PackedFeatures known;
+    std::vector<Tokens> tokens = passes.tokenize(texts, words, known);
+    return encode_call(std::move(tokens), std::move(known));
+  }
+
+  std::shared_ptr<Call> predict_call(const std::vector<Text> &texts,
+                                     const std::vector<std::string> &tasks) {
+    auto call = make_call();
+    call->heads = choose_fitting(choose(tasks), forms_of(texts), !tasks.empty());
+    const Heads two_texts = choose_of_two_texts(call->heads, false);
+    const Heads joint = choose_of_codes(call->heads, false);
+    PackedFeatures ignored;
+    if (!two_texts.empty()) {
+      Tokenizer::check(texts);  // while they have the numbers that the caller knows
+      TextsApart apart = take_apart(texts);
+      call->pairs = std::move(apart.pairs);
+      add(*call, passes.tokenize(apart.texts, false, ignored), two_texts);
+    }
+    if (two_texts.empty() || !joint.empty()) {
+      const bool words = read_words(joint);
+      add(*call, passes.tokenize(texts, words, words ? call->features : ignored), joint);
+    }
+    call->prepare();
+    return call;
+  }
+
+  // Queues a call that goes on by itself.
+  template <class Answer>
+  Pending<Answer> submit(const std::shared_ptr<Call> &call, const Done<Answer> &done) const {
+    if (done) call->done = [done](const auto &ended) { done(Pending<Answer>(ended)); };
+    scheduler->submit(call);
+    return Pending<Answer>(call);
+  }
+
+  // To be kept while a call of these kinds is made.
+  Scheduler::Visit visit() {
+    if (!scheduler) {
+      fail(Status::invalid_input,
+           "engine: got a call that goes on by itself, but its callers share no batches. Load it "
+           "with share_batches.");
+    }
+    return Scheduler::Visit(*scheduler);
   }
 
   OwnProcess process;
   Options options;  // with as few threads as a quota gives
   ov::Core &core = the_core();
   Manifest manifest;
-  Encoder encoder;
-  std::unique_ptr<Tokenizer> tokenizer;
-  std::string no_tokenizer;  // why there is no tokenizer
+  OpenedEncoder opened;
+  Encoder &encoder;
+  TextPasses passes;
   int threads;
   HeadThreads head_threads;
   std::mutex heads_lock;
   HeadMap heads;
+  std::shared_ptr<Scheduler> scheduler;  // null: each call makes batches of its own
 };
 
 // In a forked child, destroying the engine could wait for threads that the child does not have: it
@@ -216,6 +267,10 @@ const std::string &Engine::backend() const {
   return impl_->encoder.name();
 }
 
+const std::string &Engine::why_not_gpu() const {
+  return impl_->opened.why_not_gpu;
+}
+
 int64_t Engine::code_bytes() const {
   return impl_->manifest.spec.code_bytes;
 }
@@ -223,9 +278,8 @@ int64_t Engine::code_bytes() const {
 std::vector<TaskInfo> Engine::tasks() const {
   std::vector<TaskInfo> tasks;
   for (const auto &head : impl_->here().choose({})) {
-    tasks.push_back({head->task, head->labels, head->is_pair,
-                     static_cast<size_t>(head->block.size()), head->kind->name,
-                     head->decision.can_refuse()});
+    tasks.push_back({head->task, head->labels, reads_pairs(head->form), head->bytes(),
+                     head->kind->name, head->decision.can_refuse(), name_of(head->form)});
   }
   return tasks;
 }
@@ -241,50 +295,95 @@ void Engine::remove_head(const std::string &task) {
   if (impl_->heads.erase(task) == 0) impl_->fail_unknown(task);
 }
 
-PackedFeatures Engine::encode(const std::vector<Text> &texts) const {
-  return impl_->here().encode(texts);
+PackedFeatures Engine::encode(const std::vector<Text> &texts, bool words) const {
+  Impl &impl = impl_->here();
+  if (!impl.scheduler) return impl.passes.encode(texts, words);
+  const Scheduler::Visit visit = impl.visit();
+  const auto call = impl.encode_call(texts, words);
+  impl.scheduler->run(call);
+  return std::move(call->features);
 }
 
 PackedFeatures Engine::encode_tokens(const std::vector<Tokens> &texts) const {
-  return impl_->here().encoder.encode(texts);
+  Impl &impl = impl_->here();
+  if (!impl.scheduler) return impl.encoder.encode(texts);
+  const Scheduler::Visit visit = impl.visit();
+  const auto call = impl.encode_call(texts);
+  impl.scheduler->run(call);
+  return std::move(call->features);
 }
 
 std::vector<Prediction> Engine::predict(const std::vector<Text> &texts,
                                         const std::vector<std::string> &tasks) const {
-  const Heads chosen = impl_->here().choose(tasks);  // first, so that a wrong task costs no pass
+  Impl &impl = impl_->here();
+  if (impl.scheduler) {
+    const Scheduler::Visit visit = impl.visit();
+    const auto call = impl.predict_call(texts, tasks);
+    impl.scheduler->run(call);
+    return call->predictions();
+  }
+  const Heads chosen = impl.choose(tasks);  // first, so that a wrong task costs no pass
   const Heads heads = choose_fitting(chosen, forms_of(texts), !tasks.empty());
-  const PackedFeatures features = impl_->encode(texts);
-  return impl_->head_threads.predict(features, impl_->manifest.spec, heads);
+  const Heads two_texts = choose_of_two_texts(heads, false);
+  if (two_texts.empty()) return impl.predict_joint(texts, heads);
+  const Heads joint = choose_of_codes(heads, false);
+  std::vector<Prediction> of_two_texts = impl.predict_two_texts(texts, two_texts);
+  if (joint.empty()) return of_two_texts;
+  std::vector<Prediction> of_joint = impl.predict_joint(texts, joint);
+  auto next_of_two_texts = of_two_texts.begin();
+  auto next_of_joint = of_joint.begin();
+  std::vector<Prediction> answers;
+  for (const auto &head : heads) {
+    const bool is_of_two = head->form == Form::two_texts;
+    answers.push_back(std::move(is_of_two ? *next_of_two_texts++ : *next_of_joint++));
+  }
+  return answers;
+}
+
+Pending<PackedFeatures> Engine::encode_later(const std::vector<Text> &texts, bool words,
+                                             const Done<PackedFeatures> &done) const {
+  Impl &impl = impl_->here();
+  const Scheduler::Visit visit = impl.visit();
+  return impl.submit(impl.encode_call(texts, words), done);
+}
+
+Pending<PackedFeatures> Engine::encode_tokens_later(const std::vector<Tokens> &texts,
+                                                    const Done<PackedFeatures> &done) const {
+  Impl &impl = impl_->here();
+  const Scheduler::Visit visit = impl.visit();
+  return impl.submit(impl.encode_call(texts), done);
+}
+
+Pending<std::vector<Prediction>> Engine::predict_later(
+    const std::vector<Text> &texts, const std::vector<std::string> &tasks,
+    const Done<std::vector<Prediction>> &done) const {
+  Impl &impl = impl_->here();
+  const Scheduler::Visit visit = impl.visit();
+  return impl.submit(impl.predict_call(texts, tasks), done);
 }
 
 std::vector<Prediction> Engine::predict_features(const PackedFeatures &features,
                                                  const std::vector<std::string> &tasks) const {
-  const Heads chosen = impl_->here().choose(tasks);
+  const Heads chosen = choose_of_codes(impl_->here().choose(tasks), !tasks.empty());
   const FeatureSpec &spec = impl_->manifest.spec;
-  if (features.spec_id != spec.id) {
-    fail(Status::spec_mismatch, "features: got feature spec ", features.spec_id, ", expected ",
-         spec.shown(), ". Encode the texts with the bundle at hand.");
+  check_features(features, spec);
+  Heads heads = choose_fitting(chosen, features.is_pair, !tasks.empty());
+  if (!features.words && tasks.empty()) {
+    heads.erase(std::remove_if(heads.begin(), heads.end(),
+                               [](const auto &head) { return head->kind->is_of_words(); }),
+                heads.end());
   }
-  int64_t end = 0;
-  bool is_rising = !features.offsets.empty() && features.offsets[0] == 0;
-  for (const int64_t offset : features.offsets) {
-    is_rising = is_rising && offset >= end;
-    end = offset;
-  }
-  if (!is_rising || features.code_bytes != spec.code_bytes ||
-      end > static_cast<int64_t>(features.codes.size()) / spec.code_bytes ||
-      static_cast<size_t>(end * spec.code_bytes) != features.codes.size()) {
-    fail(Status::invalid_input, "features: got ", features.codes.size(), " bytes of codes of ",
-         features.code_bytes,
-         " bytes, expected offsets that rise from 0 to the number of codes, of ", spec.code_bytes,
-         " bytes each.");
-  }
-  if (!features.is_pair.empty() && features.is_pair.size() != features.size()) {
-    fail(Status::invalid_input, "features: got the forms of ", features.is_pair.size(),
-         " texts, expected those of ", features.size(), ", or none.");
-  }
-  const Heads heads = choose_fitting(chosen, features.is_pair, !tasks.empty());
   return impl_->head_threads.predict(features, spec, heads);
+}
+
+std::vector<Prediction> Engine::predict_pairs(const PackedFeatures &features,
+                                              const std::vector<RowPair> &pairs,
+                                              const std::vector<std::string> &tasks) const {
+  const Heads heads = choose_of_two_texts(impl_->here().choose(tasks), !tasks.empty());
+  const FeatureSpec &spec = impl_->manifest.spec;
+  check_features(features, spec);
+  check_pairs(features, pairs);
+  return impl_->head_threads.predict_pairs(features, pairs, spec, heads);
 }
 
 }  // namespace bitheads

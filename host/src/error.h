@@ -11,6 +11,7 @@
 namespace bitheads {
 
 constexpr size_t kMaxMessageBytes = 4000;
+constexpr const char *kNoMemory = "not enough memory: pass fewer texts in a call.";
 
 template <class... Parts>
 [[noreturn]] void fail(Status status, const Parts &...parts) {

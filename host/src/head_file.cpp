@@ -1,6 +1,8 @@
 #include "head_file.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <stdexcept>
 
 #include "decision.h"
@@ -10,8 +12,11 @@
 namespace bitheads {
 namespace {
 
-constexpr int kFormatVersions = 2;   // 1 to this
+constexpr int kFormatVersions = 3;   // 1 to this
+constexpr int kOfTwoTexts = 3;       // the version of heads of that form, and of no others
 constexpr size_t kMaxSize = 65'536;  // what the kernels' fixed-point numbers have room for
+constexpr std::pair<const char *, Form> kForms[] = {
+    {"single", Form::single}, {"pair", Form::pair}, {"two_texts", Form::two_texts}};
 
 using Shape = std::vector<int64_t>;
 
@@ -73,6 +78,15 @@ int64_t rows_of(const SafeTensors &file, const std::string &name, size_t axes) {
   return found->second.shape[0];
 }
 
+// At least 1 and at most `limit`.
+int64_t check_size(int64_t size, const char *name, size_t limit = kMaxSize) {
+  if (size < 1 || size > static_cast<int64_t>(limit)) {
+    throw std::invalid_argument("its " + std::string(name) + " is " + std::to_string(size) +
+                                ", expected 1 to " + std::to_string(limit));
+  }
+  return size;
+}
+
 // Checks what this library does not use, but Python reads.
 void check_notes(const Json &meta) {
   if (!meta.at("metrics").is_object() || !meta.at("training").is_object()) {
@@ -96,10 +110,25 @@ void read_kind(FoldedHead &head, const Json &meta) {
     throw std::invalid_argument("its kind is '" + kind + "', expected one of " + names_of_kinds());
   }
   head.kind->check(head.labels, head.decision);
+  if (head.kind->is_of_words() && head.decision.reject_above) {
+    throw std::invalid_argument("has a reject output, expected none of a " + kind + " head");
+  }
   head.num_outputs = head.kind->num_logits(head.labels) + (head.decision.reject_above ? 1 : 0);
-  if (head.num_outputs > kMaxSize) {
-    throw std::invalid_argument("its number of outputs is " + std::to_string(head.num_outputs) +
-                                ", expected 1 to 65,536");
+  check_size(static_cast<int64_t>(head.num_outputs), "number of outputs");
+}
+
+void read_form(FoldedHead &head, const Json &meta) {
+  const std::string form = meta.at("form").get<std::string>();
+  const auto *found = std::find_if(std::begin(kForms), std::end(kForms),
+                                   [&](const auto &row) { return row.first == form; });
+  if (found == std::end(kForms)) {
+    throw std::invalid_argument("its form is '" + form + "', expected single, pair or two_texts");
+  }
+  head.form = found->second;
+  if ((head.form == Form::two_texts) != (meta.at("format_version") == kOfTwoTexts)) {
+    throw std::invalid_argument("its form is '" + form + "' in format version " +
+                                meta.at("format_version").dump() +
+                                ", expected two_texts in version 3, and only there");
   }
 }
 
@@ -108,14 +137,11 @@ void read_meta(FoldedHead &head, const Json &meta) {
   check_notes(meta);
   head.task = meta.at("task").get<std::string>();
   head.labels = meta.at("labels").get<std::vector<std::string>>();
-  const std::string form = meta.at("form").get<std::string>();
   const std::string pooling = meta.at("position_pooling").get<std::string>();
   if (!is_task_name(head.task)) {
     throw std::invalid_argument("its task name is '" + head.task + "', no name of a file");
   }
-  if (form != "single" && form != "pair") {
-    throw std::invalid_argument("its form is '" + form + "', expected single or pair");
-  }
+  read_form(head, meta);
   if (pooling != "attention" && pooling != "mean" && pooling != "cls" && pooling != "last") {
     throw std::invalid_argument("its position pooling is '" + pooling +
                                 "', expected attention, mean, cls or last");
@@ -126,24 +152,35 @@ void read_meta(FoldedHead &head, const Json &meta) {
     }
   }
   read_kind(head, meta);
-  head.is_pair = form == "pair";
+  if (head.kind->is_of_words() && head.form != Form::single) {
+    throw std::invalid_argument("its form is '" + std::string(name_of(head.form)) +
+                                "', expected 'single' of a " + head.kind->name +
+                                " head, which reads words of one text");
+  }
   head.position_pooling = pooling == "attention" ? BH_ATTENTION
                           : pooling == "mean"    ? BH_MEAN
                           : pooling == "cls"     ? BH_CLS
                                                  : BH_LAST;
   head.spec = FeatureSpec::read(meta.at("spec"));
-  if (head.spec.dim > static_cast<int64_t>(kMaxSize)) {
-    throw std::invalid_argument("its dim is " + std::to_string(head.spec.dim) +
-                                ", expected 1 to 65,536");
-  }
+  check_size(head.spec.dim, "dim");
+}
+
+PairHalf read_pair_half(const FoldedHead &head, const SafeTensors &file) {
+  const auto outputs = static_cast<int64_t>(head.num_outputs);
+  const auto dim = static_cast<int64_t>(combined_size(head.vector_size));
+  const int64_t inner = check_size(rows_of(file, "pair_dense_bias", 1), "pair half's inner size");
+  return {read_weights(file, "pair_dense", {inner, dim}),
+          read_weights(file, "pair_dense_bias", {inner}),
+          read_weights(file, "pair_output", {outputs, inner}),
+          read_weights(file, "pair_output_bias", {outputs})};
 }
 
 void read_tensors(FoldedHead &head, const SafeTensors &file) {
   const int64_t dim = head.spec.dim;
-  const auto outputs = static_cast<int64_t>(head.num_outputs);
   const bool attends = head.position_pooling == BH_ATTENTION;
-  if (file.tensors().size() != (attends ? 6U : 4U)) {
-    throw std::invalid_argument("has other weights than its position pooling wants");
+  const bool is_of_two_texts = head.form == Form::two_texts;
+  if (file.tensors().size() != (attends ? 6U : 4U) + (is_of_two_texts ? 4U : 0U)) {
+    throw std::invalid_argument("has other weights than its form and its position pooling want");
   }
   if (attends) {
     head.attention_heads = rows_of(file, "query", 2);
@@ -153,10 +190,12 @@ void read_tensors(FoldedHead &head, const SafeTensors &file) {
     head.query = read_weights(file, "query", {head.attention_heads, dim});
     head.value = read_weights(file, "value", {dim, dim});
   }
-  const int64_t inner = rows_of(file, "dense_bias", 1);
-  if (inner > static_cast<int64_t>(kMaxSize)) {
-    throw std::invalid_argument("its inner size is " + std::to_string(inner) +
-                                ", expected 1 to 65,536");
+  const int64_t inner = check_size(rows_of(file, "dense_bias", 1), "inner size");
+  auto outputs = static_cast<int64_t>(head.num_outputs);
+  if (is_of_two_texts) {
+    outputs = check_size(rows_of(file, "output_bias", 1), "vector size", BH_MAX_VECTOR_SIZE);
+    head.vector_size = static_cast<size_t>(outputs);
+    head.pair = read_pair_half(head, file);
   }
   head.dense = read_weights(file, "dense", {inner, dim});
   head.dense_bias = read_weights(file, "dense_bias", {inner});
@@ -192,6 +231,10 @@ FoldedHead parse_head(const SafeTensors &file, const std::string &what) {
 }
 
 }  // namespace
+
+const char *name_of(Form form) {
+  return kForms[static_cast<size_t>(form)].first;
+}
 
 FoldedHead read_head(const fs::path &path) {
   const std::string what = "head " + path.string();

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "decision.h"
+#include "tag_sequences.h"
 
 namespace bitheads {
 namespace {
@@ -186,13 +187,36 @@ class Regression : public Kind {
   }
 };
 
+// Spans of a text, from the logits of each word's tag, see tag_sequences.h.
+class TokenLabel : public Kind {
+ public:
+  TokenLabel() : Kind("token_label", {}) {}
+
+  bool is_of_words() const override { return true; }
+
+  size_t num_logits(const Labels &labels) const override { return 1 + 2 * labels.size(); }
+
+  void check(const Labels &labels, const Decision &decision) const override {
+    Kind::check(labels, decision);
+    check_labels(labels, 1);
+  }
+
+  // Of a text of one word; see label_probabilities for more.
+  void probabilities(const float *logits, const Labels &labels, const Decision & /*decision*/,
+                     float *found) const override {
+    const std::vector<float> likely = label_probabilities(logits, 1, labels.size());
+    std::copy(likely.begin(), likely.end(), found);
+  }
+};
+
 const std::vector<const Kind *> &all_kinds() {
   static const SingleLabel single_label;
   static const MultiLabel multi_label;
   static const Ordinal ordinal;
   static const Regression regression;
+  static const TokenLabel token_label;
   static const std::vector<const Kind *> kinds = {&single_label, &multi_label, &ordinal,
-                                                  &regression};
+                                                  &regression, &token_label};
   return kinds;
 }
 
@@ -229,6 +253,24 @@ std::optional<float> Kind::value(const float * /*logits*/, const Labels & /*labe
 float Kind::reject_score(float reject_logit, const float * /*logits*/,
                          const Labels & /*labels*/) const {
   return reject_logit;
+}
+
+std::vector<FoundSpan> find_spans(const float *logits, size_t words, const Labels &labels) {
+  const std::vector<size_t> tags = best_tags(logits, words, labels.size());
+  const std::vector<float> likely = label_probabilities(logits, words, labels.size());
+  std::vector<FoundSpan> spans;
+  for (size_t word = 0; word < words; ++word) {
+    if (tags[word] == 0) continue;
+    const size_t label = (tags[word] - 1) / 2;
+    const float probability = likely[word * labels.size() + label];
+    if (tags[word] % 2 == 1) {
+      spans.push_back({word, word, label, probability});
+    } else {
+      spans.back().last = word;
+      spans.back().probability = std::min(spans.back().probability, probability);
+    }
+  }
+  return spans;
 }
 
 const Kind *find_kind(const std::string &name) {

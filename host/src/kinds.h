@@ -26,6 +26,8 @@ class Kind {
 
   const char *const name;  // as in a head's file
 
+  // Whether a head answers each word of a text; its logits are then those of one word.
+  virtual bool is_of_words() const { return false; }
   // Outputs of a head, without its reject output.
   virtual size_t num_logits(const Labels &labels) const { return labels.size(); }
   // Throws std::invalid_argument for labels and decisions that are not its.
@@ -48,6 +50,16 @@ class Kind {
  private:
   std::vector<std::string> settings_;
 };
+
+// A span of words of a text, with the label's index.
+struct FoundSpan {
+  size_t first, last;  // words, among those of the text
+  size_t label;
+  float probability;  // the least that one of its words has of being the label's
+};
+
+// The spans of a text, from the logits of its words, of a head of the kind that is of words.
+std::vector<FoundSpan> find_spans(const float *logits, size_t words, const Labels &labels);
 
 // Null for a name that no kind has.
 const Kind *find_kind(const std::string &name);

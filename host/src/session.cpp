@@ -33,6 +33,18 @@ int64_t find_vocabulary(const ov::Output<const ov::Node> &ids) {
   return rows;
 }
 
+TableRows find_table_rows(const ov::Model &model) {
+  TableRows rows;
+  for (const auto &input : model.inputs()) {
+    if (input.get_any_name() == "input_ids") {
+      rows.vocabulary = find_vocabulary(input);
+    } else if (input.get_any_name() == "token_type_ids") {
+      rows.token_types = find_vocabulary(input);
+    }
+  }
+  return rows;
+}
+
 ov::AnyMap find_properties(ov::Core &core, const GraphOptions &options) {
   ov::AnyMap properties = cpu_properties(options.threads);
   properties.insert(ov::hint::performance_mode(options.has_lanes
@@ -69,18 +81,21 @@ ov::AnyMap cpu_properties(int threads) {
   return properties;
 }
 
+TableRows find_table_rows(ov::Core &core, const fs::path &graph) {
+  try {
+    return find_table_rows(*core.read_model(graph.string()));
+  } catch (const std::exception &error) {
+    fail(Status::backend, "openvino cannot load ", graph, ": ", error.what(),
+         ". Export the bundle again.");
+  }
+}
+
 Session::Session(ov::Core &core, const GraphOptions &options) {
   const ov::AnyMap properties = find_properties(core, options);
   try {
     const std::shared_ptr<const ov::Model> model = core.read_model(options.graph.string());
-    for (const auto &input : model->inputs()) {
-      inputs_.push_back(input.get_any_name());
-      if (inputs_.back() == "input_ids") {
-        vocabulary_ = find_vocabulary(input);
-      } else if (inputs_.back() == "token_type_ids") {
-        token_types_ = find_vocabulary(input);
-      }
-    }
+    for (const auto &input : model->inputs()) inputs_.push_back(input.get_any_name());
+    rows_ = find_table_rows(*model);
     compiled_ = core.compile_model(model, "CPU", properties);
     precision_ = find_precision(compiled_, options.precision);
     const uint32_t count =

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "files.h"
+#include "table_rows.h"
 
 namespace bitheads {
 
@@ -28,6 +29,9 @@ struct GraphOptions {
 // gains nothing by it that could be measured.
 ov::AnyMap cpu_properties(int threads);
 
+// Looks at a graph for them, of a bundle that does not say. Throws Error(backend).
+TableRows find_table_rows(ov::Core &core, const fs::path &graph);
+
 class Session {
  public:
   // Throws Error(backend).
@@ -35,10 +39,7 @@ class Session {
 
   const std::string &precision() const { return precision_; }
   const std::vector<std::string> &inputs() const { return inputs_; }
-  // Rows of the table that token ids choose from; the largest int64 if the table is not found.
-  int64_t vocabulary() const { return vocabulary_; }
-  // The same for token types; 0 if the graph reads none.
-  int64_t token_types() const { return token_types_; }
+  TableRows rows() const { return rows_; }
   size_t num_lanes() const { return requests_.size(); }
 
   // Waits for a request that nobody else has, and calls work with it.
@@ -47,8 +48,7 @@ class Session {
  private:
   std::string precision_;
   std::vector<std::string> inputs_;
-  int64_t vocabulary_ = 0;
-  int64_t token_types_ = 0;
+  TableRows rows_;
   ov::CompiledModel compiled_;
   std::vector<ov::InferRequest> requests_;
   std::vector<size_t> free_;

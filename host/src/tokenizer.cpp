@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <iterator>
 #include <stdexcept>
 
 #include "error.h"
@@ -82,9 +83,11 @@ bool Tokenizer::is_in(const fs::path &folder) {
 
 Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &manifest, bool verify,
                      int threads)
-    : max_length_(static_cast<size_t>(manifest.max_length)), prefix_(manifest.spec.prefix) {
+    : what_("tokenizer " + (bundle / "host").string()),
+      max_length_(static_cast<size_t>(manifest.max_length)),
+      prefix_(manifest.spec.prefix) {
   const fs::path folder = bundle / "host";
-  const std::string what = "tokenizer " + folder.string();
+  const std::string &what = what_;
   const Json content = read_hashed_json(folder / "tokenizer_graph.json", what, again);
   try {
     const auto source = manifest.artifacts.find("tokenizer.json");
@@ -98,6 +101,11 @@ Tokenizer::Tokenizer(ov::Core &core, const fs::path &bundle, const Manifest &man
       fail(Status::bundle, what,
            ": the tokenizer's own tokens leave no room for texts: the maximum ", "length is ",
            max_length_, ". Export the bundle again.");
+    }
+    if (const auto blanks = content.find("blanks"); blanks != content.end()) {
+      word_tokens_ = std::make_unique<WordTokenFinder>(
+          [this](const std::vector<std::string_view> &texts) { return run(texts); },
+          BlankTokens::read(*blanks));
     }
     for (const char *name : {"tokenizer.xml", "tokenizer.bin"}) {
       const Json &expected = content.at("files").at(name);
@@ -141,7 +149,21 @@ void Tokenizer::check_prefix(const Manifest &manifest) {
   }
 }
 
-std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
+void Tokenizer::check(const std::vector<Text> &texts) {
+  for (size_t i = 0; i < texts.size(); ++i) {
+    check_text(texts[i].first, i);
+    check_text(texts[i].second, i);
+  }
+}
+
+std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts, bool words) {
+  if (words && !word_tokens_) {
+    fail(Status::bundle, what_,
+         ": was written without what finding words takes, which heads of the kind token_label "
+         "read. ",
+         again);
+  }
+  check(texts);
   const size_t long_chars = kCharsPerToken * max_length_;
   std::vector<CutTokens> all;
   std::vector<std::string_view> chunk;
@@ -151,8 +173,6 @@ std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
     return text.size() > long_chars && count_chars(text) > long_chars;
   };
   for (size_t i = 0, first = 0; i < texts.size(); ++i) {
-    check_text(texts[i].first, i);
-    check_text(texts[i].second, i);
     if (!prefix_.empty()) prefixed.push_back(prefix_ + texts[i].first);
     const std::string &first_text = prefix_.empty() ? texts[i].first : prefixed.back();
     for (const std::string *text : {&first_text, &texts[i].second}) {
@@ -165,16 +185,21 @@ std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
     std::vector<Ids> encoded = run(chunk);
     auto next = encoded.begin();
     auto next_prefixed = prefixed.begin();
+    std::vector<Item> items;
     for (; first <= i; ++first) {
-      bool is_whole = true;
-      std::vector<Ids> parts;
+      Item item;
       const auto add = [&](std::string_view text) {
-        parts.push_back(is_long(text) ? encode_long(text, is_whole) : std::move(*next++));
+        item.parts.push_back(is_long(text) ? encode_long(text) : Encoded{std::move(*next++), text});
+        item.is_whole = item.is_whole && item.parts.back().read.size() == text.size();
       };
       add(prefix_.empty() ? texts[first].first : *next_prefixed++);
       if (texts[first].is_pair) add(texts[first].second);
-      all.push_back(join(std::move(parts), is_whole));
+      items.push_back(std::move(item));
     }
+    std::vector<CutTokens> joined;
+    for (const Item &item : items) joined.push_back(join(item));
+    if (words) add_words(items, joined);
+    std::move(joined.begin(), joined.end(), std::back_inserter(all));
     chunk.clear();
     prefixed.clear();
     bytes = 0;
@@ -182,28 +207,66 @@ std::vector<CutTokens> Tokenizer::operator()(const std::vector<Text> &texts) {
   return all;
 }
 
-CutTokens Tokenizer::join(std::vector<Ids> parts, bool is_whole) const {
-  const Template &around = parts.size() == 2 ? pair_ : single_;
+CutTokens Tokenizer::join(const Item &item) const {
+  const Template &around = item.parts.size() == 2 ? pair_ : single_;
   std::vector<size_t> lengths;
-  for (const Ids &part : parts) lengths.push_back(part.size());
+  for (const Encoded &part : item.parts) lengths.push_back(part.ids.size());
   const size_t budget = max_length_ > around.num_own ? max_length_ - around.num_own : 0;
   const std::vector<size_t> kept = cut_longest_first(lengths, budget);
-  for (size_t i = 0; i < parts.size(); ++i) parts[i].resize(kept[i]);
-  return {around.join(parts), kept != lengths || !is_whole};
+  std::vector<Ids> parts;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    const Ids &ids = item.parts[i].ids;
+    parts.emplace_back(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(kept[i]));
+  }
+  return {around.join(parts), kept != lengths || !item.is_whole};
 }
 
-// Token ids of as much of a very long text as can matter: a beginning that alone fills the maximum
-// length gives the same first tokens as the whole text, as tokenizers work word by word; one that
-// does not is made longer.
-Ids Tokenizer::encode_long(std::string_view text, bool &is_whole) {
+// Words of which no token is left are left out.
+void Tokenizer::add_words(const std::vector<Item> &items, std::vector<CutTokens> &joined) {
+  std::vector<EncodedText> texts;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const Encoded &text = items[i].parts.front();
+    if (items[i].parts.size() == 1) {
+      texts.push_back({text.read, prefix_.size(), &text.ids});
+      places.push_back(i);
+    }
+  }
+  const std::vector<std::vector<WordTokens>> found = (*word_tokens_)(texts);
+  const size_t before = single_.own[0].size();
+  for (size_t i = 0; i < found.size(); ++i) {
+    CutTokens &tokens = joined[places[i]];
+    const size_t kept = tokens.tokens.ids.size() - single_.num_own;
+    const std::string_view text = texts[i].text.substr(prefix_.size());
+    size_t at = 0;
+    int32_t chars = 0;
+    const auto chars_to = [&](size_t byte) {
+      chars += static_cast<int32_t>(count_chars(text.substr(at, byte - at)));
+      at = byte;
+      return chars;
+    };
+    for (const WordTokens &word : found[i]) {
+      if (word.first_token >= kept) break;
+      const int32_t start = chars_to(word.place.start);
+      const int32_t end = chars_to(word.place.end);
+      tokens.words.push_back(
+          {static_cast<int32_t>(before + word.first_token),
+           static_cast<int32_t>(std::min(word.num_tokens, kept - word.first_token)), start, end,
+           static_cast<int32_t>(word.place.start), static_cast<int32_t>(word.place.end)});
+    }
+  }
+}
+
+// As much of a very long text as can matter: a beginning that alone fills the maximum length gives
+// the same first tokens as the whole text, as tokenizers work word by word; one that does not is
+// made longer.
+Tokenizer::Encoded Tokenizer::encode_long(std::string_view text) {
   size_t chars = kCharsPerToken * max_length_;
   while (true) {
     const std::string_view beginning = cut_at_space(text, chars);
     Ids ids = std::move(run({beginning}).front());
-    if (beginning.size() == text.size()) return ids;
-    if (chars >= kMaxChars || fills(ids, beginning)) {
-      is_whole = false;
-      return ids;
+    if (beginning.size() == text.size() || chars >= kMaxChars || fills(ids, beginning)) {
+      return {std::move(ids), beginning};
     }
     chars = std::min(4 * chars, kMaxChars);
   }

@@ -43,6 +43,23 @@ std::string to_valid_utf8(std::string text) {
   return text;
 }
 
+CodePoint code_point_at(std::string_view text, size_t at) {
+  const auto lead = static_cast<unsigned char>(text[at]);
+  if (lead < 0x80) return {lead, 1};
+  const size_t bytes = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+  uint32_t code = lead & (0xFF >> (bytes + 1));
+  for (size_t i = 1; i < bytes; ++i) {
+    code = code << 6 | (static_cast<unsigned char>(text[at + i]) & 0x3F);
+  }
+  return {code, bytes};
+}
+
+size_t char_before(std::string_view text, size_t at) {
+  do --at;
+  while (continues(text[at]));
+  return at;
+}
+
 size_t count_chars(std::string_view text) {
   size_t chars = 0;
   for (const char byte : text) chars += continues(byte) ? 0 : 1;

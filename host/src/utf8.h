@@ -3,6 +3,7 @@
 #define BITHEADS_HOST_UTF8_H
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -15,6 +16,14 @@ size_t find_invalid_utf8(std::string_view text);
 std::string to_valid_utf8(std::string text);
 
 // The functions below want valid UTF-8.
+struct CodePoint {
+  uint32_t code;
+  size_t bytes;
+};
+// The one that begins at a byte.
+CodePoint code_point_at(std::string_view text, size_t at);
+// Where the character before a byte begins, where one does.
+size_t char_before(std::string_view text, size_t at);
 size_t count_chars(std::string_view text);
 // The first so many characters.
 std::string_view first_chars(std::string_view text, size_t chars);

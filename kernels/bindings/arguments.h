@@ -79,9 +79,10 @@ inline bh_position_pooling parse_position_pooling(const std::string &name) {
 // "active", or the name of a level that can run here (module.cpp).
 bh_level parse_level(const std::string &name);
 
-// Batches of texts (batching.cpp), the task heads (heads.cpp), and the launches of the CUDA kernels
-// (launches.cpp).
+// Batches of texts (batching.cpp), pairs of texts (combine_texts.cpp), the task heads (heads.cpp),
+// and the launches of the CUDA kernels (launches.cpp).
 void define_batching(nanobind::module_ &m);
+void define_combine_texts(nanobind::module_ &m);
 void define_heads(nanobind::module_ &m);
 void define_launches(nanobind::module_ &m);
 

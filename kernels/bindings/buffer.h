@@ -132,14 +132,22 @@ class Buffer {
   template <class Item>
   const Item *vector(int64_t size, const char *dimension, const char *formats,
                      const char *dtype) const {
+    return items<Item>({size}, dimension, formats, dtype);
+  }
+
+  // A contiguous array of aligned items, of the dimensions given; -1 stands for any.
+  template <class Item>
+  const Item *items(const std::vector<int64_t> &expected, const char *dimensions,
+                    const char *formats, const char *dtype) const {
     if (std::string(formats).find(format()) == std::string::npos ||
         view_.itemsize != static_cast<Py_ssize_t>(sizeof(Item))) {
       raise_type(name_, std::string("format '") + (view_.format ? view_.format : "B") + "'",
                  std::string("a ") + dtype + " array; convert it with astype");
     }
-    require_shape({size}, dimension);
+    require_shape(expected, dimensions);
     require_contiguous();
-    if (reinterpret_cast<uintptr_t>(data()) % alignof(Item) != 0 && size > 0) {
+    const MemoryRange bytes = range();
+    if (bytes.first != bytes.last && bytes.first % alignof(Item) != 0) {
       raise_value(name_, "an unaligned array", "an aligned one; pass a copy");
     }
     return static_cast<const Item *>(data());

@@ -187,6 +187,7 @@ NB_MODULE(_kernels, m) {
         nb::arg("inverse_scale") = nb::none(), nb::arg("zero_point") = nb::none(),
         nb::arg("level") = "active");
   bitheads::define_batching(m);
+  bitheads::define_combine_texts(m);
   bitheads::define_heads(m);
   bitheads::define_launches(m);
 }

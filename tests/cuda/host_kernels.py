@@ -145,10 +145,15 @@ class HostKernels:
 
 
 def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKernels:
-    """Compiles the library into build/cuda-host if a source is newer, and loads it.
+    """`compile_library`, loaded: Python must then run with the sanitizers' runtime preloaded."""
+    return HostKernels(compile_library(sanitizers))
+
+
+def compile_library(sanitizers: str = "") -> Path:
+    """Compiles the library into build/cuda-host if a source is newer.
 
     Args:
-        sanitizers: as -fsanitize= takes them; Python must then run with their runtime preloaded.
+        sanitizers: as -fsanitize= takes them.
     """
     library = ROOT / f"build/cuda-host/on_host{'-' if sanitizers else ''}{sanitizers}.so"
     library.parent.mkdir(parents=True, exist_ok=True)
@@ -164,4 +169,4 @@ def build(sanitizers: str = os.environ.get("BITHEADS_SANITIZE", "")) -> HostKern
         environment = {name: v for name, v in os.environ.items() if name != "LD_PRELOAD"}
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
         made.replace(library)
-    return HostKernels(library)
+    return library

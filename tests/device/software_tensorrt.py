@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime
 from random_heads import random_head
 
-from bitheads.engine.bundle import GRAPH, graph_sha256, read_manifest
+from bitheads.engine.bundle import GPU_GRAPHS, GRAPH, graph_sha256, read_manifest
 from bitheads.engine.device.plan import Plan, PlanInfo, write_plan
 from bitheads.engine.device.profile import Profile
 from bitheads.engine.features.spec import PositionPooling
@@ -74,6 +74,7 @@ class RuntimeConfig:
 class Runtime:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
         try:
@@ -81,16 +82,23 @@ class Runtime:
         except ValueError:
             self.logger.log(ILogger.Severity.ERROR, "magic tag does not match")
             return None
+        if content["has_runtime"] and not self.engine_host_code_allowed:
+            self.logger.log(ILogger.Severity.ERROR, "host code is not allowed in this runtime")
+            return None
         return Engine(content, self.logger)
+
+
+def open_graph(path: str | Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    # As the graph has them: ONNX Runtime moves those of FP8 to where its own operators refuse them.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 class Engine:
     def __init__(self, content: dict[str, Any], logger: Any) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            content["graph"], options, providers=["CPUExecutionProvider"]
-        )
+        self.session = open_graph(content["graph"])
         self.logger = logger
         self.profiles = [Profile(*map(tuple, shapes)) for shapes in content["profiles"]]
         self.inputs = [port.name for port in self.session.get_inputs()]
@@ -192,25 +200,38 @@ def array_at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.n
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
-def write_software_plan(bundle: Path, profiles: list[Profile], flavour: str = "tensorrt") -> Plan:
-    """A plan that this module can load, in a bundle."""
+def write_software_plan(
+    bundle: Path,
+    profiles: list[Profile],
+    flavour: str = "tensorrt",
+    version: str = __version__,
+    compatibility: tuple[str, ...] = (),
+    precision: str = "fp16",
+) -> Plan:
+    """A plan that this module can load, in a bundle.
+
+    One for later versions has, as TensorRT's own, a runtime in it, which must be allowed to run.
+    """
     manifest = read_manifest(bundle)
-    graph = bundle / GRAPH
+    graph = bundle / GPU_GRAPHS.get(precision, GRAPH)
     shapes = [[p.min, p.opt, p.max] for p in profiles]
-    data = json.dumps({"graph": str(graph), "profiles": shapes}).encode()
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    has_runtime = "version" in compatibility
+    content = {"graph": str(graph), "profiles": shapes, "has_runtime": has_runtime}
+    data = json.dumps(content).encode()
+    session = open_graph(graph)
     dtype = {"fp16": "float16", "fp32": "float32"}[manifest.encoder.precision]
     info = PlanInfo(
-        graph_sha256=graph_sha256(manifest.artifacts),
+        graph_sha256=graph_sha256(manifest.artifacts, graph.name),
         flavour=flavour,
-        version=__version__,
+        version=version,
         compute_capabilities=("8.6",),
-        precision=manifest.encoder.precision,
+        precision=precision if precision in GPU_GRAPHS else manifest.encoder.precision,
         profiles=tuple(profiles),
         inputs={port.name: "int64" for port in session.get_inputs()},
         outputs=dict.fromkeys(manifest.output_names, dtype),
         plan_bytes=len(data),
         plan_sha256=hashlib.sha256(data).hexdigest(),
+        compatibility=compatibility,
     )
     return write_plan(bundle, info, data)
 

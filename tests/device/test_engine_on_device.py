@@ -19,17 +19,22 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import software_tensorrt
-from random_heads import random_head
+from random_heads import random_head, random_span_head, random_two_texts_head
 from software_driver import LAUNCH_FAILED, SoftwareCuda
 from software_tensorrt import with_heads_and_plan
 
 from bitheads import BackendError, ClosedError, DeviceMemoryError, Engine, PlanError
+from bitheads.engine.bundle import GPU_GRAPHS, read_manifest
+from bitheads.engine.cpu_encoder import CpuEncoder
+from bitheads.engine.device.encoder import round_rows
 from bitheads.engine.device.plan import PLANS
 from bitheads.engine.device.profile import Profile
 from bitheads.engine.features.spec import Order, Quantization
 from bitheads.engine.heads.head_file import write_head
 from bitheads.engine.sessions import BACKENDS, onnxruntime_gpu
-from bitheads.engine.types import Text
+from bitheads.engine.text_chunks import LEAST_TEXTS
+from bitheads.engine.types import Text, TokenBatch
+from bitheads.export.plans.plan_config import PlanConfig
 
 TEXTS = [
     "tide",
@@ -49,8 +54,10 @@ def open_engine(
     """Loads engines on the software device and closes them afterwards."""
     opened: list[Engine] = []
 
-    def load(bundle: Path = planned_bundle, backend: str = "tensorrt") -> Engine:
-        opened.append(Engine.load(bundle, backend=backend))
+    def load(
+        bundle: Path = planned_bundle, backend: str = "tensorrt", precision: str = "auto"
+    ) -> Engine:
+        opened.append(Engine.load(bundle, backend=backend, precision=precision))
         return opened[-1]
 
     yield load
@@ -89,6 +96,54 @@ def test_answers_are_those_of_the_cpu(open_engine: OpenEngine, on_cpu: Engine) -
     some = engine.predict(TEXTS[:3], ["mean"])
     assert list(some) == ["mean"]
     np.testing.assert_allclose(some["mean"].logits, expected["mean"].logits[:3], atol=5e-3)
+
+
+def test_words_are_answered_as_on_the_cpu(open_engine: OpenEngine, planned_bundle: Path) -> None:
+    found = []
+    for engine in (open_engine(), Engine.load(planned_bundle, backend="onnxruntime")):
+        engine.use_head(engine.encoder.load_head(random_span_head(engine.spec)))
+        found.append(engine.predict(TEXTS)["names"])
+        assert engine.predict_features(engine.encode(TEXTS, words=True))["names"].words is not None
+    (answer, expected) = found
+    assert answer.words is not None
+    assert expected.words is not None
+    assert np.array_equal(answer.words.table, expected.words.table)
+    np.testing.assert_allclose(answer.logits, expected.logits, atol=3e-2)
+    assert sum(map(len, answer.spans)) > 20
+    assert answer.spans[3] == (), "of a pair"
+
+
+def test_pairs_of_texts_that_are_encoded_by_themselves(
+    open_engine: OpenEngine, on_cpu: Engine
+) -> None:
+    """Vectors are the device's, and what is made of them is what the processor makes of them."""
+    engine = open_engine()
+    heads = [
+        random_two_texts_head(engine.spec, f"apart-{seed}", seed=seed, vector_size=size)
+        for seed, size in enumerate((None, 9))
+    ]
+    for head in heads:
+        engine.use_head(engine.encoder.load_head(head))
+    singles = [text for text in TEXTS if isinstance(text, str)]
+    rows = np.array([(i, j) for i in range(3) for j in range(5, 9)])
+    pairs: list[Text] = [(singles[i], singles[j]) for i, j in rows]
+    features = engine.encode(singles)
+    vectors = engine.encoder.text_vectors(features, heads)
+    wanted = on_cpu.encoder.text_vectors(features, [*map(on_cpu.encoder.load_head, heads)])
+    for got, exact in zip(vectors, wanted, strict=True):
+        np.testing.assert_allclose(got, exact, atol=3e-2)
+        assert exact.std(axis=0).min() > 1e-2
+    outputs = on_cpu.encoder.pair_outputs(vectors, rows, heads)
+    mixed = engine.predict([*TEXTS[:5], *pairs])
+    alone = engine.predict(pairs, [head.task for head in heads])
+    stored = engine.predict_pairs(features, rows)
+    for head, exact in zip(heads, outputs, strict=True):
+        assert np.isnan(mixed[head.task].logits[:3]).all()
+        assert mixed[head.task].answered[3], "the pair among them"
+        for found in (mixed[head.task].logits[5:], alone[head.task].logits):
+            np.testing.assert_array_equal(found, exact)
+        np.testing.assert_array_equal(stored[head.task].logits, exact)
+    assert alone.stats.num_windows == len({text for pair in pairs for text in pair})
 
 
 @pytest.mark.parametrize(
@@ -301,6 +356,13 @@ def test_small_batches_become_graphs(open_engine: OpenEngine, software_cuda: Sof
     np.testing.assert_array_equal(engine.encode(["a boat came"]).codes, other.codes)
 
 
+def test_few_sizes_serve_any_number_of_rows() -> None:
+    sizes = [round_rows(rows) for rows in range(1, 2049)]
+    assert sizes[:17] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 10, 12, 12, 14, 14, 16, 16, 20]
+    assert all(rows <= size < 1.25 * rows for rows, size in enumerate(sizes, 1))
+    assert len({*sizes}) == 4 * 9 + 4, "four for each of the nine powers of two above 4"
+
+
 def test_old_graphs_are_forgotten(
     open_engine: OpenEngine, on_cpu: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,12 +390,43 @@ def test_two_engines_share_the_device(open_engine: OpenEngine, on_cpu: Engine) -
     np.testing.assert_array_equal(second.encode(TEXTS).codes, expected)
 
 
+def test_a_large_call_is_tokenized_while_it_runs(
+    open_engine: OpenEngine, on_cpu: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunk after chunk of texts goes through one pass of the device."""
+    engine = open_engine()
+    texts: list[Text] = [f"{i} {'small boats ' * (i % 9)}came in" for i in range(LEAST_TEXTS)]
+    texts[::7] = [(str(text), "the tide was out") for text in texts[::7]]
+    tokenized, passes = [], []
+    tokenize, run = type(engine.tokenizer).__call__, type(engine.encoder)._run
+
+    def count_texts(this: Any, some: Any, *args: Any, **options: Any) -> Any:
+        tokenized.append(len(some))
+        return tokenize(this, some, *args, **options)
+
+    def count_passes(this: Any, *args: Any) -> Any:
+        passes.append(len(tokenized))
+        return run(this, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(engine.tokenizer), "__call__", count_texts)
+        patch.setattr(type(engine.encoder), "_run", count_passes)
+        found = engine.predict(texts, max_batch_tokens=24)
+        features = engine.encode(texts, max_batch_tokens=24)
+    assert len(tokenized) > 8, "chunks of both calls"
+    assert passes == [0, len(tokenized) // 2]
+    assert sum(tokenized) == 2 * len(texts)
+    np.testing.assert_array_equal(features.codes, on_cpu.encode(texts).codes)
+    for task, expected in on_cpu.predict(texts).items():
+        np.testing.assert_allclose(found[task].probabilities, expected.probabilities, atol=2e-3)
+
+
 def test_a_caller_who_stops_early(open_engine: OpenEngine, on_cpu: Engine) -> None:
     """Ctrl-C between two batches: what is in flight ends before its memory is used again."""
     engine = open_engine()
-    work = engine._tokenize(TEXTS, 40)
+    work = engine._passes.tokenize(TEXTS, 40)
     codes = np.empty((int(work.offsets[-1]), engine.spec.code_bytes), np.uint8)
-    batches = engine._encoder.encode(work.batches(), codes)
+    batches = engine._encoder.encode(work.batches(codes))
     next(batches)
     batches.close()
     np.testing.assert_array_equal(engine.encode(TEXTS).codes, on_cpu.encode(TEXTS).codes)
@@ -349,7 +442,7 @@ def test_a_call_after_close(open_engine: OpenEngine) -> None:
     for call in (
         lambda: engine.encode(TEXTS),
         lambda: engine.predict_features(features),
-        lambda: list(encoder.encode(batches, features.codes)),
+        lambda: list(encoder.encode(batches)),
         lambda: encoder.predict(features, []),
         encoder.open_runners,
     ):
@@ -461,6 +554,64 @@ def test_another_gpu_is_refused(
     software_cuda.set_compute_capability(9, 0)
     with pytest.raises(PlanError, match=r"compute capability 8\.6, expected 9\.0"):
         open_engine(own_planned_bundle)
+
+
+def test_a_plan_of_a_fleet_runs_on_another_gpu_and_a_later_version(
+    open_engine: OpenEngine, own_planned_bundle: Path, software_cuda: SoftwareCuda, on_cpu: Engine
+) -> None:
+    """It brings its own runtime, which TensorRT refuses to run unless it is told to."""
+    profiles, fleet = software_tensorrt.PROFILES, ("version", "ampere+")
+    software_tensorrt.write_software_plan(
+        own_planned_bundle, profiles, version="10.98.0.3", compatibility=fleet
+    )
+    software_cuda.set_compute_capability(9, 0)
+    codes = open_engine(own_planned_bundle).encode(TEXTS).codes
+    np.testing.assert_array_equal(codes, on_cpu.encode(TEXTS).codes)
+
+
+class OnHost:
+    """A session of a CPU that runs a graph as the software TensorRT does."""
+
+    backend, precision = "onnxruntime", "fp32"
+
+    def __init__(self, graph: Path, output_names: list[str]) -> None:
+        self._session = software_tensorrt.open_graph(graph)
+        self._outputs = output_names
+
+    def run(self, batch: TokenBatch) -> list[Any]:
+        inputs = {port.name: getattr(batch, port.name) for port in self._session.get_inputs()}
+        return list(self._session.run(self._outputs, inputs))
+
+
+@pytest.mark.parametrize("precision", GPU_GRAPHS)
+def test_a_quantized_graph_runs_where_it_is_asked_for(
+    open_engine: OpenEngine, build_bundle: Callable[..., Path], tmp_path: Path, precision: str
+) -> None:
+    """And where it is not, the bundle's own; each by its own plan."""
+    source = build_bundle("bert", plan=PlanConfig(flavour="none", precision=precision))
+    bundle = with_heads_and_plan(source, tmp_path / "bundle")
+    with pytest.raises(PlanError, match=f"(?s)no plan .* tensorrt --plan-precision {precision}"):
+        open_engine(bundle, precision=precision)
+    software_tensorrt.write_software_plan(bundle, software_tensorrt.PROFILES, precision=precision)
+    engine, plain = open_engine(bundle, precision=precision), open_engine(bundle)
+    assert (engine.backend, plain.backend) == (f"tensorrt {precision}", "tensorrt fp16")
+    manifest = read_manifest(bundle)
+    session = OnHost(bundle / GPU_GRAPHS[precision], manifest.output_names)
+    with Engine(manifest, plain._tokenizer, CpuEncoder(session, manifest.spec, None)) as on_cpu:
+        expected = on_cpu.encode(TEXTS).codes
+    found, other = (one.encode(TEXTS).codes for one in (engine, plain))
+    # Where a number lies between two of 8 bits, the batch decides by a last digit.
+    assert np.mean(found != expected) < 0.1 * np.mean(found != other) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"), [("auto", "encoder.fp8.onnx"), ("onnxruntime-cuda", "own graph")]
+)
+def test_a_quantized_graph_that_cannot_be_had(
+    open_engine: OpenEngine, planned_bundle: Path, backend: str, name: str
+) -> None:
+    with pytest.raises(BackendError, match=f"got 'fp8' with backend .*{name}"):
+        open_engine(planned_bundle, backend, "fp8")
 
 
 def test_auto_takes_the_gpu(planned_bundle: Path, open_engine: OpenEngine) -> None:

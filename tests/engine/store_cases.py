@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bitheads import FeatureSpec, LayerPooling, Order, PackedFeatures, Quantization
+from bitheads import FeatureSpec, LayerPooling, Order, PackedFeatures, Quantization, Words
 from bitheads.engine.store import FeatureStore, StoreWriter
 
 
@@ -31,6 +32,16 @@ def make_features(
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     codes = rng.integers(0, 256, (int(offsets[-1]), spec.code_bytes), np.uint8)
     return PackedFeatures(codes, offsets, spec)
+
+
+def make_features_of_words(spec: FeatureSpec, texts: int, seed: int = 0) -> PackedFeatures:
+    """Each token is a word of one character, with a blank before the next."""
+    features = make_features(spec, texts, seed)
+    first = np.arange(len(features.codes)) - np.repeat(features.offsets[:-1], features.num_tokens)
+    table = np.column_stack([first, np.ones_like(first), 2 * first, 2 * first + 1])
+    of_whole, single = np.full(texts, -1, np.int64), np.ones(texts, np.bool_)
+    words = Words(table.astype(np.int32), features.offsets, of_whole, single)
+    return replace(features, words=words)
 
 
 def make_ids(texts: int, first: int = 0) -> list[str]:

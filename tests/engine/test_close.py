@@ -60,10 +60,10 @@ def test_every_call_is_an_error(engine: Engine, tmp_path: Path) -> None:
         lambda: engine.tasks,
         lambda: engine.tokenizer,
         lambda: engine.encoder,
-        lambda: encoder.encode([], features.codes),
+        lambda: encoder.encode([]),
         lambda: encoder.predict(features, [head]),
         encoder.open_runners,
-        *(lambda run=run: run(batch, features.codes) for run in runners),
+        *(lambda run=run: run(batch) for run in runners),
     ]
     for call in calls:
         with pytest.raises(ClosedError, match=r"is closed: got a call.*Load it again"):

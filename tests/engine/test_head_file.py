@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
-from random_heads import random_head
+from random_heads import random_head, random_two_texts_head
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from bitheads import (
@@ -29,6 +30,7 @@ from bitheads.engine import engine as engine_module
 from bitheads.engine.bundle import read_manifest
 from bitheads.engine.heads.cpu import lay_out, load_head
 from bitheads.engine.heads.head_file import METADATA_KEY, FoldedHead, read_head, write_head
+from bitheads.engine.kinds import Decision
 
 SPEC = FeatureSpec(
     encoder="tiny",
@@ -77,6 +79,46 @@ def test_what_is_written_comes_back(tmp_path: Path, pooling: PositionPooling) ->
         assert np.array_equal(back.tensors[name], array)
     assert back.spec.id == head.spec.id
     assert back.nbytes == head.nbytes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("pooling", list(PositionPooling))
+def test_a_head_of_two_texts_comes_back(
+    tmp_path: Path, pooling: PositionPooling, dtype: str
+) -> None:
+    head = random_two_texts_head(SPEC, pooling=pooling, vector_size=9, metrics={"f1": 0.5})
+    assert head.format_version == 3
+    write_head(head, tmp_path / "task.safetensors", dtype=dtype)
+    with safe_open(tmp_path / "task.safetensors", framework="numpy") as file:
+        meta = json.loads(file.metadata()[METADATA_KEY])
+        assert {name for name in file.keys() if name.startswith("pair_")} == {  # noqa: SIM118
+            "pair_dense",
+            "pair_dense_bias",
+            "pair_output",
+            "pair_output_bias",
+        }
+    assert (meta["format_version"], meta["form"]) == (3, "two_texts")
+    assert (meta["kind"], meta["decision"]) == ("single_label", {})
+    back = read_head(tmp_path / "task.safetensors")
+    assert back.pair is not None
+    assert (back.num_outputs, back.num_text_outputs) == (3, 9)
+    assert back.tensors.keys() == head.tensors.keys()
+    for name, array in head.tensors.items():
+        assert np.array_equal(back.tensors[name], array.astype(dtype))
+    assert back.nbytes == head.nbytes
+
+
+def test_what_older_readers_read_is_as_it_was(head: FoldedHead) -> None:
+    assert head.format_version == 1
+    assert replace(head, kind="multi_label", decision=Decision((0, 0))).format_version == 2
+
+
+def test_only_a_head_of_two_texts_has_a_half_for_pairs(head: FoldedHead) -> None:
+    of_two_texts = random_two_texts_head(SPEC, vector_size=9)
+    with pytest.raises(HeadError, match=r"pair_dense has the shape None, expected \(1, 38\)"):
+        replace(of_two_texts, pair=None)
+    with pytest.raises(HeadError, match=r"pair_dense has the shape \(40, 38\), expected None"):
+        replace(head, pair=of_two_texts.pair)
 
 
 def test_a_float16_file_is_half_the_size_and_rounded_once(
@@ -194,8 +236,8 @@ def test_a_malformed_header_is_an_error(tmp_path: Path, metadata: str) -> None:
 
 def test_another_format_version_is_an_error_that_names_both(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
-    save_as_head(path, json.dumps({"format_version": 3}))
-    with pytest.raises(HeadError, match=r"got format version 3, expected one of \[1, 2\]"):
+    save_as_head(path, json.dumps({"format_version": 4}))
+    with pytest.raises(HeadError, match=r"got format version 4, expected one of \[1, 2, 3\]"):
         read_head(path)
 
 

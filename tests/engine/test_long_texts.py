@@ -116,8 +116,11 @@ def test_endless_texts_are_cut_all_the_same(
     windows = engine._tokenizer(["a boat", text], split=True)
     assert sum(window.truncated for window in windows) == 1
     assert sum(window.ids.size - 2 for window in windows[1:]) == MAX_CHARS // 4
-    with caplog.at_level(logging.WARNING, logger="bitheads"):
-        assert engine._tokenize([text], None, split=True).stats.num_truncated == 1
+    with (
+        caplog.at_level(logging.WARNING, logger="bitheads"),
+        engine._passes.tokenized([text], None, split=True) as chunks,
+    ):
+        assert [work.stats.num_truncated for work in chunks] == [1]
     assert f"1 of 1 texts were longer than {MAX_CHARS} characters" in caplog.text
 
 

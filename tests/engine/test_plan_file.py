@@ -320,10 +320,11 @@ def test_an_edit_without_its_hash_is_found(bundle: Path) -> None:
         read_plan(plan_path(bundle))
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", None, [1], True])
 def test_another_format_version_is_an_error(bundle: Path, version: Any) -> None:
     rewrite(bundle, lambda content: content.update(format_version=version))
-    with pytest.raises(PlanError, match=r"got format version .*, expected 1\. Type: bitheads"):
+    expected = r"got format version .*, expected one of \(1, 2\)\. Type: bitheads"
+    with pytest.raises(PlanError, match=expected):
         read_plan(plan_path(bundle))
 
 
@@ -340,7 +341,8 @@ def test_another_format_version_is_an_error(bundle: Path, version: Any) -> None:
         ("compute_capabilities", "8.6"),
         ("compute_capabilities", ["8.6", 8.9]),
         ("compute_capabilities", 8),
-        ("precision", "int8"),
+        ("precision", "int4"),
+        ("precision", "fp8"),
         ("profiles", []),
         ("profiles", {}),
         ("profiles", [{"min": [1, 1], "opt": [1, 1]}]),
@@ -359,6 +361,7 @@ def test_another_format_version_is_an_error(bundle: Path, version: Any) -> None:
         ("plan_bytes", len(DATA) + 1),
         ("plan_sha256", "0"),
         ("unknown", 1),
+        ("compatibility", ["version"]),
     ],
 )
 def test_metadata_that_makes_no_sense_is_an_error(bundle: Path, name: str, value: Any) -> None:

@@ -78,6 +78,12 @@ def test_a_table_of_every_kind(
             elif task.startswith("multi_label"):
                 has = prediction.selected[row]
                 wanted = ", ".join(f"{label} {likely[label]:.2f}" for label in has) or "(none)"
+            elif task.startswith("token_label"):
+                parts = [
+                    f'{span.label} "{SINGLE[row][span.start : span.end]}" {span.probability:.2f}'
+                    for span in prediction.spans[row]
+                ]
+                wanted = "; ".join(parts) or "(none)"
             elif task.startswith("regression"):
                 wanted = str(value)
             else:
@@ -88,8 +94,59 @@ def test_a_table_of_every_kind(
             cells.add(cell)
     assert {"-", "(none)"} <= cells
     accepted = sum(int(prediction.accepted.sum()) for prediction in answers.values())
-    asked = f"{len(answers)} heads were asked; of their {len(answers) * len(SINGLE)} answers "
-    assert lines[len(SINGLE) + 2] == f"{asked}{accepted} are accepted, the others are -"
+    given = f"{accepted} of their {len(answers) * len(SINGLE)} answers"
+    assert lines[len(SINGLE) + 2] == f"{len(answers)} heads were asked, and stand by {given}"
+
+
+def test_blocks_tell_accepted_answers_alone(
+    own_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a dash for a text that is no head's business."""
+    for head in heads_of_every_kind(Engine.load(own_bundle), TEXTS):
+        write_head(head, own_bundle / "heads" / f"{head.task}.safetensors")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(SINGLE).encode())))
+    tasks = ["ordinal-rejects-single", "regression-rejects-single"]
+    assert main(["--bundle", str(own_bundle), "--tasks", *tasks]) == 0
+    shown = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    starts = [shown.index(text) for text in SINGLE]
+    answers = Engine.load(own_bundle).predict(SINGLE, tasks)
+    accepted = [[task for task in tasks if answers[task].accepted[row]] for row in range(18)]
+    for found, (start, end) in zip(accepted, pairwise([*starts, None]), strict=True):
+        told = [line.split(":")[0].strip() for line in shown[start + 1 : end]]
+        assert told == (found or ["-"])
+    assert {0, 1, 2} == {len(found) for found in accepted}
+
+
+def test_spans_in_the_table(
+    own_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their texts, which may have line breaks; of one that was cut it says so."""
+    texts = ["😀 Otto\u2028Hahn", "Otto Hahn lived here. " * 30, "Why?"]
+    with Engine.load(own_bundle) as engine:
+        head = random_head(engine.spec, "names", kind="token_label", labels=("A",), seed=1)
+        head.output_bias[:] -= [9, 3, 0]  # words go on with a span
+        write_head(head, own_bundle / "heads" / "names.safetensors")
+        same = random_head(engine.spec, "same", form="pair")
+        write_head(same, own_bundle / "heads" / "same.safetensors")
+        engine.add_head(own_bundle / "heads" / "names.safetensors")
+        found = engine.predict(texts)["names"]
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = "\n".join([texts[0], "one\ttwo", *texts[1:]])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    assert main(["--bundle", str(own_bundle)]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if "names: " in line]
+    wanted = [
+        "; ".join(
+            f'A "{text[span.start : span.end]}" {span.probability:.2f}'.replace("\u2028", " ")
+            for span in spans
+        )
+        for text, spans in zip(texts, found.spans, strict=True)
+    ]
+    assert found.truncated_at[1] is not None
+    wanted[1] += f" (read up to character {found.truncated_at[1]})"
+    assert shown == [f"    names: {cell}" for cell in wanted]
+    assert '"😀 Otto Hahn"' in shown[0]
 
 
 def test_heads_that_cannot_refuse_are_not_counted(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from host_build import BUILD, MIN_AGREEMENT, build
+from plugin_build import build_plugins
 from random_heads import random_head
 
 from benchmarks.contenders.host_library import HostEngine, HostLibrary
@@ -78,6 +79,18 @@ def in_a_program(host_build: Path) -> Path:
     """tests/host/in_a_program.cpp, built."""
     build(host_build, "in_a_program")
     return host_build / "in_a_program"
+
+
+@pytest.fixture(scope="session", params=["", "address,undefined"], ids=["plain", "sanitized"])
+def plugins(request: pytest.FixtureRequest) -> Path:
+    """The folder of the plugins and of what stands in for their libraries."""
+    return build_plugins(request.param)
+
+
+@pytest.fixture(scope="session")
+def thread_checked_plugins() -> Path:
+    """The same under the thread sanitizer."""
+    return build_plugins("thread")
 
 
 @pytest.fixture

@@ -73,9 +73,12 @@ bool read(const fs::path &folder, const std::string &name) {
       PackedFeatures features;
       features.codes.resize(static_cast<size_t>(head.spec.code_bytes) * 3, 0x5A);
       features.offsets = {0, 1, 3};
-      for (const Prediction &answer : HeadThreads(2).predict(features, head.spec, {laid_out})) {
-        ask_all(answer);
-      }
+      HeadThreads threads(2);
+      const auto answers =
+          head.form == Form::two_texts
+              ? threads.predict_pairs(features, {{0, 1}, {1, 1}}, head.spec, {laid_out})
+              : threads.predict(features, head.spec, {laid_out});
+      for (const Prediction &answer : answers) ask_all(answer);
     }
     return true;
   } catch (const Error &error) {

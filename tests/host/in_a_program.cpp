@@ -10,6 +10,7 @@
 #include <cstring>
 #include <functional>
 #include <locale>
+#include <optional>
 #include <thread>
 
 namespace {
@@ -87,22 +88,22 @@ void in_locale(char **arguments) {
 // In a child.
 void expect_forked(Engine &engine, const std::vector<Text> &texts, const std::string &bundle) {
   const bitheads::PackedFeatures none;
-  const std::vector<std::function<void()>> calls = {[&] { engine.encode(texts); },
-                                                    [&] { engine.encode_tokens({}); },
-                                                    [&] { engine.predict(texts); },
-                                                    [&] { engine.predict_features(none); },
-                                                    [&] { engine.tasks(); },
-                                                    [&] { engine.add_head(bundle); },
-                                                    [&] { engine.remove_head("none"); }};
+  const std::vector<std::function<void()>> calls = {
+      [&] { engine.encode(texts); },           [&] { engine.encode_tokens({}); },
+      [&] { engine.predict(texts); },          [&] { engine.predict_features(none); },
+      [&] { engine.predict_pairs(none, {}); }, [&] { engine.tasks(); },
+      [&] { engine.add_head(bundle); },        [&] { engine.remove_head("none"); }};
   for (const auto &call : calls) std::puts(error_of(call).c_str());
   std::puts(engine.spec_id().c_str());
 }
 
-// fork BUNDLE: a child of a process whose engine has lanes, and is at work in another thread.
-void forked(char **arguments) {
+// A child of a process whose engine has lanes, and is at work in another thread.
+void fork_with(const Options &options, const std::string &bundle) {
   const std::vector<Text> texts = make_texts(200);
   std::vector<Engine> engines;
-  engines.push_back(Engine::load(arguments[0], in_fp32(2)));
+  engines.push_back(Engine::load(bundle, options));
+  std::optional<bitheads::Pending<bitheads::PackedFeatures>> pending;
+  if (options.share_batches) pending = engines[0].encode_later(make_texts(20000));
   const std::vector<uint8_t> codes = engines[0].encode(texts).codes;
   std::atomic<bool> is_done{false};
   std::thread works([&] {
@@ -112,8 +113,14 @@ void forked(char **arguments) {
   const pid_t child = fork();
   if (child == 0) {
     alarm(kPatienceS);
-    expect_forked(engines[0], texts, arguments[0]);
-    engines[0] = Engine::load(arguments[0], in_fp32(2));
+    if (pending) {
+      std::puts(error_of([&] { pending->get(); }).c_str());
+      std::puts(error_of([&] { pending->cancel(); }).c_str());
+      std::puts(error_of([&] { engines[0].encode_later(texts); }).c_str());
+      std::puts(error_of([&] { engines[0].predict_later(texts); }).c_str());
+    }
+    expect_forked(engines[0], texts, bundle);
+    engines[0] = Engine::load(bundle, options);
     std::puts(engines[0].encode(texts).codes == codes ? "its own engine works" : "other codes");
     engines.clear();
     std::exit(0);  // as programs end: what is static goes, too
@@ -123,6 +130,19 @@ void forked(char **arguments) {
   is_done = true;
   works.join();
   std::printf("child ended with %d\n", status);
+}
+
+// fork BUNDLE
+void forked(char **arguments) {
+  fork_with(in_fp32(2), arguments[0]);
+}
+
+// fork-shared BUNDLE: the same with an engine whose callers share batches.
+void forked_shared(char **arguments) {
+  Options options = in_fp32(2);
+  options.share_batches = true;
+  options.max_queue_tokens = int64_t{1} << 40;
+  fork_with(options, arguments[0]);
 }
 
 // Engines are loaded by several threads at once, and each one's first call is made by several.
@@ -159,6 +179,40 @@ void of_kinds(char **arguments) {
       std::puts(error.what());
     }
   }
+}
+
+// spans BUNDLE TASK TEXT: its spans, by their bytes; what is said of words that are none.
+void and_spans(char **arguments) {
+  const Engine engine = Engine::load(arguments[0], in_fp32());
+  const std::vector<std::string> tasks = {arguments[1]};
+  const std::string text = arguments[2];
+  bitheads::PackedFeatures features = engine.encode({text}, true);
+  const bitheads::Prediction answer = engine.predict_features(features, tasks).front();
+  for (const bitheads::Span &span : answer.spans(0)) {
+    std::printf("%zu %zu %s %s\n", span.start, span.end, answer.labels[span.label].c_str(),
+                text.substr(span.start_byte, span.end_byte - span.start_byte).c_str());
+  }
+  std::puts(answer.truncated_at(0) || answer.truncated_at_byte(0) ? "cut" : "whole");
+  std::printf("%zu labels, %zu texts\n", answer.selected(0).size(), answer.size());
+  std::puts(answer.value(0) || answer.best(0) || answer.out_of_domain(0) ? "more" : "no more");
+  std::puts(answer.accepted(0) ? "accepted" : "not accepted");
+  std::puts(error_of([&] { answer.top(0); }).c_str());
+  try {
+    answer.spans(1);
+  } catch (const std::out_of_range &error) {
+    std::puts(error.what());
+  }
+  bitheads::Words words = *features.words;
+  const auto ask = [&] {
+    features.words = std::make_shared<const bitheads::Words>(words);
+    std::puts(error_of([&] { engine.predict_features(features, tasks); }).c_str());
+  };
+  words.table.back().num_tokens += 100;
+  ask();
+  words.table.pop_back();
+  ask();
+  words.offsets.push_back(0);
+  ask();
 }
 
 long resident_kb() {
@@ -199,8 +253,10 @@ void keep_busy(char **arguments) {
 
 int main(int argc, char **argv) {
   const std::vector<std::pair<const char *, void (*)(char **)>> situations = {
-      {"locale", in_locale},      {"fork", forked},    {"threads", on_threads},
-      {"memory", and_its_memory}, {"busy", keep_busy}, {"kinds", of_kinds},
+      {"locale", in_locale},   {"fork", forked},
+      {"threads", on_threads}, {"memory", and_its_memory},
+      {"busy", keep_busy},     {"kinds", of_kinds},
+      {"spans", and_spans},    {"fork-shared", forked_shared},
   };
   for (const auto &[name, run] : situations) {
     if (argc > 2 && std::strcmp(argv[1], name) == 0) {

@@ -21,12 +21,30 @@ def assert_same_answer(got: HostPrediction, expected: Prediction) -> None:
     np.testing.assert_array_equal(got.has_label, expected.has_label)
     np.testing.assert_array_equal(got.accepted, expected.accepted)
     assert_close(got.probabilities, expected.probabilities)
+    assert_same_spans(got, expected)
     if KINDS[expected.kind].is_one_label:
         # What abstaining compares with.
         rows = np.arange(len(got.best))
         assert_same_bits(got.probabilities[rows, got.best], expected.probability)
     assert_close(got.out_of_domain, expected.out_of_domain)
     assert_close(got.values, expected.values, rtol=TOLERANCE)
+
+
+def assert_same_spans(got: HostPrediction, expected: Prediction) -> None:
+    """Also what each host knows of places: C++ tells bytes, too."""
+    words = expected.words
+    if words is None:
+        assert got.spans is got.truncated_at is got.truncated_at_byte is got.word_offsets is None
+        return
+    assert got.spans is not None
+    assert got.truncated_at is not None
+    np.testing.assert_array_equal(got.word_offsets, words.offsets)
+    np.testing.assert_array_equal(got.truncated_at, words.truncated_at)
+    of_text = [[(s.start, s.end, s.label) for s in spans] for spans in got.spans]
+    assert of_text == [[(s.start, s.end, s.label) for s in spans] for spans in expected.spans]
+    for ours, theirs in zip(got.spans, expected.spans, strict=True):
+        for ours_span, span in zip(ours, theirs, strict=True):
+            assert abs(ours_span.probability - span.probability) <= TOLERANCE
 
 
 def assert_same_bits(got: np.ndarray | None, expected: np.ndarray | None) -> None:

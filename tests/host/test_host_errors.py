@@ -24,6 +24,7 @@ from benchmarks.contenders.host_library import HostEngine, HostError, HostLibrar
 from bitheads.engine import Engine, HeadError, bundle
 from bitheads.engine.bundle import read_manifest
 from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.types import Text
 
 
 @pytest.fixture
@@ -220,9 +221,10 @@ def test_odd_heads_that_are_sound(
     host_engine.add_head(path)
     try:
         python_engine.add_head(path)
-        text = ["A text."]
-        asked = host_engine.predict(text, ["hostile"])["hostile"]
-        expected = python_engine.predict(text, ["hostile"])["hostile"]
+        is_single = host_engine.tasks["hostile"] == "single"
+        texts: list[Text] = ["A text."] if is_single else [("A text.", "Another.")]
+        asked = host_engine.predict(texts, ["hostile"])["hostile"]
+        expected = python_engine.predict(texts, ["hostile"])["hostile"]
         assert_same_answer(asked, expected)
     finally:
         host_engine.remove_head("hostile")

@@ -11,6 +11,7 @@ from host_build import ROOT, run
 from tokenizers import Tokenizer
 
 from bitheads import Engine
+from bitheads.engine.answer_parts import json_answers
 from bitheads.engine.bundle import TOKENIZER
 from bitheads.export.tokenizer.graph import run_graph
 
@@ -19,6 +20,26 @@ def test_the_embedding_example(host_build: Path, demo_bundle: Path) -> None:
     shown = run(host_build / "embed", demo_bundle)
     assert shown == "sentiment: pos\nsentiment: neg\n"
     assert len((ROOT / "host/examples/embed.cpp").read_text().splitlines()) < 60
+
+
+def test_the_example_of_many_callers(host_build: Path, demo_bundle: Path) -> None:
+    program, lines = host_build / "many_callers", "What a lovely film.\nThe plot makes no sense.\n"
+    assert run(program, demo_bundle, "sentiment", stdin=40 * lines) == 40 * "pos\nneg\n"
+    wrong = subprocess.run(
+        [program, demo_bundle, "nothing"], input=lines, capture_output=True, text=True, check=False
+    )
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr.startswith("task 'nothing': no such head is loaded")
+
+
+def test_the_example_of_gpus(host_build: Path, demo_bundle: Path) -> None:
+    """Where there is none, or no plugin: the processor, and why."""
+    command = [host_build / "on_a_gpu", demo_bundle, "sentiment", "What a lovely film."]
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=hidden, capture_output=True, text=True, check=True)
+    assert done.stdout == "pos\n"
+    assert done.stderr.startswith("openvino ")
+    assert len(done.stderr.split()) > 5
 
 
 def test_letters_that_folding_would_change(demo_bundle: Path) -> None:
@@ -46,15 +67,21 @@ def test_the_command_line_answers_as_python_does(host_build: Path, demo_bundle: 
     assert len(texts) == len(lines) + 2
     assert texts[-2:] == ['  "quoted" \\ \x07', "windows"]
     engine = Engine.load(demo_bundle, backend="openvino")
-    expected = engine.predict(texts)
+    expected = {task: json_answers(found) for task, found in engine.predict(texts).items()}
     for row, (text, answer) in enumerate(zip(texts, answers, strict=True)):
-        form = "pair" if isinstance(text, tuple) else "single"
-        asked = {task for task, info in engine.tasks.items() if info.form == form}
+        is_single = isinstance(text, str)
+        asked = {
+            task for task, info in engine.tasks.items() if (info.form == "single") == is_single
+        }
         assert set(answer["tasks"]) == asked
         for task, found in answer["tasks"].items():
-            assert found["label"] == expected[task].top[row]
-            probability = float(expected[task].probabilities[row].max())
-            assert found["probability"] == pytest.approx(probability, abs=1e-3)
+            wanted = expected[task][row]
+            assert wanted is not None
+            assert found.keys() == wanted.keys()
+            for name, value in found.items():
+                is_near = isinstance(value, (float, dict))
+                near = pytest.approx(wanted[name], abs=1e-3) if is_near else wanted[name]
+                assert value == near, (task, name)
 
 
 def test_the_command_line_takes_tasks_and_options(host_build: Path, host_bundle: Path) -> None:

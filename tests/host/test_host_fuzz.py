@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from host_build import ROOT, build, run
 from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
-from random_heads import random_head
+from random_heads import random_head, random_two_texts_head
 
 from bitheads.engine.bundle import MANIFEST, read_manifest
 from bitheads.engine.features.spec import PositionPooling
@@ -19,13 +19,18 @@ from bitheads.engine.kinds import Decision
 MUTATIONS = 250
 
 
-@pytest.fixture(scope="module")
-def fuzz_files() -> Path:
+def sanitized(target: str) -> Path:
+    """A program, built with the sanitizers."""
     folder = ROOT / "build" / "host-sanitize"
     # The kernels' own levels have their sanitizers: here they would take minutes to compile.
     options = ("-DBITHEADS_SIMD=OFF", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0")
-    build(folder, "fuzz_files", "-DBITHEADS_SANITIZE=address,undefined", *options)
-    return folder / "fuzz_files"
+    build(folder, target, "-DBITHEADS_SANITIZE=address,undefined", *options)
+    return folder / target
+
+
+@pytest.fixture(scope="module")
+def fuzz_files() -> Path:
+    return sanitized("fuzz_files")
 
 
 def test_no_file_leads_the_reader_astray(
@@ -45,6 +50,8 @@ def test_no_file_leads_the_reader_astray(
     decision = Decision(cuts=(-0.5, 0.5), abstain_below=0.4, reject_above=0.0)
     files.append(tmp_path / "kind.safetensors")
     write_head(random_head(spec, "rated", kind="ordinal", decision=decision), files[-1])
+    files.append(tmp_path / "two_texts.safetensors")
+    write_head(random_two_texts_head(spec, "alike", vector_size=5, inner=3), files[-1])
     calibration = tmp_path / "calibration.safetensors"
     ones = np.ones(64, np.float32)
     save_file({"scale": ones, "zero_point": ones}, calibration)
@@ -79,3 +86,9 @@ def test_odd_heads_are_asked_for_all_that_they_have(
 ) -> None:
     files = written_heads(SOUND_HEADS, host_bundle, tmp_path)
     assert run(fuzz_files, "0", tmp_path / "read", *files) == f"accepted {len(files)}, refused 0\n"
+
+
+def test_no_tokenizer_leads_words_astray() -> None:
+    """Whose ids of a part have nothing to do with those of the whole."""
+    shown = run(sanitized("fuzz_words"), "60")
+    assert int(shown.split()[0]) > 20_000

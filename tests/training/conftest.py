@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from bitheads.training.heads import linear_model
+
 DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture
+def few_penalties(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time of a fit without dev texts is the linear model's, once for each of them."""
+    monkeypatch.setattr(linear_model, "PENALTIES", linear_model.PENALTIES[::3])
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from bitheads.engine.texts.tables import QUOTES_OPTION, check_utf8
 from bitheads.engine.texts.text_files import lines_of
 from bitheads.engine.types import Text
 from bitheads.training.data.columns import choose_texts
-from bitheads.training.data.rows import read_bytes, read_rows
+from bitheads.training.data.rows import format_of, read_bytes, read_rows
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def read_background(
     Texts that are blank are left out.
 
     Args:
-        quotes, option: see `read_labelled`.
+        quotes, option: see `read_labelled`; said of all files, they are for those that are TSV or
+            CSV.
 
     Raises InputError, with the line, for anything malformed, and for a file without texts.
     """
@@ -51,7 +52,8 @@ def read_background(
         check_utf8(path, data)
         texts, form, sha256 = [*lines_of(data)], "single", hashlib.sha256(data).hexdigest()
     else:
-        rows = read_rows(path, choose_texts, quotes, option)
+        is_delimited = format_of(path) in ("tsv", "csv")
+        rows = read_rows(path, choose_texts, quotes if is_delimited else None, option)
         texts, form, sha256 = rows.texts(), rows.columns.form, rows.sha256
     texts = [text for text in texts if any(part.strip() for part in parts_of(text))]
     if not texts:

@@ -41,4 +41,4 @@ def _names(feature: Any) -> tuple[str, ...] | None:
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return tuple(names)
         return None
-    return _names(feature.get("feature"))
+    return _names(feature.get("feature", feature.get("label")))  # in a list, or in a span

@@ -14,6 +14,7 @@ COLUMN_OF = {
     "multi_label": "labels",
     "ordinal": "label",
     "regression": "score",
+    "token_label": "spans",
 }
 """Kind -> its column of labels. Of a column, the first kind is the one that it says by itself."""
 
@@ -60,7 +61,7 @@ def choose_labelled(place: str, names: Names, kind: str | None = None) -> Column
     """The columns of texts and of labels.
 
     Args:
-        kind: None for what the columns say: `label`, `labels` or `score`.
+        kind: None for what the columns say: `label`, `labels`, `score` or `spans`.
 
     Raises InputError for columns that are missing or there twice, and if more than one kind fits.
     """
@@ -82,7 +83,7 @@ def _only_label(place: str, names: Names) -> str:
     known = tuple(dict.fromkeys(COLUMN_OF.values()))
     found = [name for name in known if name in names]
     if not found:
-        raise _missing(place, names, "label, labels or score")
+        raise _missing(place, names, "label, labels, score or spans")
     if len(found) > 1:
         raise InputError(
             f"{place}: got the columns {' and '.join(found)}, expected one of {', '.join(known)}. "

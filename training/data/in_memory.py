@@ -80,7 +80,10 @@ def _of_tuples(path: Path, items: Sequence[Any], kind: str | None) -> Rows:
 
 
 def _kind_of(labels: Sequence[Any]) -> str:
-    """Lists are sets of labels, numbers of which one has decimals are scores."""
+    """Lists are sets of labels, or spans; numbers of which one has decimals are scores."""
+    lists = [label for label in labels if isinstance(label, list | tuple)]
+    if any(isinstance(item, Mapping) for items in lists for item in items):
+        return "token_label"
     if any(not isinstance(label, str) and hasattr(label, "__len__") for label in labels):
         return "multi_label"
     fractions = (isinstance(label, Real) and not isinstance(label, Integral) for label in labels)

@@ -1,13 +1,13 @@
 """Labelled texts of every kind, from files and from memory.
 
-The columns are `text`, or `text_a` and `text_b`; and `label`, `labels` or `score`.
+The columns are `text`, or `text_a` and `text_b`; and `label`, `labels`, `score` or `spans`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -25,6 +25,7 @@ from bitheads.training.data.columns import check_kind, choose_labelled
 from bitheads.training.data.in_memory import rows_in_memory
 from bitheads.training.data.labels import Labels, labels_of, shorten
 from bitheads.training.data.rows import Rows, read_rows
+from bitheads.training.data.spans import LabelledSpan
 
 Classes = tuple[str, ...]
 
@@ -37,11 +38,11 @@ class LabelledTexts:
         path: of the file; of rows in memory, the name that they were given.
         texts: strings, or pairs of strings.
         labels: one per text: a string, for `multi_label` a tuple of different ones, for
-            `regression` a finite number.
+            `regression` a finite number, for `token_label` a tuple of LabelledSpan, in order.
         lines: the line of the file, from 1, in which each text's row begins; in Parquet and in
             memory the number of the row, from 0.
         form: "single" or "pair".
-        kind: "single_label", "multi_label", "ordinal" or "regression".
+        kind: "single_label", "multi_label", "ordinal", "regression" or "token_label".
         sha256: of the file's bytes; of rows in memory, of their texts and labels.
         unit: what `lines` counts, "line" or "row".
         columns: those that were read, texts first; none of rows without columns.
@@ -99,8 +100,30 @@ class LabelledTexts:
         self._check_kind("regression")
         return np.array(self.labels, np.float32)
 
+    def spans(self, classes: Sequence[str]) -> NDArray[np.int64]:
+        """Row, start, end and index in `classes` of each span, int64 [spans, 4], in order; of
+        `token_label`.
+
+        Raises InputError, with the line, for other labels.
+        """
+        self._check_kind("token_label")
+        index = {label: i for i, label in enumerate(classes)}
+        found = []
+        for row, start, end, label in self._all_spans():
+            if label not in index:
+                raise self._unknown(row, label, classes)
+            found.append((row, start, end, index[label]))
+        return np.array(found, np.int64).reshape(-1, 4)
+
+    def _all_spans(self) -> Iterator[tuple[int, int, int, str]]:
+        for row, spans in enumerate(self.labels):
+            assert isinstance(spans, tuple), "of this kind all are"
+            for span in spans:
+                assert isinstance(span, LabelledSpan), "of this kind all are"
+                yield row, *span
+
     def _check_kind(self, *kinds: str) -> None:
-        """Raises TypeError: which of the three to ask for is for the caller to know."""
+        """Raises TypeError: which of the four to ask for is for the caller to know."""
         if self.kind not in kinds:
             raise TypeError(f"labels of the kind {self.kind} are no {' or '.join(kinds)} labels")
 
@@ -135,7 +158,7 @@ def labelled_from(rows: Any, kind: str | None = None, name: str = "rows") -> Lab
         rows: with the columns of a file: a list of dicts, a pandas or polars DataFrame, a pyarrow
             Table, a Dataset of Hugging Face, whose numbered classes get their names. Or a list of
             (text, label), for pairs ((text_a, text_b), label), where a list of labels says
-            `multi_label` and a float `regression`.
+            `multi_label`, one of objects `token_label`, and a float `regression`.
         kind: None for what the columns, or labels, say. `ordinal` must be said.
         name: what to call the rows in errors.
 
@@ -148,7 +171,8 @@ def labelled_from(rows: Any, kind: str | None = None, name: str = "rows") -> Lab
 def _labelled(rows: Rows) -> LabelledTexts:
     columns = rows.columns
     assert columns.kind is not None, "there is a column of labels"
-    texts, labels = rows.texts(), labels_of(rows)
+    texts = rows.texts()
+    labels = labels_of(rows, texts)
     others = tuple(name for name in rows.names if name not in columns.names)
     return LabelledTexts(
         rows.path,
@@ -179,15 +203,21 @@ def classes_of(train: LabelledTexts, order: Sequence[str] | None = None) -> Clas
 
     Raises InputError if there are too few labels, and for an order that is not known or not theirs.
     """
+    found: set[str]
     if train.kind == "multi_label":
-        found = {label for labels in train.labels if isinstance(labels, tuple) for label in labels}
+        found = {
+            str(label) for labels in train.labels if isinstance(labels, tuple) for label in labels
+        }
+    elif train.kind == "token_label":
+        found = {label for *_, label in train._all_spans()}
     else:
         train._check_kind("single_label", "ordinal")
         found = {str(label) for label in train.labels}
     classes = tuple(sorted(found))
     if not classes:
-        raise InputError(f"{train.path}: no row has a label, expected some. Add examples that do.")
-    if len(classes) < 2 and train.kind != "multi_label":
+        what = "span" if train.kind == "token_label" else "label"
+        raise InputError(f"{train.path}: no row has a {what}, expected some. Add examples that do.")
+    if len(classes) < 2 and train.kind not in ("multi_label", "token_label"):
         raise InputError(
             f"{train.path}: every row has the label {classes[0]!r}, expected at least two labels. "
             "Add examples of another."

@@ -13,7 +13,9 @@ import numpy as np
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.texts.text_files import is_text
+from bitheads.engine.types import Text
 from bitheads.training.data.rows import Rows
+from bitheads.training.data.spans import Spans, spans_of
 
 SEPARATOR = "|"
 """Between the labels of a set in TSV and CSV."""
@@ -24,17 +26,19 @@ MAX_SCORE = 3e38
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """What a number in TSV and CSV may look like; float() would take `1_000`, too."""
 
-Labels = list[str] | list[tuple[str, ...]] | list[float]
+Labels = list[str] | list[tuple[str, ...]] | list[float] | list[Spans]
 
 
-def labels_of(rows: Rows) -> Labels:
-    """One per row: a text, a tuple of texts, or for regression a number.
+def labels_of(rows: Rows, texts: Sequence[Text]) -> Labels:
+    """One per row: a text, a tuple of texts, for regression a number, for token_label spans.
 
     Raises InputError, with the place, for anything that is none.
     """
     kind = rows.columns.kind
     if kind == "regression":
         return [_score(rows, row, value) for row, value in enumerate(rows.labels())]
+    if kind == "token_label":
+        return spans_of(rows, texts)
     read = _Texts(rows, has_fractions=kind == "ordinal")
     if kind == "multi_label":
         return [read.set_of(row, value) for row, value in enumerate(rows.labels())]

@@ -14,7 +14,7 @@ from bitheads.engine.heads.head_file import FoldedHead, check_head_output
 from bitheads.engine.kinds import KINDS
 from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
-from bitheads.training.heads.config import FitConfig, HeadConfig
+from bitheads.training.heads.config import FIT_OF_WORDS, FitConfig, HeadConfig
 from bitheads.training.heads.decision_options import DEFAULT_OPTIONS, DecisionOptions
 
 EPILOG = """\
@@ -26,10 +26,13 @@ The files are TSV, CSV, JSON lines or Parquet, by their suffix. Their columns sa
   label   one of several labels; with --kind ordinal, labels that have an order
   labels  any number of labels of a text, in TSV and CSV joined by |
   score   a number
-and text, or text_a and text_b for pairs of texts.
+  spans   parts of a text, each {"start": 0, "end": 4, "label": "PERSON"}, from one word to another,
+          counted in characters; in JSON lines and Parquet
+and text, or text_a and text_b for pairs of texts, which have no spans.
 
 The head also learns which texts are none of its business, from texts of many kinds that come with
-bitheads: their answers are not accepted. Name your own with --background.
+bitheads: their answers are not accepted. Name your own with --background. One of spans does not:
+most texts have none.
 Copy the head into the bundle's folder `heads`, or pass it to engine.add_head.
 """
 
@@ -52,6 +55,8 @@ def _run(options: argparse.Namespace) -> None:
     files = {name: arguments.pop(name) for name in names}
     for name in ("learning_rates", "background"):
         files[name] = tuple(files[name])
+    said = {name: value for name, value in arguments.items() if value is not None}
+    FitConfig(**said)  # its checks
     check_head_output(files["task"], files["output"], files["force"])
     loaded = Engine.load(bundle, backend=backend)
     say(f"bundle {bundle}: {loaded.spec}, {loaded.backend}")
@@ -62,7 +67,7 @@ def _run(options: argparse.Namespace) -> None:
     head = train_head(
         loaded,
         HeadConfig(**files),
-        FitConfig(**arguments),
+        said,
         say,
         progress=sys.stderr.isatty(),
     ).head
@@ -73,13 +78,27 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _say_metrics(head: FoldedHead) -> None:
-    names = [name.removeprefix("dev_") for name in head.metrics if name.startswith("dev_")]
-    sets = [name for name in ("dev", "test") if f"{name}_{names[0]}" in head.metrics]
+    sets, names = (
+        list(dict.fromkeys(part)) for part in zip(*map(_parts, head.metrics), strict=True)
+    )
     width = max(map(len, names))
     say(" ".join([" " * width, *(f"{name:>8s}" for name in sets)]))
     for name in names:
-        values = [head.metrics[f"{of}_{name}"] for of in sets]
-        say(" ".join([name.replace("_", " ").ljust(width), *(f"{value:8.4f}" for value in values)]))
+        values = [head.metrics.get(f"{of}_{name}") for of in sets]  # a label may not occur in all
+        shown = ["       -" if value is None else f"{value:8.4f}" for value in values]
+        say(" ".join([name.replace("_", " ").ljust(width), *shown]))
+
+
+def _parts(metric: str) -> tuple[str, str]:
+    """Such as "dev" and "accuracy"."""
+    of, _, name = metric.partition("_")
+    return of, name
+
+
+def _default(setting: str) -> str:
+    """Of a FitConfig."""
+    usual, of_words = (getattr(config, setting) for config in (FitConfig(), FIT_OF_WORDS))
+    return f"default: {usual:g}" + ("" if of_words == usual else f", of spans {of_words:g}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,14 +109,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    default = FitConfig()
     add("--bundle", type=Path, required=True, metavar="DIR", help="made by `bitheads build`")
     add("--task", required=True, help="name of the task, as callers will ask for it")
     add("--train", type=Path, required=True, metavar="FILE", help="labelled texts, see below")
-    add("--dev", type=Path, required=True, metavar="FILE", help="decides when to stop")
+    add(
+        "--dev",
+        type=Path,
+        metavar="FILE",
+        help="decides when to stop (default: parts of the training texts, held back in turn)",
+    )
     add("--test", type=Path, metavar="FILE", help="measured once at the end")
     add("--quotes", choices=QUOTES, help=QUOTES_HELP)
     add("--kind", choices=KINDS, help="of answer (default: what the columns say)")
+    add(
+        "--form",
+        choices=("pair", "two_texts"),
+        help="of heads of pairs: the encoder reads both texts together, or each by itself "
+        "(default: the better on dev)",
+    )
     add(
         "--order",
         nargs="+",
@@ -154,8 +183,8 @@ def _parser() -> argparse.ArgumentParser:
         "--position-pooling",
         type=PositionPooling,
         choices=list(PositionPooling),
-        default=default.position_pooling,
-        help="how a text's tokens become one vector (default: attention, the best in the paper)",
+        help="how a text's tokens, or for spans a word's, become one vector (default: attention, "
+        "the best in the paper; for spans mean)",
     )
     add("--attention-heads", type=int, help="default: as many as the encoder has")
     add(
@@ -163,21 +192,20 @@ def _parser() -> argparse.ArgumentParser:
         dest="learning_rates",
         type=float,
         nargs="+",
-        default=[default.learning_rate],
+        default=[],
         metavar="RATE",
-        help=f"peak; of several, the best on dev is kept (default: {default.learning_rate:g})",
+        help=f"peak; of several, the best on dev is kept ({_default('learning_rate')})",
     )
-    add("--weight-decay", type=float, default=default.weight_decay, help="default: %(default)s")
-    add("--dropout", type=float, default=default.dropout, help="default: %(default)s")
-    add("--batch-size", type=int, default=default.batch_size, help="default: %(default)s")
-    add("--epochs", type=int, default=default.epochs, help="at most (default: %(default)s)")
+    add("--weight-decay", type=float, help=_default("weight_decay"))
+    add("--dropout", type=float, help=_default("dropout"))
+    add("--batch-size", type=int, help=_default("batch_size"))
+    add("--epochs", type=int, help=f"at most ({_default('epochs')})")
     add(
         "--patience",
         type=int,
-        default=default.patience,
-        help="stop after this many epochs without a better dev score (default: %(default)s)",
+        help=f"stop after this many epochs without a better dev score ({_default('patience')})",
     )
-    add("--seed", type=int, default=default.seed, help="default: %(default)s")
+    add("--seed", type=int, help=_default("seed"))
     add(
         "--dtype",
         choices=("float32", "float16"),

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import InputError
-from bitheads.engine.features.packed import PackedFeatures
+from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.types import Text
 from bitheads.training.data.background import Background, parts_of
 from bitheads.training.data.labelled_texts import LabelledTexts
+from bitheads.training.heads.linear_model import pool
+from bitheads.training.heads.pair_features import Codes
 
 LEAST = 50
 """Background texts, at least: of fewer nothing general is learned."""
@@ -34,8 +36,8 @@ are taken for the same."""
 class BackgroundFeatures:
     """What is trained on, and what is held out."""
 
-    train: PackedFeatures
-    held_out: PackedFeatures
+    train: Codes
+    held_out: Codes
 
 
 def default_background() -> Path:
@@ -94,13 +96,14 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def split_background(features: PackedFeatures, train: PackedFeatures) -> BackgroundFeatures:
+def split_background(features: Codes, train: Codes) -> BackgroundFeatures:
     """Background features without near-duplicates of the training texts, in two parts.
 
     Raises InputError if hardly any is left.
     """
-    means = _means(PackedFeatures.concat([features, train]))
-    texts, own = means[: len(features)], means[len(features) :]
+    texts, own = (pool(found, PositionPooling.MEAN) for found in (features, train))
+    center = np.concatenate([texts, own]).mean(axis=0)
+    texts, own = (_directions(found - center) for found in (texts, own))
     kept = np.flatnonzero(_nearest(texts, own) < NEAR)
     if len(kept) < LEAST:
         raise InputError(
@@ -112,16 +115,12 @@ def split_background(features: PackedFeatures, train: PackedFeatures) -> Backgro
     return BackgroundFeatures(features[kept[~is_held_out]], features[kept[is_held_out]])
 
 
-def _means(features: PackedFeatures) -> NDArray[np.float32]:
-    """The mean feature of each text, less that of all texts, at length 1: float32 [texts, dim]."""
-    means = np.empty((len(features), features.spec.dim), np.float32)
-    for start in range(0, len(features), 256):
-        part = features[start : start + 256]
-        sums = np.add.reduceat(part.unpack(), part.offsets[:-1], axis=0)
-        means[start : start + 256] = sums / part.num_tokens[:, None]
-    means -= means.mean(axis=0)
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    return means
+def _directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors, float32 [texts, dim], at length 1."""
+    found: NDArray[np.float32] = vectors / np.maximum(
+        np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12
+    )
+    return found
 
 
 def _nearest(texts: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,13 +12,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from bitheads.engine.features.packed import PackedFeatures
-from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import FoldedHead
 from bitheads.engine.kinds import Decision
-from bitheads.training.heads.fit import Fitted, evaluate
-from bitheads.training.heads.objectives.objective import Objective, Targets
-from bitheads.training.heads.task_head import TaskHead
+from bitheads.training.heads.fit import Fitted, Trainable, evaluate
+from bitheads.training.heads.objectives.objective import Objective
+from bitheads.training.heads.pair_features import Codes
 
 Float32 = NDArray[np.float32]
 
@@ -34,30 +32,29 @@ class Calibrated:
     shift: NDArray[np.float64]
     decision: Decision
 
-    def apply(self, head: TaskHead) -> None:
-        """Puts both into the output's weights, in place."""
+    def __call__(self, outputs: Float32) -> Float32:
+        """float32 [texts, outputs], of those of the head before."""
+        found: Float32 = (outputs * self.scale + self.shift).astype(np.float32)
+        return found
+
+    def apply(self, head: Trainable) -> None:
+        """Puts both into the head's weights, in place."""
         scale, shift = torch.from_numpy(self.scale).float(), torch.from_numpy(self.shift).float()
-        with torch.no_grad():
-            head.output.weight.mul_(scale[:, None])
-            head.output.bias.mul_(scale).add_(shift)
+        head.mlp.scale_outputs(scale, shift)
 
 
-def calibrate(
-    fitted: Fitted,
-    objective: Objective,
-    dev: PackedFeatures,
-    targets: Targets,
-    background: PackedFeatures | None,
-) -> Calibrated:
-    """Chooses on dev what `objective` decides; `choose_rejection` does the rest.
+def calibrate(fitted: Fitted, objective: Objective, background: Codes | None) -> Calibrated:
+    """Chooses what `objective` decides, on texts that were held back; `choose_rejection` does the
+    rest.
 
     Args:
         background: texts that the head was not trained on, if it has a reject output.
     """
-    outputs = evaluate(fitted.head, dev)
+    outputs, targets = fitted.held_out, fitted.targets
     decided = objective.decide(outputs[:, : objective.num_logits], targets, fitted.loss)
     scale = np.full(outputs.shape[1], decided.scale)
-    shift = np.full(outputs.shape[1], decided.shift)
+    shift = np.zeros(outputs.shape[1])
+    shift[: objective.num_logits] = decided.shift
     if background is None:
         return Calibrated(scale, shift, decided.decision)
     inside = objective.reject_scores(outputs)
@@ -80,9 +77,7 @@ def _platt(inside: Float32, outside: Float32) -> tuple[float, float]:
     return max(float(found.coef_[0, 0]), 1e-3), float(found.intercept_[0])
 
 
-def choose_rejection(head: FoldedHead, dev: PackedFeatures, keep: float) -> FoldedHead:
-    """The head with the reject_above that lets through so much of dev, as it will be served."""
-    scores = predict_heads(dev, [head])[head.task].reject_scores
-    assert scores is not None, "it has a reject output"
+def choose_rejection(head: FoldedHead, scores: Float32, keep: float) -> FoldedHead:
+    """The head with the reject_above that lets through so much of texts with these scores."""
     limit = float(np.quantile(scores, keep, method="higher"))
     return replace(head, decision=replace(head.decision, reject_above=limit))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bitheads.engine.features.spec import PositionPooling
-from bitheads.training.heads.task_head import TaskHead
+from bitheads.training.heads.folded_task_head import FoldedTaskHead
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class LayerFeatures:
         return np.diff(self.offsets)
 
 
-class WeighingHead(TaskHead):
+class WeighingHead(FoldedTaskHead):
     """A task head behind a learned weighted sum of layers (LEARNED-COMB in Section 4).
 
     The weights are a softmax over layers times a scale, as in Peters et al. (2018).

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from bitheads.engine.features.spec import PositionPooling
 from bitheads.export.fold import TrainedHead
+from bitheads.training.heads.pooling import pool_positions
 
 
 class TaskHead(nn.Module):
@@ -38,6 +41,35 @@ class TaskHead(nn.Module):
         self.dense = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, classes)
 
+    @classmethod
+    def of(cls, trained: TrainedHead) -> TaskHead:
+        """The head with these parameters, as many inner units as they have."""
+        outputs, inner = trained.output_weight.shape
+        dim = trained.dense_weight.shape[1]
+        head = cls(dim, outputs, trained.attention_heads, trained.position_pooling)
+        head.dense, head.output = nn.Linear(dim, inner), nn.Linear(inner, outputs)
+        given: dict[str, Any] = {
+            "dense.weight": trained.dense_weight,
+            "dense.bias": trained.dense_bias,
+            "output.weight": trained.output_weight,
+            "output.bias": trained.output_bias,
+        }
+        if trained.query is not None:
+            parts = ("query", "key", "value")
+            weights = [getattr(trained, f"{part}_weight") for part in parts]
+            biases: list[Any] = [trained.query_bias, np.zeros(dim), trained.value_bias]
+            given |= {
+                "query": trained.query,
+                "attention.in_proj_weight": np.concatenate(weights),
+                "attention.in_proj_bias": np.concatenate(biases),
+                "attention.out_proj.weight": trained.out_weight,
+                "attention.out_proj.bias": trained.out_bias,
+            }
+        head.load_state_dict(
+            {name: torch.from_numpy(np.asarray(a, np.float32)) for name, a in given.items()}
+        )
+        return head.eval()
+
     def forward(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits [texts, classes] from features [texts, tokens, dim].
 
@@ -46,13 +78,8 @@ class TaskHead(nn.Module):
         """
         if self.position_pooling is PositionPooling.ATTENTION:
             pooled = self._attend(features, mask)
-        elif self.position_pooling is PositionPooling.MEAN:
-            weights = mask / mask.sum(dim=1, keepdim=True)
-            pooled = torch.einsum("nt,ntk->nk", weights, features)
-        elif self.position_pooling is PositionPooling.CLS:
-            pooled = features[:, 0]
         else:
-            pooled = features[torch.arange(len(features), device=mask.device), mask.sum(dim=1) - 1]
+            pooled = pool_positions(features, mask, self.position_pooling)
         hidden = torch.tanh(self.dense(self.dropout(pooled)))
         logits: torch.Tensor = self.output(self.dropout(hidden))
         return logits

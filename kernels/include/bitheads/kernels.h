@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct, the meaning of a call, or what calls there are changes. */
-#define BH_KERNELS_ABI_VERSION 4
+#define BH_KERNELS_ABI_VERSION 5
 
 typedef enum bh_status {
   BH_OK = 0,
@@ -126,6 +126,21 @@ typedef struct bh_predict_heads_args {
   bh_level level; /* BH_LEVEL_ACTIVE except in tests and benchmarks */
 } bh_predict_heads_args;
 
+/* The most numbers of a text's vector: a pair's codes, four for each and two more, are a head's
+ * dim.
+ */
+#define BH_MAX_VECTOR_SIZE 16383
+
+typedef struct bh_combine_texts_args {
+  const float *vectors; /* [texts, size], contiguous: logits of a text half */
+  int64_t texts;
+  int64_t size;         /* 1 to BH_MAX_VECTOR_SIZE */
+  const int64_t *pairs; /* [num_pairs, 2]: rows of `vectors` */
+  int64_t num_pairs;
+  uint8_t *codes;     /* [num_pairs, 4 * size + 2], contiguous, written */
+  int16_t *workspace; /* [2, size] */
+} bh_combine_texts_args;
+
 typedef struct bh_cut_batches_args {
   const int64_t *lengths;   /* [texts]: tokens of each text, 0 to BH_MAX_BATCH_LENGTH */
   int64_t texts;            /* 0 to BH_MAX_BATCH_TEXTS */
@@ -177,6 +192,10 @@ bh_status bh_laid_out_head_sizes(const bh_head *head, bh_head_weights *sizes);
 int64_t bh_predict_heads_workspace(const bh_predict_heads_args *args);
 /* Every head's logits for every text. Checks every argument before it writes. */
 bh_status bh_predict_heads(const bh_predict_heads_args *args);
+
+/* The codes of pairs of texts, which the pair half of a head of the form two_texts reads: uint8
+ * codes of dim 4 * size + 2, one token per pair. Checks every argument before it writes. */
+bh_status bh_combine_texts(const bh_combine_texts_args *args);
 
 /* The lengths that texts are padded to, so that an encoder sees few shapes. `rounded` [texts] may
  * be `lengths`. BH_INVALID_ARGUMENT for a length outside 0 to BH_MAX_BATCH_LENGTH. */

@@ -115,7 +115,7 @@ def test_differing_labels_and_signs_are_counted(bench: Bench) -> None:
 def test_the_torch_peer_answers_as_the_engine_does(bench: Bench) -> None:
     import torch
 
-    texts = bench.shipped_texts[:40]
+    texts = [*dict.fromkeys(bench.shipped_texts[:40])]  # a peer reads equal texts again
     peer = TorchPeer(bench, "cpu", torch.float32)
     answers = peer.predict(texts, max_batch_tokens=256)
     with Engine.load(bench.bundle, backend="onnxruntime") as engine:

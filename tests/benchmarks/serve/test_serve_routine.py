@@ -84,6 +84,11 @@ def test_a_quick_run_from_end_to_end(
     assert result["exit_code"] == 0
     shown = table.measured(stored)
     assert "| 3 clients | 16 |" in shown
+    assert "C++ host" not in shown
+    host = {"backend": "openvino fp32", "closed": result["closed"]}
+    shown = table.measured({**stored, "result": {**result, "host": host, "host_shared": host}})
+    assert "| C++ host in process, 3 threads | 16 |" in shown
+    assert "| C++ host sharing batches, 3 threads | 16 |" in shown
 
 
 def test_without_heads_there_is_nothing_to_serve(

@@ -20,7 +20,7 @@ from head_kinds import TEXTS, heads_of_every_kind
 from random_heads import random_head
 
 from bitheads import Engine
-from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.heads.head_file import FORMS, write_head
 from bitheads.engine.serve import server as serving
 from bitheads.engine.serve.app import Server
 from bitheads.engine.serve.settings import Settings
@@ -52,7 +52,7 @@ def kinds_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     folder = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("served") / "kinds"))
     with Engine.load(folder, backend="onnxruntime") as engine:
-        for head in heads_of_every_kind(engine, TEXTS):
+        for head in heads_of_every_kind(engine, TEXTS, FORMS):
             write_head(head, folder / "heads" / f"{head.task}.safetensors")
     return folder
 
@@ -71,9 +71,9 @@ def running(bundle: Path, **options: Any) -> Iterator[tuple[httpx.Client, Server
     options = {"admin_keys": (ADMIN_KEY,), "log": "none", **options}
     settings = Settings(bundle=bundle, port=0, **options)
     engine = Engine.load(bundle, backend, threads=2)
+    listening = serving.listen(settings)
     server = Server(engine, settings)
     uvicorn = serving.make(server, settings)
-    listening = serving.listen(settings)
     thread = threading.Thread(target=uvicorn.run, args=([listening],))
     thread.start()
     try:
@@ -82,7 +82,7 @@ def running(bundle: Path, **options: Any) -> Iterator[tuple[httpx.Client, Server
             assert thread.is_alive()
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
-        with httpx.Client(base_url=serving.url(listening), timeout=60) as client:
+        with httpx.Client(base_url=serving.url(listening, settings), timeout=60) as client:
             yield client, server
     finally:
         uvicorn.should_exit = True

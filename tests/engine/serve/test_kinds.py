@@ -20,14 +20,23 @@ import pyarrow.dataset as ds
 import pytest
 from conftest import ADMIN_KEY, running
 from head_kinds import LABELS, SINGLE, TEXTS
+from scipy.special import logsumexp
 from tritonclient import http as triton
 
 from bitheads import Engine, Prediction, Predictions
 from bitheads.engine.answer_parts import json_answers
 from bitheads.engine.commands import backfill, predict
+from bitheads.engine.features.words import END, START, Words
 from bitheads.engine.heads.head_file import FoldedHead, read_head, write_head
 from bitheads.engine.kinds import KINDS
-from bitheads.engine.serve.messages import PredictResponse, TasksResponse, write_predictions
+from bitheads.engine.predictions import Span
+from bitheads.engine.serve.kserve_outputs import outputs_of
+from bitheads.engine.serve.messages import (
+    PredictResponse,
+    TasksResponse,
+    to_json,
+    write_predictions,
+)
 from bitheads.engine.serve.work import OTHER_BYTES, answer_bytes
 from bitheads.engine.store import FeatureStore, StoreWriter
 
@@ -70,6 +79,10 @@ def expected(answers: Predictions) -> list[Told]:
             one: dict[str, Any] = {}
             if kind.is_one_label:
                 one |= {"label": prediction.top[row], "probability": prediction.probability[row]}
+            elif kind.is_of_words:
+                one["spans"] = [vars(span) for span in prediction.spans[row]]
+                if prediction.truncated_at[row] is not None:
+                    one["truncated_at"] = prediction.truncated_at[row]
             elif prediction.labels:
                 one["labels"] = list(prediction.selected[row])
             if prediction.values is not None:
@@ -78,7 +91,7 @@ def expected(answers: Predictions) -> list[Told]:
                 one["accepted"] = bool(prediction.accepted[row])
             if prediction.out_of_domain is not None:
                 one["out_of_domain"] = prediction.out_of_domain[row]
-            if prediction.labels:
+            if prediction.labels and not kind.is_of_words:
                 one["probabilities"] = prediction.probabilities[row].tolist()
             told[row][task] = one
     return told
@@ -90,6 +103,40 @@ def client(bundle: Path) -> Iterator[httpx.Client]:
         yield client
 
 
+def spans_of_logits(prediction: Prediction, row: int) -> Iterator[Span]:
+    """Of the likeliest sequence of tags, all that may follow each other in a matrix."""
+    words = prediction.words
+    assert words is not None
+    first, last = words.offsets[row : row + 2].tolist()
+    logits, places = prediction.logits[first:last].astype(float), words.table[first:last]
+    tags = np.arange(logits.shape[1])
+    goes_on = (tags > 0) & (tags % 2 == 0)
+    may_follow = ~goes_on | (tags[:, None] == tags) | (tags[:, None] == tags - 1)
+    allowed = np.where(may_follow, 0.0, -np.inf)
+    best, before, back = [], [], []  # sums up to each word, of its tags
+    for i, own in enumerate(logits):
+        best.append(own + ((best[-1][:, None] + allowed).max(axis=0) if i else allowed[0]))
+        before.append(own + (logsumexp(before[-1][:, None] + allowed, axis=0) if i else allowed[0]))
+        back.append((best[-2][:, None] + allowed).argmax(axis=0) if i else tags)
+    path: list[int] = []
+    share, behind = [], np.zeros(len(tags))  # of all sequences, those with each tag
+    for i in reversed(range(len(logits))):
+        path.insert(0, int(back[i + 1][path[0]] if path else best[i].argmax()))
+        share.insert(0, np.exp(before[i] + behind - logsumexp(before[i] + behind)))
+        behind = logsumexp(allowed + logits[i] + behind, axis=1)
+    found: list[list[int]] = []
+    for word, tag in enumerate(path):
+        if tag % 2:
+            found.append([word, word, tag])
+        elif tag:
+            found[-1][1] = word
+    for i, k, tag in found:
+        likely = min(float(of_word[tag] + of_word[tag + 1]) for of_word in share[i : k + 1])
+        label = prediction.labels[tag // 2]
+        start, end = int(places[i, START]), int(places[k, END])
+        yield Span(start, end, label, pytest.approx(likely, abs=1e-6))
+
+
 def test_what_python_says_is_what_the_logits_say(
     heads: list[FoldedHead], answers: Predictions
 ) -> None:
@@ -98,9 +145,13 @@ def test_what_python_says_is_what_the_logits_say(
     refused = set()
     for head in heads:
         found, decision = answers[head.task], head.decision
-        is_pair = head.form == "pair"
+        is_pair = head.form != "single"
         assert found.answered.tolist() == [isinstance(text, tuple) == is_pair for text in TEXTS]
         for row in np.flatnonzero(found.answered):
+            if head.kind == "token_label":
+                assert [*found.spans[row]] == [*spans_of_logits(found, row)]
+                seen[head.task].add(bool(found.spans[row]))
+                continue
             logits = found.logits[row].astype(float).tolist()
             best = value = None
             if head.kind == "single_label":
@@ -184,10 +235,11 @@ def by_kserve(client: httpx.Client, binary: bool) -> list[Told]:
     told: list[Told] = [{} for _ in TEXTS]
     with triton.InferenceServerClient(f"{client.base_url.host}:{client.base_url.port}") as server:
         described = server.get_model_metadata(MODEL)["outputs"]
-        for form in ("single", "pair"):
-            rows = [i for i, t in enumerate(TEXTS) if isinstance(t, tuple) == (form == "pair")]
+        for forms in (("single",), ("pair", "two_texts")):
+            is_pair = forms != ("single",)
+            rows = [i for i, t in enumerate(TEXTS) if isinstance(t, tuple) == is_pair]
             texts = [TEXTS[row] for row in rows]
-            columns = [texts] if form == "single" else list(zip(*texts, strict=True))
+            columns = list(zip(*texts, strict=True)) if is_pair else [texts]
             inputs = []
             for name, column in zip(("text", "text_pair"), columns, strict=False):
                 tensor = triton.InferInput(name, [len(column)], "BYTES")
@@ -197,21 +249,27 @@ def by_kserve(client: httpx.Client, binary: bool) -> list[Told]:
             asked = [
                 triton.InferRequestedOutput(output["name"], binary_data=binary)
                 for output in described
-                if f"-{form}" in output["name"]
+                if of_forms(output["name"], forms)
             ]
             found = server.infer(MODEL, inputs, outputs=asked)
             for output in described:
                 name = output["name"]
-                if f"-{form}" not in name:
+                if not of_forms(name, forms):
                     continue
                 array = found.as_numpy(name)
                 shape = [len(rows) if size == -1 else size for size in output["shape"]]
                 assert [*array.shape] == shape
                 assert found.get_output(name)["datatype"] == output["datatype"]
-                task, _, part = re.fullmatch(r"(.*-(single|pair))_?(.*)", name).groups()
+                task, _, part = re.fullmatch(r"(.*-(single|pair|two_texts))_?(.*)", name).groups()
                 for row, value in zip(rows, array.tolist(), strict=True):
-                    told[row].setdefault(task, {}).update(from_tensor(task, part, value))
+                    if (part, value) != ("truncated_at", -1):
+                        told[row].setdefault(task, {}).update(from_tensor(task, part, value))
     return told
+
+
+def of_forms(name: str, forms: Sequence[str]) -> bool:
+    """Whether an output is of a head of one of these forms."""
+    return any(f"-{form}" in name for form in forms)
 
 
 def from_tensor(task: str, part: str, value: Any) -> dict[str, Any]:
@@ -221,6 +279,8 @@ def from_tensor(task: str, part: str, value: Any) -> dict[str, Any]:
     kind = task.split("-")[0]
     if kind == "multi_label":
         return {"labels": json.loads(value)}
+    if kind == "token_label":
+        return {"spans": json.loads(value)}
     return {"value": value} if kind == "regression" else {"label": value}
 
 
@@ -232,18 +292,40 @@ def by_kserve_in_binary(client: httpx.Client, **_: Any) -> list[Told]:
     return by_kserve(client, True)
 
 
+def of_words(task: str) -> bool:
+    return task.startswith("token_label")
+
+
 def by_backfill(engine: Engine, bundle: Path, tmp_path: Path, **_: Any) -> list[Told]:
     store = FeatureStore(tmp_path / "store", engine.spec)
     with StoreWriter(store, row_group_bytes=900) as writer:
         for start in (0, 9):
             rows = range(len(TEXTS))[start : start + 9 if start == 0 else None]
-            writer.append([str(row) for row in rows], engine.encode([TEXTS[row] for row in rows]))
+            features = engine.encode([TEXTS[row] for row in rows], words=True)
+            writer.append([str(row) for row in rows], features)
             writer.flush()
     options = ["--bundle", bundle, "--store", store.folder, "--output", tmp_path / "answers"]
-    assert backfill.main([str(option) for option in (*options, "--probabilities")]) == 0
+    options += ["--probabilities"]
+    assert backfill.main([str(option) for option in options]) == 0
+    pairs = {row: text for row, text in enumerate(TEXTS) if isinstance(text, tuple)}
+    apart = FeatureStore(tmp_path / "apart", engine.spec)
+    with StoreWriter(apart) as writer:
+        for side, name in enumerate("ab"):
+            texts = [pair[side] for pair in pairs.values()]
+            writer.append([f"{row}{name}" for row in pairs], engine.encode(texts))
+    lines = ["id_a\tid_b", *(f"{row}a\t{row}b" for row in pairs)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines), encoding="utf-8")
+    options[3] = apart.folder
+    options += ["--pairs", tmp_path / "pairs.tsv"]
+    assert backfill.main([str(option) for option in options]) == 0
     told: list[Told] = [{} for _ in TEXTS]
     for folder in (tmp_path / "answers").glob("task=*"):
         for row in ds.dataset(folder).to_table().to_pylist():
+            if row.get("truncated_at", 0) is None:  # which JSON does not tell
+                row.pop("truncated_at")
+            if "id_b" in row:
+                row["id"] = row.pop("id_a").removesuffix("a")
+                assert row.pop("id_b") == f"{row['id']}b"
             told[int(row.pop("id"))][folder.name.removeprefix("task=")] = row
     return told
 
@@ -306,7 +388,9 @@ def test_whoever_is_asked_says_the_same(
     }.get(ask, set())
     assert len(told) == len(expected)
     for row, wanted in zip(told, expected, strict=True):
-        assert {*row} == {*wanted}
+        # Codes that are sent have no words, and do not say which go together.
+        known = {t for t in wanted if not of_words(t) and not t.endswith("two_texts")}
+        assert {*row} == (known if ask is by_features else {*wanted})
         for task, answer in row.items():
             is_several = "labels" in answer
             ignored = left_out - {"probabilities"} if is_several else left_out
@@ -321,6 +405,11 @@ def same(part: str, told: Any, wanted: Any) -> None:
     elif part == "probabilities":
         for one, other in zip(told, wanted, strict=True):
             assert one is None or one == pytest.approx(other, abs=ROUNDING)
+    elif part == "spans":
+        assert len(told) == len(wanted)
+        for one, other in zip(told, wanted, strict=True):
+            likely = other["probability"]
+            assert one == {**other, "probability": pytest.approx(likely, abs=ROUNDING)}
     elif part in ("probability", "out_of_domain"):
         assert told == pytest.approx(float(wanted), abs=ROUNDING)
     else:
@@ -388,7 +477,8 @@ def test_an_output_that_a_head_has_not(client: httpx.Client) -> None:
         "single_label-never-single": ("value", "accepted", "out_of_domain"),
         "single_label-abstains-single": ("out_of_domain",),
         "multi_label-rejects-single": ("value",),
-        "regression-never-single": ("probabilities", "value"),
+        "regression-never-single": ("probabilities", "value", "truncated_at"),
+        "token_label-never-single": ("probabilities", "spans", "accepted"),
     }.items():
         assert infer(client, task).status_code == 200
         for part in parts:
@@ -437,6 +527,14 @@ def test_refusals_are_counted(bundle: Path, answers: Predictions) -> None:
     assert sum(map(float, counts["refusals"].values())) > 100
 
 
+def ten_words(texts: int) -> Words:
+    """Of each text, late in it, and all were cut."""
+    places = np.arange(texts * 10, dtype=np.int32) % 10
+    table = np.column_stack([places, places * 0 + 1, 262_000 + places, 262_001 + places])
+    offsets = np.arange(texts + 1, dtype=np.int64) * 10
+    return Words(table, offsets, offsets[1:] * 0 + 262_010, offsets[1:] > 0)
+
+
 @pytest.mark.parametrize("labels", [LABELS["multi_label"], ('\x01\x1f\\"' * 9, "😀" * 300, "é")])
 @pytest.mark.parametrize("all_probabilities", [False, True])
 def test_answers_are_no_longer_than_was_thought(
@@ -451,11 +549,15 @@ def test_answers_are_no_longer_than_was_thought(
         if decision.value_range:
             decision = replace(decision, value_range=(-1e38, 1e38))
         outputs = KINDS[head.kind].num_logits(names)
-        logits = np.random.default_rng(0).normal(0, 1e-5, (200, outputs)).astype(np.float32)
+        words = ten_words(200) if of_words(head.task) else None
+        rows = 200 if words is None else len(words.table)
+        logits = np.random.default_rng(0).normal(0, 1e-5, (rows, outputs)).astype(np.float32)
         reject = logits[:, 0] if decision.reject_above is not None else None
-        found = {head.task: Prediction(names, logits, head.kind, decision, reject)}
+        found = {head.task: Prediction(names, logits, head.kind, decision, reject, words)}
         usage = {"texts": 200, "tokens": 10**6, "truncated": 0}
         body = write_predictions(found, all_probabilities, usage, "0" * 16)
         assert len(body) <= answer_bytes(found, all_probabilities), head.task
+        tensors = [to_json(o.values) for o in outputs_of(head.task, found[head.task], (), None)]
+        assert sum(map(len, tensors)) <= answer_bytes(found, True), head.task
         if labels is LABELS["multi_label"]:  # nor is it much shorter
             assert answer_bytes(found, all_probabilities) < 3 * len(body) + OTHER_BYTES, head.task

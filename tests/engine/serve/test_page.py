@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import running
+from conftest import ADMIN_KEY, running
 from head_kinds import SINGLE
+from random_heads import random_span_head
+
+from bitheads.engine.heads.head_file import write_head
 
 CHROMIUM = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
@@ -71,12 +75,18 @@ def test_a_text_is_asked_with_the_keyboard(browser: Any, client: httpx.Client) -
     assert len(browser.find_elements("css selector", "#stages .track span")) == 5
 
 
-def rows_of(name: str, answer: dict[str, Any]) -> list[list[str]]:
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def rows_of(name: str, answer: dict[str, Any], text: str) -> list[list[str]]:
     """As the page is to show an answer."""
-
-    def percent(share: float) -> str:
-        return f"{100 * share:.1f}%"
-
+    if "spans" in answer:
+        shown, end = "", 0
+        for span in answer["spans"]:
+            shown += f"{text[end : span['end']]} {span['label']} {percent(span['probability'])}"
+            end = span["end"]
+        return [[name, shown + text[end:]]] if answer["spans"] else [[name, "no spans", ""]]
     if "labels" in answer:
         likely = answer["probabilities"]
         rows = [[name, label, percent(likely[label])] for label in answer["labels"]]
@@ -90,6 +100,7 @@ def rows_of(name: str, answer: dict[str, Any]) -> list[list[str]]:
 def test_every_kind_is_shown_and_what_is_not_accepted_is_apart(
     browser: Any, kinds_bundle: Path
 ) -> None:
+    num_refused = 0
     with running(kinds_bundle) as (client, _):
         for text in SINGLE[:6]:
             (answers,) = client.post("/v1/predict", json={"inputs": [text]}).json()["predictions"]
@@ -98,7 +109,7 @@ def test_every_kind_is_shown_and_what_is_not_accepted_is_apart(
                     row
                     for name in sorted(answers)
                     if answers[name].get("accepted", True) == wanted
-                    for row in rows_of(name, answers[name])
+                    for row in rows_of(name, answers[name], text)
                 ]
                 for wanted in (True, False)
             )
@@ -112,7 +123,10 @@ def test_every_kind_is_shown_and_what_is_not_accepted_is_apart(
             line = f"{count} of {len(answers)} heads accept this text."
             assert wait_for(browser, "#accepted:not([hidden])").text == line
             others = len(answers) - count
-            assert refused
+            num_refused += others
+            if not others:
+                assert not browser.find_elements("css selector", "#others:not([hidden])")
+                continue
             assert shown(browser, "refused")[0] == ["", "", ""]  # closed
             summary = wait_for(browser, "#others:not([hidden]) summary")
             assert summary.text == f"What the other {others} would say"
@@ -123,6 +137,62 @@ def test_every_kind_is_shown_and_what_is_not_accepted_is_apart(
                 ".map((bar) => bar.style.width)"
             )
             assert all(0 <= float(width.removesuffix("%")) <= 100 for width in widths)
+        assert num_refused > 0
+        assert browser.get_log("browser") == []
+
+
+MARKED = """
+return [...document.querySelectorAll("td.spans")].map((cell) => {
+  const marks = [...cell.querySelectorAll("mark")];
+  const shown = marks.map((mark) => [mark.firstChild.textContent, mark.lastChild.textContent]);
+  marks.forEach((mark) => mark.lastChild.remove());
+  const unread = cell.querySelector("span.soft");
+  return [cell.textContent, shown, unread ? unread.textContent : null];
+})
+"""
+
+
+def test_spans_are_marked(browser: Any, kinds_bundle: Path, tmp_path: Path) -> None:
+    """Whatever stands before them, markup is text, and what was not read is told apart."""
+    texts = [
+        "😀😀 Otto Hahn, 👩‍🔬 of Göttingen\U00020000\n  met Lise.",
+        "<img src=x onerror=\"document.title='run'\"> <b>Otto</b> &amp; Lise",
+        "Otto 😀 Hahn " * 40 + "ends",
+        "Otto Hahn",
+    ]
+    with running(kinds_bundle) as (client, server):
+        head = random_span_head(server.engine.spec, labels=("<i>PERSON</i>", "😀"))
+        write_head(head, tmp_path / "names.safetensors")
+        client.put(
+            "/v1/tasks/names",
+            content=(tmp_path / "names.safetensors").read_bytes(),
+            headers={"authorization": f"Bearer {ADMIN_KEY}"},
+        )
+        for text in texts:
+            body = json.dumps({"inputs": [text]})
+            (answers,) = client.post("/v1/predict", content=body).json()["predictions"]
+            wanted = []
+            for name in sorted(answers):
+                spans, at = answers[name].get("spans", []), answers[name].get("truncated_at")
+                assert name != "names" or spans
+                if spans:
+                    marks = [
+                        [
+                            text[span["start"] : span["end"]],
+                            f" {span['label']} {percent(span['probability'])}",
+                        ]
+                        for span in spans
+                    ]
+                    wanted.append([text, marks, None if at is None else text[at:]])
+            browser.get(str(client.base_url))
+            box = wait_for(browser, "#text")
+            script = f"arguments[0].value = {json.dumps(text)}"
+            browser.execute_script(script, box)
+            wait_for(browser, "#ask").click()
+            wait_for(browser, "#results:not([hidden]) #answers tr")
+            assert browser.execute_script(MARKED) == wanted
+            assert browser.title == "bitheads"
+            assert (wanted[0][2] is not None) == (text.endswith("ends"))
         assert browser.get_log("browser") == []
 
 

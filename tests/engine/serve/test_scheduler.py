@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_heads import random_span_head, random_two_texts_head
 
 from bitheads import Engine
 from bitheads.engine.errors import BackendError
 from bitheads.engine.serve.request import Answer, Request
 from bitheads.engine.serve.room import QueueFull
 from bitheads.engine.serve.scheduler import BatchReport, Closed, Scheduler
+from bitheads.engine.texts.apart import take_apart
 from bitheads.engine.types import PlacedBatch, Stats
 
 TEXTS = [" ".join(["word"] * (1 + 7 * i % 23)) + f" number {i}." for i in range(60)]
@@ -48,7 +50,7 @@ class Gate:
     def _hold(self, name: str, run: Any) -> Any:
         is_warm = False
 
-        def held(batch: PlacedBatch, codes: Any) -> Stats:
+        def held(batch: PlacedBatch) -> Stats:
             nonlocal is_warm
             if not is_warm:
                 is_warm = True
@@ -58,7 +60,7 @@ class Gate:
             assert self.is_open.wait(60)
             if self.error is not None:
                 raise self.error
-            stats: Stats = run(batch, codes)
+            stats: Stats = run(batch)
             return stats
 
         return held
@@ -139,6 +141,64 @@ def test_what_came_meanwhile_is_one_batch(engine: Engine, gate: Gate) -> None:
         gate.is_open.set()
         scheduler.close()
     assert [rows for _, rows in gate.batches] == [1, 7]
+
+
+def test_heads_read_the_texts_of_those_who_ask_them(
+    engine: Engine, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted: in one batch of three requests, each head's texts are those that it was asked of."""
+    asked: dict[str, int] = {}
+    heads = {head.task: head for head in engine.choose_heads(["topic", "mood"])}
+    heads["names"] = engine.encoder.load_head(random_span_head(engine.spec))
+    heads["alike"] = engine.encoder.load_head(random_two_texts_head(engine.spec, "alike"))
+    predict, text_vectors = engine.encoder.predict, engine.encoder.text_vectors
+
+    def count_predict(features: Any, some: Any) -> Any:
+        for head in some:
+            asked[head.task] = asked.get(head.task, 0) + len(features)
+        return predict(features, some)
+
+    def count_vectors(features: Any, some: Any) -> Any:
+        for head in some:
+            asked[head.task] = asked.get(head.task, 0) + len(features)
+        return text_vectors(features, some)
+
+    def made(texts: list[Any], tasks: list[str], words: bool = False) -> Request:
+        chosen = [heads[task] for task in tasks]
+        return Request(engine.tokenizer(texts, words=words), chosen, False)
+
+    texts = [f"A boat of {i} sailors." for i in range(10)]  # of one length
+    scheduler = Scheduler(engine, 10**6)
+    try:
+        first = scheduler.submit(made(texts[:1], []))
+        assert gate.arrived.acquire(timeout=60)
+        monkeypatch.setattr(engine.encoder, "predict", count_predict)
+        monkeypatch.setattr(engine.encoder, "text_vectors", count_vectors)
+        placed, to_encode = take_apart([(texts[8], texts[9])], [heads["alike"]])
+        pairs = Request(engine.tokenizer(to_encode), [heads["alike"]], False, apart=placed)
+        futures = [
+            scheduler.submit(made(texts[:2], ["topic"])),
+            scheduler.submit(made(texts[2:5], ["mood", "topic"])),
+            scheduler.submit(made(texts[5:8], ["names", "mood"], words=True)),
+            scheduler.submit(pairs),
+        ]
+        gate.is_open.set()
+        answers([first])
+        found = answers(futures)
+    finally:
+        gate.is_open.set()
+        scheduler.close()
+    assert [rows for _, rows in gate.batches] == [1, 10]
+    assert asked == {"topic": 2 + 3, "mood": 3 + 3, "names": 3, "alike": 2}
+    monkeypatch.undo()
+    for part, answer in zip((texts[:2], texts[2:5], texts[5:8]), found, strict=False):
+        features = engine.encode(part, words=True)
+        for task, prediction in answer.predictions.items():
+            expected = engine.encoder.predict(features, [heads[task]])[task]
+            np.testing.assert_array_equal(prediction.logits, expected.logits)
+    vectors = engine.encoder.text_vectors(engine.encode(texts[8:]), [heads["alike"]])
+    (expected,) = engine.encoder.pair_outputs(vectors, np.array([[0, 1]]), [heads["alike"]])
+    np.testing.assert_array_equal(found[3].predictions["alike"].logits, expected)
 
 
 def test_a_batch_waits_for_requests_that_are_being_read(engine: Engine, gate: Gate) -> None:

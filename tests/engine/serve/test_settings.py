@@ -26,15 +26,21 @@ def test_flags_win_over_the_environment() -> None:
 def test_every_option_is_a_flag_and_a_variable(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"int": "7", "float": "0.5", "Path": "/some/where", "tuple": ",".join(KEYS)}
     special = {"log": "text", "host": "::1", "backend": "openvino", "precision": "fp32"}
+    special |= {
+        "cors_origins": "https://a.example,http://localhost:3000",
+        "root_path": "/some/where",
+    }
+    others = {"tls_key": ["--tls-cert", "cert.pem"]}
     with pytest.raises(SystemExit):
         read(["--help"], {})
     shown = capsys.readouterr().out
     for option in fields(Settings):
-        kind = next((k for k in values if str(option.type).startswith(k)), None)
-        text = special[option.name] if kind is None else values[kind]
-        by_flag = read([flag(option.name), text], {})
+        kind = next((k for k in values if str(option.type).startswith(k)), "str")
+        text = special.get(option.name) or values[kind]
+        other = others.get(option.name, [])
+        by_flag = read([flag(option.name), text, *other], {})
         assert getattr(by_flag, option.name) != option.default
-        assert by_flag == read([], {variable(option.name): text})
+        assert by_flag == read(other, {variable(option.name): text})
         assert flag(option.name) in shown
 
 
@@ -49,6 +55,17 @@ def test_keys_and_paths() -> None:
     [
         (["--allowed-hosts", "a.example,b.example:8000"], {}, "b.example:8000.*a name alone"),
         (["--allowed-hosts", "https://a.example"], {}, "a name alone"),
+        (
+            ["--cors-origins", "app.example.org"],
+            {},
+            r"--cors-origins: got 'app.example.org', expected",
+        ),
+        (["--cors-origins", "https://a.example/"], {}, r"--cors-origins: got 'https://a.example/'"),
+        (["--cors-origins", "https://a.example:x"], {}, r"--cors-origins: got"),
+        (["--root-path", "bitheads"], {}, r"--root-path: got 'bitheads', expected a path such as"),
+        (["--root-path", "/bitheads/"], {}, r"--root-path: got '/bitheads/'"),
+        (["--tls-key", "key.pem"], {}, r"--tls-key: got a key without --tls-cert"),
+        (["--gzip-min-bytes", "-1"], {}, r"--gzip-min-bytes: got -1, expected 0 or more"),
         (["--port", "x"], {}, r"--port or BITHEADS_SERVE_PORT: got 'x', expected a number"),
         ([], {"BITHEADS_SERVE_PORT": "70000"}, r"--port: got 70000, expected 0 to 65535"),
         (["--max-texts", "0"], {}, r"--max-texts: got 0, expected more than 0"),

@@ -235,7 +235,8 @@ def test_answers_of_another_head_or_kind(
 def test_columns_of_every_kind(
     run: Callable[..., int], bundle: Path, store: FeatureStore, tmp_path: Path, with_all: bool
 ) -> None:
-    """Those of one label are as they were before there were kinds: their old outputs go on."""
+    """Those of one label are as they were before there were kinds: their old outputs go on. The
+    store has no words, so there is nothing of heads of words."""
     with Engine.load(bundle, "onnxruntime") as engine:
         for head in heads_of_every_kind(engine, TEXTS):
             write_head(head, bundle / "heads" / f"{head.task}.safetensors")
@@ -350,7 +351,9 @@ def bundle_with_a_pair_head(bundle: Path) -> Path:
     return bundle
 
 
-def schema_of_version_1(spec: FeatureSpec, columns: Sequence[pa.Field] = ()) -> pa.Schema:
+def schema_of_version_1(
+    spec: FeatureSpec, columns: Sequence[pa.Field] = (), words: bool = False
+) -> pa.Schema:
     content = {"format_version": 1, "spec_id": spec.id, "spec": spec.to_json()}
     return pa.schema(
         [

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 from plan_cases import ONE_PROFILE, RTX, needs_rtx, plan_files
+from tiny_encoders import num_layers
 
-from bitheads.engine import bundle
+from benchmarks.model_types.plan_kernels import FUSED_ATTENTION, count, plan_kernels
+from bitheads.engine import PlanError, bundle
 from bitheads.engine.bundle import graph_sha256
 from bitheads.engine.device.plan import Profile, find_plan
 from bitheads.export.errors import ExportError
@@ -28,6 +30,8 @@ from bitheads.export.plans.plan_config import (
     PlanConfig,
     default_profiles,
 )
+
+LAYERS = num_layers("bert")
 
 
 @needs_rtx
@@ -164,12 +168,73 @@ def test_a_plan_that_is_not_for_the_gpu_at_hand_is_said(monkeypatch: pytest.Monk
         assert len(said) == expected
 
 
+@needs_rtx
+@pytest.mark.parametrize(
+    ("precision", "capability", "listed"),
+    [
+        ("fp8", "8.9", "FP8"),
+        ("fp8", "12.0", "FP8"),
+        ("int8", "8.0", "Int8"),
+        ("int8", "8.9", "Int8"),
+    ],
+)
+def test_products_of_a_quantized_graph_are_in_8_bits(
+    build_bundle: Callable[..., Path], precision: str, capability: str, listed: str
+) -> None:
+    """By RTX's own list of kernels; attention stays one kernel, in float16."""
+    folder = build_bundle("bert", plan=replace(NO_PLAN, precision=precision))
+    for graph, expected in ((bundle.GRAPH, "Half"), (bundle.GPU_GRAPHS[precision], listed)):
+        kernels = plan_kernels(folder / graph, ONE_PROFILE[0], capability)
+        products = [kernel for kernel in kernels if "MatMul" in kernel.name]
+        if graph != bundle.GRAPH:
+            assert len(products) in (4 * LAYERS, 6 * LAYERS), "queries, keys, values may be one"
+        for kernel in products:
+            assert f"Datatype: {expected}," in kernel.inputs.split("Constants")[0], kernel
+        assert count(kernels, FUSED_ATTENTION) == LAYERS
+        for kernel in kernels:
+            if FUSED_ATTENTION in kernel.name:
+                assert "Datatype: Half," in kernel.inputs
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", bundle.GPU_GRAPHS)
+def test_a_plan_of_a_quantized_graph_says_so(
+    build_bundle: Callable[..., Path], tmp_path: Path, trt: Any, precision: str
+) -> None:
+    source = build_bundle("bert", plan=replace(NO_PLAN, precision=precision))
+    folder = Path(shutil.copytree(source, tmp_path / "bundle"))
+    manifest = bundle.read_manifest(folder)
+    built = build_plan(folder, manifest, replace(RTX, precision=precision, capabilities=("8.9",)))
+    assert built is not None
+    assert built.path.name.startswith(f"encoder.{precision}.")
+    assert built.info.precision == precision
+    assert set(built.info.outputs.values()) == {"float16"}
+    quantized, own = (
+        graph_sha256(manifest.artifacts, name)
+        for name in (bundle.GPU_GRAPHS[precision], bundle.GRAPH)
+    )
+    place = folder, "tensorrt-rtx", trt.__version__, "8.9"
+    assert find_plan(place[0], quantized, *place[1:], precision) == built
+    with pytest.raises(PlanError, match="graph_sha256 is"):
+        find_plan(place[0], own, *place[1:])
+
+
+@needs_rtx
+def test_a_bundle_without_the_graph_says_how_to_make_it(own_bundle: Path) -> None:
+    manifest = bundle.read_manifest(own_bundle)
+    with pytest.raises(ExportError, match=r"has no encoder\.fp8\.onnx.*build --plan-precision fp8"):
+        build_plan(own_bundle, manifest, replace(RTX, precision="fp8"))
+    assert plan_files(own_bundle) == []
+
+
 def test_without_tensorrt_auto_makes_no_plan(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt_module, "find_spec", lambda name: None)
     said: list[str] = []
     assert resolve_plan(PlanConfig(), said.append) == NO_PLAN
+    kept = resolve_plan(PlanConfig(precision="int8"))
+    assert kept == replace(NO_PLAN, precision="int8"), "whose graph a build writes all the same"
     assert said == ["no TensorRT here, so no plan. To build one: pip install 'bitheads[rtx]'"]
     manifest = bundle.read_manifest(tiny_bundle)
     assert build_plan(tiny_bundle, manifest, PlanConfig()) is None
@@ -188,3 +253,22 @@ def test_tensorrt_takes_the_same_path(
     assert built is not None
     assert built.path.name.endswith(f".tensorrt-{trt.__version__}.sm_90.plan")
     assert built.info.compute_capabilities == ("9.0",)
+
+
+@needs_rtx
+def test_a_plan_for_a_fleet_says_so(
+    own_bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above; RTX has the attribute for the level, and ignores it."""
+    monkeypatch.setitem(tensorrt_module.MODULES, "tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(tensorrt_module, "gpu_capability", lambda: "8.6")
+    manifest, said = bundle.read_manifest(own_bundle), []
+    config = replace(RTX, flavour="tensorrt", compatibility=("ampere+",))
+    built = build_plan(own_bundle, manifest, config, said.append)
+    assert built is not None
+    assert built.path.name.endswith(f".tensorrt-{trt.__version__}.sm_86.ampere+.plan")
+    assert any("8.6 (ampere+), 1 profiles" in line for line in said)
+    graph = graph_sha256(manifest.artifacts)
+    assert find_plan(own_bundle, graph, "tensorrt", trt.__version__, "9.0") == built
+    exact = build_plan(own_bundle, manifest, replace(config, compatibility=()))
+    assert find_plan(own_bundle, graph, "tensorrt", trt.__version__, "8.6") == exact

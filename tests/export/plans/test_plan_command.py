@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -23,9 +24,7 @@ from bitheads.export.errors import ExportError
 from bitheads.export.plans import tensorrt_module
 from bitheads.export.plans.__main__ import main
 from bitheads.export.plans.build_plan import resolve_plan
-from bitheads.export.plans.plan_config import (
-    PlanConfig,
-)
+from bitheads.export.plans.plan_config import PlanConfig, add_plan_options, plan_config
 
 
 @needs_rtx
@@ -69,6 +68,32 @@ def test_profiles_that_cannot_be_parsed(profile: str, capsys: pytest.CaptureFixt
         main(["--bundle", "b", "--plan-profile", profile])
     assert stop.value.code == 2
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("none", ()),
+        ("version", ("version",)),
+        ("ampere+,version", ("version", "ampere+")),
+        ("same-compute-capability", ("same-compute-capability",)),
+    ],
+)
+def test_compatibility_as_it_is_typed(given: str, expected: tuple[str, ...]) -> None:
+    parser = argparse.ArgumentParser()
+    add_plan_options(parser)
+    options = vars(parser.parse_args(["--plan-compatibility", given]))
+    assert plan_config(options).compatibility == expected
+
+
+@pytest.mark.parametrize("given", ["", "turing+", "none,version", "version,version"])
+def test_compatibility_that_is_none(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--bundle", "b", "--plan-compatibility", given])
+    assert stop.value.code == 2
+    assert "expected none, or of version, same-compute-capability, ampere+" in (
+        capsys.readouterr().err
+    )
 
 
 @needs_rtx

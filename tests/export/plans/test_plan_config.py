@@ -43,7 +43,14 @@ def test_the_default_profiles_leave_no_gap(max_length: int) -> None:
         ({"capabilities": ("",)}, "got '', expected a form like"),
         ({"workspace_gib": 0}, "--plan-workspace: got 0, expected"),
         ({"workspace_gib": float("nan")}, "--plan-workspace: got nan, expected"),
+        ({"precision": "fp16"}, "--plan-precision: got 'fp16', expected one of"),
+        (
+            {"precision": "fp8", "compatibility": ("ampere+",)},
+            r"--plan-compatibility ampere\+: got --plan-precision fp8 with it",
+        ),
+        ({"compatibility": ("turing+",)}, "--plan-compatibility: compatibility: got"),
         ({"flavour": "none", "capabilities": ("8.6",)}, "--plan none: got other"),
+        ({"flavour": "none", "compatibility": ("version",)}, "--plan none: got other"),
         ({"flavour": "none", "profiles": ONE_PROFILE}, "--plan none: got other"),
     ],
 )

@@ -5,6 +5,7 @@ TensorRT proper cannot be installed without a GPU: a stand-in for it says so.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,22 @@ def test_rtx_builds_for_what_it_lists(trt: Any) -> None:
         check("8.6", "9.0")
 
 
+@needs_rtx
+def test_fp8_is_for_gpus_that_compute_in_it(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RTX itself fails for others: "the model contains HW-specific datatypes"."""
+    check = tensorrt_module.check_capabilities
+    assert check(trt, "tensorrt-rtx", (), "fp8") == ("8.9", "12.0", "12.1")
+    assert check(trt, "tensorrt-rtx", (), "int8")[0] == "8.0"
+    with pytest.raises(ExportError, match=r"fp8: got compute capability 8\.6, expected 8\.9"):
+        check(trt, "tensorrt-rtx", ("8.6", "8.9"), "fp8")
+    monkeypatch.setattr(tensorrt_module, "gpu_capability", lambda: "8.0")
+    assert check(None, "tensorrt", (), "int8") == ("8.0",)
+    with pytest.raises(ExportError, match=r"fp8: got compute capability 8\.0"):
+        check(None, "tensorrt", (), "fp8")
+    monkeypatch.setattr(tensorrt_module, "gpu_capability", lambda: "10.0")
+    assert check(None, "tensorrt", (), "fp8") == ("10.0",)
+
+
 def test_tensorrt_10_is_told_to_keep_types_and_11_knows_no_other() -> None:
     """Stand-ins: neither version can be installed without a GPU. 10 numbers the flag 1."""
     builder = SimpleNamespace(create_network=lambda flags: flags)
@@ -119,6 +136,60 @@ def test_tensorrt_10_is_told_to_normalize_in_float32() -> None:
     layer = Layer()
     tensorrt_module.normalize_in_fp32(trt_10, layer)
     assert layer.compute_precision == "float32"
+
+
+TRT_10 = SimpleNamespace(
+    __version__="10.14.1",
+    BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="version flag"),
+    HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS=1, SAME_COMPUTE_CAPABILITY=2),
+)
+"""A stand-in for TensorRT proper: its names, and its numbers for levels of hardware."""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags", "level"),
+    [
+        ((), [], 0),
+        (("version",), ["version flag"], 0),
+        (("same-compute-capability",), [], 2),
+        (("version", "ampere+"), ["version flag"], 1),
+    ],
+)
+def test_tensorrt_is_told_what_else_a_plan_is_to_run_on(
+    wanted: tuple[str, ...], flags: list[str], level: int
+) -> None:
+    given: list[str] = []
+    config = SimpleNamespace(set_flag=given.append, hardware_compatibility_level=0)
+    tensorrt_module.check_compatibility(TRT_10, "tensorrt", wanted, ["8.0"])
+    tensorrt_module.make_compatible(TRT_10, config, wanted)
+    assert (given, config.hardware_compatibility_level) == (flags, level)
+
+
+def test_what_a_version_of_tensorrt_lacks_is_refused() -> None:
+    """Levels came with 8.6, that of the same compute capability with 10."""
+    old = SimpleNamespace(
+        __version__="9.3",
+        BuilderFlag=SimpleNamespace(),
+        HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS=1),
+    )
+    check = tensorrt_module.check_compatibility
+    check(old, "tensorrt", ("ampere+",), ["8.0"])
+    with pytest.raises(
+        ExportError, match=r"got version,same-.*, which tensorrt 9\.3 does not have"
+    ):
+        check(old, "tensorrt", ("version", "same-compute-capability"), ["8.0"])
+    with pytest.raises(ExportError, match=r"got a GPU of compute capability 7\.5 .*8\.0 or later"):
+        check(TRT_10, "tensorrt", ("ampere+",), ["7.5"])
+    check(TRT_10, "tensorrt", ("same-compute-capability",), ["7.5"])
+
+
+@needs_rtx
+@pytest.mark.parametrize("wanted", ["version", "same-compute-capability", "ampere+"])
+def test_rtx_plans_are_of_one_version_and_many_gpus(wanted: str) -> None:
+    """RTX 1.7 has the names: it looks for a library that it comes without, or ignores it."""
+    config = replace(RTX, compatibility=(wanted,))
+    with pytest.raises(ExportError, match=rf"got {re.escape(wanted)} with tensorrt-rtx.* leave"):
+        resolve_plan(config)
 
 
 class CacheConfig:

@@ -201,7 +201,10 @@ def test_what_is_hashed_is_what_is_learnt() -> None:
         ([("x", None)], "row 0: got the label None, expected a text or a whole number"),
         ([("x", {"a": 1})], r"row 0: got the labels {'a': 1}, expected a list of labels"),
         ([{"text": "x", "label": "a"}, {"text": "y"}], "train, row 1: has no 'label', expected"),
-        ([{"text": "x"}], r"train, row 0: got the columns \['text'\], expected label, labels or"),
+        (
+            [{"text": "x"}],
+            r"train, row 0: got the columns \['text'\], expected label, labels, score or",
+        ),
         (pandas.DataFrame({0: ["x"], 1: ["a"]}), r"train: got the columns \['0', '1'\]"),
         (
             pandas.DataFrame([["x", "a", "b"]], columns=["text", "label", "label"]),

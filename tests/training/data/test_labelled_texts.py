@@ -178,7 +178,7 @@ def test_numbers_as_labels(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", r"line 1: got the columns \[\], expected text, or text_a and text_b, among them"),
-        ("text\n", "line 1: got the columns .* expected label, labels or score among them"),
+        ("text\n", "line 1: got the columns .* expected label, labels, score or spans among them"),
         ("label\ttext_a\n", "line 1: got the columns .* expected text, or text_a and text_b,"),
         ("a\tsome text\nb\tmore\n", r"line 1: got the columns \['a', 'some text'\]"),
         ("label\ttext\tlabel\n", "line 1: got more than one column 'label', expected one"),
@@ -219,7 +219,10 @@ SCORE = '{"text": "x", "score": 1}\n'
         (GOOD + '{"text": "x",\n', "line 2: is not a JSON object"),
         (GOOD + "[" * 100_000, "line 2: is not a JSON object"),
         (GOOD.encode() + b'{"text": "\xff"}\n', "line 2: not UTF-8"),
-        ('{"text": "x"}\n', r"line 1: got the columns \['text'\], expected label, labels or score"),
+        (
+            '{"text": "x"}\n',
+            r"line 1: got the columns \['text'\], expected label, labels, score or spans",
+        ),
         (GOOD + '{"text": "x"}\n', "line 2: has no 'label', expected text, label as in the first"),
         (
             GOOD + '{"text_a": "x", "text_b": "y", "label": "a"}\n',

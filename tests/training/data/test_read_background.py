@@ -69,3 +69,11 @@ def test_missing(tmp_path: Path) -> None:
     for name in ("a.txt", "a.tsv", "a.jsonl"):
         with pytest.raises(InputError, match=f"{name}: cannot be read"):
             read_background(tmp_path / name)
+
+
+def test_quotes_hold_where_they_can(tmp_path: Path) -> None:
+    table = written(tmp_path / "b.tsv", 'text\n"he said ""no"""\n')
+    assert read_background(table, "csv").texts == ['he said "no"']
+    assert read_background(table, "none").texts == ['"he said ""no"""']
+    for name, content in (("b.jsonl", '{"text": "\\"a\\""}\n'), ("b.txt", '"a"\n')):
+        assert read_background(written(tmp_path / name, content), "csv").texts == ['"a"']

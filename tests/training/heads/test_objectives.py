@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.metrics import f1_score
 
+from bitheads.engine.errors import InputError
 from bitheads.engine.kinds import KINDS
 from bitheads.engine.kinds.kind import sigmoid
 from bitheads.engine.predictions import Prediction
@@ -201,3 +202,34 @@ def test_abstaining_goes_into_the_decision(tmp_path: Path) -> None:
     targets = np.arange(50) % 2
     decided = objective.decide(logits, targets, objective.new_loss(targets))
     assert decided.decision.abstain_below == 0.8
+
+
+OPTIONS: dict[str, DecisionOptions] = {
+    "balanced": DecisionOptions(balanced=True),
+    "min_precision": DecisionOptions(min_precision=0.9),
+    "min_recall": DecisionOptions(min_recall=0.9),
+    "abstain_below": DecisionOptions(abstain_below=0.5),
+    "order": DecisionOptions(order=("1", "2")),
+    "value_range": DecisionOptions(value_range=(0.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    ("labels", "kind", "takes"),
+    [
+        (["1", "2"], None, {"balanced", "abstain_below"}),
+        ([["1"], ["1", "2"]], None, {"balanced", "min_precision", "min_recall"}),
+        (["1", "2"], "ordinal", {"order", "abstain_below"}),
+        ([0.5, 1.5], None, {"value_range"}),
+    ],
+)
+def test_options_of_other_kinds_are_refused(
+    labels: list[object], kind: str | None, takes: set[str], option: str
+) -> None:
+    rows = rows_of(labels, kind)
+    if option in takes:
+        objective_of(rows, OPTIONS[option])
+    else:
+        with pytest.raises(InputError, match=f"got {option} .* for a {rows.kind} head, expected"):
+            objective_of(rows, OPTIONS[option])

@@ -19,7 +19,8 @@ from bitheads.engine.features.codes import code_affine
 from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads import float_heads
 from bitheads.export.fold import fold
-from bitheads.training.heads.fit import evaluate, padded
+from bitheads.training.heads.batch_inputs import padded
+from bitheads.training.heads.fit import evaluate
 from bitheads.training.heads.task_head import TaskHead
 
 DIM, HEADS, CLASSES = 64, 4, 5

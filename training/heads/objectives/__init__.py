@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from bitheads.engine.errors import InputError
 from bitheads.training.data.labelled_texts import LabelledTexts
 from bitheads.training.heads.decision_options import DecisionOptions
 from bitheads.training.heads.objectives.multi_label import MultiLabelObjective
@@ -12,6 +15,7 @@ from bitheads.training.heads.objectives.objective import Objective
 from bitheads.training.heads.objectives.ordinal import OrdinalObjective
 from bitheads.training.heads.objectives.regression import RegressionObjective
 from bitheads.training.heads.objectives.single_label import SingleLabelObjective
+from bitheads.training.heads.objectives.token_label import TokenLabelObjective
 
 OBJECTIVES: dict[str, type[Objective]] = {
     objective.kind: objective
@@ -20,6 +24,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         MultiLabelObjective,
         OrdinalObjective,
         RegressionObjective,
+        TokenLabelObjective,
     )
 }
 """By the kind's name."""
@@ -28,10 +33,20 @@ OBJECTIVES: dict[str, type[Objective]] = {
 def objective_of(train: LabelledTexts, options: DecisionOptions) -> Objective:
     """What a head for these texts is trained for.
 
-    Options of other kinds are not looked at. Raises InputError for labels that no head can be
-    trained on.
+    Raises InputError for labels that no head can be trained on, and for options that mean nothing
+    for their kind.
     """
-    return OBJECTIVES[train.kind].of(train, options)
+    objective = OBJECTIVES[train.kind]
+    for field in fields(DecisionOptions):
+        value = getattr(options, field.name)
+        if field.name in objective.own_options | {"keep"} or value == field.default:
+            continue
+        others = [name for name, other in OBJECTIVES.items() if field.name in other.own_options]
+        raise InputError(
+            f"{train.path}: got {field.name} {value!r} for a {train.kind} head, expected it for "
+            f"{' and '.join(others)} heads alone. Leave it out, or say another kind (--kind)."
+        )
+    return objective.of(train, options)
 
 
 __all__ = ["OBJECTIVES", "Objective", "objective_of"]

@@ -44,6 +44,7 @@ class MultiLabelObjective(Objective):
 
     kind = "multi_label"
     score_name = "average precision"
+    own_options = frozenset({"balanced", "min_precision", "min_recall"})
 
     @classmethod
     def of(cls, train: LabelledTexts, options: DecisionOptions) -> MultiLabelObjective:

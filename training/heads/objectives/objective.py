@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import nn
 
+from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.kinds import KINDS, Decision
 from bitheads.engine.predictions import Prediction
 from bitheads.training.data.labelled_texts import LabelledTexts
+from bitheads.training.heads.config import FitConfig
 from bitheads.training.heads.decision_options import DEFAULT_OPTIONS, DecisionOptions
 
-Targets = NDArray[Any]
-"""Of some texts, in the type and shape that the objective says."""
+Targets = Any
+"""Of some texts, in the type and shape that the objective says; arrays for most."""
 Float32 = NDArray[np.float32]
 
 REJECT_WEIGHT = 0.2
@@ -28,10 +30,14 @@ REJECT_WEIGHT = 0.2
 
 @dataclass(frozen=True)
 class Decided:
-    """What calibration makes of a head's logits z: scale z + shift, and what decides on those."""
+    """What calibration makes of a head's logits z: scale z + shift, and what decides on those.
+
+    Attributes:
+        shift: of all logits, or float64 [num_logits].
+    """
 
     scale: float
-    shift: float
+    shift: float | NDArray[np.float64]
     decision: Decision
 
 
@@ -40,13 +46,17 @@ class Objective(ABC):
 
     Attributes:
         kind: a name of engine.kinds.KINDS.
+        fit_config: how such a head is trained, unless the user says otherwise.
         score_name: what `score` is.
         labels: of the head.
         options: what the user said.
     """
 
     kind: ClassVar[str]
+    fit_config: ClassVar[FitConfig] = FitConfig()
     score_name: ClassVar[str]
+    own_options: ClassVar[frozenset[str]] = frozenset()
+    """Fields of DecisionOptions that mean something for this kind; `keep` does for all."""
 
     def __init__(self, labels: tuple[str, ...], options: DecisionOptions = DEFAULT_OPTIONS):
         self.labels = labels
@@ -63,7 +73,20 @@ class Objective(ABC):
 
     @abstractmethod
     def targets(self, data: LabelledTexts) -> Targets:
-        """[texts] or [texts, labels]. Raises InputError, with the line, for a label of no class."""
+        """Of labelled texts. Raises InputError, with the line, for a label of no class."""
+
+    def encoded(self, targets: Targets, features: PackedFeatures) -> tuple[Targets, PackedFeatures]:
+        """The targets once their texts are encoded, and the codes that logits are of."""
+        return targets, features
+
+    def remark(self, targets: Targets) -> str:
+        """What there is to be said of encoded targets; "" for nothing."""
+        return ""
+
+    def of_rows(self, targets: Targets) -> NDArray[Any]:
+        """What the loss reads of targets: as many rows as there are of logits."""
+        rows: NDArray[Any] = targets
+        return rows
 
     @abstractmethod
     def new_loss(self, targets: Targets) -> nn.Module:
@@ -113,8 +136,17 @@ class Objective(ABC):
         """What is said of a trained head."""
 
 
-def mean_loss(loss: Callable[..., torch.Tensor], logits: Float32, targets: Targets) -> float:
-    """Of logits [texts, num_logits]."""
+def cross_entropy(targets: NDArray[np.int64], classes: int, balanced: bool) -> nn.Module:
+    """Of classes that weigh as the training targets have them, or, balanced, all alike."""
+    if not balanced:
+        return nn.CrossEntropyLoss()
+    counts = np.maximum(np.bincount(targets, minlength=classes), 1)
+    weights = len(targets) / (classes * counts)
+    return nn.CrossEntropyLoss(torch.from_numpy(weights.astype(np.float32)))
+
+
+def mean_loss(loss: Callable[..., torch.Tensor], logits: Float32, targets: NDArray[Any]) -> float:
+    """Of logits [rows, num_logits]."""
     with torch.inference_mode():
         found: float = loss(torch.from_numpy(logits), torch.from_numpy(targets)).item()
     return found

@@ -57,6 +57,7 @@ class OrdinalObjective(Objective):
 
     kind = "ordinal"
     score_name = "mean absolute error, negative"
+    own_options = frozenset({"order", "abstain_below"})
 
     @classmethod
     def of(cls, train: LabelledTexts, options: DecisionOptions) -> OrdinalObjective:

@@ -33,6 +33,7 @@ class RegressionObjective(Objective):
 
     kind = "regression"
     score_name = "squared error, negative"
+    own_options = frozenset({"value_range"})
 
     @classmethod
     def of(cls, train: LabelledTexts, options: DecisionOptions) -> RegressionObjective:

@@ -16,6 +16,7 @@ from bitheads.training.heads.objectives.objective import (
     Objective,
     Targets,
     best_scale,
+    cross_entropy,
     mean_loss,
 )
 from bitheads.training.metrics import brier, expected_calibration_error, summarize
@@ -29,6 +30,7 @@ class SingleLabelObjective(Objective):
 
     kind = "single_label"
     score_name = "accuracy"
+    own_options = frozenset({"balanced", "abstain_below"})
 
     @classmethod
     def of(cls, train: LabelledTexts, options: DecisionOptions) -> SingleLabelObjective:
@@ -38,11 +40,7 @@ class SingleLabelObjective(Objective):
         return data.label_ids(self.labels)
 
     def new_loss(self, targets: Targets) -> nn.Module:
-        if not self.options.balanced:
-            return nn.CrossEntropyLoss()
-        counts = np.maximum(np.bincount(targets, minlength=len(self.labels)), 1)
-        weights = len(targets) / (len(self.labels) * counts)
-        return nn.CrossEntropyLoss(torch.from_numpy(weights.astype(np.float32)))
+        return cross_entropy(targets, len(self.labels), self.options.balanced)
 
     def loss_with_background(
         self,

@@ -13,9 +13,9 @@ from bitheads.engine.types import Text
 from bitheads.export.source.encoder import Encoder, load_encoder
 from bitheads.export.texts import read_texts
 from bitheads.training.errors import TrainingError
-from bitheads.training.heads.fit import Epoch, Features, evaluate, fit
+from bitheads.training.heads.batch_inputs import Features
+from bitheads.training.heads.fit import Epoch, Trainable, evaluate, fit
 from bitheads.training.heads.objectives.single_label import SingleLabelObjective
-from bitheads.training.heads.task_head import TaskHead
 from bitheads.training.table3.cells.cell_metrics import cell_metrics
 from bitheads.training.table3.config import as_json
 from bitheads.training.table3.encoders import EncoderPlan, encoder_identity
@@ -128,7 +128,7 @@ def needed_layers(recipes: Iterable[Recipe], encoder_layers: int) -> tuple[int, 
 class BestHead:
     """A cell's head, of the learning rate that is best on dev."""
 
-    head: TaskHead
+    head: Trainable
     learning_rate: float
     epochs: int
 
@@ -174,7 +174,7 @@ def best_head(work: Work, features: Parts, task: GridTask, recipe: Recipe, seed:
         except TrainingError as error:
             raise TrainingError(f"task {task.name}, {recipe}, seed {seed}: {error}") from error
         if fitted.score > best_score:
-            best, best_score = BestHead(fitted.head, rate, len(epochs)), fitted.score
+            best, best_score = BestHead(fitted.head, rate, epochs[-1].number), fitted.score
     assert best is not None, "there is at least one learning rate"
     return best
 

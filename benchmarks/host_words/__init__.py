@@ -1,0 +1,1 @@
+"""Words and their tokens in C++ beside Python, for each kind of tokenizer; no times."""

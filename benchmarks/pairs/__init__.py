@@ -1,0 +1,1 @@
+"""Pairs as two texts, beside pairs that are encoded together."""

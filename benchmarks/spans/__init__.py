@@ -1,0 +1,1 @@
+"""What spans cost: finding words beside tokenizing, and heads on words."""

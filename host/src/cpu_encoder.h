@@ -1,0 +1,55 @@
+// The encoder on a CPU: OpenVINO, lanes beside it, and the native kernels.
+#ifndef BITHEADS_HOST_CPU_ENCODER_H
+#define BITHEADS_HOST_CPU_ENCODER_H
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "batching.h"
+#include "encoder.h"
+#include "session.h"
+
+namespace bitheads {
+
+class CpuEncoder final : public Encoder {
+ public:
+  // Throws Error(backend), Error(bundle) or Error(invalid_input).
+  CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
+             const Options &options);
+
+  const std::string &name() const override { return name_; }
+  int64_t max_batch_tokens() const override { return max_batch_tokens_; }
+  int64_t call_tokens() const override { return kCallTokens; }
+  std::vector<int64_t> pad_lengths(const std::vector<int64_t> &lengths) const override;
+  PackedFeatures encode(const std::vector<Tokens> &texts) override;
+  std::vector<PackedFeatures> encode_chunks(const NextChunk &next) override;
+  size_t open_lanes() override;
+  PackedFeatures encode_together(const std::vector<const Tokens *> &texts, bool on_lane) override;
+
+ private:
+  class Batches;
+
+  CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
+             const Options &options, std::unique_ptr<Session> session);
+  // The lanes, if there are any or enough batches to open them; else the session with all threads.
+  Session &choose_session(size_t num_batches);
+  void encode_batch(ov::InferRequest &request, const std::vector<const Tokens *> &texts,
+                    const std::vector<int64_t> &token_offsets, PackedFeatures &features) const;
+  void pack(ov::InferRequest &request, int64_t seq, const std::vector<int64_t> &lengths,
+            const std::vector<int64_t> &token_offsets, PackedFeatures &features) const;
+
+  ov::Core &core_;
+  GraphOptions graph_;
+  Calibration calibration_;
+  int64_t max_batch_tokens_;
+  bool may_have_lanes_;
+  std::unique_ptr<Session> session_;
+  std::string name_;
+  std::mutex lock_;
+  std::unique_ptr<Session> lanes_;
+};
+
+}  // namespace bitheads
+
+#endif
