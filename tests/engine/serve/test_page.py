@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from conftest import ADMIN_KEY, running
 from head_kinds import SINGLE
@@ -79,6 +80,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
+def short(value: float) -> str:
+    """Four digits, as JavaScript writes a number: with an exponent only below a millionth, and that
+    without a leading zero."""
+    if 0 < abs(value) < 1e-6:
+        return f"{value:.4g}".replace("e-0", "e-")
+    return np.format_float_positional(float(f"{value:.4g}") + 0.0, trim="-")
+
+
 def rows_of(name: str, answer: dict[str, Any], text: str) -> list[list[str]]:
     """As the page is to show an answer."""
     if "spans" in answer:
@@ -92,8 +101,8 @@ def rows_of(name: str, answer: dict[str, Any], text: str) -> list[list[str]]:
         rows = [[name, label, percent(likely[label])] for label in answer["labels"]]
         return rows or [[name, "no label", ""]]
     if "label" not in answer:
-        return [[name, "", f"{answer['value']:.4g}"]]
-    mean = f" (mean {answer['value']:.4g})" if "value" in answer else ""
+        return [[name, "", short(answer["value"])]]
+    mean = f" (mean {short(answer['value'])})" if "value" in answer else ""
     return [[name, answer["label"] + mean, percent(answer["probability"])]]
 
 
