@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # that they start and interrupt, which would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples everywhere, so that what passed here passes there; nothing is timed. For others:
+# --hypothesis-profile default.
+hypothesis.settings.register_profile("bitheads", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("bitheads")
 
 BuildBundle = Callable[..., Path]
 

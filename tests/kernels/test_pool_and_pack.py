@@ -41,7 +41,7 @@ def test_levels_equal_reference(dtype: str, mode: str) -> None:
             )
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_layers=st.integers(1, 6),

@@ -127,7 +127,7 @@ def test_nothing_to_do(level: str, quantization: str) -> None:
     assert predict(some, level, heads=slice(0)) == []
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 2**32 - 1),
     quantization=st.sampled_from(QUANTIZATIONS),

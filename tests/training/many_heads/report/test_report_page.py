@@ -181,6 +181,8 @@ return {
 @pytest.mark.parametrize("shade", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_in_a_browser(browser: Any, page: str, tmp_path: Path, shade: str, width: int) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     path = tmp_path / "report.html"
     path.write_text(page, encoding="utf-8")
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -188,6 +190,8 @@ def test_in_a_browser(browser: Any, page: str, tmp_path: Path, shade: str, width
     media = {"features": [{"name": "prefers-color-scheme", "value": shade}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     browser.get(path.as_uri())
+    wait = WebDriverWait(browser, 120)  # a slow machine may be at half of the page when `get` ends
+    wait.until(lambda _: browser.execute_script("return document.readyState") == "complete")
     found = browser.execute_script(SHADES)
     assert browser.get_log("browser") == []
     requests = [
