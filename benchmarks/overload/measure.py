@@ -17,7 +17,7 @@ from benchmarks import record
 from benchmarks.figures.rounding import rounded
 from benchmarks.inputs import texts
 from benchmarks.options import command
-from benchmarks.serve.requests import TEXTS, run_load, single
+from benchmarks.serve.requests import DIFFERENT, TEXTS, numbered, run_load, single
 from benchmarks.serve.server_process import ServerProcess
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """What it can do is what it does for clients that wait; the server's memory by quarters."""
-    bodies = single(texts.mixed(options.data, QUICK_TEXTS if options.quick else TEXTS))
+    found = texts.mixed(options.data, QUICK_TEXTS if options.quick else TEXTS)
+    bodies = single(numbered(found, DIFFERENT))
     seconds = QUICK_SECONDS if options.quick else 60 * options.minutes
     with ServerProcess(options.bundle, options.threads) as server:
         measure_s = QUICK_SECONDS if options.quick else MEASURE_S
@@ -63,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         per_s = TIMES * can_do["texts_per_s"]
         say(f"{per_s:.0f} requests per second for {seconds / 60:g} minutes")
         since_s = server.now_s()
-        found = run_load(server, bodies, {"kind": "open", "per_s": per_s, "seconds": seconds})
+        overload = run_load(server, bodies, {"kind": "open", "per_s": per_s, "seconds": seconds})
         quarter_s = (server.now_s() - since_s) / QUARTERS
         bounds = [since_s + i * quarter_s for i in range(QUARTERS + 1)]
         say("beside a neighbour who sends the largest requests, and without")
@@ -72,7 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         time.sleep(SETTLE_S)  # until what the overload left is done
         without = run_load(server, bodies, {**modest, "seconds": ALONE * seconds})
         with ThreadPoolExecutor(1) as pool:
-            largest = [(json.dumps({"inputs": ["a " * 600] * n}), n) for n in NEIGHBOUR_TEXTS]
+            largest = _largest()
             asking = {"kind": "closed", "clients": NEIGHBOUR_CLIENTS, "seconds": seconds}
             its_load = {**asking, "from_host": NEIGHBOUR}
             neighbour = pool.submit(run_load, server, largest, its_load)
@@ -85,7 +86,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "minutes": rounded(seconds / 60),
             "can_do_per_s": can_do["texts_per_s"],
             "requests_per_s": rounded(per_s),
-            **found,
+            **overload,
             "peak_bytes_by_quarter": [server.peak_bytes(*between) for between in pairwise(bounds)],
             "neighbour": {
                 "requests_per_s": rounded(modest_per_s),
@@ -96,3 +97,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             },
             "exit_code": server.end(),
         }
+
+
+def _largest() -> list[tuple[str, int]]:
+    """The neighbour's requests: for each of its connections some, and no text twice."""
+    sizes = NEIGHBOUR_TEXTS * NEIGHBOUR_CLIENTS
+    texts = iter(numbered(["a " * 600], sum(sizes)))
+    return [(json.dumps({"inputs": [next(texts) for _ in range(n)]}), n) for n in sizes]

@@ -15,7 +15,16 @@ from benchmarks.figures.rounding import rounded
 from benchmarks.inputs import texts
 from benchmarks.options import command, require_at_least
 from benchmarks.processes import child
-from benchmarks.serve.requests import TEXTS, grouped, run_load, single, summary
+from benchmarks.serve.requests import (
+    DIFFERENT,
+    TEXTS,
+    grouped,
+    numbered,
+    repeating,
+    run_load,
+    single,
+    summary,
+)
 from benchmarks.serve.server_process import ServerProcess
 from bitheads import Engine
 from bitheads.engine.commands.command_line import say
@@ -26,6 +35,9 @@ CLIENTS = (1, 4, 16, 64)
 TEXTS_A_REQUEST = 16
 OPEN_SHARES = (0.5, 0.8)
 """Shares of what the server reached with closed load."""
+
+REPEATED_SHARES = (0.0, 0.2, 0.5, 1.0)
+"""Of texts that were asked before, with the cache."""
 
 OFFLINE_ROUNDS = 5
 QUICK_TEXTS, QUICK_SECONDS = 12, 0.3
@@ -46,9 +58,10 @@ def run(options: argparse.Namespace) -> None:
 
 def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
     seconds = QUICK_SECONDS if options.quick else options.seconds
-    one = single(found)
-    many = grouped(found, TEXTS_A_REQUEST)
-    offline = _offline(options, list(found))
+    different = numbered(found, DIFFERENT)
+    one = single(different)
+    many = grouped(different, TEXTS_A_REQUEST)
+    offline = _offline(options, [*different[: len(found)]])
     with ServerProcess(options.bundle, options.threads) as server:
         run_load(server, one, {"kind": "closed", "clients": 16, "seconds": seconds / 2})  # warm-up
         closed = []
@@ -67,19 +80,41 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
             load = {"kind": "open", "per_s": per_s, "seconds": seconds}
             answer = run_load(server, one, load, offline)
             open_load.append({"share": share, "requests_per_s": rounded(per_s), **answer})
-        return {
-            "quick": options.quick,
-            "threads": options.threads,
-            "seconds": seconds,
-            "data": texts.source_of(options.data),
-            "texts": len(found),
-            "offline_texts_per_s": rounded(offline),
-            "closed": closed,
-            "open": open_load,
-            "exit_code": server.end(),
-            "host": _host(options, found, seconds, offline, share_batches=False),
-            "host_shared": _host(options, found, seconds, offline, share_batches=True),
-        }
+        exit_code = server.end()
+    return {
+        "quick": options.quick,
+        "threads": options.threads,
+        "seconds": seconds,
+        "data": texts.source_of(options.data),
+        "texts": len(found),
+        "offline_texts_per_s": rounded(offline),
+        "closed": closed,
+        "open": open_load,
+        "exit_code": exit_code,
+        "repeated": _repeated(options, found, seconds, offline),
+        "host": _host(options, different[: len(found)], seconds, offline, share_batches=False),
+        "host_shared": _host(
+            options, different[: len(found)], seconds, offline, share_batches=True
+        ),
+    }
+
+
+def _repeated(
+    options: argparse.Namespace, found: list[str], seconds: float, offline: float
+) -> list[dict[str, Any]]:
+    """A server with its cache, by the share of texts that were asked before."""
+    clients = max(CLIENTS)
+    answers = []
+    for share in REPEATED_SHARES:
+        say(f"closed, {clients} clients, {share:.0%} of the texts asked before")
+        count = round(4 * seconds * offline / (1 - share)) if share < 1 else 1000
+        known, asked = repeating(found, share, max(count, clients))
+        with ServerProcess(options.bundle, options.threads, cached=True) as server:
+            run_load(server, known, {"kind": "closed", "clients": 16, "seconds": seconds / 2})
+            load = {"kind": "closed", "clients": clients, "seconds": seconds}
+            answer = run_load(server, asked, load, offline)
+        answers.append({"share": share, "clients": clients, **answer})
+    return answers
 
 
 def _host(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,14 @@ from benchmarks.serve.server_process import ServerProcess
 
 PATH = "/v1/predict"
 TEXTS = 700
-"""Texts that are asked, again and again."""
+"""Texts of the benchmark's data that are asked, again and again, each time with another number."""
+
+DIFFERENT = 20_000
+"""Texts that are different by their numbers: more than ever wait at the same time, where a server
+would encode what is equal once."""
+
+KNOWN = 100
+"""Texts that are asked again and again where the cache is measured."""
 
 Bodies = Sequence[tuple[str, int]]
 """Bodies of requests, and how many texts each has."""
@@ -27,6 +35,23 @@ def grouped(texts: Sequence[str], size: int) -> Bodies:
     """A request per `size` texts; the last may have fewer."""
     groups = [texts[i : i + size] for i in range(0, len(texts), size)]
     return [(json.dumps({"inputs": group}), len(group)) for group in groups]
+
+
+def numbered(texts: Sequence[str], count: int) -> list[str]:
+    """So many texts of which no two are equal: each begins with a number of five digits."""
+    return [f"{10_000 + i} {texts[i % len(texts)]}" for i in range(count)]
+
+
+def repeating(texts: Sequence[str], share: float, count: int) -> tuple[Bodies, Bodies]:
+    """Requests of one text each: those of known texts, and others of which a share ask for these.
+
+    No other text comes twice.
+    """
+    draw = random.Random(0)
+    different = numbered(texts, KNOWN + count)
+    known, fresh = different[:KNOWN], different[KNOWN:]
+    asked = [draw.choice(known) if draw.random() < share else text for text in fresh]
+    return single(known), single(asked)
 
 
 def run_load(

@@ -28,8 +28,14 @@ class ServerProcess:
         memory: (seconds since its start, bytes), some samples per second.
     """
 
-    def __init__(self, bundle: Path, threads: int, *options: str) -> None:
-        """Returns when it listens. Raises ChildError if it does not."""
+    def __init__(self, bundle: Path, threads: int, *, cached: bool = False) -> None:
+        """Returns when it listens. Raises ChildError if it does not.
+
+        Args:
+            cached: keep codes, as by default. Without, texts that a load asks again and again are
+                encoded again and again.
+        """
+        options = [] if cached else ["--cache-bytes", "0"]
         command = [sys.executable, "-m", "bitheads", "serve", "--bundle", str(bundle.resolve())]
         command += ["--port", "0", "--threads", str(threads), "--log", "text", *options]
         self._process = subprocess.Popen(

@@ -16,6 +16,9 @@ def measured(stored: dict[str, Any]) -> str:
         _row(f"{load['clients']} clients", load["texts_a_request"], load)
         for load in result["closed"]
     ]
+    for load in result.get("repeated", []):
+        name = f"{load['clients']} clients, {load['share']:.0%} asked before"
+        rows.append(_row(name, 1, load))
     host = result.get("host") or {"closed": []}
     shared = result.get("host_shared") or {"closed": []}
     for where, found in (("in process", host), ("sharing batches", shared)):
@@ -31,6 +34,12 @@ def measured(stored: dict[str, Any]) -> str:
         "Clients wait for their answer; requests a second come regardless, and their time counts "
         "from when they were due.",
     ]
+    if "repeated" in result:
+        sentences.append(
+            "Where it says how many were asked before, codes are kept as by default, and no other "
+            "text comes twice; elsewhere with `--cache-bytes 0`, as the same texts come again and "
+            "again."
+        )
     if host["closed"]:
         sentences.append(
             f"The C++ host ({host['backend']}) is called by threads of its own process: no sockets "

@@ -29,7 +29,7 @@ def _run(argv: list[str] | None) -> None:
     settings = options.read(argv)
     missing = [
         name
-        for name in ("fastapi", "uvicorn", "httptools", "prometheus_client")
+        for name in ("fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client")
         if find_spec(name) is None
     ]
     if missing:

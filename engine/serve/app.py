@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from bitheads import __version__
 from bitheads.engine.engine import Engine
 from bitheads.engine.serve import api, kserve
+from bitheads.engine.serve.docs_page import add_docs_page
 from bitheads.engine.serve.encodings import GzipAnswers
 from bitheads.engine.serve.errors import HttpError, internal
 from bitheads.engine.serve.guard import BATCHED_PATHS, Guard
@@ -57,6 +58,7 @@ class Server:
             settings.max_wait_ms / 1000,
             settings.request_timeout_s / 2,
             self._metrics.batch,
+            settings.cache_bytes,
         )
         self._work = Work(engine, self._scheduler, settings, self._metrics)
         routes = api.routes(self._work, heads)
@@ -118,9 +120,11 @@ class Server:
             version=__version__,
             summary="One encoder pass per text, every task's answer.",
             lifespan=lifespan,
+            docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
         )
+        add_docs_page(app)
         app.include_router(routes, tags=["bitheads"])
         model = settings.bundle.resolve().name
         app.include_router(

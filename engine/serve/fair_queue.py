@@ -80,6 +80,7 @@ class FairQueue(Generic[Owner]):
         self._clock = 0.0  # tokens that a client with its share would have had
         self._count = 0  # of texts ever, so that equal tags keep their order
         self._waiting = 0
+        self._removed: set[Row[Owner]] = set()  # still in a heap, though never first
 
     def __len__(self) -> int:
         return self._waiting
@@ -90,18 +91,38 @@ class FairQueue(Generic[Owner]):
         lengths: Sequence[int],
         padded: Sequence[int],
         client: Hashable = None,
-    ) -> None:
-        """All texts of a request of a client, by their tokens, without padding and with it."""
+        indexes: Sequence[int] | None = None,
+    ) -> list[Row[Owner]]:
+        """Texts of a request of a client, by their tokens, without padding and with it.
+
+        Args:
+            indexes: which of its texts they are; None: all.
+        """
+        indexes = range(len(lengths)) if indexes is None else indexes
         its = self._clients.setdefault(client, _Client())
         if not its.heap:
             its.start, its.number = max(its.start, self._clock), self._count
         tag = its.taken_tokens
-        for index, (length, full) in enumerate(zip(lengths, padded, strict=True)):
+        rows = [Row(owner, *each) for each in zip(indexes, lengths, padded, strict=True)]
+        for row in rows:
             self._count += 1
-            heapq.heappush(its.heap, (tag, self._count, Row(owner, index, length, full)))
-            its.waiting_tokens += length
-            tag += length
-        self._waiting += len(lengths)
+            heapq.heappush(its.heap, (tag, self._count, row))
+            its.waiting_tokens += row.length
+            tag += row.length
+        self._waiting += len(rows)
+        return rows
+
+    def remove(self, row: Row[Owner], client: Hashable = None) -> None:
+        """Forgets a text that waits, though it is not its turn."""
+        its = self._clients[client]
+        self._removed.add(row)
+        its.waiting_tokens -= row.length
+        self._waiting -= 1
+        self._skip_removed(its)
+
+    def _skip_removed(self, its: _Client[Owner]) -> None:
+        while its.heap and its.heap[0][2] in self._removed:
+            self._removed.discard(heapq.heappop(its.heap)[2])
 
     def take(self, max_batch_tokens: int, call_tokens: int) -> list[Row[Owner]]:
         """The next batch: the text whose turn it is, and those that go with it at least cost.
@@ -145,6 +166,7 @@ class FairQueue(Generic[Owner]):
         while due and tokens > 0:
             *_, its = heapq.heappop(due)
             entry = heapq.heappop(its.heap)
+            self._skip_removed(its)
             found.append((its, entry))
             its.start += entry[2].length
             tokens -= entry[2].length
@@ -171,20 +193,21 @@ class FairQueue(Generic[Owner]):
         if self._waiting == 0:
             self._clients.clear()
 
-    def drop(self, owner: Owner) -> int:
-        """Forgets a request's texts; returns their tokens."""
-        dropped = 0
+    def drop(self, owner: Owner) -> list[Row[Owner]]:
+        """Forgets a request's texts that wait; returns them."""
+        dropped: list[Row[Owner]] = []
         for its in self._clients.values():
-            left = [entry for entry in its.heap if entry[2].owner is not owner]
-            if len(left) < len(its.heap):
-                tokens = sum(entry[2].length for entry in its.heap) - sum(
-                    entry[2].length for entry in left
-                )
-                self._waiting -= len(its.heap) - len(left)
-                its.heap = left
-                its.waiting_tokens -= tokens
-                heapq.heapify(its.heap)
-                dropped += tokens
+            own = [entry[2] for entry in its.heap if entry[2].owner is owner]
+            if not own:
+                continue
+            its.heap = [entry for entry in its.heap if entry[2].owner is not owner]
+            heapq.heapify(its.heap)
+            waited = [row for row in own if row not in self._removed]
+            self._removed.difference_update(own)
+            self._skip_removed(its)
+            its.waiting_tokens -= sum(row.length for row in waited)
+            self._waiting -= len(waited)
+            dropped += waited
         return dropped
 
 

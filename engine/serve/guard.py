@@ -17,6 +17,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bitheads.engine.serve import docs_page
 from bitheads.engine.serve.encodings import content_encoding, decoded
 from bitheads.engine.serve.errors import HttpError, internal, queue_full, shutting_down, too_large
 from bitheads.engine.serve.logs import RequestLog
@@ -27,7 +28,8 @@ from bitheads.engine.serve.scheduler import Scheduler
 from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
 
-OPEN_PATHS = ("/", "/docs", "/openapi.json", "/metrics")
+OPEN_PATHS = ("/", docs_page.PAGE, "/openapi.json", "/metrics")
+OPEN_FOLDERS = (docs_page.FILES, "/health/", "/v2/health/")
 """Paths that need no key, as all of /health needs none."""
 
 BATCHED_PATHS = ("/v1/predict", "/v1/features")
@@ -201,7 +203,7 @@ class Guard:
             )
 
     def _check_key(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
-        if path in OPEN_PATHS or path.startswith(("/health/", "/v2/health/")):
+        if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
             return
         is_admin = _is_change(method, path)
         if is_admin and not self._admin_keys:

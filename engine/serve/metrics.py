@@ -46,6 +46,10 @@ class Metrics:
         )
         self.texts = counter("texts", "Texts that were encoded")
         self.tokens = counter("tokens", "Tokens that were encoded")
+        self.joined = counter(
+            "joined_texts", "Texts that were answered with an equal one that was encoded"
+        )
+        self.cached = counter("cached_texts", "Texts whose codes were in the cache")
         self.padding = counter("padding_tokens", "Tokens that were computed for nothing")
         self.truncated = counter("truncated_texts", "Texts longer than the encoder reads")
         self.answers = counter("task_answers", "Answers, one per text and task", "task")
@@ -63,11 +67,21 @@ class Metrics:
         self._queued = Gauge(
             "bitheads_queued_tokens", "Tokens that wait or are encoded", registry=registry
         )
+        self._cache_bytes = Gauge(
+            "bitheads_cache_bytes", "Memory of the codes that are kept", registry=registry
+        )
+        self._cache_texts = Gauge(
+            "bitheads_cache_texts", "Texts whose codes are kept", registry=registry
+        )
         self._heads = Gauge("bitheads_heads", "Loaded heads", registry=registry)
 
     def batch(self, report: BatchReport) -> None:
-        """Counts a batch; from the scheduler's threads."""
+        """Counts a batch, or texts that were in the cache; from any thread."""
         stats = report.stats
+        self.joined.inc(report.joined)
+        self.cached.inc(report.cached)
+        if not report.rows:
+            return
         self.batch_rows.observe(report.rows)
         self.batch_tokens.observe(stats.num_tokens)
         self.texts.inc(report.rows)
@@ -79,5 +93,7 @@ class Metrics:
     def show(self, scheduler: Scheduler, num_heads: int) -> bytes:
         """All of it, in Prometheus' text format."""
         self._queued.set(scheduler.queued_tokens)
+        self._cache_bytes.set(scheduler.cache.nbytes)
+        self._cache_texts.set(len(scheduler.cache))
         self._heads.set(num_heads)
         return generate_latest(self._registry)

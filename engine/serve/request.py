@@ -17,6 +17,7 @@ from bitheads.engine.features.ragged import offsets_of
 from bitheads.engine.features.words import Words
 from bitheads.engine.heads.head import Head, is_of_words, predictions_apart, predictions_of
 from bitheads.engine.predictions import Prediction
+from bitheads.engine.serve.codes_cache import Key
 from bitheads.engine.texts.apart import PairsApart
 from bitheads.engine.texts.forms import reads_apart
 from bitheads.engine.texts.tokenize import Tokens
@@ -51,6 +52,7 @@ class Request:
         wants_features: whether it asks for codes.
         future: of its Answer; cancelling it takes its texts out of the queue.
         apart: where in `texts` what is asked about is, if a head is of the form two_texts.
+        keys: of its texts, see engine.serve.codes_cache; the scheduler makes them.
         words: of its texts, if a head is of words.
         are_of_words: which heads are.
         outputs: of each head, float32 [texts, outputs], or [words, outputs]; of one of the form
@@ -63,6 +65,7 @@ class Request:
     client: Hashable = None
     future: Future[Answer] = field(default_factory=Future)
     apart: PairsApart | None = None
+    keys: list[Key] = field(default_factory=list)
     submitted_s: float = 0.0
     queue_s: float | None = None
     waiting: int = 0

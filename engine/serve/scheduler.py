@@ -9,22 +9,29 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitheads.engine.batching import pad_batch, words_of_windows
+from bitheads.engine.batching import pad_batch
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.ragged import offsets_of
-from bitheads.engine.heads.head import Head, is_of_words, outputs_of, reads_words
 from bitheads.engine.process.forked import check_process
+from bitheads.engine.serve.batch_answers import Outputs, answer_rows, hand_out
+from bitheads.engine.serve.codes_cache import CodesCache, Key, Keys
+from bitheads.engine.serve.equal_rows import EqualRows
 from bitheads.engine.serve.fair_queue import FairQueue, Row
+from bitheads.engine.serve.fair_threads import FairThreads
 from bitheads.engine.serve.request import Answer, Request, make_answer
 from bitheads.engine.serve.room import Room
-from bitheads.engine.texts.forms import reads_apart
 from bitheads.engine.types import BatchRunner, PlacedBatch, Stats
+
+INLINE_TOKENS = 4096
+"""Tokens of codes, times heads, that are answered at once by whoever asks."""
 
 logger = logging.getLogger("bitheads.serve")
 
@@ -35,15 +42,19 @@ class Closed(Exception):
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What is told of each batch.
+    """What is told of each batch, and of texts that need none.
 
     Attributes:
-        rows: its texts.
-        stats: its cost.
+        rows: texts that were encoded.
+        stats: the cost.
+        joined: texts that were answered with them, being equal to one of them.
+        cached: texts that were answered from the cache; such are told of by themselves.
     """
 
     rows: int
     stats: Stats
+    joined: int = 0
+    cached: int = 0
 
 
 class Scheduler:
@@ -52,6 +63,8 @@ class Scheduler:
     While one batch would hold all that waits, it gets all cores; when there is more, the encoder's
     lanes take a batch each. Nothing waits for a batch to fill up, except, for `max_wait_s`, for
     requests that are being read already (`announce`).
+
+    Of equal texts that wait at the same time one is encoded, and none whose codes are in the cache.
 
     Whatever goes wrong with a batch ends that batch's requests, and the lane takes the next one. A
     lane that cannot go on ends them all: nothing is to wait for what will never come.
@@ -65,13 +78,16 @@ class Scheduler:
         max_wait_s: float = 0.0,
         max_queue_s: float = float("inf"),
         report: Callable[[BatchReport], None] = lambda _: None,
+        cache_bytes: int = 0,
     ) -> None:
         """
         Args:
             max_queue_tokens, max_queue_s: bounds on what a request waits for, in tokens and in
                 time, see engine.serve.room; twice the time for one that is alone.
             max_batch_tokens: None for the encoder's choice.
-            report: called after each batch, from the scheduler's threads.
+            report: called after each batch, from the scheduler's threads, and of texts in the cache
+                from those that submit.
+            cache_bytes: of codes that are kept; 0 for none.
         """
         self._process = os.getpid()
         self._engine = engine
@@ -82,6 +98,8 @@ class Scheduler:
         self._report = report
         self._run_on_all, self._lanes = self._encoder.open_runners()
         self._queue: FairQueue[Request] = FairQueue()
+        self._keys, self._cache = Keys(), CodesCache(cache_bytes)
+        self._equal: EqualRows[Request] = EqualRows(_key)
         self._changed = threading.Condition()
         self._open: set[Request] = set()
         self._queued_tokens = 0
@@ -91,6 +109,7 @@ class Scheduler:
         self._closing = False
         self._failure: BaseException | None = None
         self._warm_up()
+        self._aside = FairThreads(2, "bitheads-cached")
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"bitheads-lane-{i}")
             for i, lane in enumerate(self._lanes or [self._run_on_all])
@@ -111,6 +130,11 @@ class Scheduler:
     def queued_tokens(self) -> int:
         """Tokens that wait or are being encoded."""
         return self._room.tokens
+
+    @property
+    def cache(self) -> CodesCache:
+        """To be looked at: how much there is in it."""
+        return self._cache
 
     @property
     def max_queue_tokens(self) -> int:
@@ -151,18 +175,63 @@ class Scheduler:
             request.codes = np.empty((request.tokens, spec.code_bytes), np.uint8)
         lengths = np.diff(request.offsets)
         padded = self._encoder.pad_lengths(lengths)
+        request.keys = [self._keys(text) for text in request.texts]
         with self._changed:
             if self._closing:
                 raise Closed
-            self._room.check(request.client, request.tokens)
-            request.submitted_s = time.perf_counter()
-            self._queue.put(request, lengths.tolist(), padded.tolist(), request.client)
-            self._room.add(request.client, request.tokens)
-            self._queued_tokens += request.tokens
-            self._open.add(request)
-            self._changed.notify_all()
+            cached = self._queue_up(request, lengths, padded)
         request.future.add_done_callback(lambda future: self._forget(request))
+        if cached:
+            self._answer_cached(request, cached)
         return request.future
+
+    def _queue_up(
+        self, request: Request, lengths: NDArray[np.int64], padded: NDArray[np.int64]
+    ) -> dict[int, bytes]:
+        """Has what is to be encoded of a request wait for it; with the lock.
+
+        Returns the codes of the texts in the cache. Raises QueueFull or TooLong.
+        """
+        found = [self._cache.get(key) for key in request.keys]
+        running = [self._equal.is_running(key) for key in request.keys]
+        new = [
+            i
+            for i, (codes, runs) in enumerate(zip(found, running, strict=True))
+            if codes is None and not runs
+        ]
+        tokens = int(lengths[new].sum())
+        if new:
+            self._room.check(request.client, tokens)
+        request.submitted_s = time.perf_counter()
+        if None not in found:
+            request.queue_s = 0.0
+        if new:
+            waits = lengths[new].tolist(), padded[new].tolist()
+            for row in self._queue.put(request, *waits, request.client, new):
+                self._equal.wait(row)
+            self._changed.notify_all()
+        for i, codes in enumerate(found):
+            if codes is None and running[i]:
+                self._equal.ride(Row(request, i, int(lengths[i]), int(padded[i])))
+        self._room.add(request.client, tokens)
+        self._queued_tokens += tokens
+        self._open.add(request)
+        return {i: codes for i, codes in enumerate(found) if codes is not None}
+
+    def _answer_cached(self, request: Request, cached: dict[int, bytes]) -> None:
+        """Answers some texts of a request by their codes, aside if that takes long."""
+        sizes = [request.texts[i].ids.size for i in cached]
+        rows = [Row(request, i, size, size) for i, size in zip(cached, sizes, strict=True)]
+        codes = np.frombuffer(bytearray().join(cached.values()), np.uint8)
+        features = self._features(codes, offsets_of(sizes), Stats())
+        answer = partial(self._answer, rows, features, BatchReport(0, Stats(), cached=len(rows)))
+        if sum(sizes) * max(1, len(request.heads)) <= INLINE_TOKENS:
+            answer()
+            return
+        try:
+            self._aside.submit(str(request.client), answer)
+        except RuntimeError:  # closed since it was taken
+            answer()
 
     def close(self) -> None:
         """Takes nothing any more, answers all that waits, and ends the threads.
@@ -176,13 +245,14 @@ class Scheduler:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        self._aside.close()
         del self._run_on_all, self._lanes  # they hold the sessions' memory
 
     def _warm_up(self) -> None:
         """A short text everywhere: what backends put off until their first call takes long."""
         rows = [Row(Request(self._engine.tokenizer(["warm up"]), (), False), 0, 0, 0)]
         for run in (self._run_on_all, *self._lanes):
-            self._compute(run, rows)
+            self._encode(run, rows)
 
     def _forget(self, request: Request) -> None:
         with self._changed:
@@ -193,7 +263,10 @@ class Scheduler:
 
     def _drop(self, request: Request) -> None:
         """Takes its texts out of the queue; with the lock."""
-        tokens = self._queue.drop(request)
+        rows = self._queue.drop(request)
+        for row in rows:
+            self._equal.forget(row)
+        tokens = sum(row.length for row in rows)
         self._queued_tokens -= tokens
         self._room.encoded(request.client, tokens)
 
@@ -206,7 +279,7 @@ class Scheduler:
             with self._changed:
                 self._failure = error
                 self._closing = True
-                self._queue = FairQueue()
+                self._queue, self._equal = FairQueue(), EqualRows(_key)
                 self._room.forget()
                 self._queued_tokens = 0
                 self._changed.notify_all()
@@ -218,9 +291,12 @@ class Scheduler:
                 if not self._wait_for_turn():
                     return
                 takes_all = self._takes_all()
-                rows = self._queue.take(self._max_batch_tokens, self._encoder.call_tokens)
-                tokens = sum(row.length for row in rows)
-                self._queued_tokens -= tokens
+                taken = self._queue.take(self._max_batch_tokens, self._encoder.call_tokens)
+                rows, early = self._equal.start(taken)
+                for row in early:
+                    self._queue.remove(row, row.owner.client)
+                taken += early
+                self._queued_tokens -= sum(row.length for row in taken)
                 self._all_busy = takes_all
                 self._lanes_busy += not takes_all
             started_s = time.perf_counter()
@@ -230,8 +306,9 @@ class Scheduler:
                 took_s = time.perf_counter() - started_s
                 with self._changed:
                     share = 1 if takes_all else self.num_lanes
-                    self._room.measured(tokens + self._encoder.call_tokens, took_s / share)
-                    for row in rows:
+                    tokens = sum(row.length for row in rows) + self._encoder.call_tokens
+                    self._room.measured(tokens, took_s / share)
+                    for row in taken:
                         self._room.encoded(row.owner.client, row.length)
                     self._all_busy = False if takes_all else self._all_busy
                     self._lanes_busy -= not takes_all
@@ -266,128 +343,95 @@ class Scheduler:
         return self._lanes_busy == 0 and self._queued_tokens <= self._max_batch_tokens
 
     def _run(self, run: BatchRunner, rows: Sequence[Row[Request]], started_s: float) -> None:
-        requests = list(dict.fromkeys(row.owner for row in rows))
-        for request in requests:
-            if request.queue_s is None:
-                request.queue_s = started_s - request.submitted_s
+        """Encodes rows, and answers them and all that are equal to one of them."""
         try:
-            features, predictions = self._compute(run, rows)
-            self._hand_out(rows, features, predictions)
+            codes = self._encode(run, rows)
+            kept = self._copies(rows, codes)
         except Exception as error:  # of one batch; the thread goes on with the next
-            is_known = isinstance(error, BitheadsError)
-            logger.error("a batch of %d texts failed: %s", len(rows), error, exc_info=not is_known)
-            self._fail(requests, error)
+            with self._changed:
+                joined = self._equal.end(rows)
+            self._fail_batch([*rows, *(row for each in joined for row in each)], error)
+            return
+        with self._changed:
+            joined = self._equal.end(rows)
+            for key, copy in kept:
+                self._cache.put(key, copy)
+        all_rows = [*rows, *(row for each in joined for row in each)]
+        for request in dict.fromkeys(row.owner for row in all_rows):
+            if request.queue_s is None:
+                request.queue_s = max(0.0, started_s - request.submitted_s)
+        places = np.repeat(np.arange(len(rows)), [len(each) for each in joined])
+        report = BatchReport(len(rows), codes.stats, len(places))
+        self._answer(all_rows, codes, report, np.r_[: len(rows), places])
+
+    def _copies(
+        self, rows: Sequence[Row[Request]], codes: PackedFeatures
+    ) -> list[tuple[Key, bytes]]:
+        """For the cache, if there is one: a view would keep the whole batch."""
+        if not self._cache.max_bytes:
+            return []
+        copies = (
+            codes.codes[start:end].tobytes() for start, end in pairwise(codes.offsets.tolist())
+        )
+        return list(zip(map(_key, rows), copies, strict=True))
+
+    def _answer(
+        self,
+        rows: Sequence[Row[Request]],
+        codes: PackedFeatures,
+        report: BatchReport,
+        places: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Answers rows by codes; what goes wrong ends their requests.
+
+        Args:
+            places: int64 [rows], which of the codes' texts each is; None: one after the other.
+        """
+        try:
+            if places is not None and len(places) > len(codes):
+                codes = replace(codes[places], stats=codes.stats)
+            features, answers = answer_rows(self._engine, rows, codes)
+            self._hand_out(rows, features, answers)
+        except Exception as error:
+            self._fail_batch(rows, error)
             return
         try:
-            self._report(BatchReport(len(rows), features.stats))
+            self._report(replace(report, stats=features.stats))
         except Exception:  # who counts the batches is no reason not to answer the next
             logger.exception("a batch could not be reported")
 
-    def _compute(
-        self, run: BatchRunner, rows: Sequence[Row[Request]]
-    ) -> tuple[PackedFeatures, dict[Head, NDArray[np.float32]]]:
-        """Codes of the rows, one after the other, and the answers of every head that is asked.
-
-        Of a row that did not ask a head there is no answer: what stands there is not initialized.
-        """
+    def _encode(self, run: BatchRunner, rows: Sequence[Row[Request]]) -> PackedFeatures:
+        """Codes of the rows, one after the other."""
         texts = [row.owner.texts[row.index] for row in rows]
         offsets = offsets_of([text.ids.size for text in texts])
         codes = np.empty((int(offsets[-1]), self._engine.spec.code_bytes), np.uint8)
         seq = max(row.padded for row in rows)
         batch = pad_batch(texts, self._engine.manifest.encoder.pad_id, seq)
         stats = run(PlacedBatch(batch, np.arange(len(rows)), offsets[:-1], codes))
-        pairs = np.array([text.is_pair for text in texts], np.bool_)
-        asked = _rows_by_head(rows)
-        words = words_of_windows(texts) if reads_words([*asked]) else None
-        features = PackedFeatures(
-            codes, offsets, self._engine.spec, self._engine.calibration, stats, pairs, words
-        )
-        started_s = time.perf_counter()
-        answers = self._predict(features, asked)
-        heads_s = time.perf_counter() - started_s
-        return replace(features, stats=stats + Stats(heads_s=heads_s)), answers
+        return self._features(codes, offsets, stats)
 
-    def _predict(
-        self, features: PackedFeatures, asked: dict[Head, list[int]]
-    ) -> dict[Head, NDArray[np.float32]]:
-        """Outputs by head, not by task: while one is replaced, requests may have either.
-
-        Of heads of the form two_texts those are the texts' vectors.
-
-        Args:
-            asked: the rows whose requests ask the head.
-        """
-        groups: dict[tuple[int, ...], list[Head]] = {}
-        for head, asked_of in asked.items():
-            groups.setdefault(tuple(asked_of), []).append(head)
-        answers: dict[Head, NDArray[np.float32]] = {}
-        for rows, heads in groups.items():
-            if len(rows) == len(features):
-                answers |= self._outputs(features, heads)
-                continue
-            chosen = np.array(rows)
-            for head, outputs in self._outputs(features[chosen], heads).items():
-                count, places = len(features), chosen
-                if is_of_words(head) and features.words is not None:
-                    count = len(features.words.table)
-                    places, _ = features.words.rows_of(chosen)
-                answers[head] = np.empty((count, outputs.shape[1]), np.float32)
-                answers[head][places] = outputs
-        return answers
-
-    def _outputs(
-        self, features: PackedFeatures, heads: Sequence[Head]
-    ) -> dict[Head, NDArray[np.float32]]:
-        """Those of heads that are all asked of all of the features."""
-        apart = [head for head in heads if reads_apart(head)]
-        vectors = self._encoder.text_vectors(features, apart) if apart else []
-        answers: dict[Head, NDArray[np.float32]] = dict(zip(apart, vectors, strict=True))
-        left = [head for head in heads if head not in answers]
-        while left:
-            by_task = {head.task: head for head in left}
-            found = self._encoder.predict(features, list(by_task.values()))
-            for task, head in by_task.items():
-                answers[head] = outputs_of(found[task])
-            left = [head for head in left if head not in answers]
-        return answers
+    def _features(
+        self, codes: NDArray[np.uint8], offsets: NDArray[np.int64], stats: Stats
+    ) -> PackedFeatures:
+        spec = self._engine.spec
+        rows = codes.reshape(-1, spec.code_bytes)
+        return PackedFeatures(rows, offsets, spec, self._engine.calibration, stats)
 
     def _hand_out(
-        self,
-        rows: Sequence[Row[Request]],
-        features: PackedFeatures,
-        answers: dict[Head, NDArray[np.float32]],
+        self, rows: Sequence[Row[Request]], features: PackedFeatures, answers: Outputs
     ) -> None:
         """Every row's results to its request; requests that are whole get their answer."""
-        whole = []
         with self._changed:  # lanes may work on the same request
-            for i, row in enumerate(rows):
-                request = row.owner
-                if request.codes is not None:
-                    own = _rows(request.offsets, row.index)
-                    request.codes[own] = features.codes[_rows(features.offsets, i)]
-                own_words = found_words = slice(0)
-                is_joint = row.index < request.num_joint
-                if request.words is not None and features.words is not None and is_joint:
-                    own_words = _rows(request.words.offsets, row.index)
-                    found_words = _rows(features.words.offsets, i)
-                place = row.index if is_joint else row.index - request.num_joint
-                heads = zip(request.outputs, request.heads, request.are_of_words, strict=True)
-                for outputs, head, is_of_words in heads:
-                    if reads_apart(head) == is_joint:
-                        continue
-                    if is_of_words:
-                        outputs[own_words] = answers[head][found_words]
-                    else:
-                        outputs[place] = answers[head][i]
-                request.waiting -= 1
-                if not request.waiting:
-                    whole.append(request)
-            for request in dict.fromkeys(row.owner for row in rows):
-                request.stats += features.stats
+            whole = hand_out(rows, features, answers)
         for request in whole:
             answer = make_answer(request, self._engine)
             if request.future.set_running_or_notify_cancel():
                 request.future.set_result(answer)
+
+    def _fail_batch(self, rows: Sequence[Row[Request]], error: Exception) -> None:
+        is_known = isinstance(error, BitheadsError)
+        logger.error("a batch of %d texts failed: %s", len(rows), error, exc_info=not is_known)
+        self._fail(list(dict.fromkeys(row.owner for row in rows)), error)
 
     def _fail(self, requests: Sequence[Request], error: BaseException) -> None:
         """Ends the requests that have not ended yet, and takes their texts out of the queue."""
@@ -401,17 +445,5 @@ class Scheduler:
                 request.future.set_exception(error)
 
 
-def _rows_by_head(rows: Sequence[Row[Request]]) -> dict[Head, list[int]]:
-    """Of each head that is asked the rows that it is asked of."""
-    asked: dict[Head, list[int]] = {}
-    for i, row in enumerate(rows):
-        is_joint = row.index < row.owner.num_joint
-        for head in row.owner.heads:
-            if reads_apart(head) != is_joint:
-                asked.setdefault(head, []).append(i)
-    return asked
-
-
-def _rows(offsets: NDArray[np.int64], index: int) -> slice:
-    """Those that one of ragged items owns."""
-    return slice(int(offsets[index]), int(offsets[index + 1]))
+def _key(row: Row[Request]) -> Key:
+    return row.owner.keys[row.index]

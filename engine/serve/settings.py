@@ -98,6 +98,11 @@ class Settings:
         "tokens that wait at most; past that requests are refused with 429. Raise it to ride out "
         "longer bursts, lower it to answer or refuse sooner",
     )
+    cache_bytes: int = _option(
+        256 << 20,
+        "bytes of codes that are kept of texts, so that a text that comes again is not encoded "
+        "again; 0 for none. Clients can tell by the time whether a text came before",
+    )
     max_connections: int = _option(
         2048, "connections at a time; past that they are closed with 503"
     )
@@ -146,8 +151,9 @@ class Settings:
                     f"--allowed-hosts: got {name!r}, expected a name alone, such as "
                     "models.example.org: ports do not matter, and addresses are always answered."
                 )
-        if self.gzip_min_bytes < 0:
-            raise InputError(f"--gzip-min-bytes: got {self.gzip_min_bytes}, expected 0 or more.")
+        for name in ("gzip_min_bytes", "cache_bytes"):
+            if (value := getattr(self, name)) < 0:
+                raise InputError(f"{flag(name)}: got {value}, expected 0 or more.")
         for origin in self.cors_origins:
             if origin != EVERY_ORIGIN and not (is_origin(origin) and origin == origin.lower()):
                 raise InputError(

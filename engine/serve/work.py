@@ -27,7 +27,7 @@ from bitheads.engine.serve.messages import server_timing, to_json
 from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.request import Answer, Request
 from bitheads.engine.serve.room import QueueFull, TooLong
-from bitheads.engine.serve.scheduler import Closed, Scheduler
+from bitheads.engine.serve.scheduler import INLINE_TOKENS, Closed, Scheduler
 from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
 from bitheads.engine.texts.apart import take_apart
@@ -43,9 +43,6 @@ PIECE_CHARS = 1 << 17
 
 THREADS = 3
 """Threads beside the encoder's; a client has two of them at most."""
-
-INLINE_TOKENS = 4096
-"""Tokens of codes that are answered at once."""
 
 PAIR_TOKENS = 8
 """Tokens whose time in a head a pair of texts takes, about."""

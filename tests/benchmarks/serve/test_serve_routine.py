@@ -13,6 +13,7 @@ from benchmarks import __main__ as command_line
 from benchmarks import record
 from benchmarks.options import command
 from benchmarks.serve import load, measure, table
+from benchmarks.serve.requests import KNOWN, repeating
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -66,6 +67,16 @@ def test_requests_that_come_regardless() -> None:
     assert 150 < found["statuses"]["200"] < 350
 
 
+def test_texts_that_come_again() -> None:
+    known, asked = repeating(["one", "two"], 0.5, 1000)
+    assert len({*known}) == len(known) == KNOWN
+    again = [body for body in asked if body in {*known}]
+    others = [body for body in asked if body not in {*known}]
+    assert 400 < len(again) < 600
+    assert len({*others}) == len(others) == 1000 - len(again)
+    assert {len(body) for body, _ in [*known, *asked]} == {len(known[0][0])}
+
+
 def test_a_quick_run_from_end_to_end(
     head_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -82,8 +93,12 @@ def test_a_quick_run_from_end_to_end(
         assert row["statuses"] == {"200": row["requests"]}
         assert 0 < row["ms"]["p50"] <= row["ms"]["p95"] <= row["ms"]["p99"]
     assert result["exit_code"] == 0
+    assert [row["share"] for row in result["repeated"]] == [0.0, 0.2, 0.5, 1.0]
+    for row in result["repeated"]:
+        assert row["statuses"] == {"200": row["requests"]}
     shown = table.measured(stored)
     assert "| 3 clients | 16 |" in shown
+    assert "| 3 clients, 20% asked before | 1 |" in shown
     assert "C++ host" not in shown
     host = {"backend": "openvino fp32", "closed": result["closed"]}
     shown = table.measured({**stored, "result": {**result, "host": host, "host_shared": host}})

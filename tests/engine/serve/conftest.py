@@ -27,7 +27,7 @@ from bitheads.engine.serve.settings import Settings
 
 ADMIN_KEY = "an-admin-key-of-the-tests"
 TASKS = {"topic": "single", "mood": "single", "same": "pair"}
-START_S = 60.0
+START_S = 180.0
 
 
 @pytest.fixture(scope="session")

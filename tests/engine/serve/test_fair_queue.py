@@ -146,8 +146,8 @@ def test_a_request_is_forgotten() -> None:
     a, b = "a", "b"
     put(queue, a, [3, 4, 5])
     put(queue, b, [6])
-    assert queue.drop(a) == 12
-    assert queue.drop(a) == 0
+    assert sorted(row.length for row in queue.drop(a)) == [3, 4, 5]
+    assert queue.drop(a) == []
     assert [row.owner for batch in drained(queue) for row in batch] == ["b"]
 
 
@@ -174,3 +174,43 @@ def test_every_text_is_taken_once(requests: list[list[int]], budget: int, draw: 
         take()
     expected = [(o, i, length) for o, ls in enumerate(requests) for i, length in enumerate(ls)]
     assert sorted(taken) == expected
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 50), min_size=1, max_size=12),
+            st.sampled_from("ab"),
+            st.sampled_from(["", "take", "drop"]),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_removed_is_not_taken_and_all_else_is(
+    requests: list[tuple[list[int], str, str]], draw: Any
+) -> None:
+    queue: FairQueue[int] = FairQueue()
+    waiting: dict[Row[int], str] = {}
+
+    def take() -> None:
+        for row in queue.take(60, 8):
+            del waiting[row]
+
+    for owner, (lengths, client, then) in enumerate(requests):
+        waiting |= dict.fromkeys(queue.put(owner, lengths, lengths, client), client)
+        for row in draw.sample([*waiting], draw.randint(0, len(waiting) // 2)):
+            queue.remove(row, waiting.pop(row))
+        if then == "drop":
+            dropped = queue.drop(whose := draw.randint(0, owner))
+            assert {*dropped} == {row for row in waiting if row.owner == whose}
+            for row in dropped:
+                del waiting[row]
+        assert len(queue) == len(waiting)
+        if then == "take" and waiting:
+            take()
+    while len(queue):
+        take()
+    assert not waiting
+    assert not queue._removed

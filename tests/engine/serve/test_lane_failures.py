@@ -25,6 +25,7 @@ from bitheads.engine.serve.scheduler import Closed, Scheduler
 from bitheads.engine.serve.settings import Settings
 
 LANES = 2
+TEXTS = [f"A text, number {i}." for i in range(40)]
 
 
 @pytest.fixture
@@ -60,10 +61,10 @@ def test_lanes_outlive_results_that_cannot_be_handed_out(
     scheduler = Scheduler(engine, 10**6, max_batch_tokens=64)
     try:
         for _ in range(3 * LANES):
-            future = scheduler.submit(request(engine, ["A text."] * 40))
+            future = scheduler.submit(request(engine, TEXTS))
             with pytest.raises(ZeroDivisionError):
                 future.result(60)
-        assert scheduler.submit(request(engine, ["A text."] * 40)).result(60).predictions
+        assert scheduler.submit(request(engine, TEXTS)).result(60).predictions
         assert scheduler.failure is None
         assert scheduler.queued_tokens == 0
     finally:

@@ -203,21 +203,22 @@ class TestTime:
 class TestBackpressure:
     def test_a_full_queue_is_429(self, head_bundle: Path) -> None:
         """Every request is answered or refused, and what is answered is right."""
-        text = "Some words that are several tokens. " * 3
-        with running(head_bundle, max_queue_tokens=300, max_batch_tokens=64) as (client, _):
-            expected = client.post("/v1/predict", json={"inputs": [text] * 4}).json()
+        words = "Some words that are several tokens. " * 3
+        options = {"max_queue_tokens": 300, "max_batch_tokens": 64, "cache_bytes": 0}
+        with running(head_bundle, **options) as (client, _):
 
-            def ask(_: int) -> httpx.Response:
-                return client.post("/v1/predict", json={"inputs": [text] * 4})
+            def ask(number: int) -> httpx.Response:
+                texts = [f"{words}{4 * number + i}" for i in range(4)]
+                return client.post("/v1/predict", json={"inputs": texts})
 
             with ThreadPoolExecutor(24) as pool:
                 found = list(pool.map(ask, range(300)))
             refused = [r for r in found if r.status_code == 429]
-            answered = [r.json() for r in found if r.status_code == 200]
+            answered = {i: r.json() for i, r in enumerate(found) if r.status_code == 200}
             assert len(refused) + len(answered) == 300
             assert refused
             assert answered
-            assert all(answer == expected for answer in answered)
+            assert all(answer == ask(i).json() for i, answer in answered.items())
             assert all(int(r.headers["retry-after"]) >= 1 for r in refused)
             assert rejected(client, "queue_full") == len(refused)
             assert metric(client, "bitheads_queued_tokens") == 0
@@ -247,9 +248,9 @@ class TestClientsThatLeave:
 
             monkeypatch.setattr(server.engine.encoder, "predict", slow)
             connections = [connect(client) for _ in range(5)]
-            body = json.dumps({"inputs": ["Some text of some tokens."] * 20}).encode()
-            for connection in connections:
-                connection.sendall(post(body))
+            for i, connection in enumerate(connections):
+                texts = [f"Some text of {20 * i + j} tokens." for j in range(20)]
+                connection.sendall(post(json.dumps({"inputs": texts}).encode()))
             deadline_s = time.monotonic() + 30
             while metric(client, "bitheads_requests_in_flight") < 6:
                 assert time.monotonic() < deadline_s

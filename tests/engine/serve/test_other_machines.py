@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
@@ -55,7 +56,13 @@ def test_behind_a_proxy_with_a_path_of_its_own(head_bundle: Path, leaves_it_in: 
         assert client.delete(f"{root}/v1/tasks/none", headers=admin).status_code == 404
         description = client.get(f"{root}/openapi.json").json()
         assert description["servers"] == [{"url": "/some/where"}]
-        assert "/some/where/openapi.json" in client.get(f"{root}/docs").text
+        page = client.get(f"{root}/docs").text
+        assert "/some/where/openapi.json" in page
+        asked = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert len(asked) >= 3
+        for path in asked:
+            assert path.startswith("/some/where/docs/static/")
+            assert client.get(root + path.removeprefix("/some/where")).is_success
         metrics = client.get("/metrics").text
         assert 'route="/v1/predict"' in metrics
         assert "some/where" not in metrics

@@ -150,6 +150,20 @@ def test_every_kind_is_shown_and_what_is_not_accepted_is_apart(
         assert browser.get_log("browser") == []
 
 
+def test_the_description_asks_nobody_else(browser: Any, client: httpx.Client) -> None:
+    browser.get(f"{client.base_url}/docs")
+    wait_for(browser, ".opblock")
+    paths = {block.text for block in browser.find_elements("css selector", ".opblock-summary-path")}
+    assert {"/v1/predict", "/v1/features", "/health/live"} <= {
+        path.replace("\u200b", "") for path in paths
+    }
+    asked = browser.execute_script("return performance.getEntries().map((one) => one.name)")
+    asked = [url for url in asked if "://" in url]
+    assert len(asked) >= 4
+    assert all(url.startswith(str(client.base_url)) for url in asked)
+    assert browser.get_log("browser") == []
+
+
 MARKED = """
 return [...document.querySelectorAll("td.spans")].map((cell) => {
   const marks = [...cell.querySelectorAll("mark")];

@@ -20,6 +20,7 @@ from bitheads.engine.serve.scheduler import BatchReport, Closed, Scheduler
 from bitheads.engine.texts.apart import take_apart
 from bitheads.engine.types import PlacedBatch, Stats
 
+ALIKE = [f"A boat of {i} sailors." for i in range(10)]  # of one length
 TEXTS = [" ".join(["word"] * (1 + 7 * i % 23)) + f" number {i}." for i in range(60)]
 
 
@@ -80,7 +81,7 @@ def test_answers_are_those_of_the_engine(engine: Engine) -> None:
     reports: list[BatchReport] = []
     scheduler = Scheduler(engine, 10**6, max_batch_tokens=128, report=reports.append)
     try:
-        parts = [TEXTS[i : i + 1 + i % 4] for i in range(0, 56, 2)]
+        parts = [TEXTS[i : i + 1 + i // 4 % 4] for i in range(0, 56, 4)]
         found = answers([scheduler.submit(request(engine, part)) for part in parts])
     finally:
         scheduler.close()
@@ -134,7 +135,7 @@ def test_what_came_meanwhile_is_one_batch(engine: Engine, gate: Gate) -> None:
     try:
         first = scheduler.submit(request(engine, TEXTS[:1]))
         assert gate.arrived.acquire(timeout=60)
-        others = [scheduler.submit(request(engine, ["The same length."])) for _ in range(7)]
+        others = [scheduler.submit(request(engine, [text])) for text in ALIKE[:7]]
         gate.is_open.set()
         answers([first, *others])
     finally:
@@ -167,10 +168,10 @@ def test_heads_read_the_texts_of_those_who_ask_them(
         chosen = [heads[task] for task in tasks]
         return Request(engine.tokenizer(texts, words=words), chosen, False)
 
-    texts = [f"A boat of {i} sailors." for i in range(10)]  # of one length
+    texts = ALIKE
     scheduler = Scheduler(engine, 10**6)
     try:
-        first = scheduler.submit(made(texts[:1], []))
+        first = scheduler.submit(made(TEXTS[:1], []))
         assert gate.arrived.acquire(timeout=60)
         monkeypatch.setattr(engine.encoder, "predict", count_predict)
         monkeypatch.setattr(engine.encoder, "text_vectors", count_vectors)
@@ -207,31 +208,31 @@ def test_a_batch_waits_for_requests_that_are_being_read(engine: Engine, gate: Ga
     try:
         scheduler.announce()
         scheduler.announce()
-        first = scheduler.submit(request(engine, ["The same length."]))
+        first = scheduler.submit(request(engine, ALIKE[:1]))
         scheduler.retract()
         assert not gate.arrived.acquire(timeout=0.1)
-        second = scheduler.submit(request(engine, ["The same length."]))
+        second = scheduler.submit(request(engine, ALIKE[1:2]))
         scheduler.retract()
         answers([first, second])
         # Not longer than it may, and not at all when nobody is announced.
         scheduler._max_wait_s = 0.02
         scheduler.announce()
-        scheduler.submit(request(engine, ["The same length."])).result(60)
+        scheduler.submit(request(engine, ALIKE[2:3])).result(60)
     finally:
         scheduler.close()
     assert [rows for _, rows in gate.batches] == [2, 1]
 
 
 def test_a_full_queue_refuses(engine: Engine, gate: Gate) -> None:
-    one = request(engine, ["One text of some words."])
+    one = request(engine, ALIKE[:1])
     scheduler = Scheduler(engine, max_queue_tokens=3 * one.tokens)
     try:
         kept = [scheduler.submit(one)]
         assert gate.arrived.acquire(timeout=60)
-        kept += [scheduler.submit(request(engine, ["One text of some words."])) for _ in range(2)]
+        kept += [scheduler.submit(request(engine, [text])) for text in ALIKE[1:3]]
         assert scheduler.queued_tokens == 3 * one.tokens
         with pytest.raises(QueueFull) as full:
-            scheduler.submit(request(engine, ["One text of some words."]))
+            scheduler.submit(request(engine, ALIKE[3:4]))
         assert full.value.retry_after_s > 0
         gate.is_open.set()
         answers(kept)
@@ -249,7 +250,7 @@ def test_a_cancelled_request_leaves_the_queue(engine: Engine, gate: Gate) -> Non
         first = scheduler.submit(request(engine, TEXTS[:1]))
         assert gate.arrived.acquire(timeout=60)
         second = scheduler.submit(request(engine, TEXTS[1:40]))
-        third = scheduler.submit(request(engine, TEXTS[:1]))
+        third = scheduler.submit(request(engine, ALIKE[:1]))
         before = scheduler.queued_tokens
         assert second.cancel()
         dropped = before - scheduler.queued_tokens
