@@ -186,18 +186,30 @@ def num_layers(model_type: str) -> int:
     return int(values.get("num_hidden_layers") or values.get("n_layers") or values["num_layers"])
 
 
+def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
 def train_wordpiece(has_types: bool, max_length: int = MAX_LENGTH) -> PreTrainedTokenizerFast:
     """A tokenizer like BERT's, of the shipped sentences."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = _wordpiece({})
+    texts = read_texts(None)
+    characters = {c for text in texts for c in tokenizer.normalizer.normalize_str(text)}
+    # In their places before words are counted: else their ids, and with them which of two equally
+    # frequent pieces is taken, are other ones in each process.
+    pieces = [f"##{c}" for c in sorted(characters) if not c.isspace()]
     tokenizer.train_from_iterator(
-        read_texts(None),
+        texts,
         trainers.WordPieceTrainer(
-            vocab_size=VOCABULARY, special_tokens=special, show_progress=False
+            vocab_size=VOCABULARY, special_tokens=[*special, *pieces], show_progress=False
         ),
     )
+    tokenizer = _wordpiece(tokenizer.get_vocab())  # to which those are no special tokens
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
