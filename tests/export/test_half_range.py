@@ -113,7 +113,7 @@ def test_limits_of_float16_are_none_in_the_graph(few_texts: Path, tmp_path: Path
     source = save_encoder("t5", TYPES["t5"], tmp_path / "source")
     output = tmp_path / "bundle"
     make_bundle(_config(source, output, few_texts, min_sign_agreement=0.99))
-    assert _share_of_signs(output / GRAPH, source) >= SIGNS
+    assert _share_of_signs(output / GRAPH, source) >= 0.999
     graph = onnx.load(output / GRAPH).graph
     halves = [one for one in graph.initializer if one.data_type == TensorProto.FLOAT16]
     assert max(np.abs(numpy_helper.to_array(one)).max() for one in halves) < 100

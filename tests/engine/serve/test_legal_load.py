@@ -170,7 +170,7 @@ def test_the_largest_legal_load_beside_honest_clients(
     assert {*honest} <= {200, 429}, honest
     assert honest[200] > 10
     assert {*statuses} <= {200, 413, 429, 503}, statuses
-    assert statuses[200] > REQUESTS // 10
+    assert statuses[200] > REQUESTS // 4
     late = sum(s > HEALTH_S for s in health_s)
     size = -(-len(memory) // 4)
     quarters = [max(memory[i : i + size]) >> 20 for i in range(0, len(memory), size)]
