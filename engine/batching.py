@@ -67,17 +67,23 @@ class BatchedTexts:
         """Whether a text is several windows."""
         return len(self.windows) > len(self.texts)
 
-    def batches(self, codes: NDArray[np.uint8] | None = None) -> Iterator[PlacedBatch]:
+    def batches(
+        self,
+        codes: NDArray[np.uint8] | None = None,
+        embeddings: NDArray[np.float32] | None = None,
+    ) -> Iterator[PlacedBatch]:
         """The batches, padded one at a time, as the encoder asks for them.
 
         Args:
             codes: of these texts, uint8 [tokens, code_bytes]; None: they are not asked for.
+            embeddings: of the texts of their call, of which none is split, float32 [texts, dim];
+                None: they are not asked for.
         """
         for rows in self.rows:
             seq = int(self.padded[rows].max())
             batch = pad_batch([self.windows[i] for i in rows], self.pad_id, seq)
             texts = rows if self.is_split else self.texts[rows]
-            yield PlacedBatch(batch, texts, self.window_offsets[rows], codes)
+            yield PlacedBatch(batch, texts, self.window_offsets[rows], codes, embeddings)
 
 
 def words_of_windows(windows: Sequence[Tokens]) -> Words:

@@ -6,6 +6,7 @@
     encoder.fp8.onnx, encoder.int8.onnx  the same for GPUs, quantized; only if asked for
     tokenizer.json           the encoder's tokenizer
     calibration.safetensors  per-feature constants, only for specs that have them
+    embedding.safetensors    of the embedding, only where there is one (engine.features.embedding)
     heads/<task>.safetensors task heads, added and removed at any time (engine.heads.head_file)
     plans/                   TensorRT plans, a cache of the graph (engine.device.plan)
 
@@ -27,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from bitheads.engine.errors import BundleError
+from bitheads.engine.features.embedding import Embedder, EmbeddingSpec
 from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files import strict_json
 from bitheads.engine.files.external_files import external_files
@@ -40,6 +42,7 @@ GPU_GRAPHS = {"fp8": "encoder.fp8.onnx", "int8": "encoder.int8.onnx"}
 """Precision of a plan's products -> the graph with quantized weights that it is made from."""
 TOKENIZER = "tokenizer.json"
 CALIBRATION = "calibration.safetensors"
+EMBEDDING = "embedding.safetensors"
 HEADS = "heads"
 PRECISIONS = ("fp16", "fp32")
 
@@ -98,6 +101,7 @@ class Manifest:
         versions: of the packages that wrote the bundle; and as "encoder" the model it is of and
             its commit, ORG/NAME@COMMIT, if it came from the hub.
         parity: the build's comparison with the source model, see export.comparison.parity.
+        embedding: what a text's embedding is; None where the bundle gives none.
     """
 
     spec: FeatureSpec
@@ -105,6 +109,7 @@ class Manifest:
     artifacts: Mapping[str, Artifact]
     versions: Mapping[str, str]
     parity: Mapping[str, Any] = field(default_factory=dict)
+    embedding: EmbeddingSpec | None = None
 
     @property
     def output_names(self) -> list[str]:
@@ -126,6 +131,8 @@ class Manifest:
             "versions": dict(self.versions),
             "parity": dict(self.parity),
         }
+        if self.embedding is not None:
+            content["embedding"] = self.embedding.to_json()
         return json.dumps({**content, "sha256": _hash(content)}, indent=2) + "\n"
 
 
@@ -150,12 +157,14 @@ def read_manifest(folder: Path) -> Manifest:
             "Export it again with this version of bitheads, or install the version that wrote it."
         )
     try:
+        embedding = content.get("embedding")
         manifest = Manifest(
             spec=FeatureSpec.from_json(content["spec"]),
             encoder=EncoderInfo(**content["encoder"]),
             artifacts={name: Artifact(**value) for name, value in content["artifacts"].items()},
             versions=content["versions"],
             parity=content["parity"],
+            embedding=None if embedding is None else EmbeddingSpec.from_json(embedding),
         )
         _check_encoder(manifest.encoder)
         _check_artifacts(manifest)
@@ -203,6 +212,10 @@ def _check_artifacts(manifest: Manifest) -> None:
     wanted = {GRAPH, TOKENIZER}
     if manifest.spec.calibration_sha256 is not None:
         wanted.add(CALIBRATION)
+    if manifest.embedding is not None:
+        if manifest.spec.layers[-1] != manifest.encoder.num_layers:
+            raise ValueError("it has an embedding, but not the last layer's states")
+        wanted.add(EMBEDDING)
     if not isinstance(manifest.versions, dict) or not isinstance(manifest.parity, dict):
         raise TypeError("versions or parity is not an object")
     if missing := wanted - manifest.artifacts.keys():
@@ -243,7 +256,7 @@ def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[s
     """The artifacts of a manifest that a graph is made of, or may be: weights have any name."""
     weights = {GRAPH: f"{GRAPH}.data", INT8_GRAPH: INT8_WEIGHTS}
     weights.update({name: f"{name}.data" for name in GPU_GRAPHS.values()})
-    others = {TOKENIZER, CALIBRATION}
+    others = {TOKENIZER, CALIBRATION, EMBEDDING}
     for other, beside in weights.items():
         if other != graph:
             others |= {other, beside}
@@ -302,6 +315,24 @@ def read_calibration(folder: Path, spec: FeatureSpec) -> Calibration | None:
             f"{spec.calibration_sha256[:12]}.... Export the bundle again."
         )
     return calibration
+
+
+def read_embedder(folder: Path, manifest: Manifest) -> Embedder | None:
+    """What makes embeddings of the last layer's states; None where the bundle gives none.
+
+    Raises BundleError if the file does not hold what the manifest says.
+    """
+    if manifest.embedding is None:
+        return None
+    path = folder / EMBEDDING
+    try:
+        embedder = Embedder(manifest.embedding, load_file(path))
+        embedder.check(manifest.spec.dim)
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"bundle {folder}: {EMBEDDING} does not fit ({error}). Export the bundle again."
+        ) from error
+    return embedder
 
 
 def load_calibration(path: Path, dim: int) -> Calibration:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bitheads.engine.batching import round_lengths
 from bitheads.engine.errors import BackendError
+from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.features.pack import pack_layers
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Calibration, FeatureSpec
@@ -54,6 +55,7 @@ class CpuEncoder:
         threads: int | None = None,
         open_lanes: Callable[[], list[EncoderSession]] | None = None,
         round_up_to: int | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +63,7 @@ class CpuEncoder:
             open_lanes: called once, for the first call of many batches; None: there are none.
             round_up_to: most tokens of a text, for a backend that makes a kernel for every shape:
                 lengths are rounded up, so that there are few. None: they stay as they are.
+            embedder: makes embeddings of the last layer; None: there are none.
         """
         self.name = f"{session.backend} {session.precision}"
         self._lifetime = Lifetime(f"this encoder ({self.name})")
@@ -70,6 +73,8 @@ class CpuEncoder:
         self._lock = threading.Lock()
         self._open_lanes = open_lanes
         self._round_up_to = round_up_to
+        self._embedder = embedder
+        self.makes_embeddings = embedder is not None
         self._lanes: Lanes | None = None
         self._heads = HeadThreads(threads)
 
@@ -145,7 +150,6 @@ class CpuEncoder:
 
     def _encode_now(self, session: EncoderSession, batch: PlacedBatch) -> Stats:
         spec, calibration, tokens, codes = self._spec, self._calibration, batch.tokens, batch.codes
-        assert codes is not None, "batches of this encoder are encoded to codes"
         started_s = time.perf_counter()
         try:
             layers = session.run(tokens)
@@ -155,7 +159,11 @@ class CpuEncoder:
                 f"{error}. Try a smaller max_batch_tokens, or another backend."
             ) from error
         encoded_s = time.perf_counter()
-        pack_layers(layers, tokens.lengths, batch.token_offsets, codes, spec, calibration)
+        if codes is not None:
+            pack_layers(layers, tokens.lengths, batch.token_offsets, codes, spec, calibration)
+        if batch.embeddings is not None:
+            assert self._embedder is not None, "who asks has looked whether there are embeddings"
+            batch.embeddings[batch.texts] = self._embedder(layers[-1], tokens.lengths)
         packed_s = time.perf_counter()
         num_tokens = int(tokens.lengths.sum())
         return Stats(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from bitheads.engine import bundle
 from bitheads.engine.encoder import Encoder
-from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.errors import BackendError, HeadError, InputError
+from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.features.packed import PackedFeatures, check_pairs
 from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
 from bitheads.engine.heads.head import (
@@ -37,6 +38,7 @@ from bitheads.engine.texts.forms import (
     of_codes,
     of_two_texts,
 )
+from bitheads.engine.texts.prompts import put_before
 from bitheads.engine.texts.tokenize import TextTokenizer, check_iterable
 from bitheads.engine.types import Text
 
@@ -63,9 +65,11 @@ class Engine:
         tokenizer: TextTokenizer,
         encoder: Encoder[Any],
         calibration: Calibration | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self.manifest = manifest
         self.calibration = calibration
+        self._embedder = embedder
         self._lifetime = Lifetime("this engine")
         self._tokenizer = tokenizer
         self._encoder = encoder
@@ -108,8 +112,9 @@ class Engine:
         calibration = bundle.read_calibration(folder, manifest.spec)
         rows = embedding_rows(folder, manifest)
         tokenizer = open_tokenizer(folder, manifest, rows)
-        encoder = open_encoder(folder, manifest, calibration, backend, precision, threads)
-        engine = cls(manifest, tokenizer, encoder, calibration)
+        embedder = bundle.read_embedder(folder, manifest)
+        encoder = open_encoder(folder, manifest, calibration, backend, precision, threads, embedder)
+        engine = cls(manifest, tokenizer, encoder, calibration, embedder)
         try:
             engine._add_heads(sorted((folder / bundle.HEADS).glob(f"*{SUFFIX}")), threads)
         except BaseException:
@@ -234,6 +239,7 @@ class Engine:
         progress: bool = False,
         long_texts: str = "cut",
         words: bool = False,
+        embeddings: bool = False,
     ) -> PackedFeatures:
         """One encoder pass over the texts: the codes of every real token, in input order.
 
@@ -252,17 +258,89 @@ class Engine:
                 other. Pairs are not split.
             words: say of the codes which words they are of, which heads of the kind `token_label`
                 want; tokenizing takes longer.
+            embeddings: give each text's float vector beside its codes, see `embed`; no prompt is
+                put before the texts.
 
-        Raises InputError for items that are no texts and for pairs that would have to be split,
-        BackendError if the encoder fails.
+        Raises InputError for items that are no texts, for pairs that would have to be split, and
+        for embeddings of texts that are split or of a bundle without, BackendError if the encoder
+        fails.
         """
         with self._lifetime:
             split = is_split(long_texts)
+            if embeddings:
+                _ = self.embedder
+                if split:
+                    raise InputError(
+                        "embeddings: got long_texts='split', expected 'cut': an embedding is of "
+                        "what the encoder reads at once."
+                    )
             with (
                 self._passes.tokenized(texts, max_batch_tokens, split, words) as chunks,
                 progress_bar(chunks.num_windows, progress) as bar,
             ):
-                return self._passes.encode(chunks, bar)
+                return self._passes.encode(chunks, bar, embeddings)
+
+    def embed(
+        self,
+        texts: Sequence[Text],
+        dim: int | None = None,
+        normalize: bool = False,
+        precision: str = "float32",
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_batch_tokens: int | None = None,
+        progress: bool = False,
+    ) -> NDArray[Any]:
+        """Each text's embedding: what sentence-transformers' `encode` gives of the checkpoint.
+
+        Args:
+            texts: see `encode`; long ones are cut.
+            dim: the first so many numbers alone, for encoders that were trained for that.
+            normalize: to a length of 1, which many checkpoints do anyway.
+            precision: "float32"; "int8" or "uint8", steps between the least and the largest that
+                each number was for the build's texts; "binary" or "ubinary", signs, eight to a
+                byte, signed or not.
+            prompt: put before each text, in place of one of the checkpoint's.
+            prompt_name: of one of the checkpoint's; None for its default one, if it has any.
+            max_batch_tokens, progress: see `encode`.
+
+        Returns [texts, dim], or [texts, ceil(dim / 8)] of signs.
+
+        Raises InputError for items that are no texts, and for a bundle without embeddings or what
+        it cannot give, BackendError if the encoder fails.
+        """
+        with self._lifetime:
+            embedder = self.embedder
+            embedder.check_asked(dim, normalize, precision)
+            before = embedder.spec.prompt(prompt, prompt_name)
+            if before:
+                texts = put_before(before, texts)
+            with (
+                self._passes.tokenized(texts, max_batch_tokens) as chunks,
+                progress_bar(chunks.num_windows, progress) as bar,
+            ):
+                vectors = self._passes.embed(chunks, bar)
+            return embedder.finish(vectors, dim, normalize, precision)
+
+    @property
+    def embedder(self) -> Embedder:
+        """What makes embeddings of batches; for hosts that schedule them themselves.
+
+        Raises InputError for a bundle without embeddings, BackendError for an encoder that makes
+        none.
+        """
+        self._lifetime.check()
+        if self._embedder is None:
+            raise InputError(
+                "embeddings: this bundle gives none. Build it again with --embedding and a "
+                "pooling, such as: bitheads build --embedding mean"
+            )
+        if not self._encoder.makes_embeddings:
+            raise BackendError(
+                f"embeddings: {self._backend} makes none, they are made on a CPU alone. Load the "
+                "bundle with backend='openvino'."
+            )
+        return self._embedder
 
     def encode_stream(
         self,

@@ -15,6 +15,7 @@ from bitheads.engine.cpu_encoder import CpuEncoder
 from bitheads.engine.device.plan import PLANS
 from bitheads.engine.encoder import Encoder
 from bitheads.engine.errors import BackendError, BitheadsError
+from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.features.spec import Calibration
 from bitheads.engine.files.cache import make_cache_folder
 from bitheads.engine.process.cores import count_cores
@@ -47,6 +48,7 @@ def open_encoder(
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    embedder: Embedder | None = None,
 ) -> Encoder[Any]:
     """Loads a bundle's encoder.
 
@@ -59,6 +61,7 @@ def open_encoder(
             of the bundle's graph, "fp16" or "fp32", or with "tensorrt" a key of
             engine.bundle.GPU_GRAPHS, of bundles that were built with it. "fp8" is for a GPU alone.
         threads: processor threads, None for all cores.
+        embedder: of the bundle's embeddings, which are made on a CPU alone.
 
     Raises BackendError or PlanError for a backend that cannot be had.
     """
@@ -101,7 +104,7 @@ def open_encoder(
     if (threads or count_cores()) > 1 and graph_bytes <= MAX_LANES_GRAPH_BYTES:
         lanes = partial(open_lanes, graph, outputs, session.backend, way[1], threads, cache)
     round_up_to = manifest.encoder.max_length if BACKENDS[session.backend].rounds_lengths else None
-    return CpuEncoder(session, manifest.spec, calibration, threads, lanes, round_up_to)
+    return CpuEncoder(session, manifest.spec, calibration, threads, lanes, round_up_to, embedder)
 
 
 def _open_cache(folder: Path, manifest: bundle.Manifest, graph: str) -> CompiledGraphs | None:

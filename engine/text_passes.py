@@ -136,15 +136,38 @@ class TextPasses:
                 items, tokenizer, encoder, info, budget, False, words=words, chosen=chosen
             )
 
-    def encode(self, chunks: TextChunks, bar: Any) -> PackedFeatures:
-        """The codes of every real token, in the order of the call's texts."""
-        parts, stats = self._encode_parts(chunks, bar)
-        return replace(in_order(parts, chunks.places), stats=stats)
+    def encode(self, chunks: TextChunks, bar: Any, embeddings: bool = False) -> PackedFeatures:
+        """The codes of every real token, in the order of the call's texts.
+
+        Args:
+            embeddings: whether to make those, too; of texts of which none is split.
+        """
+        made = self._room_for_embeddings(chunks) if embeddings else None
+        parts, stats = self._encode_parts(chunks, bar, made)
+        features = replace(in_order(parts, chunks.places), stats=stats)
+        return features if made is None else replace(features, embeddings=chunks.of_call(made))
+
+    def embed(self, chunks: TextChunks, bar: Any) -> NDArray[np.float32]:
+        """The embeddings alone, float32 [texts, dim], in the order of the call's texts."""
+        made = self._room_for_embeddings(chunks)
+        batches = (batch for work in chunks for batch in work.batches(embeddings=made))
+        _run(chunks, self._encoder.encode(batches), bar)
+        return chunks.of_call(made)
+
+    def _room_for_embeddings(self, chunks: TextChunks) -> NDArray[np.float32]:
+        spec = self._manifest.embedding
+        assert spec is not None, "who asks has looked whether there are embeddings"
+        return np.empty((chunks.num_distinct, spec.dim), np.float32)
 
     def _encode_parts(
-        self, chunks: TextChunks, bar: Any
+        self, chunks: TextChunks, bar: Any, embeddings: NDArray[np.float32] | None = None
     ) -> tuple[list[tuple[NDArray[np.int64], PackedFeatures]], Stats]:
-        """Of each chunk its texts and their codes; and the cost."""
+        """Of each chunk its texts and their codes; and the cost.
+
+        Args:
+            embeddings: of the call's different texts, float32 [texts, dim], to be filled; None:
+                they are not asked for.
+        """
         spec, calibration = self._manifest.spec, self._calibration
         parts: list[tuple[NDArray[np.int64], PackedFeatures]] = []
 
@@ -156,7 +179,7 @@ class TextPasses:
                     codes, work.offsets, spec, calibration, pairs=work.pairs, words=words
                 )
                 parts.append((work.texts, features))
-                yield from work.batches(codes)
+                yield from work.batches(codes, embeddings)
 
         stats = _run(chunks, self._encoder.encode(batches()), bar)
         return parts, stats

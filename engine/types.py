@@ -40,12 +40,15 @@ class PlacedBatch:
         token_offsets: int64 [rows], index in the codes of each row's first token.
         codes: uint8 [tokens, code_bytes], to which they are packed; None where codes are not asked
             for.
+        embeddings: float32 [texts, dim], to which each row's goes, at its text; None where they are
+            not asked for.
     """
 
     tokens: TokenBatch
     texts: NDArray[np.int64]
     token_offsets: NDArray[np.int64]
     codes: NDArray[np.uint8] | None = None
+    embeddings: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,4 +80,4 @@ class Stats:
 
 
 BatchRunner: TypeAlias = Callable[[PlacedBatch], Stats]
-"""Encodes one batch and packs its rows to their place in its codes."""
+"""Encodes one batch, and puts what is asked for of its rows in its place."""

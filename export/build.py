@@ -11,7 +11,7 @@ from pathlib import Path
 from bitheads.engine.commands.command_line import exit_code, leave
 from bitheads.engine.features.spec import LayerPooling, Order, Quantization
 from bitheads.engine.process.json_lines import print_json
-from bitheads.export.config import DEFAULT_ENCODER, PRECISIONS, BuildConfig
+from bitheads.export.config import DEFAULT_ENCODER, EMBEDDINGS, PRECISIONS, BuildConfig
 from bitheads.export.int8 import require_nncf
 from bitheads.export.plans.plan_config import add_plan_options, plan_config
 
@@ -132,6 +132,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="what the encoder was trained to find before every text, such as 'query: '; put there "
         "for encoding, training and serving (default: nothing)",
+    )
+    add(
+        "--embedding",
+        choices=EMBEDDINGS,
+        default="auto",
+        help="the float vector of a text that comes from the same pass: as the checkpoint's "
+        "modules of sentence-transformers make it (auto; none where it has none), or by this "
+        "pooling alone (default: %(default)s)",
     )
     add(
         "--min-sign-agreement",

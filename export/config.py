@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitheads.engine.bundle import MANIFEST
+from bitheads.engine.features.embedding import POOLINGS
 from bitheads.engine.features.spec import LayerPooling, Order, Quantization
 from bitheads.export.errors import ExportError
 from bitheads.export.plans.plan_config import NO_PLAN, PlanConfig
@@ -21,6 +22,10 @@ MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997, "int8": 0.965, "fp8": 0.965}
 MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03, "int8": 0.12, "fp8": 0.12}
 """Error that a session's uint8 and float16 codes may have, its root mean square over that of the
 features, by the session's precision."""
+MIN_COSINE = {"fp32": 0.9999, "bf16": 0.999, "int8": 0.98, "fp8": 0.98}
+"""Cosine that every text's embedding must have with torch's in fp32, by the session's precision."""
+EMBEDDINGS = ("auto", "none", *POOLINGS)
+"""What can be asked of a bundle's embedding."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class BuildConfig:
         calibration: a file of texts, one per line; None for the sentences that are shipped.
         max_length: most tokens a text may have; None for the encoder's own limit.
         prefix: of every text that the encoder reads, see FeatureSpec.
+        embedding: of EMBEDDINGS: "auto" is what the checkpoint says as a model of
+            sentence-transformers, and none if it is not one; or a pooling and nothing behind it.
         min_sign_agreement, max_relative_error: replace the bounds above.
         heads: a folder of head files to copy; None for the shipped ones that fit.
         output: the bundle's folder; None for bundles/<encoder>.
@@ -57,6 +64,7 @@ class BuildConfig:
     calibration: Path | None = None
     max_length: int | None = None
     prefix: str = ""
+    embedding: str = "auto"
     min_sign_agreement: float | None = None
     max_relative_error: float | None = None
     heads: Path | None = None
@@ -72,6 +80,8 @@ class BuildConfig:
             )
         if self.precision not in PRECISIONS:
             raise ExportError(f"--precision: got {self.precision!r}, expected one of {PRECISIONS}.")
+        if self.embedding not in EMBEDDINGS:
+            raise ExportError(f"--embedding: got {self.embedding!r}, expected one of {EMBEDDINGS}.")
         signs = self.quantization is Quantization.SIGN
         if self.order is Order.SIGN_THEN_VOTE and not signs:
             raise ExportError(

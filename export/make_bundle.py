@@ -14,10 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
+import numpy as np
+from safetensors.numpy import save
 
 from bitheads import __version__
 from bitheads.engine import bundle
+from bitheads.engine.features.embedding import RANGES, Embedder
 from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
 from bitheads.engine.files.whole_file import make_folder, sync, sync_tree
 from bitheads.engine.heads.head_file import SUFFIX, read_head
@@ -37,6 +39,11 @@ from bitheads.export.int8 import quantize_graph, require_nncf
 from bitheads.export.onnx_graph import export_graph
 from bitheads.export.plans.build_plan import build_plan, resolve_plan
 from bitheads.export.source.encoder import Encoder, load_encoder
+from bitheads.export.source.sentence_modules import (
+    SentenceModules,
+    plain_pooling,
+    read_sentence_modules,
+)
 from bitheads.export.source.size_checks import check_output_room
 from bitheads.export.texts import read_texts
 
@@ -103,7 +110,8 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     tokenizer = TextTokenizer(
         tokenizer_path, max_length, encoder.vocabulary, encoder.token_types, config.prefix
     )
-    sentences, odd = _run_reference(config, encoder, tokenizer, max_length, layers, say)
+    modules = _sentence_modules(config, encoder, layers, say)
+    sentences, odd = _run_reference(config, encoder, tokenizer, max_length, layers, modules, say)
 
     calibration = calibrate(config, encoder.dim, sentences.layers)
     spec = FeatureSpec(
@@ -122,6 +130,10 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     written = [tokenizer_path]
     if calibration is not None:
         written.append(_write_calibration(folder, calibration))
+    embedder = None
+    if modules is not None:
+        embedder = _embedder(modules, sentences)
+        written.append(_write_embedder(folder, embedder))
 
     say(
         f"exporting layers {layers[0]} to {layers[-1]} of {encoder.num_layers} in "
@@ -148,7 +160,7 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
         )
         written += files
 
-    parity = _compare(folder, config, layers, sentences, odd, calibration, say)
+    parity = _compare(folder, config, layers, sentences, odd, calibration, embedder, say)
     parity["texts"] = len(sentences.names)
     parity["tokens"] = int(sentences.lengths.sum())
     parity["odd_texts"] = len(odd.names)
@@ -172,7 +184,44 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
         artifacts={path.name: bundle.Artifact.of(path) for path in written},
         versions=_versions(config, encoder),
         parity=parity,
+        embedding=None if modules is None else modules.spec,
     )
+
+
+def _sentence_modules(
+    config: BuildConfig, encoder: Encoder, layers: tuple[int, ...], say: Say
+) -> SentenceModules | None:
+    """What makes the bundle's embeddings; None for a bundle without.
+
+    Raises ExportError for a pooling that was asked for and cannot be had. Where it is the
+    checkpoint that has modules, a bundle without embeddings is better than none.
+    """
+    if config.embedding == "none" or encoder.checkpoint is None:
+        return None
+    has_last = layers[-1] == encoder.num_layers
+    if config.embedding == "auto":
+        try:
+            found = read_sentence_modules(encoder.checkpoint, encoder.dim, config.prefix)
+        except ExportError as error:
+            say(f"no embedding: {error}")
+            return None
+        if found is not None and not has_last:
+            say(f"no embedding: it is made of layer {encoder.num_layers}, not among the layers")
+        return found if has_last else None
+    if not has_last:
+        raise ExportError(
+            f"--embedding {config.embedding}: got the layers {list(layers)}, expected the last "
+            f"among them, {encoder.num_layers}, of which embeddings are made. Give others: "
+            "--layers."
+        )
+    return plain_pooling(config.embedding, encoder.dim)
+
+
+def _embedder(modules: SentenceModules, sentences: ComparedTexts) -> Embedder:
+    embeddings = sentences.embeddings
+    assert embeddings is not None, "where there are modules, the reference has embeddings"
+    ranges = np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
+    return Embedder(modules.spec, {**modules.weights, RANGES: ranges})
 
 
 def _run_reference(
@@ -181,6 +230,7 @@ def _run_reference(
     tokenizer: TextTokenizer,
     max_length: int,
     layers: tuple[int, ...],
+    modules: SentenceModules | None,
     say: Say,
 ) -> tuple[ComparedTexts, ComparedTexts]:
     """What transformers makes of the sentences, and of odd texts."""
@@ -188,7 +238,7 @@ def _run_reference(
     sentences = {f"text {number}": text for number, text in enumerate(texts, 1)}
     odd = odd_texts(encoder.tokenizer, max_length, tokenizer.takes_pairs, config.prefix)
     say(f"running transformers in fp32 on {len(sentences)} sentences and {len(odd)} odd texts")
-    reference = ReferenceModel(str(encoder.folder), max_length, config.prefix)
+    reference = ReferenceModel(str(encoder.folder), max_length, config.prefix, modules)
     # The odd ones first: they find what is wrong.
     compared = run_reference(reference, tokenizer, odd, layers, encoder.pad_id, LONGEST_RUN, say)
     return (
@@ -204,6 +254,7 @@ def _compare(
     sentences: ComparedTexts,
     odd: ComparedTexts,
     calibration: Calibration | None,
+    embedder: Embedder | None,
     say: Say,
 ) -> dict[str, Any]:
     report: dict[str, Any] = {"sessions": {}}
@@ -224,12 +275,15 @@ def _compare(
             calibration,
             config.layer_weights,
             graph,
+            embedder,
         )
         report["sessions"][name] = result
         pooled = result["pooled"]
+        cosine = result.get("embedding", {}).get("least_cosine")
         say(
             f"{name}: {pooled['sign_agreement']:.3%} of signs as in torch fp32, "
             f"relative error {pooled['relative_error']:.3%}"
+            + ("" if cosine is None else f", embeddings' cosines {cosine:.6f} and more")
         )
     if not report["sessions"]:
         raise ExportError(
@@ -266,7 +320,13 @@ def _copy_heads(config: BuildConfig, spec: FeatureSpec, target: Path) -> int:
 
 def _write_calibration(folder: Path, calibration: Calibration) -> Path:
     path = folder / bundle.CALIBRATION
-    save_file(calibration.arrays(), path)
+    path.write_bytes(save(calibration.arrays()))  # `save_file` lets nobody else read it
+    return path
+
+
+def _write_embedder(folder: Path, embedder: Embedder) -> Path:
+    path = folder / bundle.EMBEDDING
+    path.write_bytes(save(dict(embedder.weights)))
     return path
 
 

@@ -19,6 +19,7 @@ from bitheads import Engine
 from bitheads.__main__ import COMMANDS
 from bitheads.engine import errors, store
 from bitheads.engine.heads.head_file import write_head
+from bitheads.training.heads.background import default_background
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
@@ -26,6 +27,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/benchmarks.md",
     "docs/cpp.md",
+    "docs/embeddings.md",
     "docs/encoders.md",
     "docs/environment.md",
     "docs/gpu.md",
@@ -131,7 +133,17 @@ def test_the_quickstart_runs(in_a_clone: Path) -> None:
     assert sum(run_as_shown(example, names) for example in examples_of("docs/quickstart.md")) == 14
 
 
-def test_a_head_is_trained_as_shown(in_a_clone: Path) -> None:
+def test_embeddings_are_as_shown(in_a_clone: Path) -> None:
+    first, *_ = examples_of("docs/embeddings.md")
+    assert run_as_shown(first, {}) == 4
+
+
+def test_a_head_is_trained_as_shown(in_a_clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On fewer background texts than a user has: encoding all of them takes most of the time."""
+    few = default_background().read_text(encoding="utf-8").splitlines()[:400]
+    Path("background.txt").write_text("\n".join(few), encoding="utf-8")
+    place = "bitheads.training.heads.train_head.default_background"
+    monkeypatch.setattr(place, lambda: Path("background.txt"))
     rows = [f"{'now' if i % 2 else 'later'}\ttext {i}" for i in range(16)]
     for name in ("train.tsv", "dev.tsv"):
         Path(name).write_text("\n".join(["label\ttext", *rows]), encoding="utf-8")

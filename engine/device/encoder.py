@@ -63,6 +63,7 @@ class DeviceEncoder:
     """
 
     call_tokens = CALL_TOKENS
+    makes_embeddings = False
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ class PackedFeatures:
         pairs: bool [texts], which texts were pairs; None where nobody knows. A head answers only
             texts of its form, see engine.texts.forms.
         words: of the texts, where they were asked for: what heads of words read.
+        embeddings: float32 [texts, embedding dim], where they were asked for, see
+            engine.features.embedding; as the checkpoint makes them.
     """
 
     codes: NDArray[np.uint8]
@@ -39,6 +41,7 @@ class PackedFeatures:
     stats: Stats = field(default_factory=Stats)
     pairs: NDArray[np.bool_] | None = None
     words: Words | None = None
+    embeddings: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         codes, offsets, code_bytes = self.codes, self.offsets, self.spec.code_bytes
@@ -64,6 +67,14 @@ class PackedFeatures:
             )
         if self.words is not None:
             self._check_words(self.words)
+        found = self.embeddings
+        if found is not None and (
+            found.dtype != np.float32 or found.ndim != 2 or len(found) != len(self)
+        ):
+            raise InputError(
+                f"embeddings: got {found.dtype} {list(found.shape)}, expected float32 "
+                f"[{len(self)}, dim], one for each text, or None."
+            )
 
     def _check_words(self, words: Words) -> None:
         if len(words) != len(self):
@@ -151,7 +162,11 @@ class PackedFeatures:
         pairs = np.concatenate(known) if len(known) == len(parts) else None
         all_words = [part.words for part in parts if part.words is not None]
         words = Words.concat(all_words) if len(all_words) == len(parts) else None
-        return PackedFeatures(codes, offsets, first.spec, first.calibration, stats, pairs, words)
+        vectors = [part.embeddings for part in parts if part.embeddings is not None]
+        embeddings = np.concatenate(vectors) if len(vectors) == len(parts) else None
+        return PackedFeatures(
+            codes, offsets, first.spec, first.calibration, stats, pairs, words, embeddings
+        )
 
     def _with(
         self,
@@ -161,7 +176,16 @@ class PackedFeatures:
     ) -> PackedFeatures:
         pairs = None if self.pairs is None else self.pairs[chosen]
         words = None if self.words is None else self.words[chosen]
-        return PackedFeatures(codes, offsets, self.spec, self.calibration, pairs=pairs, words=words)
+        embeddings = None if self.embeddings is None else self.embeddings[chosen]
+        return PackedFeatures(
+            codes,
+            offsets,
+            self.spec,
+            self.calibration,
+            pairs=pairs,
+            words=words,
+            embeddings=embeddings,
+        )
 
 
 def check_pairs(pairs: NDArray[Any], features: PackedFeatures) -> NDArray[np.int64]:

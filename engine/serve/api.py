@@ -68,9 +68,23 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     async def predict(request: Request) -> Response:
         """Every task's answer for every text, from one encoder pass."""
         asked = await read(request, messages.PredictRequest)
-        done = await work.encode(asked.texts(), asked.tasks, False, request.scope["visit"])
+        wanted = asked.return_features, request.scope["visit"], asked.return_embeddings
+        done = await work.encode(asked.texts(), asked.tasks, *wanted)
+        features, embeddings = done.answer.features, done.answer.embeddings
         found = done.answer.predictions
-        return await answer(found, asked, done.usage, done.timing, _client(request))
+        size = answer_bytes(found, asked.return_probabilities)
+        size += 0 if features is None else 2 * features.nbytes
+        size += 0 if embeddings is None else messages.NUMBER_BYTES * embeddings.size
+        write = partial(
+            messages.write_predictions,
+            found,
+            asked.return_probabilities,
+            done.usage,
+            engine.spec.id,
+            features,
+            embeddings,
+        )
+        return _json(await work.run(_client(request), size, write), done.timing)
 
     @router.post(
         "/features",

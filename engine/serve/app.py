@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from bitheads import __version__
 from bitheads.engine.engine import Engine
-from bitheads.engine.serve import api, kserve
+from bitheads.engine.serve import api, kserve, openai, tei
 from bitheads.engine.serve.docs_page import add_docs_page
 from bitheads.engine.serve.encodings import GzipAnswers
 from bitheads.engine.serve.errors import HttpError, internal
@@ -61,8 +61,14 @@ class Server:
             settings.cache_bytes,
         )
         self._work = Work(engine, self._scheduler, settings, self._metrics)
-        routes = api.routes(self._work, heads)
-        app: ASGIApp = Shortcut(self._app(routes, settings), routes.routes, BATCHED_PATHS)
+        model = settings.bundle.resolve().name
+        routers = {
+            "bitheads": api.routes(self._work, heads),
+            "OpenAI": openai.routes(self._work, model),
+            "text-embeddings-inference": tei.routes(self._work, model),
+        }
+        batched = [route for router in routers.values() for route in router.routes]
+        app: ASGIApp = Shortcut(self._app(routers, model), batched, BATCHED_PATHS)
         if settings.gzip_min_bytes:
             app = GzipAnswers(app, settings.gzip_min_bytes)
         self._guard = Guard(
@@ -109,7 +115,7 @@ class Server:
     def _is_ready(self) -> bool:
         return not self._guard.is_draining and self._is_live()
 
-    def _app(self, routes: APIRouter, settings: Settings) -> FastAPI:
+    def _app(self, routers: Mapping[str, APIRouter], model: str) -> FastAPI:
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
@@ -125,8 +131,8 @@ class Server:
             redirect_slashes=False,
         )
         add_docs_page(app)
-        app.include_router(routes, tags=["bitheads"])
-        model = settings.bundle.resolve().name
+        for tag, router in routers.items():
+            app.include_router(router, tags=[tag])
         app.include_router(
             kserve.routes(self._work, model, self._is_live, self._is_ready),
             tags=["Open Inference Protocol"],

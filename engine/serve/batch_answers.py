@@ -58,6 +58,8 @@ def hand_out(
             request.codes[own] = features.codes[_rows(features.offsets, i)]
         own_words = found_words = slice(0)
         is_joint = row.index < request.num_joint
+        if request.embeddings is not None and features.embeddings is not None and is_joint:
+            request.embeddings[row.index] = features.embeddings[i]
         if request.words is not None and features.words is not None and is_joint:
             own_words = _rows(request.words.offsets, row.index)
             found_words = _rows(features.words.offsets, i)

@@ -1,4 +1,4 @@
-"""The codes of texts that were encoded before, within a bound of bytes."""
+"""What is kept of texts that were encoded before, within a bound of bytes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class _Lately:
 
 
 class CodesCache:
-    """Codes by key: S3-FIFO (Yang et al. 2023), with bytes for its sizes. Not thread-safe.
+    """What is kept, by key: S3-FIFO (Yang et al. 2023) with bytes for its sizes. Not thread-safe.
 
     Texts that come once pass through a tenth of it, so that a million of them do not push out those
     that come again and again. Which have passed through is remembered for longer than the paper
@@ -111,7 +111,7 @@ class CodesCache:
         return len(self._new) + len(self._kept)
 
     def get(self, key: Key) -> bytes | None:
-        """Codes, uint8 [tokens, code_bytes], as bytes; None if it does not have them."""
+        """What is kept of a text, see engine.serve.kept_texts; None if there is nothing."""
         entry = self._kept.get(key) or self._new.get(key)
         if entry is None:
             return None
@@ -119,7 +119,7 @@ class CodesCache:
         return entry.codes
 
     def put(self, key: Key, codes: bytes) -> None:
-        """Codes of a text; others may have to go for them."""
+        """What is to be kept of a text; others may have to go for it."""
         entry = _Entry(codes)
         if entry.size > self.max_bytes // NEW_SHARE or key in self._new or key in self._kept:
             return

@@ -30,10 +30,10 @@ from bitheads.engine.serve.visit import Visit
 
 OPEN_PATHS = ("/", docs_page.PAGE, "/openapi.json", "/metrics")
 OPEN_FOLDERS = (docs_page.FILES, "/health/", "/v2/health/")
-"""Paths that need no key, as all of /health needs none."""
+"""Paths that need no key to be read, as all of /health needs none."""
 
-BATCHED_PATHS = ("/v1/predict", "/v1/features")
-"""Paths that go through the scheduler, as the Open Inference Protocol's infer does."""
+BATCHED_PATHS = ("/v1/predict", "/v1/features", "/v1/embeddings", "/embed", "/similarity", "/")
+"""Paths of a POST that goes through the scheduler, as the Open Inference Protocol's infer does."""
 
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+@-]{1,100}")
@@ -99,7 +99,7 @@ class Guard:
         try:
             self._check_origin(headers)
             self._check_key(scope["method"], scope["path"], headers)
-            is_batched = scope["method"] == "POST" and _is_batched(scope["path"])
+            is_batched = _is_batched(scope)
             if is_batched:
                 self._check_room(visit.client)
             body = await self._read(scope, headers, receive, visit.client)
@@ -203,7 +203,8 @@ class Guard:
             )
 
     def _check_key(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
-        if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+        is_read = method in ("GET", "HEAD")  # a POST to / asks for embeddings
+        if path.startswith(OPEN_FOLDERS) or (path in OPEN_PATHS and is_read):
             return
         is_admin = _is_change(method, path)
         if is_admin and not self._admin_keys:
@@ -252,7 +253,7 @@ class Guard:
             await asyncio.wait_for(
                 self._collect(parts, limit, option, receive, client), settings.read_timeout_s
             )
-            if self.is_draining and _is_batched(scope["path"]):
+            if self.is_draining and _is_batched(scope):
                 raise shutting_down()
             if encoding is not None:
                 body = await asyncio.to_thread(decoded, b"".join(parts), encoding, limit, option)
@@ -335,8 +336,10 @@ def _is_change(method: str, path: str) -> bool:
     return path.startswith("/v1/tasks/") and method in ("PUT", "DELETE")
 
 
-def _is_batched(path: str) -> bool:
-    return path in BATCHED_PATHS or (path.startswith("/v2/") and path.endswith("/infer"))
+def _is_batched(scope: Scope) -> bool:
+    path = scope["path"]
+    is_infer = path.startswith("/v2/") and path.endswith("/infer")
+    return scope["method"] == "POST" and (path in BATCHED_PATHS or is_infer)
 
 
 def _route(scope: Scope) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitheads.engine.answer_parts import json_answers, told_decision
@@ -30,6 +31,9 @@ Row = Annotated[int, Field(ge=0, lt=1 << 31)]
 RowPair = Annotated[list[Row], Field(min_length=2, max_length=2)]
 RowPairs = Annotated[list[RowPair], Field(fail_fast=True)]
 TaskNames = Annotated[list[str], Field(fail_fast=True)]
+
+NUMBER_BYTES = 24
+"""Of a number of an embedding in JSON, at most."""
 
 MAX_ERRORS = 100
 """Errors that are told one by one; of more only the number is told."""
@@ -68,6 +72,15 @@ class Tasks(Message):
 
 class PredictRequest(Texts, Tasks):
     """Texts in, every task's answer out."""
+
+    return_features: bool = Field(
+        False, description="The texts' codes, too, as /v1/features gives them."
+    )
+    return_embeddings: bool = Field(
+        False,
+        description="The texts' embeddings, too, as the checkpoint makes them; no prompt is put "
+        "before the texts.",
+    )
 
 
 class FeaturesRequest(Texts):
@@ -157,6 +170,8 @@ class TaskAnswer(Message):
 
 class PredictResponse(Message):
     predictions: list[dict[str, TaskAnswer]] = Field(description="By task, for each text.")
+    features: list[Codes] | None = Field(None, description="Of each text, if asked for.")
+    embeddings: list[list[float]] | None = Field(None, description="Of each text, if asked for.")
     usage: Usage
     spec_id: str
 
@@ -284,6 +299,8 @@ def write_predictions(
     return_probabilities: bool,
     usage: Mapping[str, int],
     spec_id: str,
+    features: PackedFeatures | None = None,
+    embeddings: NDArray[np.float32] | None = None,
 ) -> bytes:
     """A PredictResponse; of each text the tasks that answer it."""
     rows: list[dict[str, Any]] = [{} for _ in range(usage["texts"])]
@@ -291,25 +308,35 @@ def write_predictions(
         for row, answer in zip(rows, json_answers(prediction, return_probabilities), strict=True):
             if answer is not None:
                 row[task] = answer
-    return to_json({"predictions": rows, "usage": usage, "spec_id": spec_id})
+    more: dict[str, Any] = {}
+    if features is not None:
+        more["features"] = _codes_of(features)
+    if embeddings is not None:
+        more["embeddings"] = embeddings.tolist()
+    return to_json({"predictions": rows, **more, "usage": usage, "spec_id": spec_id})
 
 
 def write_features(features: PackedFeatures, usage: Mapping[str, int]) -> bytes:
     """A FeaturesResponse."""
+    return to_json(
+        {
+            "features": _codes_of(features),
+            "spec_id": features.spec.id,
+            "code_bytes": features.spec.code_bytes,
+            "usage": usage,
+        }
+    )
+
+
+def _codes_of(features: PackedFeatures) -> list[dict[str, Any]]:
+    """`Codes` of each text."""
     items = []
     pairs = [None] * len(features) if features.pairs is None else features.pairs.tolist()
     bounds = zip(features.offsets[:-1], features.offsets[1:], pairs, strict=True)
     for start, stop, is_pair in bounds:
         part = base64.b64encode(features.codes[start:stop].tobytes()).decode()
         items.append({"codes": part, "num_tokens": int(stop - start), "is_pair": is_pair})
-    return to_json(
-        {
-            "features": items,
-            "spec_id": features.spec.id,
-            "code_bytes": features.spec.code_bytes,
-            "usage": usage,
-        }
-    )
+    return items
 
 
 def write_tasks(engine: Engine, tasks: Mapping[str, TaskInfo]) -> bytes:

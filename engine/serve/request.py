@@ -30,12 +30,14 @@ class Answer:
 
     Attributes:
         features: the codes of its texts, if it asked for them.
+        embeddings: float32 [texts, dim], if it asked for them, as the checkpoint makes them.
         predictions: by task, of all its texts; empty if it asked for no tasks.
         stats: what it cost. Batches are shared: their whole time counts for each of their requests.
         queue_s: until its first text was taken, in seconds.
     """
 
     features: PackedFeatures | None
+    embeddings: NDArray[np.float32] | None
     predictions: dict[str, Prediction]
     stats: Stats
     queue_s: float
@@ -49,7 +51,7 @@ class Request:
         texts: all that is to be encoded, with their words if a head is of words.
         client: whose it is: clients have equal shares.
         heads: of the tasks it asks for.
-        wants_features: whether it asks for codes.
+        wants_features, wants_embeddings: whether it asks for codes, for embeddings.
         future: of its Answer; cancelling it takes its texts out of the queue.
         apart: where in `texts` what is asked about is, if a head is of the form two_texts.
         keys: of its texts, see engine.serve.codes_cache; the scheduler makes them.
@@ -63,6 +65,7 @@ class Request:
     heads: Sequence[Head]
     wants_features: bool
     client: Hashable = None
+    wants_embeddings: bool = False
     future: Future[Answer] = field(default_factory=Future)
     apart: PairsApart | None = None
     keys: list[Key] = field(default_factory=list)
@@ -73,6 +76,7 @@ class Request:
     stats: Stats = field(default_factory=Stats)
     offsets: NDArray[np.int64] = field(init=False)
     codes: NDArray[np.uint8] | None = None
+    embeddings: NDArray[np.float32] | None = None
     words: Words | None = None
     are_of_words: list[bool] = field(init=False)
     outputs: list[NDArray[np.float32]] = field(init=False)
@@ -121,7 +125,8 @@ def make_answer(request: Request, engine: Engine) -> Answer:
         features = PackedFeatures(
             codes[: offsets[-1]], offsets, engine.spec, engine.calibration, pairs=pairs
         )
-    return Answer(features, predictions, request.stats, request.queue_s or 0.0)
+    embeddings, queue_s = request.embeddings, request.queue_s or 0.0
+    return Answer(features, embeddings, predictions, request.stats, queue_s)
 
 
 def _predictions(request: Request, engine: Engine) -> dict[str, Prediction]:

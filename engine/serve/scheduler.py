@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from bitheads.engine.serve.codes_cache import CodesCache, Key, Keys
 from bitheads.engine.serve.equal_rows import EqualRows
 from bitheads.engine.serve.fair_queue import FairQueue, Row
 from bitheads.engine.serve.fair_threads import FairThreads
+from bitheads.engine.serve.kept_texts import Kept, embedding_dim, keep, restore
 from bitheads.engine.serve.request import Answer, Request, make_answer
 from bitheads.engine.serve.room import Room
 from bitheads.engine.types import BatchRunner, PlacedBatch, Stats
@@ -92,6 +92,7 @@ class Scheduler:
         self._process = os.getpid()
         self._engine = engine
         self._encoder = engine.encoder
+        self._embedding_dim = embedding_dim(engine)
         self._room = Room(max_queue_tokens, max_queue_s, 2 * max_queue_s)
         self._max_batch_tokens = max_batch_tokens or self._encoder.max_batch_tokens
         self._max_wait_s = max_wait_s
@@ -167,12 +168,15 @@ class Scheduler:
         threads.
         """
         check_process(self._process, "this scheduler")
-        if not request.texts:
-            request.future.set_result(make_answer(request, self._engine))
-            return request.future
         spec = self._engine.spec
         if request.wants_features:
             request.codes = np.empty((request.tokens, spec.code_bytes), np.uint8)
+        if request.wants_embeddings:
+            assert self._embedding_dim is not None, "who asks has looked whether there are any"
+            request.embeddings = np.empty((request.num_joint, self._embedding_dim), np.float32)
+        if not request.texts:
+            request.future.set_result(make_answer(request, self._engine))
+            return request.future
         lengths = np.diff(request.offsets)
         padded = self._encoder.pad_lengths(lengths)
         request.keys = [self._keys(text) for text in request.texts]
@@ -187,10 +191,10 @@ class Scheduler:
 
     def _queue_up(
         self, request: Request, lengths: NDArray[np.int64], padded: NDArray[np.int64]
-    ) -> dict[int, bytes]:
+    ) -> dict[int, Kept]:
         """Has what is to be encoded of a request wait for it; with the lock.
 
-        Returns the codes of the texts in the cache. Raises QueueFull or TooLong.
+        Returns what the cache has of its texts. Raises QueueFull or TooLong.
         """
         found = [self._cache.get(key) for key in request.keys]
         running = [self._equal.is_running(key) for key in request.keys]
@@ -218,12 +222,11 @@ class Scheduler:
         self._open.add(request)
         return {i: codes for i, codes in enumerate(found) if codes is not None}
 
-    def _answer_cached(self, request: Request, cached: dict[int, bytes]) -> None:
-        """Answers some texts of a request by their codes, aside if that takes long."""
+    def _answer_cached(self, request: Request, cached: dict[int, Kept]) -> None:
+        """Answers some texts of a request by what is kept of them, aside if that takes long."""
         sizes = [request.texts[i].ids.size for i in cached]
         rows = [Row(request, i, size, size) for i, size in zip(cached, sizes, strict=True)]
-        codes = np.frombuffer(bytearray().join(cached.values()), np.uint8)
-        features = self._features(codes, offsets_of(sizes), Stats())
+        features = restore([*cached.values()], sizes, self._engine)
         answer = partial(self._answer, rows, features, BatchReport(0, Stats(), cached=len(rows)))
         if sum(sizes) * max(1, len(request.heads)) <= INLINE_TOKENS:
             answer()
@@ -346,7 +349,7 @@ class Scheduler:
         """Encodes rows, and answers them and all that are equal to one of them."""
         try:
             codes = self._encode(run, rows)
-            kept = self._copies(rows, codes)
+            kept = keep(codes) if self._cache.max_bytes else []
         except Exception as error:  # of one batch; the thread goes on with the next
             with self._changed:
                 joined = self._equal.end(rows)
@@ -354,8 +357,8 @@ class Scheduler:
             return
         with self._changed:
             joined = self._equal.end(rows)
-            for key, copy in kept:
-                self._cache.put(key, copy)
+            for row, own in zip(rows, kept, strict=False):
+                self._cache.put(_key(row), own)
         all_rows = [*rows, *(row for each in joined for row in each)]
         for request in dict.fromkeys(row.owner for row in all_rows):
             if request.queue_s is None:
@@ -363,17 +366,6 @@ class Scheduler:
         places = np.repeat(np.arange(len(rows)), [len(each) for each in joined])
         report = BatchReport(len(rows), codes.stats, len(places))
         self._answer(all_rows, codes, report, np.r_[: len(rows), places])
-
-    def _copies(
-        self, rows: Sequence[Row[Request]], codes: PackedFeatures
-    ) -> list[tuple[Key, bytes]]:
-        """For the cache, if there is one: a view would keep the whole batch."""
-        if not self._cache.max_bytes:
-            return []
-        copies = (
-            codes.codes[start:end].tobytes() for start, end in pairwise(codes.offsets.tolist())
-        )
-        return list(zip(map(_key, rows), copies, strict=True))
 
     def _answer(
         self,
@@ -401,21 +393,17 @@ class Scheduler:
             logger.exception("a batch could not be reported")
 
     def _encode(self, run: BatchRunner, rows: Sequence[Row[Request]]) -> PackedFeatures:
-        """Codes of the rows, one after the other."""
+        """Codes of the rows, one after the other, and their embeddings if it makes such."""
         texts = [row.owner.texts[row.index] for row in rows]
         offsets = offsets_of([text.ids.size for text in texts])
         codes = np.empty((int(offsets[-1]), self._engine.spec.code_bytes), np.uint8)
         seq = max(row.padded for row in rows)
         batch = pad_batch(texts, self._engine.manifest.encoder.pad_id, seq)
-        stats = run(PlacedBatch(batch, np.arange(len(rows)), offsets[:-1], codes))
-        return self._features(codes, offsets, stats)
-
-    def _features(
-        self, codes: NDArray[np.uint8], offsets: NDArray[np.int64], stats: Stats
-    ) -> PackedFeatures:
-        spec = self._engine.spec
-        rows = codes.reshape(-1, spec.code_bytes)
-        return PackedFeatures(rows, offsets, spec, self._engine.calibration, stats)
+        dim = self._embedding_dim
+        vectors = None if dim is None else np.empty((len(rows), dim), np.float32)
+        stats = run(PlacedBatch(batch, np.arange(len(rows)), offsets[:-1], codes, vectors))
+        spec, calibration = self._engine.spec, self._engine.calibration
+        return PackedFeatures(codes, offsets, spec, calibration, stats, embeddings=vectors)
 
     def _hand_out(
         self, rows: Sequence[Row[Request]], features: PackedFeatures, answers: Outputs

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bitheads.engine.answer_parts import has_probabilities, parts_of
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError, InputError
+from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.heads.head import Head, is_of_words, reads_words
 from bitheads.engine.kinds.token_label import count_inside
@@ -32,6 +33,7 @@ from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
 from bitheads.engine.texts.apart import take_apart
 from bitheads.engine.texts.forms import are_pairs, fitting, of_codes, of_two_texts, reads_apart
+from bitheads.engine.texts.prompts import put_before
 from bitheads.engine.texts.tokenize import Tokens
 from bitheads.engine.types import Stats, Text
 
@@ -77,6 +79,15 @@ class Answered:
     timing: str
 
 
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Embeddings, [texts, numbers], and what they cost, see Answered."""
+
+    vectors: NDArray[Any]
+    usage: dict[str, int]
+    timing: str
+
+
 class Work:
     """An engine, its scheduler and the limits of requests."""
 
@@ -99,27 +110,35 @@ class Work:
         tasks: Sequence[str] | None,
         wants_features: bool,
         visit: Visit,
+        wants_embeddings: bool = False,
     ) -> Answered:
         """Through the scheduler.
 
         Args:
             tasks: names of heads; None for all of each text's form; empty for none. See
                 engine.texts.forms.
+            wants_features: the texts' codes.
+            wants_embeddings: their embeddings, without a prompt before them.
 
         Raises HttpError.
         """
         self._check(texts)
+        if wants_embeddings:
+            self._embedder()
         heads = self._choose_heads(tasks, are_pairs(texts))
         apart, to_encode = None, texts
         if any(map(reads_apart, heads)):
+            wants_all = wants_features or wants_embeddings
             try:
-                apart, to_encode = take_apart(texts, heads, wants_features)
+                apart, to_encode = take_apart(texts, heads, wants_all)
             except InputError as error:
                 raise of_engine(error) from error
         started_s = time.perf_counter()
         tokens = await self._tokenize(to_encode, visit.client, reads_words(heads))
         tokenize_s = time.perf_counter() - started_s
-        request = Request(tokens, heads, wants_features, visit.client, apart=apart)
+        request = Request(
+            tokens, heads, wants_features, visit.client, wants_embeddings, apart=apart
+        )
         visit.texts, visit.tokens = len(texts), request.tokens
         answer = await self._submit(request, visit)
         is_cut = np.array([text.truncated for text in tokens], np.bool_)
@@ -132,6 +151,34 @@ class Work:
             {"texts": len(texts), "tokens": request.tokens, "truncated": truncated},
             server_timing(tokenize_s, answer.queue_s, answer.stats),
         )
+
+    async def embed(
+        self,
+        texts: Sequence[Text],
+        visit: Visit,
+        dim: int | None = None,
+        normalize: bool = True,
+        precision: str = "float32",
+        prompt_name: str | None = None,
+    ) -> Embedded:
+        """Embeddings alone, see `Engine.embed`. Raises HttpError."""
+        embedder = self._embedder()
+        try:
+            embedder.check_asked(dim, normalize, precision)
+            prompt = embedder.spec.prompt(None, prompt_name)
+            texts = put_before(prompt, texts) if prompt else texts
+        except InputError as error:
+            raise of_engine(error) from error
+        done = await self.encode(texts, [], False, visit, wants_embeddings=True)
+        assert done.answer.embeddings is not None
+        vectors = embedder.finish(done.answer.embeddings, dim, normalize, precision)
+        return Embedded(vectors, done.usage, done.timing)
+
+    def _embedder(self) -> Embedder:
+        try:
+            return self.engine.embedder
+        except BitheadsError as error:
+            raise HttpError(404, "no_embeddings", str(error)) from error
 
     async def predict_features(
         self, features: PackedFeatures, tasks: Sequence[str] | None, visit: Visit

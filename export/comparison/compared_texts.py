@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from bitheads.engine.process.cores import count_cores
 from bitheads.engine.texts.tokenize import TextTokenizer, Tokens
 from bitheads.engine.types import PlacedBatch, Text
-from bitheads.export.comparison.reference_model import ReferenceModel, ReferenceTokens
+from bitheads.export.comparison.reference_model import (
+    ReferenceModel,
+    ReferenceStates,
+    ReferenceTokens,
+)
 from bitheads.export.errors import ExportError
 from bitheads.export.texts import token_batches
 
@@ -32,12 +36,14 @@ class ComparedTexts:
         lengths: int64 [texts], tokens of each.
         batches: all of them, padded and batched as the engine does it.
         layers: the source model's hidden states, float32 [tokens, dim] each, text by text.
+        embeddings: its embeddings, float32 [texts, embedding dim]; None where there are none.
     """
 
     names: Sequence[str]
     lengths: NDArray[np.int64]
     batches: list[PlacedBatch]
     layers: list[NDArray[np.float32]]
+    embeddings: NDArray[np.float32] | None = None
 
     def expected(self, batch: PlacedBatch) -> list[NDArray[np.float32]]:
         """The layers of a batch's texts, float32 [tokens, dim] each, row by row."""
@@ -75,11 +81,15 @@ def run_reference(
         raise ExportError("no text has a token that could be compared. Give others: --calibration.")
     tokens = [tokens[i] for i in kept]
     states = list(_run(reference, [inputs[i] for i in kept], layers, say))
+    embeddings = [text.embedding for text in states if text.embedding is not None]
     return ComparedTexts(
         names=[names[i] for i in kept],
         lengths=np.array([own.ids.size for own in tokens], np.int64),
         batches=token_batches(tokens, pad_id),
-        layers=[np.concatenate(parts) for parts in zip(*states, strict=True)],
+        layers=[
+            np.concatenate(parts) for parts in zip(*(text.layers for text in states), strict=True)
+        ],
+        embeddings=np.stack(embeddings) if embeddings else None,
     )
 
 
@@ -88,14 +98,14 @@ def _run(
     inputs: Sequence[ReferenceTokens],
     layers: tuple[int, ...],
     say: Say,
-) -> Iterator[list[NDArray[np.float32]]]:
+) -> Iterator[ReferenceStates]:
     """Runs a text per core: threads that share a short one wait for each other most of the time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(count_cores(), "reference")
     said_s = time.perf_counter()
     try:
-        states = pool.map(lambda tokens: reference.hidden_states(tokens, layers), inputs)
+        states = pool.map(lambda tokens: reference.states(tokens, layers), inputs)
         for done, hidden in enumerate(states, 1):
             yield hidden
             if time.perf_counter() - said_s > SAY_EVERY_S:

@@ -16,11 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.bundle import graph_file
+from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.features.spec import Calibration, Quantization
 from bitheads.engine.sessions import available_ways, open_session
+from bitheads.engine.types import PlacedBatch
 from bitheads.export.calibrate import pool_layers
 from bitheads.export.comparison.compared_texts import ComparedTexts
-from bitheads.export.config import MAX_RELATIVE_ERROR, MIN_SIGN_AGREEMENT, BuildConfig
+from bitheads.export.config import (
+    MAX_RELATIVE_ERROR,
+    MIN_COSINE,
+    MIN_SIGN_AGREEMENT,
+    BuildConfig,
+)
 from bitheads.export.texts import real_tokens
 
 MARGIN_BINS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -106,6 +113,7 @@ def compare_session(
     calibration: Calibration | None,
     layer_weights: Sequence[float] | None,
     graph: str | None = None,
+    embedder: Embedder | None = None,
 ) -> dict[str, Any]:
     """One session's hidden states against the source model's.
 
@@ -114,10 +122,12 @@ def compare_session(
         sentences: counted together.
         odd: counted one by one.
         graph: its file, if it is another than the one for this precision.
+        embedder: of the bundle's embeddings, which are of the last layer; None: it has none.
 
     Returns the session's part of the parity report: each layer and the layer pooling, with max
     abs error, relative error, sign agreement and margin histogram. "pooled" is what is stored:
     its signs are taken against the spec's thresholds. "odd_texts" are of the pooled layers, too.
+    "embedding", where there is one, has the cosines with the source's over all texts.
     """
     names = [f"hidden_{layer}" for layer in layers]
     file = graph_file(precision) if graph is None else graph
@@ -127,8 +137,17 @@ def compare_session(
     thresholds: NDArray[np.float32] | float = 0.0
     if calibration is not None and calibration.thresholds is not None:
         thresholds = calibration.thresholds
+    cosines: list[NDArray[np.float32]] = []
+
+    def run(texts: ComparedTexts, batch: PlacedBatch) -> list[NDArray[np.float32]]:
+        layers_of_batch = session.run(batch.tokens)
+        if embedder is not None and texts.embeddings is not None:
+            made = embedder(layers_of_batch[-1], batch.tokens.lengths)
+            cosines.append(_cosines(made, texts.embeddings[batch.texts]))
+        return [real_tokens(hidden, batch.tokens.lengths) for hidden in layers_of_batch]
+
     for batch in sentences.batches:
-        got = [real_tokens(hidden, batch.tokens.lengths) for hidden in session.run(batch.tokens)]
+        got = run(sentences, batch)
         expected = sentences.expected(batch)
         for counts, layer_got, layer_expected in zip(by_layer, got, expected, strict=True):
             counts.add(layer_got, layer_expected, 0.0)
@@ -137,7 +156,7 @@ def compare_session(
         )
     one_by_one = {}
     for batch in odd.batches:
-        got = [real_tokens(hidden, batch.tokens.lengths) for hidden in session.run(batch.tokens)]
+        got = run(odd, batch)
         pooled_got = pool_layers(got, layer_weights)
         pooled_expected = pool_layers(odd.expected(batch), layer_weights)
         start = 0
@@ -150,11 +169,27 @@ def compare_session(
                 "flipped": int(counts.flipped.sum()),
                 "relative_error": float(f"{counts.relative_error:.4g}"),
             }
-    return {
+    report = {
         "pooled": pooled.to_json(),
         "layers": {name: counts.to_json() for name, counts in zip(names, by_layer, strict=True)},
         "odd_texts": one_by_one,
     }
+    if cosines:
+        of_all = np.concatenate(cosines)
+        report["embedding"] = {
+            "least_cosine": float(f"{of_all.min():.6g}"),
+            "mean_cosine": float(f"{of_all.mean():.6g}"),
+        }
+    return report
+
+
+def _cosines(vectors: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each with its own; 1 where both are 0, and 0 for what is no number."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(others, axis=1)
+    cosines = (vectors * others).sum(axis=1) / np.maximum(lengths, np.float32(1e-12))
+    cosines[~vectors.any(axis=1) & ~others.any(axis=1)] = 1
+    found: NDArray[np.float32] = np.nan_to_num(cosines, nan=0.0)
+    return found
 
 
 def failures(report: Mapping[str, Any], config: BuildConfig) -> list[str]:
@@ -166,6 +201,12 @@ def failures(report: Mapping[str, Any], config: BuildConfig) -> list[str]:
     for name, result in report["sessions"].items():
         precision = name.split()[1]
         pooled = result["pooled"]
+        if "embedding" in result and result["embedding"]["least_cosine"] < MIN_COSINE[precision]:
+            found.append(
+                f"{name}: a text's embedding has a cosine of "
+                f"{result['embedding']['least_cosine']} with that of torch in fp32, expected at "
+                f"least {MIN_COSINE[precision]}; without embeddings: --embedding none"
+            )
         worst, layer = max(result["layers"].items(), key=lambda item: item[1]["relative_error"])
         where = f"; the worst layer is {worst}, relative error {layer['relative_error']:.2%}"
         if config.quantization is Quantization.SIGN:

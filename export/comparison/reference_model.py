@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +19,50 @@ from tokenizers import Tokenizer, normalizers
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
 from bitheads.engine.types import Text
+from bitheads.export.comparison.reference_embedding import reference_embedding
 from bitheads.export.errors import ExportError, first_line
+from bitheads.export.source.sentence_modules import SentenceModules
 
 ReferenceTokens = Mapping[str, list[int]]
 """A text as the model is given it: input_ids, and what else its tokenizer makes."""
 
 
+@dataclass(frozen=True, eq=False)
+class ReferenceStates:
+    """What the model makes of a text.
+
+    Attributes:
+        layers: the chosen hidden states, float32 [tokens, dim] each.
+        embedding: float32 [embedding dim]; None where nobody asked.
+    """
+
+    layers: list[NDArray[np.float32]]
+    embedding: NDArray[np.float32] | None
+
+
 class ReferenceModel:
     """transformers' model and tokenizer of an encoder, in float32."""
 
-    def __init__(self, source: str, max_length: int, prefix: str = "") -> None:
+    def __init__(
+        self,
+        source: str,
+        max_length: int,
+        prefix: str = "",
+        modules: SentenceModules | None = None,
+    ) -> None:
         """
         Args:
             source: the folder that `AutoModel.from_pretrained` takes.
             max_length: most tokens of a text.
             prefix: of every text, and of a pair's first: joined as users of transformers join it.
+            modules: what makes embeddings of the last hidden states; None: there are none.
 
         Raises ExportError if transformers cannot load it.
         """
         self._source = source
         self._max_length = max_length
         self._prefix = prefix
+        self._modules = modules
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             if _is_lower_case(Path(source)):
@@ -62,10 +86,8 @@ class ReferenceModel:
         )
         return encoded
 
-    def hidden_states(
-        self, tokens: ReferenceTokens, layers: tuple[int, ...]
-    ) -> list[NDArray[np.float32]]:
-        """The chosen hidden states of a text's tokens, of which there are some, each [tokens, dim].
+    def states(self, tokens: ReferenceTokens, layers: tuple[int, ...]) -> ReferenceStates:
+        """What the model makes of a text's tokens, of which there are some.
 
         To be called from several threads at once.
 
@@ -87,7 +109,11 @@ class ReferenceModel:
                 f"encoder {self._source!r}: transformers itself computes NaN or infinity for "
                 f"{self._show(tokens)}. Its weights are damaged: get them again."
             )
-        return hidden
+        embedding = None
+        if self._modules is not None:
+            made = reference_embedding(self._modules, found.last_hidden_state[0])
+            embedding = made.numpy()
+        return ReferenceStates(hidden, embedding)
 
     def _show(self, tokens: ReferenceTokens) -> str:
         return repr(self._tokenizer.decode(tokens["input_ids"]))[:80]

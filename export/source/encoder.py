@@ -24,7 +24,7 @@ from bitheads.export.source.architecture import (
     model_class,
     without_pooler,
 )
-from bitheads.export.source.checkpoint import find_checkpoint, not_found
+from bitheads.export.source.checkpoint import Checkpoint, find_checkpoint, not_found
 from bitheads.export.source.own_tokenizer import (
     load_tokenizer,
     max_length_of,
@@ -51,8 +51,7 @@ class Encoder:
         forward: how its model is called.
         usual_length: most tokens of a text where nobody asks for more: sentence-transformers'
             max_seq_length. None: as many as it can read.
-        folder: what it was loaded from; None if it was made here.
-        source: ORG/NAME@COMMIT of a model of the hub, None for others.
+        checkpoint: what it was loaded from; None if it was made here.
     """
 
     name: str
@@ -70,8 +69,17 @@ class Encoder:
     reads_token_types: bool
     forward: Forward = field(default_factory=Forward)
     usual_length: int | None = None
-    folder: Path | None = None
-    source: str | None = None
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """What it was loaded from; None if it was made here."""
+        return None if self.checkpoint is None else self.checkpoint.folder
+
+    @property
+    def source(self) -> str | None:
+        """ORG/NAME@COMMIT of a model of the hub, None for others."""
+        return None if self.checkpoint is None else self.checkpoint.source
 
 
 def load_encoder(
@@ -133,8 +141,7 @@ def load_encoder(
         reads_token_types=reads_token_types,
         forward=found.forward,
         usual_length=None if asked is None else min(asked, max_length),
-        folder=checkpoint.folder,
-        source=checkpoint.source,
+        checkpoint=checkpoint,
     )
 
 

@@ -39,7 +39,7 @@ def hidden_states(
     @cache
     def run(path: Path | None) -> list[NDArray[np.float32]]:
         texts = [reference.tokens(text) for text in read_texts(path)]
-        parts = [reference.hidden_states(text, (2, 3)) for text in texts]
+        parts = [reference.states(text, (2, 3)).layers for text in texts]
         return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
 
     return lambda path: run(path or few_texts)
