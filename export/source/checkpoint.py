@@ -70,8 +70,8 @@ class Checkpoint:
         below = PurePosixPath(path)
         if below.is_absolute() or ".." in below.parts:
             raise ExportError(
-                f"encoder {self.name!r}: modules.json: got the path {path!r:.80}, expected one within "
-                "its folder. Correct it."
+                f"encoder {self.name!r}: modules.json: got the path {path!r:.80}, expected one "
+                "within its folder. Correct it."
             )
         if (snapshot := self._snapshot) is not None and str(below) in snapshot.files:
             _or_say(self.name, lambda: snapshot.fetch([str(below)]))
