@@ -31,11 +31,14 @@ START_S = 180.0
 
 
 @pytest.fixture(scope="session")
-def head_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_bundle` with three heads of random weights; not to be written to."""
+def head_bundle(
+    build_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """`tiny_bundle` with embeddings and three heads of random weights; not to be written to."""
     import shutil
 
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("served") / "tiny"))
+    made = build_bundle("bert", embedding="mean")
+    folder = Path(shutil.copytree(made, tmp_path_factory.mktemp("served") / "tiny"))
     with Engine.load(folder, backend="onnxruntime") as engine:
         spec = engine.spec
     for seed, (task, form) in enumerate(TASKS.items()):

@@ -96,6 +96,10 @@ def valid_bodies(spec_id: str, code: bytes) -> dict[str, Any]:
     return {
         "/v1/predict": {"inputs": texts, "tasks": ["topic"], "return_probabilities": True},
         "/v1/features": {"inputs": texts},
+        "/v1/embeddings": {"input": texts[::2], "dimensions": 7, "encoding_format": "base64"},
+        "/embed": {"inputs": texts[::2], "normalize": False, "truncate": True, "dimensions": 3},
+        "/": {"inputs": texts[0]},
+        "/similarity": {"inputs": {"source_sentence": texts[0], "sentences": texts[::2]}},
         "/v1/predict_features": {"features": [codes, codes], "spec_id": spec_id, "tasks": ["mood"]},
         "/v2/models/tiny/infer": infer,
         "/v2/models/tiny/versions/1/infer": infer,

@@ -244,7 +244,8 @@ def test_the_schema_describes_bodies_and_answers(client: httpx.Client) -> None:
     predict = schema["paths"]["/v1/predict"]["post"]
     body = predict["requestBody"]["content"]["application/json"]["schema"]
     assert body["required"] == ["inputs"]
-    assert {*body["properties"]} == {"inputs", "tasks", "return_probabilities"}
+    of_texts = {"inputs", "return_features", "return_embeddings"}
+    assert {*body["properties"]} == of_texts | {"tasks", "return_probabilities"}
     assert "$ref" not in json.dumps(body)
     assert {"200", "413", "422", "429", "503"} <= {*predict["responses"]}
     assert client.get("/docs").status_code == 200

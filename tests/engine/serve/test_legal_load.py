@@ -44,9 +44,8 @@ class Legal:
 
     def request(self) -> tuple[str, bytes, dict[str, str]]:
         """Path, body and headers."""
-        made = self._rng.choice(
-            [self.texts, self.texts, self.features, self.codes, self.kserve, self.kserve_binary]
-        )()
+        kinds = [self.texts, self.texts, self.features, self.codes, self.kserve, self.kserve_binary]
+        made = self._rng.choice([*kinds, self.embeddings])()
         assert len(made[1]) <= LIMITS.max_body_bytes
         return made
 
@@ -73,6 +72,11 @@ class Legal:
 
     def features(self) -> tuple[str, bytes, dict[str, str]]:
         return "/v1/features", json.dumps({"inputs": self._texts()}).encode(), {}
+
+    def embeddings(self) -> tuple[str, bytes, dict[str, str]]:
+        texts = [t if isinstance(t, str) else t[0] for t in self._texts()]
+        asked = {"input": texts, "encoding_format": self._rng.choice(["float", "base64"])}
+        return "/v1/embeddings", json.dumps(asked).encode(), {}
 
     def codes(self) -> tuple[str, bytes, dict[str, str]]:
         count = self._rng.choice([1, LIMITS.max_texts])
