@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bitheads.engine.bundle import GRAPH, MANIFEST, Artifact, _hash
+import numpy as np
+from safetensors.numpy import save
+
+from bitheads.engine.bundle import EMBEDDING, GRAPH, MANIFEST, Artifact, _hash
+from bitheads.engine.features.embedding import RANGES
 
 Change = Callable[[Path, dict[str, Any]], object]
 
@@ -85,6 +89,31 @@ def with_weights_in(entry: Callable[[bytes], bytes]) -> Change:
     return change
 
 
+def embedding(**values: Any) -> Change:
+    """An embedding that is sound, its file included, but for these values."""
+
+    def change(folder: Path, content: dict[str, Any]) -> None:
+        sound = {"pooling": ["mean"], "steps": [], "prompts": {}, "default_prompt": None}
+        dim = content["spec"]["dim"]
+        content["embedding"] = {**sound, "dim": dim, **values}
+        tensors = {RANGES: np.zeros((2, dim), np.float32)}
+        (folder / EMBEDDING).write_bytes(save(tensors))
+        made = Artifact.of(folder / EMBEDDING)
+        content["artifacts"][EMBEDDING] = {"bytes": made.bytes, "sha256": made.sha256}
+
+    return change
+
+
+def with_an_embedding_of_no_file(folder: Path, content: dict[str, Any]) -> None:
+    embedding()(folder, content)
+    del content["artifacts"][EMBEDDING]
+
+
+def with_an_embedding_of_no_layer(folder: Path, content: dict[str, Any]) -> None:
+    embedding()(folder, content)
+    content["encoder"]["num_layers"] += 1
+
+
 HOSTILE_BUNDLES: dict[str, Change] = {
     "no artifacts": setting(artifacts={}),
     "artifacts that are a list": setting(artifacts=[]),
@@ -127,6 +156,28 @@ HOSTILE_BUNDLES: dict[str, Change] = {
     "a version that is true": setting(format_version=True),
     "a spec of no dim": without("spec", "dim"),
     "a spec that is none": setting(spec=None),
+    "an embedding of no file": with_an_embedding_of_no_file,
+    "an embedding of no layer": with_an_embedding_of_no_layer,
+    "an embedding that is a list": setting(embedding=[]),
+    "no pooling": embedding(pooling=[]),
+    "a pooling that is a word": embedding(pooling="mean"),
+    "an unknown pooling": embedding(pooling=["median"]),
+    "a pooling in a list": embedding(pooling=[["mean"]]),
+    "an unknown step": embedding(steps=[{"kind": "lstm"}]),
+    "a step of more": embedding(steps=[{"kind": "normalize", "color": "red"}]),
+    "a step that is a word": embedding(steps=["normalize"]),
+    "an unknown activation": embedding(steps=[{"kind": "normalize", "activation": "sin"}]),
+    "a residual that is a number": embedding(steps=[{"kind": "normalize", "residual": 1}]),
+    "steps that are one": embedding(steps={"kind": "normalize"}),
+    "endless steps": embedding(steps=[{"kind": "normalize"}] * 17),
+    "a step without weights": embedding(steps=[{"kind": "dense"}]),
+    "an embedding of another dim": embedding(dim=8),
+    "an embedding of nothing": embedding(dim=0),
+    "a dim that is true": embedding(dim=True),
+    "prompts that are a list": embedding(prompts=[["query", "a"]]),
+    "a prompt that is a number": embedding(prompts={"query": 5}),
+    "a default prompt that is not there": embedding(default_prompt="query"),
+    "a default prompt in a list": embedding(default_prompt=["query"]),
     "numbers of 2^64": setting(parity={"texts": 2**64}),
     "NaN": setting(parity={"agreement": float("nan")}),
 }

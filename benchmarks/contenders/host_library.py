@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contenders.host_pending import HostPending, PendingCalls
 from benchmarks.contenders.host_types import (
+    EmbedOptions,
     HostError,
     HostFeatures,
     HostLibrary,
@@ -137,6 +138,38 @@ class HostEngine(PendingCalls):
         """texts: strings, bytes, or pairs of them."""
         with self._encoded(texts, words) as features:
             return self._read_features(features)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Of the bundle's embeddings, 0 if it gives none."""
+        return int(self._calls.bitheads_engine_embedding_dim(self._engine))
+
+    def encode_with_embeddings(
+        self, texts: Sequence[Any], words: bool = False
+    ) -> tuple[HostFeatures, NDArray[np.float32]]:
+        """Codes, and embeddings float32 [texts, dim]."""
+        calls, given = self._calls, (as_texts(texts), c_size_t(len(texts)), int(words))
+        with self._features(calls.bitheads_encode_with_embeddings, *given) as features:
+            shape = len(texts), calls.bitheads_features_embedding_dim(features)
+            pointer = calls.bitheads_features_embeddings(features)
+            return self._read_features(features), copied(pointer, shape, np.float32)
+
+    def embed(
+        self,
+        texts: Sequence[Any],
+        dim: int = 0,
+        normalize: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+    ) -> NDArray[np.float32]:
+        """float32 [texts, dim]."""
+        names = [None if name is None else name.encode() for name in (prompt, prompt_name)]
+        options = EmbedOptions(dim, normalize, *names)
+        found = np.empty((len(texts), max(dim, 0) or self.embedding_dim), np.float32)
+        pointer, count = found.ctypes.data_as(c_void_p), c_size_t(len(texts))
+        call = self._calls.bitheads_embed
+        self._library.check(call(self._engine, as_texts(texts), count, byref(options), pointer))
+        return found
 
     def encode_tokens(
         self, ids: Sequence[Sequence[int]], num_first: Sequence[int] | None = None

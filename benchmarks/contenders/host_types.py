@@ -57,6 +57,15 @@ class Options(ctypes.Structure):
     )
 
 
+class EmbedOptions(ctypes.Structure):
+    _fields_ = (
+        ("dim", c_int64),
+        ("normalize", c_int32),
+        ("prompt", c_char_p),
+        ("prompt_name", c_char_p),
+    )
+
+
 class TextStructure(ctypes.Structure):
     _fields_ = (
         ("first", c_char_p),
@@ -163,6 +172,7 @@ RESULTS: dict[str, Any] = {
     "engine_backend": c_char_p,
     "engine_why_not_gpu": c_char_p,
     "engine_code_bytes": c_int64,
+    "engine_embedding_dim": c_int64,
     "tasks_free": None,
     "tasks_count": c_size_t,
     "tasks_name": c_char_p,
@@ -176,6 +186,8 @@ RESULTS: dict[str, Any] = {
     "features_code_bytes": c_int64,
     "features_offsets": POINTER(c_int64),
     "features_num_truncated": c_int64,
+    "features_embeddings": POINTER(c_float),
+    "features_embedding_dim": c_int64,
     "predictions_free": None,
     "predictions_count": c_size_t,
     "predictions_task": c_char_p,

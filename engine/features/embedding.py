@@ -90,12 +90,13 @@ class EmbeddingSpec:
 
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError for what no embedding is."""
-        if not self.pooling or not {*self.pooling} <= {*POOLINGS}:
+        if not self.pooling or not all(pooling in POOLINGS for pooling in self.pooling):
             raise ValueError(f"pooling is {self.pooling!r:.60}, expected some of {POOLINGS}")
         if len(self.steps) > MAX_STEPS:
             raise ValueError(f"{len(self.steps)} steps, expected at most {MAX_STEPS}")
         for step in self.steps:
-            if step.kind not in STEPS or step.activation not in ACTIVATIONS:
+            known = step.kind in STEPS and step.activation in (*ACTIVATIONS,)
+            if not known or type(step.residual) is not bool:
                 raise ValueError(f"a step is {step!r:.80}, expected one of {STEPS}")
         if type(self.dim) is not int or not 1 <= self.dim <= MAX_DIM:
             raise ValueError(f"dim is {self.dim!r:.60}, expected 1 to {MAX_DIM}")
@@ -116,11 +117,14 @@ class EmbeddingSpec:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> EmbeddingSpec:
         """Raises KeyError, TypeError, ValueError or AttributeError for what is none."""
+        lists, texts = (content["pooling"], content["steps"]), content["prompts"]
+        if not all(isinstance(found, list) for found in lists) or not isinstance(texts, dict):
+            raise TypeError("pooling and steps are no lists, or prompts are not by name")
         return cls(
             pooling=tuple(content["pooling"]),
             steps=tuple(Step(**step) for step in content["steps"]),
             dim=content["dim"],
-            prompts=dict(content["prompts"]),
+            prompts=texts,
             default_prompt=content["default_prompt"],
         )
 

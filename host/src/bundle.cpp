@@ -26,15 +26,15 @@ int64_t number_or_0(const Json &object, const char *key) {
   return whole_number(*found, 1, kMaxRows);
 }
 
-// The fields of an encoder, used and unused: the list of `engine/bundle.py`.
-void read_encoder(Manifest &manifest, const Json &encoder) {
+// The fields of an encoder, used and unused: the list of `engine/bundle.py`. Returns its layers.
+int64_t read_encoder(Manifest &manifest, const Json &encoder) {
   static const std::set<std::string> known = {"model_type", "num_layers", "attention_heads",
                                               "max_length", "pad_id",     "precision",
                                               "vocabulary", "token_types"};
   for (const auto &[name, value] : encoder.items()) {
     if (known.count(name) == 0) throw std::invalid_argument("an encoder with an unknown " + name);
   }
-  whole_number(encoder.at("num_layers"), 1, kMaxLayers);
+  const int64_t num_layers = whole_number(encoder.at("num_layers"), 1, kMaxLayers);
   whole_number(encoder.at("attention_heads"), 1, kMaxLayers);
   encoder.at("model_type").get_ref<const std::string &>();
   manifest.precision = encoder.at("precision").get<std::string>();
@@ -48,6 +48,7 @@ void read_encoder(Manifest &manifest, const Json &encoder) {
   if (manifest.vocabulary > 0 && manifest.pad_id >= manifest.vocabulary) {
     throw std::invalid_argument("a padding id that is no token of the encoder");
   }
+  return num_layers;
 }
 
 bool is_plain_name(const std::string &name) {
@@ -70,6 +71,7 @@ void read_artifacts(Manifest &manifest, const Json &artifacts) {
   }
   std::vector<std::string> wanted = {"encoder.onnx", "tokenizer.json"};
   if (!manifest.spec.calibration_sha256.empty()) wanted.push_back("calibration.safetensors");
+  if (manifest.embedding) wanted.push_back("embedding.safetensors");
   for (const std::string &name : wanted) {
     if (manifest.artifacts.count(name) == 0) {
       throw std::invalid_argument(name + " is not among the artifacts");
@@ -141,7 +143,14 @@ Manifest read_manifest(const fs::path &folder) {
   try {
     Manifest manifest;
     manifest.spec = FeatureSpec::read(content.at("spec"));
-    read_encoder(manifest, content.at("encoder"));
+    const int64_t num_layers = read_encoder(manifest, content.at("encoder"));
+    if (const auto embedding = content.find("embedding");
+        embedding != content.end() && !embedding->is_null()) {
+      manifest.embedding = EmbeddingSpec::read(*embedding);
+      if (manifest.spec.layers.back() != num_layers) {
+        throw std::invalid_argument("an embedding, but not the last layer's states");
+      }
+    }
     read_artifacts(manifest, content.at("artifacts"));
     if (!content.at("versions").is_object() || !content.at("parity").is_object()) {
       throw std::invalid_argument("versions or parity that are no object");

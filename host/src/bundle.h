@@ -3,9 +3,11 @@
 #define BITHEADS_HOST_BUNDLE_H
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "embedding.h"
 #include "feature_spec.h"
 #include "files.h"
 
@@ -19,6 +21,7 @@ struct Manifest {
   int64_t vocabulary = 0;   // rows of the table of tokens; 0: not known
   int64_t token_types = 0;  // rows of their table; 0: not known, or the encoder reads none
   std::map<std::string, FileHash> artifacts;
+  std::optional<EmbeddingSpec> embedding;  // none: the bundle gives no embeddings
 
   // The names of the graph's outputs, ascending.
   std::vector<std::string> output_names() const;

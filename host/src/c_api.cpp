@@ -266,6 +266,10 @@ const char *bitheads_engine_why_not_gpu(const bitheads_engine *engine) {
   return engine->engine.why_not_gpu().c_str();
 }
 
+int64_t bitheads_engine_embedding_dim(const bitheads_engine *engine) {
+  return engine->engine.embedding_dim();
+}
+
 int64_t bitheads_engine_code_bytes(const bitheads_engine *engine) {
   return engine->engine.code_bytes();
 }
@@ -336,6 +340,34 @@ bitheads_status bitheads_encode_words(const bitheads_engine *engine, const bithe
   });
 }
 
+bitheads_status bitheads_encode_with_embeddings(const bitheads_engine *engine,
+                                                const bitheads_text *texts, size_t num_texts,
+                                                int32_t words, bitheads_features **features) {
+  return guarded([&] {
+    check_not_null("bitheads_encode_with_embeddings", engine, features);
+    *features = new bitheads_features{
+        engine->engine.encode_with_embeddings(as_texts(texts, num_texts), words != 0)};
+  });
+}
+
+bitheads_status bitheads_embed(const bitheads_engine *engine, const bitheads_text *texts,
+                               size_t num_texts, const bitheads_embed_options *options,
+                               float *vectors) {
+  return guarded([&] {
+    check_not_null("bitheads_embed", engine);
+    if (num_texts > 0) check_not_null("bitheads_embed", vectors);
+    bitheads::EmbedOptions asked;
+    if (options != nullptr) {
+      asked.dim = options->dim;
+      asked.normalize = options->normalize != 0;
+      if (options->prompt != nullptr) asked.prompt = options->prompt;
+      if (options->prompt_name != nullptr) asked.prompt_name = options->prompt_name;
+    }
+    const bitheads::Embeddings found = engine->engine.embed(as_texts(texts, num_texts), asked);
+    std::copy(found.values.begin(), found.values.end(), vectors);
+  });
+}
+
 bitheads_status bitheads_encode_tokens(const bitheads_engine *engine, const int32_t *ids,
                                        const int64_t *offsets, const int64_t *num_first,
                                        size_t num_texts, bitheads_features **features) {
@@ -383,6 +415,15 @@ int64_t bitheads_features_code_bytes(const bitheads_features *features) {
 
 const int64_t *bitheads_features_offsets(const bitheads_features *features) {
   return features->features.offsets.data();
+}
+
+const float *bitheads_features_embeddings(const bitheads_features *features) {
+  const std::vector<float> &embeddings = features->features.embeddings;
+  return embeddings.empty() ? nullptr : embeddings.data();
+}
+
+int64_t bitheads_features_embedding_dim(const bitheads_features *features) {
+  return features->features.embedding_dim;
 }
 
 int64_t bitheads_features_num_truncated(const bitheads_features *features) {

@@ -34,6 +34,7 @@ void Call::prepare() {
   if (keeps_codes) {
     features.codes.resize(static_cast<size_t>(num_tokens() * features.code_bytes));
   }
+  features.embeddings.resize(texts.size() * static_cast<size_t>(features.embedding_dim));
   for (size_t i = 0; i < parts.size(); ++i) {
     const size_t end = i + 1 < parts.size() ? parts[i + 1].first : texts.size();
     for (const auto &head : parts[i].heads) {

@@ -60,7 +60,7 @@ class Call : public std::enable_shared_from_this<Call> {
   std::vector<Prediction> predictions() const;
 
   std::vector<Tokens> texts;
-  PackedFeatures features;  // of all texts; the codes only if asked for
+  PackedFeatures features;  // of all texts; the codes, and embeddings, only if asked for
   bool keeps_codes = false;
   std::vector<Part> parts;
   Heads heads;                 // of all parts, in the order of the answers

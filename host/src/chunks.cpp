@@ -104,6 +104,9 @@ PackedFeatures in_order(std::vector<PackedFeatures> parts, const std::vector<Chu
   }
   std::partial_sum(features.offsets.begin(), features.offsets.end(), features.offsets.begin());
   features.codes.resize(static_cast<size_t>(features.offsets.back() * features.code_bytes));
+  features.embedding_dim = parts.front().embedding_dim;
+  const auto dim = static_cast<size_t>(features.embedding_dim);
+  features.embeddings.resize(call_texts.texts.size() * dim);
   for (size_t i = 0; i < chunks.size(); ++i) {
     const PackedFeatures part = std::move(parts[i]);
     for (size_t j = 0; j < chunks[i].size(); ++j) {
@@ -112,6 +115,7 @@ PackedFeatures in_order(std::vector<PackedFeatures> parts, const std::vector<Chu
       for (const size_t text : call_texts.of(chunks[i][j])) {
         std::copy(begin, end,
                   features.codes.begin() + features.offsets[text] * features.code_bytes);
+        std::copy_n(part.embeddings.data() + j * dim, dim, features.embeddings.data() + text * dim);
       }
     }
   }

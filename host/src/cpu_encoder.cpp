@@ -6,6 +6,7 @@
 
 #include "batching.h"
 #include "bitheads/kernels.h"
+#include "chunks.h"
 #include "cores.h"
 #include "error.h"
 #include "parallel.h"
@@ -72,6 +73,11 @@ bh_dtype dtype_of(const ov::Tensor &layer) {
   throw std::invalid_argument("hidden states of the type " + layer.get_element_type().to_string());
 }
 
+std::optional<Embedder> read_embedder(const fs::path &folder, const Manifest &manifest) {
+  if (!manifest.embedding) return std::nullopt;
+  return Embedder::read(folder, *manifest.embedding, manifest.spec.dim);
+}
+
 const float *or_null(const std::vector<float> &array) {
   return array.empty() ? nullptr : array.data();
 }
@@ -89,6 +95,7 @@ CpuEncoder::CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &m
       core_(core),
       graph_(find_graph(folder, manifest, options)),
       calibration_(read_calibration(folder, manifest.spec)),
+      embedder_(read_embedder(folder, manifest)),
       max_batch_tokens_(options.max_batch_tokens > 0 ? options.max_batch_tokens : kMaxBatchTokens),
       may_have_lanes_((options.threads > 0 ? options.threads : count_cores()) > 1 &&
                       graph_bytes(manifest) <= kMaxLanesGraphBytes),
@@ -107,13 +114,14 @@ class CpuEncoder::Batches {
  public:
   struct Batch {
     std::vector<const Tokens *> rows;
-    std::vector<int64_t> token_offsets;
+    Places places;
     std::shared_ptr<const std::vector<Tokens>> texts;
     PackedFeatures *features = nullptr;
   };
 
   // Reads the first chunk.
-  Batches(const CpuEncoder &encoder, const NextChunk &next) : encoder_(encoder), next_(next) {
+  Batches(const CpuEncoder &encoder, const NextChunk &next, bool embeddings)
+      : encoder_(encoder), next_(next), embeddings_(embeddings) {
     read();
   }
 
@@ -149,15 +157,16 @@ class CpuEncoder::Batches {
     if (!texts) return;
     encoder_.check(*texts);
     const std::vector<int64_t> lengths = lengths_of(*texts);
-    PackedFeatures &features = features_.emplace_back(encoder_.make_features(lengths));
+    PackedFeatures &features = features_.emplace_back(encoder_.make_features(lengths, embeddings_));
     for (const auto &chosen :
          cut_batches(encoder_.pad_lengths(lengths), encoder_.max_batch_tokens_, kCallTokens)) {
       Batch &batch = waiting_.emplace_back();
       batch.texts = texts;
       batch.features = &features;
+      batch.places.texts.assign(chosen.begin(), chosen.end());
       for (const size_t row : chosen) {
         batch.rows.push_back(&(*texts)[row]);
-        batch.token_offsets.push_back(features.offsets[row]);
+        batch.places.token_offsets.push_back(features.offsets[row]);
       }
     }
     is_at_end_ = false;
@@ -165,20 +174,22 @@ class CpuEncoder::Batches {
 
   const CpuEncoder &encoder_;
   const NextChunk &next_;
+  bool embeddings_;
   std::mutex lock_;
   std::deque<Batch> waiting_;
   std::deque<PackedFeatures> features_;  // stay where they are
   bool is_at_end_ = false;
 };
 
-PackedFeatures CpuEncoder::encode(const std::vector<Tokens> &texts) {
+PackedFeatures CpuEncoder::encode(const std::vector<Tokens> &texts, bool embeddings) {
   // Owned by the caller.
   std::shared_ptr<const std::vector<Tokens>> only(std::shared_ptr<void>(), &texts);
-  return std::move(encode_chunks([&] { return std::exchange(only, nullptr); }).front());
+  const NextChunk next = [&] { return std::exchange(only, nullptr); };
+  return std::move(encode_chunks(next, embeddings).front());
 }
 
-std::vector<PackedFeatures> CpuEncoder::encode_chunks(const NextChunk &next) {
-  Batches batches(*this, next);
+std::vector<PackedFeatures> CpuEncoder::encode_chunks(const NextChunk &next, bool embeddings) {
+  Batches batches(*this, next, embeddings);
   const size_t num_batches = batches.num_waiting();
   Session &session = choose_session(num_batches);
   const size_t lanes = session.num_lanes();
@@ -187,7 +198,7 @@ std::vector<PackedFeatures> CpuEncoder::encode_chunks(const NextChunk &next) {
     try {
       for (Batches::Batch batch; batches.take(batch);) {
         session.with_request([&](ov::InferRequest &request) {
-          encode_batch(request, batch.rows, batch.token_offsets, *batch.features);
+          encode_batch(request, batch.rows, batch.places, *batch.features);
         });
       }
     } catch (...) {
@@ -198,12 +209,13 @@ std::vector<PackedFeatures> CpuEncoder::encode_chunks(const NextChunk &next) {
   return batches.features();
 }
 
-PackedFeatures CpuEncoder::encode_together(const std::vector<const Tokens *> &texts, bool on_lane) {
-  const std::vector<int64_t> lengths = lengths_of(texts);
-  PackedFeatures features = make_features(lengths);
-  const std::vector<int64_t> token_offsets(features.offsets.begin(), features.offsets.end() - 1);
+PackedFeatures CpuEncoder::encode_together(const std::vector<const Tokens *> &texts, bool on_lane,
+                                           bool embeddings) {
+  PackedFeatures features = make_features(lengths_of(texts), embeddings);
+  Places places{every_text(texts.size()), {}};
+  places.token_offsets.assign(features.offsets.begin(), features.offsets.end() - 1);
   (on_lane ? *lanes_ : *session_).with_request([&](ov::InferRequest &request) {
-    encode_batch(request, texts, token_offsets, features);
+    encode_batch(request, texts, places, features);
   });
   return features;
 }
@@ -231,8 +243,7 @@ size_t CpuEncoder::open_lanes() {
 }
 
 void CpuEncoder::encode_batch(ov::InferRequest &request, const std::vector<const Tokens *> &texts,
-                              const std::vector<int64_t> &token_offsets,
-                              PackedFeatures &features) const {
+                              const Places &places, PackedFeatures &features) const {
   const std::vector<int64_t> lengths = lengths_of(texts);
   const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
   const int64_t seq = round_lengths({longest}, manifest_.max_length).front();
@@ -241,7 +252,7 @@ void CpuEncoder::encode_batch(ov::InferRequest &request, const std::vector<const
       request.set_tensor(name, make_input(name, texts, static_cast<size_t>(seq), manifest_.pad_id));
     }
     request.infer();
-    pack(request, seq, lengths, token_offsets, features);
+    pack(request, seq, lengths, places, features);
   } catch (const Error &) {
     throw;
   } catch (const std::exception &error) {
@@ -251,7 +262,7 @@ void CpuEncoder::encode_batch(ov::InferRequest &request, const std::vector<const
 }
 
 void CpuEncoder::pack(ov::InferRequest &request, int64_t seq, const std::vector<int64_t> &lengths,
-                      const std::vector<int64_t> &token_offsets, PackedFeatures &features) const {
+                      const Places &places, PackedFeatures &features) const {
   const FeatureSpec &spec = manifest_.spec;
   const ov::Shape expected{lengths.size(), static_cast<size_t>(seq), static_cast<size_t>(spec.dim)};
   std::vector<ov::Tensor> tensors;
@@ -276,7 +287,7 @@ void CpuEncoder::pack(ov::InferRequest &request, int64_t seq, const std::vector<
   args.seq = seq;
   args.dim = spec.dim;
   args.lengths = lengths.data();
-  args.token_offsets = token_offsets.data();
+  args.token_offsets = places.token_offsets.data();
   args.quantization = spec.quantization;
   args.order = spec.order;
   args.layer_weights = or_null(spec.layer_weights);
@@ -291,6 +302,15 @@ void CpuEncoder::pack(ov::InferRequest &request, int64_t seq, const std::vector<
     fail(Status::backend, "the kernels refused a batch: ", bh_status_message(status),
          ". Look at BITHEADS_KERNEL_LEVEL; if it is not set, the bundle's feature spec makes no "
          "sense: export it again.");
+  }
+  if (features.embeddings.empty()) return;
+  const bh_layer &last = layers.back();
+  for (size_t row = 0; row < lengths.size(); ++row) {
+    const char *states =
+        static_cast<const char *>(last.data) + static_cast<int64_t>(row) * last.row_stride_bytes;
+    float *to = features.embeddings.data() +
+                places.texts[row] * static_cast<size_t>(features.embedding_dim);
+    embedder_->embed(states, args.dtype, lengths[row], last.token_stride_bytes, to);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "batching.h"
@@ -22,26 +23,34 @@ class CpuEncoder final : public Encoder {
   int64_t max_batch_tokens() const override { return max_batch_tokens_; }
   int64_t call_tokens() const override { return kCallTokens; }
   std::vector<int64_t> pad_lengths(const std::vector<int64_t> &lengths) const override;
-  PackedFeatures encode(const std::vector<Tokens> &texts) override;
-  std::vector<PackedFeatures> encode_chunks(const NextChunk &next) override;
+  bool makes_embeddings() const override { return embedder_.has_value(); }
+  PackedFeatures encode(const std::vector<Tokens> &texts, bool embeddings) override;
+  std::vector<PackedFeatures> encode_chunks(const NextChunk &next, bool embeddings) override;
   size_t open_lanes() override;
-  PackedFeatures encode_together(const std::vector<const Tokens *> &texts, bool on_lane) override;
+  PackedFeatures encode_together(const std::vector<const Tokens *> &texts, bool on_lane,
+                                 bool embeddings) override;
 
  private:
   class Batches;
+  // Where rows of a batch belong.
+  struct Places {
+    std::vector<size_t> texts;           // of each row, its text in the features
+    std::vector<int64_t> token_offsets;  // and where its tokens begin there
+  };
 
   CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
              const Options &options, std::unique_ptr<Session> session);
   // The lanes, if there are any or enough batches to open them; else the session with all threads.
   Session &choose_session(size_t num_batches);
   void encode_batch(ov::InferRequest &request, const std::vector<const Tokens *> &texts,
-                    const std::vector<int64_t> &token_offsets, PackedFeatures &features) const;
+                    const Places &places, PackedFeatures &features) const;
   void pack(ov::InferRequest &request, int64_t seq, const std::vector<int64_t> &lengths,
-            const std::vector<int64_t> &token_offsets, PackedFeatures &features) const;
+            const Places &places, PackedFeatures &features) const;
 
   ov::Core &core_;
   GraphOptions graph_;
   Calibration calibration_;
+  std::optional<Embedder> embedder_;
   int64_t max_batch_tokens_;
   bool may_have_lanes_;
   std::unique_ptr<Session> session_;

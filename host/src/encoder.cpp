@@ -4,9 +4,9 @@
 
 namespace bitheads {
 
-std::vector<PackedFeatures> Encoder::encode_chunks(const NextChunk &next) {
+std::vector<PackedFeatures> Encoder::encode_chunks(const NextChunk &next, bool embeddings) {
   std::vector<PackedFeatures> all;
-  while (const auto texts = next()) all.push_back(encode(*texts));
+  while (const auto texts = next()) all.push_back(encode(*texts, embeddings));
   return all;
 }
 
@@ -37,7 +37,7 @@ void Encoder::check(const std::vector<Tokens> &texts) const {
   }
 }
 
-PackedFeatures Encoder::make_features(const std::vector<int64_t> &lengths) const {
+PackedFeatures Encoder::make_features(const std::vector<int64_t> &lengths, bool embeddings) const {
   PackedFeatures features;
   features.code_bytes = manifest_.spec.code_bytes;
   features.spec_id = manifest_.spec.id;
@@ -45,6 +45,10 @@ PackedFeatures Encoder::make_features(const std::vector<int64_t> &lengths) const
     features.offsets.push_back(features.offsets.back() + length);
   }
   features.codes.resize(static_cast<size_t>(features.offsets.back() * features.code_bytes));
+  if (embeddings) {
+    features.embedding_dim = manifest_.embedding->dim;
+    features.embeddings.resize(lengths.size() * static_cast<size_t>(features.embedding_dim));
+  }
   return features;
 }
 

@@ -37,21 +37,24 @@ class Encoder {
   // Throws Error(invalid_input) for texts that the encoder does not read.
   void check(const std::vector<Tokens> &texts) const;
 
-  // Codes of all texts, in their order. Throws as `check` does, and Error(backend) or
-  // Error(device_memory).
-  virtual PackedFeatures encode(const std::vector<Tokens> &texts) = 0;
+  // Whether calls may ask for embeddings.
+  virtual bool makes_embeddings() const { return false; }
+
+  // Codes of all texts, in their order, and their embeddings if they are asked for. Throws as
+  // `check` does, and Error(backend) or Error(device_memory).
+  virtual PackedFeatures encode(const std::vector<Tokens> &texts, bool embeddings) = 0;
   // The same of one chunk of texts after the other, until there is none: the features of each. The
   // next chunk is asked for by one thread at a time, when no batch of those before waits.
   using NextChunk = std::function<std::shared_ptr<const std::vector<Tokens>>()>;
-  virtual std::vector<PackedFeatures> encode_chunks(const NextChunk &next);
+  virtual std::vector<PackedFeatures> encode_chunks(const NextChunk &next, bool embeddings);
 
   // Opens the lanes, for who decides batch by batch what runs; returns how many, or 0: there are
   // none. Throws Error(backend).
   virtual size_t open_lanes() = 0;
   // Codes of checked texts, in their order, as one batch: on a lane, or with all threads. Throws
   // Error(backend) or Error(device_memory).
-  virtual PackedFeatures encode_together(const std::vector<const Tokens *> &texts,
-                                         bool on_lane) = 0;
+  virtual PackedFeatures encode_together(const std::vector<const Tokens *> &texts, bool on_lane,
+                                         bool embeddings) = 0;
 
   // Where heads run, if not on the processor's cores; else null. They then are not to be laid out
   // for these.
@@ -64,8 +67,8 @@ class Encoder {
   }
 
  protected:
-  // Features of these lengths, the codes not written yet.
-  PackedFeatures make_features(const std::vector<int64_t> &lengths) const;
+  // Features of these lengths, codes and embeddings not written yet.
+  PackedFeatures make_features(const std::vector<int64_t> &lengths, bool embeddings) const;
 
   const Manifest &manifest_;
 

@@ -7,6 +7,7 @@
 #include "bundle.h"
 #include "call.h"
 #include "cores.h"
+#include "embedding.h"
 #include "error.h"
 #include "forms.h"
 #include "head_file.h"
@@ -145,7 +146,8 @@ struct Engine::Impl {
   // Of heads that read a text, or both texts of a pair, as one.
   std::vector<Prediction> predict_joint(const std::vector<Text> &texts, const Heads &heads) {
     if (predicts_itself(heads)) return answers_of(heads, passes.encode_and_predict(texts, heads));
-    return head_threads.predict(passes.encode(texts, read_words(heads)), manifest.spec, heads);
+    return head_threads.predict(passes.encode(texts, read_words(heads), false), manifest.spec,
+                                heads);
   }
 
   // Of heads of two texts; all texts are pairs.
@@ -156,7 +158,7 @@ struct Engine::Impl {
       const Outputs vectors = passes.encode_and_predict(apart.texts, heads);
       return answers_of(heads, head_threads.run_pair_blocks(vectors, apart.pairs, heads));
     }
-    const PackedFeatures features = passes.encode(apart.texts, false);
+    const PackedFeatures features = passes.encode(apart.texts, false, false);
     return head_threads.predict_pairs(features, apart.pairs, manifest.spec, heads);
   }
 
@@ -179,16 +181,40 @@ struct Engine::Impl {
     call->features.num_truncated = known.num_truncated;
     call->features.is_pair = std::move(known.is_pair);
     call->features.words = std::move(known.words);
+    call->features.embedding_dim = known.embedding_dim;
     call->keeps_codes = true;
     add(*call, std::move(tokens), {});
     call->prepare();
     return call;
   }
 
-  std::shared_ptr<Call> encode_call(const std::vector<Text> &texts, bool words) {
+  std::shared_ptr<Call> encode_call(const std::vector<Text> &texts, bool words, bool embeddings) {
     PackedFeatures known;
     std::vector<Tokens> tokens = passes.tokenize(texts, words, known);
+    if (embeddings) known.embedding_dim = manifest.embedding->dim;
     return encode_call(std::move(tokens), std::move(known));
+  }
+
+  PackedFeatures encode(const std::vector<Text> &texts, bool words, bool embeddings) {
+    if (!scheduler) return passes.encode(texts, words, embeddings);
+    const Scheduler::Visit here = visit();
+    const auto call = encode_call(texts, words, embeddings);
+    scheduler->run(call);
+    return std::move(call->features);
+  }
+
+  void check_embeddings() const {
+    if (!manifest.embedding) {
+      fail(
+          Status::invalid_input,
+          "embeddings: this bundle gives none. Build it again with --embedding and a pooling, such "
+          "as: bitheads build --embedding mean");
+    }
+    if (!encoder.makes_embeddings()) {
+      fail(Status::backend, "embeddings: ", encoder.name(),
+           " makes none, they are made on a CPU alone. Load the bundle with the backend "
+           "\"openvino\".");
+    }
   }
 
   std::shared_ptr<Call> predict_call(const std::vector<Text> &texts,
@@ -296,17 +322,31 @@ void Engine::remove_head(const std::string &task) {
 }
 
 PackedFeatures Engine::encode(const std::vector<Text> &texts, bool words) const {
-  Impl &impl = impl_->here();
-  if (!impl.scheduler) return impl.passes.encode(texts, words);
-  const Scheduler::Visit visit = impl.visit();
-  const auto call = impl.encode_call(texts, words);
-  impl.scheduler->run(call);
-  return std::move(call->features);
+  return impl_->here().encode(texts, words, false);
+}
+
+PackedFeatures Engine::encode_with_embeddings(const std::vector<Text> &texts, bool words) const {
+  impl_->here().check_embeddings();
+  return impl_->encode(texts, words, true);
+}
+
+Embeddings Engine::embed(const std::vector<Text> &texts, const EmbedOptions &options) const {
+  impl_->here().check_embeddings();
+  check_asked(options, embedding_dim());
+  const std::string prompt = impl_->manifest.embedding->prompt(options);
+  if (prompt.empty()) return finish(impl_->encode(texts, false, true), options);
+  std::vector<Text> prompted = texts;
+  for (Text &text : prompted) text.first = prompt + text.first;
+  return finish(impl_->encode(prompted, false, true), options);
+}
+
+int64_t Engine::embedding_dim() const {
+  return impl_->encoder.makes_embeddings() ? impl_->manifest.embedding->dim : 0;
 }
 
 PackedFeatures Engine::encode_tokens(const std::vector<Tokens> &texts) const {
   Impl &impl = impl_->here();
-  if (!impl.scheduler) return impl.encoder.encode(texts);
+  if (!impl.scheduler) return impl.encoder.encode(texts, false);
   const Scheduler::Visit visit = impl.visit();
   const auto call = impl.encode_call(texts);
   impl.scheduler->run(call);
@@ -344,7 +384,7 @@ Pending<PackedFeatures> Engine::encode_later(const std::vector<Text> &texts, boo
                                              const Done<PackedFeatures> &done) const {
   Impl &impl = impl_->here();
   const Scheduler::Visit visit = impl.visit();
-  return impl.submit(impl.encode_call(texts, words), done);
+  return impl.submit(impl.encode_call(texts, words, false), done);
 }
 
 Pending<PackedFeatures> Engine::encode_tokens_later(const std::vector<Tokens> &texts,

@@ -249,8 +249,13 @@ std::optional<Failure> Scheduler::try_compute(const Rows &rows, bool on_lane) {
 // Every head reads the texts of all who ask it together, and no others.
 void Scheduler::compute(const Rows &rows, bool on_lane) {
   std::vector<const Tokens *> texts;
-  for (const CallRow &row : rows) texts.push_back(&row.owner->texts[row.index]);
-  const PackedFeatures batch = encoder_.encode_together(texts, on_lane);
+  bool embeddings = false;
+  for (const CallRow &row : rows) {
+    texts.push_back(&row.owner->texts[row.index]);
+    embeddings = embeddings || row.owner->features.embedding_dim > 0;
+  }
+  const PackedFeatures batch = encoder_.encode_together(texts, on_lane, embeddings);
+  const auto dim = static_cast<size_t>(batch.embedding_dim);
   std::map<std::shared_ptr<const LaidOutHead>, Asked> asked;
   for (size_t i = 0; i < rows.size(); ++i) {
     Call &call = *rows[i].owner;
@@ -260,6 +265,10 @@ void Scheduler::compute(const Rows &rows, bool on_lane) {
           begin + batch.offsets[i] * batch.code_bytes,
           begin + batch.offsets[i + 1] * batch.code_bytes,
           call.features.codes.begin() + call.features.offsets[rows[i].index] * batch.code_bytes);
+    }
+    if (call.features.embedding_dim > 0) {
+      std::copy_n(batch.embeddings.data() + i * dim, dim,
+                  call.features.embeddings.data() + rows[i].index * dim);
     }
     Call::Part &part = call.part_of(rows[i].index);
     for (size_t head = 0; head < part.heads.size(); ++head) {

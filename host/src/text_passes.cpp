@@ -113,7 +113,7 @@ std::vector<Tokens> TextPasses::tokenize(const std::vector<Text> &texts, bool wo
   return tokens;
 }
 
-PackedFeatures TextPasses::encode(const std::vector<Text> &texts, bool words) {
+PackedFeatures TextPasses::encode(const std::vector<Text> &texts, bool words, bool embeddings) {
   if (!tokenizer_) fail(Status::backend, no_tokenizer_);
   Tokenizer::check(texts);  // before they are told apart, and characters are counted
   const auto distinct = distinct_of(texts);
@@ -123,10 +123,10 @@ PackedFeatures TextPasses::encode(const std::vector<Text> &texts, bool words) {
   std::vector<CutTokens> cut;
   std::vector<PackedFeatures> parts;
   if (chunks.size() > 1 && may_be_renumbered(once)) {
-    parts = encode_chunks(once, chunks, words, cut);
+    parts = encode_chunks(once, chunks, words, embeddings, cut);
   } else {
     chunks = {every_text(once.size())};
-    parts.push_back(encode_one_chunk(once, words, cut));
+    parts.push_back(encode_one_chunk(once, words, embeddings, cut));
   }
   PackedFeatures features = in_order(std::move(parts), chunks, places);
   if (distinct) cut = at_places(cut, places);
@@ -144,13 +144,14 @@ bool TextPasses::may_be_renumbered(const std::vector<Text> &texts) const {
 }
 
 PackedFeatures TextPasses::encode_one_chunk(const std::vector<Text> &texts, bool words,
-                                            std::vector<CutTokens> &cut) {
+                                            bool embeddings, std::vector<CutTokens> &cut) {
   cut = (*tokenizer_)(texts, words);
-  return encoder_.encode(take_tokens(cut));
+  return encoder_.encode(take_tokens(cut), embeddings);
 }
 
 std::vector<PackedFeatures> TextPasses::encode_chunks(const std::vector<Text> &texts,
                                                       const std::vector<Chunk> &chunks, bool words,
+                                                      bool embeddings,
                                                       std::vector<CutTokens> &cut) {
   cut.resize(texts.size());
   Ahead<std::shared_ptr<const std::vector<Tokens>>> ahead(chunks.size(), [&](size_t i) {
@@ -161,7 +162,8 @@ std::vector<PackedFeatures> TextPasses::encode_chunks(const std::vector<Text> &t
     for (size_t j = 0; j < found.size(); ++j) cut[chunks[i][j]] = std::move(found[j]);
     return tokens;
   });
-  return encoder_.encode_chunks([&] { return ahead.is_at_end() ? nullptr : ahead.next(); });
+  return encoder_.encode_chunks([&] { return ahead.is_at_end() ? nullptr : ahead.next(); },
+                                embeddings);
 }
 
 Outputs TextPasses::encode_and_predict(const std::vector<Text> &texts, const Heads &heads) {

@@ -28,7 +28,7 @@ class TextPasses {
   std::vector<Tokens> tokenize(const std::vector<Text> &texts, bool words,
                                PackedFeatures &features);
   // Equal texts go through the encoder once.
-  PackedFeatures encode(const std::vector<Text> &texts, bool words);
+  PackedFeatures encode(const std::vector<Text> &texts, bool words, bool embeddings);
   // The same, of an encoder that runs heads itself.
   Outputs encode_and_predict(const std::vector<Text> &texts, const Heads &heads);
 
@@ -38,12 +38,12 @@ class TextPasses {
   // Whether nothing can be wrong with these texts that is found only when they are tokenized.
   bool may_be_renumbered(const std::vector<Text> &texts) const;
   // `cut` becomes what there is to know of the texts beside their token ids.
-  PackedFeatures encode_one_chunk(const std::vector<Text> &texts, bool words,
+  PackedFeatures encode_one_chunk(const std::vector<Text> &texts, bool words, bool embeddings,
                                   std::vector<CutTokens> &cut);
   // The same chunk by chunk, of which the next is tokenized while one is encoded.
   std::vector<PackedFeatures> encode_chunks(const std::vector<Text> &texts,
                                             const std::vector<Chunk> &chunks, bool words,
-                                            std::vector<CutTokens> &cut);
+                                            bool embeddings, std::vector<CutTokens> &cut);
 
   Encoder &encoder_;
   std::unique_ptr<Tokenizer> tokenizer_;

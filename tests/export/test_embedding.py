@@ -13,6 +13,8 @@ import pytest
 import torch
 from causal_encoder import save_causal_encoder
 from numpy.typing import NDArray
+from sentence_models import MODULES
+from sentence_models import save_sentence_model as write_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.util.quantization import quantize_embeddings
@@ -27,7 +29,6 @@ from bitheads.export.make_bundle import make_bundle
 from bitheads.export.source.checkpoint import find_checkpoint
 from bitheads.export.source.sentence_modules import read_sentence_modules
 
-Modules = list[Any]
 BuildBundle = Callable[..., Path]
 
 COSINE = 0.9999
@@ -43,43 +44,6 @@ def texts_of_all_lengths() -> list[str]:
     return [*texts, "", "a", "a", "\u00fc\u00df \u4e00 [SEP]"]
 
 
-def dense(size: int, out: int, activation: torch.nn.Module, **options: Any) -> Any:
-    torch.manual_seed(out)
-    return st.Dense(size, out, activation_function=activation, **options)
-
-
-def layer_norm(size: int) -> Any:
-    module = st.LayerNorm(size)
-    with torch.no_grad():
-        module.norm.weight.uniform_(0.5, 2)
-        module.norm.bias.uniform_(-1, 1)
-    return module
-
-
-MODULES: dict[str, Callable[[], Modules]] = {
-    "mean": lambda: [st.Pooling(DIM, "mean")],
-    "cls": lambda: [st.Pooling(DIM, "cls")],
-    "max": lambda: [st.Pooling(DIM, "max")],
-    "weighted": lambda: [st.Pooling(DIM, "weightedmean"), st.Normalize()],
-    "square root": lambda: [st.Pooling(DIM, "mean_sqrt_len_tokens")],
-    "last": lambda: [st.Pooling(DIM, "lasttoken"), st.Normalize()],
-    "several": lambda: [st.Pooling(DIM, ("cls", "mean", "max")), st.Normalize()],
-    "dense": lambda: [
-        st.Pooling(DIM, "mean"),
-        dense(DIM, 48, torch.nn.Tanh()),
-        dense(48, 80, torch.nn.Identity(), bias=False),
-        st.Normalize(),
-    ],
-    "residuals": lambda: [
-        st.Pooling(DIM, "cls"),
-        dense(DIM, DIM, torch.nn.GELU(), use_residual=True),
-        st.Dropout(0.5),
-        layer_norm(DIM),
-        dense(DIM, 32, torch.nn.SiLU(), use_residual=True),
-    ],
-}
-
-
 @pytest.fixture(scope="session")
 def save_sentence_model(
     tiny_encoder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
@@ -88,11 +52,7 @@ def save_sentence_model(
 
     def save(modules: Sequence[Any], encoder: Path | None = None, **options: Any) -> Path:
         folder = tmp_path_factory.mktemp("sentences") / "model"
-        transformer = st.Transformer(str(encoder or tiny_encoder("bert")))
-        SentenceTransformer(modules=[transformer, *modules], device="cpu", **options).save(
-            str(folder), create_model_card=False
-        )
-        return folder
+        return write_model(folder, encoder or tiny_encoder("bert"), modules, **options)
 
     return save
 

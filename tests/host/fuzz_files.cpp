@@ -1,12 +1,13 @@
 // Reads files as the host does, as they are and mutated; built with sanitizers, which end it where
-// a read goes wrong. fuzz_files MUTATIONS FOLDER FILE...: bundle.json and calibrations are read in
-// FOLDER, everything else as a head. Prints how many were accepted.
+// a read goes wrong. fuzz_files MUTATIONS FOLDER FILE...: bundle.json, calibrations and weights of
+// embeddings are read in FOLDER, everything else as a head. Prints how many were accepted.
 #include <cstdio>
 #include <fstream>
 #include <random>
 #include <string>
 
 #include "bundle.h"
+#include "embedding.h"
 #include "error.h"
 #include "head_file.h"
 #include "heads.h"
@@ -67,6 +68,20 @@ bool read(const fs::path &folder, const std::string &name) {
       spec.quantization = BH_UINT8;
       spec.calibration_sha256 = "any";
       read_calibration(folder, spec);
+    } else if (name == "embedding.safetensors") {
+      using Kind = EmbeddingStep::Kind;
+      EmbeddingSpec spec;
+      spec.pooling = {Pooling::mean, Pooling::max};
+      spec.steps = {{Kind::dense, Activation::gelu, true},
+                    {Kind::layer_norm, Activation::identity, false},
+                    {Kind::normalize, Activation::identity, false}};
+      spec.dim = 3;
+      const Embedder embedder = Embedder::read(folder, spec, 4);
+      const std::vector<float> states(5 * 4, 0.5F);
+      std::vector<float> vector(3);
+      embedder.embed(states.data(), BH_FLOAT32, 5, 4 * sizeof(float), vector.data());
+      embedder.embed(states.data(), BH_FLOAT16, 5, 4 * sizeof(float), vector.data());
+      embedder.embed(states.data(), BH_BFLOAT16, 5, 4 * sizeof(float), vector.data());
     } else {
       const FoldedHead head = read_head(folder / name);
       const auto laid_out = lay_out(head, "head " + name);

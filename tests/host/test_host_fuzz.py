@@ -12,6 +12,7 @@ from hostile_heads import HOSTILE_HEADS, SOUND_HEADS, write_hostile_head
 from random_heads import random_head, random_two_texts_head
 
 from bitheads.engine.bundle import MANIFEST, read_manifest
+from bitheads.engine.features.embedding import RANGES
 from bitheads.engine.features.spec import PositionPooling
 from bitheads.engine.heads.head_file import write_head
 from bitheads.engine.kinds import Decision
@@ -55,6 +56,11 @@ def test_no_file_leads_the_reader_astray(
     calibration = tmp_path / "calibration.safetensors"
     ones = np.ones(64, np.float32)
     save_file({"scale": ones, "zero_point": ones}, calibration)
+    embedding = tmp_path / "embedding.safetensors"
+    shapes = {"0.weight": (3, 8), "0.bias": (3,), "0.residual": (3, 8), "1.weight": (3,)}
+    weights = {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
+    save_file({**weights, RANGES: np.zeros((2, 3), np.float32)}, embedding)
+    files.append(embedding)
     folder = tmp_path / "mutated"
     folder.mkdir()
     shown = run(fuzz_files, str(MUTATIONS), folder, *files, calibration)

@@ -77,6 +77,13 @@ typedef struct bitheads_span {
   float probability; /* the least that one of its words has of being the label's */
 } bitheads_span;
 
+typedef struct bitheads_embed_options {
+  int64_t dim;             /* the first so many numbers; 0: all, bitheads_engine_embedding_dim */
+  int32_t normalize;       /* not 0: to a length of 1, after that */
+  const char *prompt;      /* put before each text; null: a prompt of the checkpoint */
+  const char *prompt_name; /* which of those; null: its default one, if it has any */
+} bitheads_embed_options;
+
 /* Never null; valid until the next failed call of this thread. */
 BITHEADS_C_API const char *bitheads_last_error(void);
 /* "0.1.0" */
@@ -92,6 +99,8 @@ BITHEADS_C_API const char *bitheads_engine_backend(const bitheads_engine *engine
 /* Where "auto" took the processor: what each backend for a GPU failed with; else empty. */
 BITHEADS_C_API const char *bitheads_engine_why_not_gpu(const bitheads_engine *engine);
 BITHEADS_C_API int64_t bitheads_engine_code_bytes(const bitheads_engine *engine);
+/* Numbers of a text's embedding; 0: the bundle gives none, or not on this backend. */
+BITHEADS_C_API int64_t bitheads_engine_embedding_dim(const bitheads_engine *engine);
 
 /* Heads may come and go at any time: a call answers with those there were when it began. */
 BITHEADS_C_API bitheads_status bitheads_engine_add_head(bitheads_engine *engine, const char *path,
@@ -126,6 +135,18 @@ BITHEADS_C_API bitheads_status bitheads_encode(const bitheads_engine *engine,
 BITHEADS_C_API bitheads_status bitheads_encode_words(const bitheads_engine *engine,
                                                      const bitheads_text *texts, size_t num_texts,
                                                      bitheads_features **features);
+/* As bitheads_encode, or bitheads_encode_words unless words is 0, and each text's embedding beside
+ * its codes; no prompt is put before the texts. */
+BITHEADS_C_API bitheads_status bitheads_encode_with_embeddings(const bitheads_engine *engine,
+                                                               const bitheads_text *texts,
+                                                               size_t num_texts, int32_t words,
+                                                               bitheads_features **features);
+/* The embeddings alone, as sentence-transformers gives them of the checkpoint, to `vectors`, float
+ * [num_texts, dim]. `options` may be null; all zero is the default. */
+BITHEADS_C_API bitheads_status bitheads_embed(const bitheads_engine *engine,
+                                              const bitheads_text *texts, size_t num_texts,
+                                              const bitheads_embed_options *options,
+                                              float *vectors);
 /* Text i is ids[offsets[i]] up to ids[offsets[i + 1]], the tokenizer's own tokens and those of the
  * bundle's prefix included, of which the first num_first[i] have type id 0; null: all have. */
 BITHEADS_C_API bitheads_status bitheads_encode_tokens(const bitheads_engine *engine,
@@ -143,6 +164,9 @@ BITHEADS_C_API const uint8_t *bitheads_features_codes(const bitheads_features *f
 BITHEADS_C_API int64_t bitheads_features_code_bytes(const bitheads_features *features);
 BITHEADS_C_API const int64_t *bitheads_features_offsets(const bitheads_features *features);
 BITHEADS_C_API int64_t bitheads_features_num_truncated(const bitheads_features *features);
+/* float [texts, embedding_dim]; null, and 0, of features that were made without. */
+BITHEADS_C_API const float *bitheads_features_embeddings(const bitheads_features *features);
+BITHEADS_C_API int64_t bitheads_features_embedding_dim(const bitheads_features *features);
 
 /* Every task's answers. A head answers texts of the form that it was made for, see
  * bitheads_tasks_is_pair; tasks null or num_tasks 0: all that were made for texts of this form.

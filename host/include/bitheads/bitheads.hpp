@@ -100,8 +100,27 @@ struct BITHEADS_API PackedFeatures {
   std::int64_t num_truncated = 0;      // texts of which tokens were dropped
   std::vector<bool> is_pair;           // [texts], or empty: not known, as of token ids
   std::shared_ptr<const Words> words;  // of the texts; null: `encode` was not asked for them
+  // [texts, embedding_dim], as the checkpoint makes them, of encode_with_embeddings; else empty.
+  std::vector<float> embeddings;
+  std::int64_t embedding_dim = 0;
 
   std::size_t size() const { return offsets.size() - 1; }
+};
+
+// What of embeddings is asked for.
+struct EmbedOptions {
+  std::int64_t dim = 0;    // the first so many numbers; 0: all
+  bool normalize = false;  // to a length of 1, after that; many checkpoints do so anyway
+  // Put before each text: this, or a prompt of the checkpoint by its name; neither: its default
+  // one, if it has any.
+  std::optional<std::string> prompt;
+  std::string prompt_name;
+};
+
+// One float vector per text.
+struct Embeddings {
+  std::vector<float> values;  // [texts, dim]
+  std::int64_t dim = 0;
 };
 
 // A pair of texts that were encoded each by itself: two rows of the features, the same even.
@@ -282,6 +301,13 @@ class BITHEADS_API Engine {
   // which tokens are those of which words, as heads of the kind token_label want; it takes longer.
   PackedFeatures encode(const std::vector<Text> &texts, bool words = false) const;
   PackedFeatures encode_tokens(const std::vector<Tokens> &texts) const;
+  // The same pass, and each text's embedding beside its codes; no prompt is put before the texts.
+  // Throws Error(invalid_input) for a bundle without embeddings, Error(backend) on a GPU.
+  PackedFeatures encode_with_embeddings(const std::vector<Text> &texts, bool words = false) const;
+  // The embeddings alone, as sentence-transformers gives them of the checkpoint. Throws the same.
+  Embeddings embed(const std::vector<Text> &texts, const EmbedOptions &options = {}) const;
+  // Numbers of an embedding; 0: the bundle gives none, or not here.
+  std::int64_t embedding_dim() const;
 
   // Every task's answers, from one encoder pass. A head answers texts of the form that it was made
   // for. No tasks named: all that were made for texts of this form answer. Single texts and pairs

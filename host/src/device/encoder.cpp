@@ -137,21 +137,22 @@ int64_t DeviceEncoder::max_batch_tokens() const {
   return std::min<int64_t>(limits_.max_batch_tokens, room_);
 }
 
-PackedFeatures DeviceEncoder::encode(const std::vector<Tokens> &texts) {
+// Who asks has looked whether it makes embeddings, here and below.
+PackedFeatures DeviceEncoder::encode(const std::vector<Tokens> &texts, bool /*embeddings*/) {
   check(texts);
   return encode_batches(pointers(texts),
                         cut_batches(lengths_of(texts), max_batch_tokens(), call_tokens()));
 }
 
 PackedFeatures DeviceEncoder::encode_together(const std::vector<const Tokens *> &texts,
-                                              bool /*on_lane*/) {
+                                              bool /*on_lane*/, bool /*embeddings*/) {
   std::vector<size_t> all(texts.size());
   std::iota(all.begin(), all.end(), size_t{0});
   return encode_batches(texts, {all});
 }
 
 PackedFeatures DeviceEncoder::encode_batches(const Texts &texts, const Batches &batches) {
-  PackedFeatures features = make_features(lengths_of(texts));
+  PackedFeatures features = make_features(lengths_of(texts), false);
   const int64_t code_bytes = features.code_bytes;
   const std::lock_guard<std::mutex> hold(lock_);
   const Device::Current current(device_, "running the encoder");

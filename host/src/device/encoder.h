@@ -61,9 +61,10 @@ class DeviceEncoder final : public Encoder, public HeadRunner {
   std::vector<int64_t> pad_lengths(const std::vector<int64_t> &lengths) const override {
     return lengths;
   }
-  PackedFeatures encode(const std::vector<Tokens> &texts) override;
+  PackedFeatures encode(const std::vector<Tokens> &texts, bool embeddings) override;
   size_t open_lanes() override { return 0; }  // batches share the device by taking turns
-  PackedFeatures encode_together(const std::vector<const Tokens *> &texts, bool on_lane) override;
+  PackedFeatures encode_together(const std::vector<const Tokens *> &texts, bool on_lane,
+                                 bool embeddings) override;
   HeadRunner *head_runner() override { return this; }
   std::optional<Outputs> encode_and_predict(const std::vector<Tokens> &texts,
                                             const Heads &heads) override;
