@@ -138,6 +138,8 @@ class EmbeddingSpec:
                 f"prompt: got {prompt!r:.80} and prompt_name {name!r:.80}, expected one of them."
             )
         if prompt is not None:
+            if not isinstance(prompt, str):
+                raise InputError(f"prompt: got {prompt!r:.80}, expected a text.")
             return prompt
         name = self.default_prompt if name is None else name
         if name is None:
@@ -192,7 +194,8 @@ class Embedder:
             found = found * weight if bias is None else found * weight + bias
             return found
         found = weight @ vector if bias is None else weight @ vector + bias
-        found = ACTIVATIONS[step.activation](found).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # of a sigmoid far below 0, which is 0
+            found = ACTIVATIONS[step.activation](found).astype(np.float32, copy=False)
         if step.residual:
             projection = self.weights.get(f"{i}.residual")
             found += vector if projection is None else projection @ vector

@@ -202,6 +202,7 @@ def test_no_texts(engine: Engine) -> None:
         ({"precision": "int8", "dim": 8, "normalize": True}, "whose length is changed"),
         ({"prompt_name": "answer"}, "got 'answer', expected one of"),
         ({"prompt_name": "query", "prompt": "x"}, "expected one of them"),
+        ({"prompt": 5}, "prompt: got 5, expected a text"),
     ],
 )
 def test_what_cannot_be_given(engine: Engine, asked: dict[str, Any], message: str) -> None:
