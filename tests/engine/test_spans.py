@@ -14,9 +14,10 @@ from random_heads import SPAN_LABELS, random_head, random_span_head
 
 from bitheads import Engine, PackedFeatures
 from bitheads.engine.errors import HeadError, InputError
+from bitheads.engine.features.ragged import offsets_of
 from bitheads.engine.heads.cpu import predict_heads
 from bitheads.engine.heads.head_file import read_head, write_head
-from bitheads.engine.kinds import Decision
+from bitheads.engine.kinds import Decision, token_label
 from bitheads.engine.kinds.tag_sequences import best_tags, label_probabilities
 from bitheads.engine.kinds.token_label import TokenLabel, count_inside
 from bitheads.engine.predictions import Span
@@ -95,6 +96,29 @@ def test_spans_are_those_of_the_likeliest_sequence(spread: int) -> None:
         np.testing.assert_allclose(found.probability, least, atol=1e-6)
         assert len(expected) <= count_inside(logits)
     assert num_repaired > 10
+
+
+def test_texts_without_spans_cost_no_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of the others are the bits that they are beside all words."""
+    asked: list[int] = []
+
+    def count(logits: Any, offsets: Any) -> Any:
+        asked.append(len(offsets) - 1)
+        return label_probabilities(logits, offsets)
+
+    monkeypatch.setattr(token_label, "label_probabilities", count)
+    random = np.random.default_rng(0)
+    for favour_none in (0, 4, 30):
+        offsets = offsets_of(random.integers(0, 12, size=20))
+        logits = random.normal(size=(int(offsets[-1]), 11)).astype(np.float32) * 3
+        logits[:, 0] += favour_none
+        found = TokenLabel().spans(logits, offsets, ("a", "b", "c", "d", "e"))
+        whole = label_probabilities(logits, offsets)
+        expected = token_label.least(whole, found.first, found.last, found.label)
+        np.testing.assert_array_equal(found.probability, expected)
+        texts = np.unique(np.searchsorted(offsets, found.first, side="right") - 1)
+        assert asked.pop() == len(texts)
+    assert len(texts) == 0
 
 
 def test_logits_without_measure() -> None:
