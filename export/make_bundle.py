@@ -6,7 +6,7 @@ import errno
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from bitheads import __version__
@@ -129,11 +130,11 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
     copied = _copy_heads(config, spec, folder / bundle.HEADS)
     written = [tokenizer_path]
     if calibration is not None:
-        written.append(_write_calibration(folder, calibration))
+        written.append(_write_tensors(folder / bundle.CALIBRATION, calibration.arrays()))
     embedder = None
     if modules is not None:
         embedder = _embedder(modules, sentences)
-        written.append(_write_embedder(folder, embedder))
+        written.append(_write_tensors(folder / bundle.EMBEDDING, embedder.weights))
 
     say(
         f"exporting layers {layers[0]} to {layers[-1]} of {encoder.num_layers} in "
@@ -318,15 +319,8 @@ def _copy_heads(config: BuildConfig, spec: FeatureSpec, target: Path) -> int:
     return len(chosen)
 
 
-def _write_calibration(folder: Path, calibration: Calibration) -> Path:
-    path = folder / bundle.CALIBRATION
-    path.write_bytes(save(calibration.arrays()))  # `save_file` lets nobody else read it
-    return path
-
-
-def _write_embedder(folder: Path, embedder: Embedder) -> Path:
-    path = folder / bundle.EMBEDDING
-    path.write_bytes(save(dict(embedder.weights)))
+def _write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Path:
+    path.write_bytes(save(dict(arrays)))  # `save_file` lets nobody else read it
     return path
 
 

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Path, Request
+from numpy.typing import NDArray
 from starlette.responses import Response
 
 from bitheads.engine.errors import BitheadsError
+from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve import messages
 from bitheads.engine.serve.described import json_body
@@ -43,10 +46,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     router = APIRouter(prefix="/v1", default_response_class=Response)
     engine = work.engine
 
-    async def read(request: Request, kind: type[messages.AnyMessage]) -> messages.AnyMessage:
-        body = await request.body()
-        parse = partial(messages.parse, kind, body)
-        return await work.read(_client(request), body, len(body), parse)
+    read = partial(read_message, work)
 
     async def answer(
         predictions: Mapping[str, Prediction],
@@ -54,10 +54,15 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         usage: Mapping[str, int],
         timing: str,
         client: str,
+        features: PackedFeatures | None = None,
+        embeddings: NDArray[np.float32] | None = None,
     ) -> Response:
-        wants_all, spec_id = asked.return_probabilities, engine.spec.id
-        write = partial(messages.write_predictions, predictions, wants_all, usage, spec_id)
-        return _json(await work.run(client, answer_bytes(predictions, wants_all), write), timing)
+        wants_all, told = asked.return_probabilities, (usage, engine.spec.id, features, embeddings)
+        size = answer_bytes(predictions, wants_all)
+        size += 0 if features is None else 2 * features.nbytes
+        size += 0 if embeddings is None else messages.NUMBER_BYTES * embeddings.size
+        write = partial(messages.write_predictions, predictions, wants_all, *told)
+        return json_response(await work.run(client, size, write), timing)
 
     @router.post(
         "/predict",
@@ -70,21 +75,9 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         asked = await read(request, messages.PredictRequest)
         wanted = asked.return_features, request.scope["visit"], asked.return_embeddings
         done = await work.encode(asked.texts(), asked.tasks, *wanted)
-        features, embeddings = done.answer.features, done.answer.embeddings
-        found = done.answer.predictions
-        size = answer_bytes(found, asked.return_probabilities)
-        size += 0 if features is None else 2 * features.nbytes
-        size += 0 if embeddings is None else messages.NUMBER_BYTES * embeddings.size
-        write = partial(
-            messages.write_predictions,
-            found,
-            asked.return_probabilities,
-            done.usage,
-            engine.spec.id,
-            features,
-            embeddings,
-        )
-        return _json(await work.run(_client(request), size, write), done.timing)
+        more = done.answer.features, done.answer.embeddings
+        found, client = done.answer.predictions, _client(request)
+        return await answer(found, asked, done.usage, done.timing, client, *more)
 
     @router.post(
         "/features",
@@ -99,7 +92,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         found = done.answer.features
         assert found is not None
         write = partial(messages.write_features, found, done.usage)
-        return _json(await work.run(_client(request), 2 * found.nbytes, write), done.timing)
+        return json_response(await work.run(_client(request), 2 * found.nbytes, write), done.timing)
 
     @router.post(
         "/predict_features",
@@ -132,7 +125,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     )
     async def tasks() -> Response:
         """The loaded heads, and what a client must know of the encoder."""
-        return _json(messages.write_tasks(engine, engine.tasks))
+        return json_response(messages.write_tasks(engine, engine.tasks))
 
     @router.put(
         "/tasks/{name}",
@@ -175,11 +168,21 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     return router
 
 
+async def read_message(
+    work: Work, request: Request, kind: type[messages.AnyMessage]
+) -> messages.AnyMessage:
+    """The request's body. Raises HttpError for what is none of this kind."""
+    body = await request.body()
+    parse = partial(messages.parse, kind, body)
+    return await work.read(_client(request), body, len(body), parse)
+
+
 def _client(request: Request) -> str:
     client: str = request.scope["visit"].client
     return client
 
 
-def _json(body: bytes, timing: str | None = None) -> Response:
+def json_response(body: bytes, timing: str | None = None) -> Response:
+    """An answer with a Server-Timing header, if there is anything to tell of."""
     headers = None if timing is None else {"server-timing": timing}
     return Response(body, 200, headers, "application/json")

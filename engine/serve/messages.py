@@ -45,6 +45,13 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Lenient(Message):
+    """Fields that are not here are passed over: clients of other servers send what only those
+    know."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
 class Texts(Message):
     inputs: str | Inputs = Field(
         description="One text, or a list of texts and of pairs of texts.",

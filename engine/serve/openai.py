@@ -10,25 +10,21 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.serve import messages
-from bitheads.engine.serve.api import ERRORS
+from bitheads.engine.serve.api import ERRORS, json_response
 from bitheads.engine.serve.described import json_body
-from bitheads.engine.serve.messages import NUMBER_BYTES, Message, to_json
+from bitheads.engine.serve.messages import NUMBER_BYTES, Lenient, Message, to_json
 from bitheads.engine.serve.work import Work
 
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Input = Annotated[list[str | int | TokenIds], Field(fail_fast=True)]
 
 
-class EmbeddingsRequest(Message):
-    """Fields that are not here are passed over: clients send some that only OpenAI knows."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
+class EmbeddingsRequest(Lenient):
     input: str | Input = Field(
         description="One text, or a list of texts. Token ids are refused: they are of another "
         "tokenizer.",
@@ -113,8 +109,7 @@ def routes(work: Work, model: str) -> APIRouter:
         as_base64 = asked.encoding_format == "base64"
         write = partial(write_embeddings, done.vectors, as_base64, model, done.usage)
         size = done.vectors.size * (8 if as_base64 else NUMBER_BYTES)
-        made = await work.run(visit.client, size, write)
-        return Response(made, 200, {"server-timing": done.timing}, "application/json")
+        return json_response(await work.run(visit.client, size, write), done.timing)
 
     @router.get(
         "/models",
@@ -124,8 +119,7 @@ def routes(work: Work, model: str) -> APIRouter:
     async def models() -> Response:
         """The bundle's name."""
         one = {"id": model, "object": "model", "created": 0, "owned_by": "bitheads"}
-        content = to_json({"object": "list", "data": [one]})
-        return Response(content, media_type="application/json")
+        return json_response(to_json({"object": "list", "data": [one]}))
 
     return router
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, RootModel
+from pydantic import Field, RootModel
 from starlette.responses import Response
 
 from bitheads import __version__
-from bitheads.engine.serve import messages
-from bitheads.engine.serve.api import ERRORS
+from bitheads.engine.serve.api import ERRORS, json_response, read_message
 from bitheads.engine.serve.described import json_body
 from bitheads.engine.serve.errors import too_large
-from bitheads.engine.serve.messages import NUMBER_BYTES, Message, to_json
+from bitheads.engine.serve.messages import NUMBER_BYTES, Lenient, Message, to_json
 from bitheads.engine.serve.work import Embedded, Work
 
 TextList = Annotated[list[str], Field(fail_fast=True)]
-
-
-class Lenient(Message):
-    """Fields that are not here are passed over, as text-embeddings-inference does."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
 class Cut(Lenient):
@@ -96,9 +88,7 @@ def routes(work: Work, model: str) -> APIRouter:
 
     async def embed(request: Request) -> Response:
         """Each text's embedding, as the checkpoint's modules of sentence-transformers make it."""
-        body, visit = await request.body(), request.scope["visit"]
-        parse = partial(messages.parse, EmbedRequest, body)
-        asked = await work.read(visit.client, body, len(body), parse)
+        asked = await read_message(work, request, EmbedRequest)
         texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
         done = await embed_texts(request, texts, asked, asked.dimensions, asked.normalize)
         size = done.vectors.size * NUMBER_BYTES
@@ -109,7 +99,7 @@ def routes(work: Work, model: str) -> APIRouter:
     ) -> Response:
         client = request.scope["visit"].client
         made = await work.run(client, size, lambda: to_json(numbers.tolist()))
-        return Response(made, 200, {"server-timing": done.timing}, "application/json")
+        return json_response(made, done.timing)
 
     for path in ("/embed", "/"):  # clients of huggingface_hub are given no path
         router.add_api_route(
@@ -130,9 +120,7 @@ def routes(work: Work, model: str) -> APIRouter:
     )
     async def similarity(request: Request) -> Response:
         """The cosine of each sentence's embedding with that of the source."""
-        body, visit = await request.body(), request.scope["visit"]
-        parse = partial(messages.parse, SimilarityRequest, body)
-        asked = await work.read(visit.client, body, len(body), parse)
+        asked = await read_message(work, request, SimilarityRequest)
         texts = [asked.inputs.source_sentence, *asked.inputs.sentences]
         done = await embed_texts(
             request, texts, asked.parameters or Cut(truncate=None, prompt_name=None), None, True
@@ -161,6 +149,6 @@ def routes(work: Work, model: str) -> APIRouter:
             "auto_truncate": True,
             "version": __version__,
         }
-        return Response(to_json(content), media_type="application/json")
+        return json_response(to_json(content))
 
     return router

@@ -114,7 +114,7 @@ class CpuEncoder::Batches {
  public:
   struct Batch {
     std::vector<const Tokens *> rows;
-    Places places;
+    std::vector<size_t> places;
     std::shared_ptr<const std::vector<Tokens>> texts;
     PackedFeatures *features = nullptr;
   };
@@ -163,11 +163,8 @@ class CpuEncoder::Batches {
       Batch &batch = waiting_.emplace_back();
       batch.texts = texts;
       batch.features = &features;
-      batch.places.texts.assign(chosen.begin(), chosen.end());
-      for (const size_t row : chosen) {
-        batch.rows.push_back(&(*texts)[row]);
-        batch.places.token_offsets.push_back(features.offsets[row]);
-      }
+      batch.places.assign(chosen.begin(), chosen.end());
+      for (const size_t row : chosen) batch.rows.push_back(&(*texts)[row]);
     }
     is_at_end_ = false;
   }
@@ -212,10 +209,8 @@ std::vector<PackedFeatures> CpuEncoder::encode_chunks(const NextChunk &next, boo
 PackedFeatures CpuEncoder::encode_together(const std::vector<const Tokens *> &texts, bool on_lane,
                                            bool embeddings) {
   PackedFeatures features = make_features(lengths_of(texts), embeddings);
-  Places places{every_text(texts.size()), {}};
-  places.token_offsets.assign(features.offsets.begin(), features.offsets.end() - 1);
   (on_lane ? *lanes_ : *session_).with_request([&](ov::InferRequest &request) {
-    encode_batch(request, texts, places, features);
+    encode_batch(request, texts, every_text(texts.size()), features);
   });
   return features;
 }
@@ -243,7 +238,7 @@ size_t CpuEncoder::open_lanes() {
 }
 
 void CpuEncoder::encode_batch(ov::InferRequest &request, const std::vector<const Tokens *> &texts,
-                              const Places &places, PackedFeatures &features) const {
+                              const std::vector<size_t> &places, PackedFeatures &features) const {
   const std::vector<int64_t> lengths = lengths_of(texts);
   const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
   const int64_t seq = round_lengths({longest}, manifest_.max_length).front();
@@ -262,7 +257,7 @@ void CpuEncoder::encode_batch(ov::InferRequest &request, const std::vector<const
 }
 
 void CpuEncoder::pack(ov::InferRequest &request, int64_t seq, const std::vector<int64_t> &lengths,
-                      const Places &places, PackedFeatures &features) const {
+                      const std::vector<size_t> &places, PackedFeatures &features) const {
   const FeatureSpec &spec = manifest_.spec;
   const ov::Shape expected{lengths.size(), static_cast<size_t>(seq), static_cast<size_t>(spec.dim)};
   std::vector<ov::Tensor> tensors;
@@ -279,6 +274,8 @@ void CpuEncoder::pack(ov::InferRequest &request, int64_t seq, const std::vector<
     layers.push_back(
         {layer.data(), static_cast<int64_t>(strides[0]), static_cast<int64_t>(strides[1])});
   }
+  std::vector<int64_t> token_offsets;
+  for (const size_t text : places) token_offsets.push_back(features.offsets[text]);
   bh_pool_and_pack_args args = {};
   args.layers = layers.data();
   args.num_layers = static_cast<int64_t>(layers.size());
@@ -287,7 +284,7 @@ void CpuEncoder::pack(ov::InferRequest &request, int64_t seq, const std::vector<
   args.seq = seq;
   args.dim = spec.dim;
   args.lengths = lengths.data();
-  args.token_offsets = places.token_offsets.data();
+  args.token_offsets = token_offsets.data();
   args.quantization = spec.quantization;
   args.order = spec.order;
   args.layer_weights = or_null(spec.layer_weights);
@@ -308,8 +305,8 @@ void CpuEncoder::pack(ov::InferRequest &request, int64_t seq, const std::vector<
   for (size_t row = 0; row < lengths.size(); ++row) {
     const char *states =
         static_cast<const char *>(last.data) + static_cast<int64_t>(row) * last.row_stride_bytes;
-    float *to = features.embeddings.data() +
-                places.texts[row] * static_cast<size_t>(features.embedding_dim);
+    float *to =
+        features.embeddings.data() + places[row] * static_cast<size_t>(features.embedding_dim);
     embedder_->embed(states, args.dtype, lengths[row], last.token_stride_bytes, to);
   }
 }

@@ -32,20 +32,16 @@ class CpuEncoder final : public Encoder {
 
  private:
   class Batches;
-  // Where rows of a batch belong.
-  struct Places {
-    std::vector<size_t> texts;           // of each row, its text in the features
-    std::vector<int64_t> token_offsets;  // and where its tokens begin there
-  };
 
   CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
              const Options &options, std::unique_ptr<Session> session);
   // The lanes, if there are any or enough batches to open them; else the session with all threads.
   Session &choose_session(size_t num_batches);
+  // `places`: which of the features' texts each of these is.
   void encode_batch(ov::InferRequest &request, const std::vector<const Tokens *> &texts,
-                    const Places &places, PackedFeatures &features) const;
+                    const std::vector<size_t> &places, PackedFeatures &features) const;
   void pack(ov::InferRequest &request, int64_t seq, const std::vector<int64_t> &lengths,
-            const Places &places, PackedFeatures &features) const;
+            const std::vector<size_t> &places, PackedFeatures &features) const;
 
   ov::Core &core_;
   GraphOptions graph_;
