@@ -65,7 +65,7 @@ audit: $(AUDIT)/bin/pip-audit ## known vulnerabilities of constraints.txt; needs
 
 lock: $(AUDIT)/bin/pip-compile ## build/requirements.lock: what a server needs, with hashes, for releases
 	$< --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --extra serve --constraint constraints.txt --output-file build/requirements.lock pyproject.toml
+	  --extra grpc --constraint constraints.txt --output-file build/requirements.lock pyproject.toml
 
 $(AUDIT)/bin/pip-audit $(AUDIT)/bin/pip-compile:
 	$(PYTHON) -m venv $(AUDIT)

@@ -2,7 +2,7 @@
 
 A kind says its parts (`engine.kinds`), a decision adds whether the head stands by the answer.
 Whoever tells answers has one row per part: HTTP and the command line below, KServe's tensors in
-`engine.serve.kserve_outputs`, a backfill's columns in `engine.jobs.answers`.
+`engine.serve.kserve.outputs`, a backfill's columns in `engine.jobs.answers`.
 """
 
 from __future__ import annotations

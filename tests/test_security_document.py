@@ -27,7 +27,7 @@ def test_every_limit_is_there_and_no_other() -> None:
     limits = {
         shown
         for name, shown in options.items()
-        if name.startswith(("max_", "cache_"))
+        if name.startswith(("max_", "grpc_max_", "cache_"))
         or name.endswith(("_s", "_keys", "_hosts", "_origins"))
     }
     assert limits == {*said}

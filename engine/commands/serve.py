@@ -17,6 +17,8 @@ SWITCH_S = 0.001
 Python's own 5 ms, threads that read and write large requests keep the event loop waiting for 100
 ms."""
 
+GRPC_PACKAGES = ("grpc", "grpc_health", "grpc_reflection")
+
 logger = logging.getLogger("bitheads.serve")
 
 
@@ -36,6 +38,8 @@ def _run(argv: list[str] | None) -> None:
         raise BackendError(
             f"the server needs {', '.join(missing)}. Type: {how_to_install('serve')}"
         )
+    if settings.grpc_port is not None and any(find_spec(name) is None for name in GRPC_PACKAGES):
+        raise BackendError(f"--grpc-port needs gRPC. Type: {how_to_install('grpc')}")
     from bitheads.engine.serve import server
     from bitheads.engine.serve.app import Server
     from bitheads.engine.serve.logs import set_up
@@ -43,6 +47,10 @@ def _run(argv: list[str] | None) -> None:
     sys.setswitchinterval(SWITCH_S)
     server.check_certificate(settings)
     server.allow_connections(settings.max_connections)
+    if settings.grpc_port is not None:
+        from bitheads.engine.serve.grpc_server import check_port
+
+        check_port(settings)
     with server.listen(settings) as listening:
         log = set_up(settings.log)
         engine = Engine.load(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,18 +17,24 @@ from starlette.types import ASGIApp
 
 from bitheads import __version__
 from bitheads.engine.engine import Engine
-from bitheads.engine.serve import api, kserve, openai, tei
+from bitheads.engine.serve import api, openai, tei
+from bitheads.engine.serve.admission import Admission
 from bitheads.engine.serve.docs_page import add_docs_page
 from bitheads.engine.serve.encodings import GzipAnswers
 from bitheads.engine.serve.errors import HttpError, internal
 from bitheads.engine.serve.guard import BATCHED_PATHS, Guard
 from bitheads.engine.serve.head_store import HeadStore
+from bitheads.engine.serve.kserve import routes as kserve
+from bitheads.engine.serve.kserve.model import Model
 from bitheads.engine.serve.logs import RequestLog
 from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.scheduler import Scheduler
 from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.shortcut import Shortcut
 from bitheads.engine.serve.work import Work
+
+if TYPE_CHECKING:  # an extra of its own
+    from bitheads.engine.serve.grpc_server import GrpcServer
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -43,6 +50,7 @@ class Server:
 
     Attributes:
         asgi: the application.
+        grpc: the server of its other port, if there is one.
     """
 
     def __init__(self, engine: Engine, settings: Settings, log: RequestLog | None = None) -> None:
@@ -60,20 +68,34 @@ class Server:
             self._metrics.batch,
             settings.cache_bytes,
         )
+        self._admission = Admission(settings, self._scheduler)
         self._work = Work(engine, self._scheduler, settings, self._metrics)
         model = settings.bundle.resolve().name
+        self._model = Model(self._work, model, self._is_live, self._is_ready)
         routers = {
             "bitheads": api.routes(self._work, heads),
             "OpenAI": openai.routes(self._work, model),
             "text-embeddings-inference": tei.routes(self._work, model),
         }
         batched = [route for router in routers.values() for route in router.routes]
-        app: ASGIApp = Shortcut(self._app(routers, model), batched, BATCHED_PATHS)
+        app: ASGIApp = Shortcut(self._app(routers), batched, BATCHED_PATHS)
         if settings.gzip_min_bytes:
             app = GzipAnswers(app, settings.gzip_min_bytes)
-        self._guard = Guard(
-            app, settings, self._scheduler, self._metrics, log or RequestLog(settings.log)
-        )
+        log = log or RequestLog(settings.log)
+        self._guard = Guard(app, settings, self._scheduler, self._admission, self._metrics, log)
+        self.grpc: GrpcServer | None = None
+        if settings.grpc_port is not None:
+            from bitheads.engine.serve.grpc_server import GrpcServer
+            from bitheads.engine.serve.kserve.grpc_service import InferenceService
+
+            self.grpc = GrpcServer(
+                InferenceService(self._work, self._model),
+                settings,
+                self._scheduler,
+                self._admission,
+                self._metrics,
+                log,
+            )
         self._asgi: ASGIApp = self._guard
         if settings.cors_origins:  # outside: what a browser asks first has no key
             self._asgi = CORSMiddleware(
@@ -91,7 +113,7 @@ class Server:
 
     def drain(self) -> None:
         """From now on it is not ready, and takes no texts; what is there is answered."""
-        self._guard.is_draining = True
+        self._admission.is_draining = True
 
     def close(self) -> None:
         """Answers all that waits, then frees everything. Once is enough, more does nothing."""
@@ -113,9 +135,9 @@ class Server:
         return self.failure is None
 
     def _is_ready(self) -> bool:
-        return not self._guard.is_draining and self._is_live()
+        return not self._admission.is_draining and self._is_live()
 
-    def _app(self, routers: Mapping[str, APIRouter], model: str) -> FastAPI:
+    def _app(self, routers: Mapping[str, APIRouter]) -> FastAPI:
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
@@ -134,7 +156,7 @@ class Server:
         for tag, router in routers.items():
             app.include_router(router, tags=[tag])
         app.include_router(
-            kserve.routes(self._work, model, self._is_live, self._is_ready),
+            kserve.routes(self._work, self._model),
             tags=["Open Inference Protocol"],
         )
         page = files("bitheads.engine.serve").joinpath("page.html").read_text(encoding="utf-8")

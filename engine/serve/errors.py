@@ -88,6 +88,18 @@ def shutting_down() -> HttpError:
     )
 
 
+def timed_out(after_s: float, retry_after_s: float) -> HttpError:
+    """503, for what was not answered in time."""
+    return HttpError(
+        503,
+        "timeout",
+        f"No answer within {after_s} s. Send less at once, or start the server with a larger "
+        "--request-timeout-s.",
+        "timeout",
+        retry_after_s,
+    )
+
+
 def internal(request_id: str) -> HttpError:
     """500: a defect of ours."""
     return HttpError(

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import ipaddress
 import logging
-import re
 import time
-import uuid
-from collections import Counter
 from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -18,12 +12,12 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bitheads.engine.serve import docs_page
+from bitheads.engine.serve.admission import Admission, request_id
 from bitheads.engine.serve.encodings import content_encoding, decoded
-from bitheads.engine.serve.errors import HttpError, internal, queue_full, shutting_down, too_large
+from bitheads.engine.serve.errors import HttpError, internal, shutting_down, timed_out, too_large
 from bitheads.engine.serve.logs import RequestLog
 from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.origins import foreign_name, is_loopback
-from bitheads.engine.serve.room import QueueFull
 from bitheads.engine.serve.scheduler import Scheduler
 from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.visit import Visit
@@ -34,9 +28,6 @@ OPEN_FOLDERS = (docs_page.FILES, "/health/", "/v2/health/")
 
 BATCHED_PATHS = ("/v1/predict", "/v1/features", "/v1/embeddings", "/embed", "/similarity", "/")
 """Paths of a POST that goes through the scheduler, as the Open Inference Protocol's infer does."""
-
-
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+@-]{1,100}")
 
 NOT_ANSWERED = 499
 """The status of a request whose client left, as nginx logs it."""
@@ -56,6 +47,7 @@ class Guard:
         app: ASGIApp,
         settings: Settings,
         scheduler: Scheduler,
+        admission: Admission,
         metrics: Metrics,
         log: RequestLog,
     ) -> None:
@@ -66,10 +58,7 @@ class Guard:
         self._log = log
         self._is_local = is_loopback(settings.host)
         self._allowed_hosts = [name.lower() for name in settings.allowed_hosts]
-        self._keys = [key.encode() for key in (*settings.api_keys, *settings.admin_keys)]
-        self._admin_keys = [key.encode() for key in settings.admin_keys]
-        self._held_bytes: Counter[str] = Counter()
-        self.is_draining = False
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +69,9 @@ class Guard:
         # Of HEAD's answer uvicorn leaves the body out, by the scope that is its own.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         headers = dict(scope["headers"])
-        visit = Visit(_request_id(headers), self._client(scope, headers), self._scheduler)
+        host = (scope.get("client") or ("",))[0]
+        client = self._admission.client(host, headers.get(b"authorization"))
+        visit = Visit(request_id(headers.get(b"x-request-id", b"")), client, self._scheduler)
         inner["visit"] = visit
         status = NOT_ANSWERED
         held = 0
@@ -101,7 +92,7 @@ class Guard:
             self._check_key(scope["method"], scope["path"], headers)
             is_batched = _is_batched(scope)
             if is_batched:
-                self._check_room(visit.client)
+                self._admission.check_room(visit.client)
             body = await self._read(scope, headers, receive, visit.client)
             held = len(body)
             if is_batched:
@@ -122,7 +113,7 @@ class Guard:
                 await defect.response(scope["path"])(scope, receive, send_noted)
         finally:
             visit.retract()
-            self._let_go(visit.client, held)
+            self._admission.let_go(visit.client, held)
             if visit.reason is not None:
                 self._metrics.rejections.labels(visit.reason).inc()
             self._metrics.in_flight.dec()
@@ -130,7 +121,7 @@ class Guard:
             route = _route(inner)
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.request_s.labels(route).observe(took_s)
-            self._log.write(scope, route, status, took_s, visit)
+            self._log.write(host, scope["method"], route, status, took_s, visit)
 
     def _without_root(self, scope: Scope) -> Scope:
         """Some proxies leave their part of the path in it, others do not."""
@@ -169,24 +160,10 @@ class Guard:
                 await running
             if leaving.done():
                 raise _Left
-            raise HttpError(
-                503,
-                "timeout",
-                f"No answer within {self._settings.request_timeout_s} s. Send less at once, or "
-                "start the server with a larger --request-timeout-s.",
-                "timeout",
-                self._scheduler.retry_after_s(),
-            )
+            raise timed_out(self._settings.request_timeout_s, self._scheduler.retry_after_s())
         finally:
             running.cancel()
             leaving.cancel()
-
-    def _check_room(self, client: str) -> None:
-        """Before anything is done: in an overload, refusing must cost next to nothing."""
-        try:
-            self._scheduler.check_room(client)
-        except QueueFull as full:
-            raise queue_full(full.retry_after_s) from None
 
     def _check_origin(self, headers: dict[bytes, bytes]) -> None:
         """Before all else: what a page has a browser send is not for a server of this machine."""
@@ -206,35 +183,7 @@ class Guard:
         is_read = method in ("GET", "HEAD")  # a POST to / asks for embeddings
         if path.startswith(OPEN_FOLDERS) or (path in OPEN_PATHS and is_read):
             return
-        is_admin = _is_change(method, path)
-        if is_admin and not self._admin_keys:
-            raise HttpError(
-                403,
-                "forbidden",
-                "Heads cannot be changed: the server was started without --admin-keys.",
-                "unauthorized",
-            )
-        keys = self._admin_keys if is_admin else self._keys if self._settings.api_keys else []
-        scheme, given = _authorization(headers)
-        is_bearer = scheme.lower() == b"bearer"
-        # Every key is compared, whatever the first ones said: time tells nothing.
-        same = [hmac.compare_digest(given, key) for key in keys]
-        if keys and not (is_bearer and any(same)):
-            raise HttpError(
-                401,
-                "unauthorized",
-                "No valid key. Send the header Authorization: Bearer KEY, with an admin key for "
-                "changing heads.",
-                "unauthorized",
-                headers={"www-authenticate": "Bearer"},
-            )
-
-    def _client(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
-        """See Visit.client. A key is what follows; whether it is a valid one is looked at later."""
-        if self._settings.api_keys and b"authorization" in headers:
-            # The key alone: "bearer" can be spelled in many ways, and each would have a share.
-            return "key " + hashlib.sha256(_authorization(headers)[1]).hexdigest()
-        return network_of((scope.get("client") or ("",))[0])
+        self._admission.check_key(headers.get(b"authorization", b""), _is_change(method, path))
 
     async def _read(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, client: str
@@ -253,15 +202,15 @@ class Guard:
             await asyncio.wait_for(
                 self._collect(parts, limit, option, receive, client), settings.read_timeout_s
             )
-            if self.is_draining and _is_batched(scope):
+            if self._admission.is_draining and _is_batched(scope):
                 raise shutting_down()
             if encoding is not None:
                 body = await asyncio.to_thread(decoded, b"".join(parts), encoding, limit, option)
                 more = len(body) - sum(map(len, parts))
                 parts = [body]
-                self._hold(client, more, limit)
+                self._admission.hold(client, more, limit)
         except BaseException as error:
-            self._let_go(client, sum(map(len, parts)))
+            self._admission.let_go(client, sum(map(len, parts)))
             if isinstance(error, asyncio.TimeoutError):
                 raise HttpError(
                     408,
@@ -288,20 +237,7 @@ class Guard:
             if total > limit:
                 raise too_large("body", "more", f"{limit} bytes", option)
             parts.append(part)
-            self._hold(client, len(part), limit)
-
-    def _hold(self, client: str, num_bytes: int, limit: int) -> None:
-        """Raises HttpError if there is no room for that many more; they count nevertheless."""
-        self._held_bytes[client] += num_bytes
-        # A client that has more than one body may have as much as is left to the others.
-        left = self._settings.max_held_bytes - self._held_bytes.total()
-        if left < 0 or self._held_bytes[client] > max(left, limit):
-            raise queue_full(self._scheduler.retry_after_s())
-
-    def _let_go(self, client: str, num_bytes: int) -> None:
-        self._held_bytes[client] -= num_bytes
-        if self._held_bytes[client] == 0:
-            del self._held_bytes[client]
+            self._admission.hold(client, len(part), limit)
 
 
 class _Left(Exception):
@@ -311,24 +247,6 @@ class _Left(Exception):
 async def _until_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def network_of(host: str) -> str:
-    """Whose an address is: whoever has one of IPv6 has all behind its first half."""
-    if ":" not in host:
-        return host
-    try:
-        address = ipaddress.IPv6Address(host)
-    except ValueError:
-        return host
-    # Of a socket for both, where those of IPv4 have the same first half.
-    return str(address.ipv4_mapped or f"{address.packed[:8].hex(':', 2)}::/64")
-
-
-def _authorization(headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Scheme and key of the header, without blanks around them."""
-    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-    return scheme, key.strip()
 
 
 def _is_change(method: str, path: str) -> bool:
@@ -347,9 +265,3 @@ def _route(scope: Scope) -> str:
     if scope["path"] in BATCHED_PATHS:
         return str(scope["path"])
     return str(getattr(scope.get("route"), "path", "none"))
-
-
-def _request_id(headers: dict[bytes, bytes]) -> str:
-    """The client's, if it could not be taken for anything else in a log."""
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import time
-from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,15 +21,14 @@ class RequestLog:
         self._form = form
 
     def write(
-        self, scope: MutableMapping[str, Any], route: str, status: int, took_s: float, visit: Visit
+        self, client: str, method: str, route: str, status: int, took_s: float, visit: Visit
     ) -> None:
         if self._form == "none":
             return
-        client = scope.get("client") or ("",)
         fields = {
             "request_id": visit.id,
-            "client": client[0],
-            "method": scope["method"],
+            "client": client,
+            "method": method,
             "route": route,
             "status": status,
             "ms": round(1000 * took_s, 3),

@@ -12,6 +12,7 @@ from prometheus_client import (
 )
 
 from bitheads.engine.serve.scheduler import BatchReport, Scheduler
+from bitheads.engine.serve.statistics import Statistics
 
 TIMES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -23,6 +24,7 @@ class Metrics:
     """One server's, in a registry of its own: several servers may be in one process."""
 
     def __init__(self) -> None:
+        self.statistics = Statistics()
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
 
@@ -78,6 +80,7 @@ class Metrics:
     def batch(self, report: BatchReport) -> None:
         """Counts a batch, or texts that were in the cache; from any thread."""
         stats = report.stats
+        self.statistics.batch(report)
         self.joined.inc(report.joined)
         self.cached.inc(report.cached)
         if not report.rows:

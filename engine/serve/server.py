@@ -1,4 +1,4 @@
-"""uvicorn with what it leaves out: draining, and the limits of `connection`."""
+"""uvicorn with what it leaves out: draining, the limits of `connection`, and gRPC's port."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ class Uvicorn(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._server.grpc is not None:
+            await self._server.grpc.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._server.grpc is not None:  # before the engine is closed
+            await self._server.grpc.stop()
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._server.failure is not None

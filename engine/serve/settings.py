@@ -34,6 +34,11 @@ class Settings:
         "127.0.0.1", "address to listen on; 0.0.0.0 to be reached from other machines"
     )
     port: int = _option(8000, "0 takes any free one and prints it")
+    grpc_port: int | None = _option(
+        None,
+        "also answer the Open Inference Protocol over gRPC, on this port, such as 8001; 0 takes "
+        "any free one and prints it (default: no gRPC)",
+    )
     backend: str = _option(
         "auto", f"{', '.join((*BACKENDS, *DEVICE_BACKENDS))}; auto takes the fastest that works"
     )
@@ -108,6 +113,10 @@ class Settings:
     )
     max_body_bytes: int = _option(8 << 20, "bytes of a request; larger ones are refused with 413")
     max_head_bytes: int = _option(256 << 20, "bytes of an uploaded head")
+    grpc_max_message_bytes: int = _option(
+        1 << 20,
+        "bytes of a gRPC message; of every call that is being read so many count as held",
+    )
     max_held_bytes: int = _option(
         512 << 20, "bytes of all bodies at a time; past that requests are refused with 429"
     )
@@ -134,15 +143,16 @@ class Settings:
     log: str = _option("json", "json: one line per request; text: for people; none", kind="choice")
 
     def __post_init__(self) -> None:
-        positive = [f.name for f in fields(self) if f.name.startswith("max_") or "_s" in f.name]
+        positive = [f.name for f in fields(self) if "max_" in f.name or "_s" in f.name]
         for name in (*positive, "threads"):
             value = getattr(self, name)
             if isinstance(value, int | float) and (
                 value < 0 or (value == 0 and "wait" not in name)
             ):
                 raise InputError(f"{flag(name)}: got {value}, expected more than 0.")
-        if not 0 <= self.port <= 65535:
-            raise InputError(f"--port: got {self.port}, expected 0 to 65535.")
+        for name in ("port", "grpc_port"):
+            if not 0 <= (getattr(self, name) or 0) <= 65535:
+                raise InputError(f"{flag(name)}: got {getattr(self, name)}, expected 0 to 65535.")
         if self.log not in LOGS:
             raise InputError(f"--log: got {self.log!r}, expected one of {list(LOGS)}.")
         for name in self.allowed_hosts:

@@ -30,6 +30,7 @@ from bitheads.engine.serve.request import Answer, Request
 from bitheads.engine.serve.room import QueueFull, TooLong
 from bitheads.engine.serve.scheduler import INLINE_TOKENS, Closed, Scheduler
 from bitheads.engine.serve.settings import Settings
+from bitheads.engine.serve.statistics import Statistics
 from bitheads.engine.serve.visit import Visit
 from bitheads.engine.texts.apart import take_apart
 from bitheads.engine.texts.forms import are_pairs, fitting, of_codes, of_two_texts, reads_apart
@@ -112,7 +113,7 @@ class Work:
         visit: Visit,
         wants_embeddings: bool = False,
     ) -> Answered:
-        """Through the scheduler.
+        """Through the scheduler; see also `statistics`.
 
         Args:
             tasks: names of heads; None for all of each text's form; empty for none. See
@@ -122,6 +123,21 @@ class Work:
 
         Raises HttpError.
         """
+        started_s = time.perf_counter()
+        try:
+            return await self._encode(texts, tasks, wants_features, visit, wants_embeddings)
+        except BaseException:
+            self.statistics.failed(time.perf_counter() - started_s)
+            raise
+
+    async def _encode(
+        self,
+        texts: Sequence[Text],
+        tasks: Sequence[str] | None,
+        wants_features: bool,
+        visit: Visit,
+        wants_embeddings: bool,
+    ) -> Answered:
         self._check(texts)
         if wants_embeddings:
             self._embedder()
@@ -146,6 +162,9 @@ class Work:
         self._metrics.queue_s.observe(answer.queue_s)
         self._metrics.truncated.inc(truncated)
         self._count(answer.predictions)
+        self.statistics.succeeded(
+            len(texts), time.perf_counter() - started_s, tokenize_s, answer.queue_s, answer.stats
+        )
         return Answered(
             answer,
             {"texts": len(texts), "tokens": request.tokens, "truncated": truncated},
@@ -301,6 +320,11 @@ class Work:
                         str(settings.max_chars),
                         "--max-chars",
                     )
+
+    @property
+    def statistics(self) -> Statistics:
+        """What `encode` took."""
+        return self._metrics.statistics
 
     @property
     def max_texts(self) -> int:

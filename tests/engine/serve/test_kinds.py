@@ -30,7 +30,7 @@ from bitheads.engine.features.words import END, START, Words
 from bitheads.engine.heads.head_file import FoldedHead, read_head, write_head
 from bitheads.engine.kinds import KINDS
 from bitheads.engine.predictions import Span
-from bitheads.engine.serve.kserve_outputs import outputs_of
+from bitheads.engine.serve.kserve.outputs import outputs_of
 from bitheads.engine.serve.messages import (
     PredictResponse,
     TasksResponse,

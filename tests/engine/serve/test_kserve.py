@@ -96,6 +96,70 @@ def test_errors_are_told(client_of_triton: Any) -> None:
         client_of_triton.infer(MODEL, [tensor("text", TEXTS), tensor("text_pair", ["a"])])
 
 
+def test_configuration_and_index(client_of_triton: Any) -> None:
+    found = client_of_triton.get_model_config(MODEL)
+    assert found["name"] == MODEL
+    assert found["input"][0] == {"name": "text", "data_type": "TYPE_STRING", "dims": [-1]}
+    outputs = {item["name"]: item for item in found["output"]}
+    assert outputs["topic_probabilities"]["data_type"] == "TYPE_FP32"
+    expected = [{"name": MODEL, "version": "1", "state": "READY", "reason": ""}]
+    assert client_of_triton.get_model_repository_index() == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"ready": true}'])
+def test_the_index_of_what_is_ready(client: httpx.Client, content: bytes) -> None:
+    assert len(client.post("/v2/repository/index", content=content).json()) == 1
+
+
+def test_statistics_are_of_all_protocols(client: httpx.Client, client_of_triton: Any) -> None:
+    def statistics() -> Any:
+        (found,) = client_of_triton.get_inference_statistics(MODEL)["model_stats"]
+        return found
+
+    before = statistics()
+    client_of_triton.infer(MODEL, [tensor("text", ["Statistics of a text."])])
+    assert client.post("/v1/predict", json={"inputs": ["And", "of two."]}).status_code == 200
+    after = statistics()
+    assert after["inference_count"] - before["inference_count"] == 3
+    assert after["execution_count"] - before["execution_count"] == 2
+    old, new = before["inference_stats"], after["inference_stats"]
+    for stage in ("success", "queue", "compute_input", "compute_infer"):
+        assert new[stage]["count"] - old[stage]["count"] == 2
+        assert new[stage]["ns"] > old[stage]["ns"]
+    assert client_of_triton.get_inference_statistics()["model_stats"][0]["name"] == MODEL
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_the_likeliest_labels(client_of_triton: Any, offline: Engine, binary: bool) -> None:
+    name = "topic_probabilities"
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary, class_count=2)]
+    found = client_of_triton.infer(MODEL, [tensor("text", TEXTS)], outputs=outputs)
+    rows = [[str(cell, "utf-8") if binary else cell for cell in r] for r in found.as_numpy(name)]
+    expected = offline.predict(TEXTS, ["topic"])["topic"]
+    for row, probabilities, top in zip(rows, expected.probabilities, expected.top, strict=True):
+        best = sorted(range(3), key=lambda i: -probabilities[i])[:2]
+        assert row[0].endswith(f":{top}")
+        for cell, i in zip(row, best, strict=True):
+            value, index, label = cell.split(":", 2)
+            assert (int(index), label) == (i, expected.labels[i])
+            assert float(value) == pytest.approx(probabilities[i], abs=2e-6)
+
+
+def test_what_cannot_be_asked_of_outputs(client_of_triton: Any) -> None:
+    text = [tensor("text", TEXTS)]
+    outputs = [triton.InferRequestedOutput("topic", class_count=2)]
+    with pytest.raises(InferenceServerException, match="got class_count 2, which is for"):
+        client_of_triton.infer(MODEL, text, outputs=outputs)
+    shared = triton.InferInput("text", [1], "BYTES")
+    shared.set_shared_memory("region", 8)
+    with pytest.raises(InferenceServerException, match="shares no memory"):
+        client_of_triton.infer(MODEL, [shared])
+    output = triton.InferRequestedOutput("topic")
+    output.set_shared_memory("region", 8)
+    with pytest.raises(InferenceServerException, match="shares no memory"):
+        client_of_triton.infer(MODEL, text, outputs=[output])
+
+
 def body(**changes: Any) -> bytes:
     text = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]} | changes
     return json.dumps({"inputs": [text]}).encode()
@@ -124,7 +188,7 @@ def body(**changes: Any) -> bytes:
         (
             body() + b"x",
             {"inference-header-content-length": str(len(body()))},
-            "no bytes after the last tensor",
+            "got bytes after the last tensor",
         ),
     ],
 )

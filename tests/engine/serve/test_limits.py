@@ -17,7 +17,7 @@ import httpx
 import pytest
 from conftest import ADMIN_KEY, running
 
-from bitheads.engine.serve.guard import network_of
+from bitheads.engine.serve.admission import network_of
 
 API_KEY = "an-api-key-of-the-tests"
 
