@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from bitheads.engine import _kernels
@@ -58,6 +61,31 @@ def make_layers(
     rng: np.random.Generator, num_layers: int, shape: tuple[int, int, int], dtype: str
 ) -> list[NDArray[Any]]:
     return [as_dtype(numbers(rng, shape), dtype) for _ in range(num_layers)]
+
+
+needs_mxcsr = pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="sets x86 MXCSR"
+)
+
+
+@contextmanager
+def odd_floating_point() -> Iterator[None]:
+    """This thread flushes subnormals and rounds up meanwhile, as some libraries leave it; it must
+    still do so at the end."""
+    libm = ctypes.CDLL("libm.so.6")
+    environment = (ctypes.c_uint32 * 8)()  # fenv_t; its last word is MXCSR
+    assert libm.fegetenv(environment) == 0
+    original = environment[7]
+    environment[7] = original | 0x8040 | 0x4000
+    assert libm.fesetenv(environment) == 0
+    try:
+        yield
+        assert libm.fegetenv(environment) == 0
+        left = environment[7]
+    finally:
+        environment[7] = original
+        libm.fesetenv(environment)
+    assert left & 0xE040 == 0xC040, "the caller's mode is put back"
 
 
 def make_strided_layers(

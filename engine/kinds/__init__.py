@@ -1,7 +1,8 @@
 """Head kinds: what a head's logits mean, and the answer that is made of them.
 
-One module per kind. The kernels know none of them: to them a head is logits. `host/src/kinds.cpp`
-has the same rules for C++, and `training/heads/kinds` what each kind is trained for.
+One module per kind. To the kernels a head is logits; of the kinds they know the sequences of spans
+alone (`tag_sequences.py`). `host/src/kinds.cpp` has the same rules for C++, and
+`training/heads/objectives` what each kind is trained for.
 """
 
 from bitheads.engine.kinds.decision import NO_DECISION, Decision

@@ -80,11 +80,12 @@ inline bh_position_pooling parse_position_pooling(const std::string &name) {
 bh_level parse_level(const std::string &name);
 
 // Batches of texts (batching.cpp), pairs of texts (combine_texts.cpp), the task heads (heads.cpp),
-// and the launches of the CUDA kernels (launches.cpp).
+// the launches of the CUDA kernels (launches.cpp), and tags of words (tag_sequences.cpp).
 void define_batching(nanobind::module_ &m);
 void define_combine_texts(nanobind::module_ &m);
 void define_heads(nanobind::module_ &m);
 void define_launches(nanobind::module_ &m);
+void define_tag_sequences(nanobind::module_ &m);
 
 }  // namespace bitheads
 

@@ -190,4 +190,5 @@ NB_MODULE(_kernels, m) {
   bitheads::define_combine_texts(m);
   bitheads::define_heads(m);
   bitheads::define_launches(m);
+  bitheads::define_tag_sequences(m);
 }

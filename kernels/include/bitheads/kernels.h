@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct, the meaning of a call, or what calls there are changes. */
-#define BH_KERNELS_ABI_VERSION 5
+#define BH_KERNELS_ABI_VERSION 6
 
 typedef enum bh_status {
   BH_OK = 0,
@@ -141,6 +141,18 @@ typedef struct bh_combine_texts_args {
   int16_t *workspace; /* [2, size] */
 } bh_combine_texts_args;
 
+/* The most labels of a head of spans: it has a logit for none and two for each. */
+#define BH_MAX_SPAN_LABELS 32767
+
+/* The words of some texts, and what a head of spans says of each. */
+typedef struct bh_word_logits {
+  const float *logits; /* [words, 1 + 2 * labels], contiguous */
+  int64_t words;
+  int64_t labels;         /* 1 to BH_MAX_SPAN_LABELS */
+  const int64_t *offsets; /* [texts + 1]: of the texts' words, from 0 to `words` */
+  int64_t texts;
+} bh_word_logits;
+
 typedef struct bh_cut_batches_args {
   const int64_t *lengths;   /* [texts]: tokens of each text, 0 to BH_MAX_BATCH_LENGTH */
   int64_t texts;            /* 0 to BH_MAX_BATCH_TEXTS */
@@ -196,6 +208,16 @@ bh_status bh_predict_heads(const bh_predict_heads_args *args);
 /* The codes of pairs of texts, which the pair half of a head of the form two_texts reads: uint8
  * codes of dim 4 * size + 2, one token per pair. Checks every argument before it writes. */
 bh_status bh_combine_texts(const bh_combine_texts_args *args);
+
+/* The tag of each word, in `tags` [words]: those of the likeliest sequence of each text. Workspace:
+ * `sums` [1 + 2 * labels] and `came_from` [words of the longest text, 1 + labels]. Checks every
+ * argument before it writes. */
+bh_status bh_best_tags(const bh_word_logits *of, int64_t *tags, double *sums, uint16_t *came_from);
+
+/* How likely each word is of a span with each label, in `probabilities` [words, labels]. For the
+ * longest text's n words `workspace` is [n * (2 + 3 * labels) + 1 + labels]. Checks every argument
+ * before it writes. */
+bh_status bh_label_probabilities(const bh_word_logits *of, float *probabilities, double *workspace);
 
 /* The lengths that texts are padded to, so that an encoder sees few shapes. `rounded` [texts] may
  * be `lengths`. BH_INVALID_ARGUMENT for a length outside 0 to BH_MAX_BATCH_LENGTH. */
