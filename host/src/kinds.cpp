@@ -204,7 +204,7 @@ class TokenLabel : public Kind {
   // Of a text of one word; see label_probabilities for more.
   void probabilities(const float *logits, const Labels &labels, const Decision & /*decision*/,
                      float *found) const override {
-    const std::vector<float> likely = label_probabilities(logits, 1, labels.size());
+    const std::vector<float> likely = label_probabilities(logits, {0, 1}, labels.size());
     std::copy(likely.begin(), likely.end(), found);
   }
 };
@@ -256,12 +256,15 @@ float Kind::reject_score(float reject_logit, const float * /*logits*/,
 }
 
 std::vector<FoundSpan> find_spans(const float *logits, size_t words, const Labels &labels) {
-  const std::vector<size_t> tags = best_tags(logits, words, labels.size());
-  const std::vector<float> likely = label_probabilities(logits, words, labels.size());
+  const std::vector<int64_t> offsets = {0, static_cast<int64_t>(words)};
+  const std::vector<int64_t> tags = best_tags(logits, offsets, labels.size());
   std::vector<FoundSpan> spans;
+  // Most texts have no span, and then nobody asks for their words' probabilities.
+  if (std::all_of(tags.begin(), tags.end(), [](int64_t tag) { return tag == 0; })) return spans;
+  const std::vector<float> likely = label_probabilities(logits, offsets, labels.size());
   for (size_t word = 0; word < words; ++word) {
     if (tags[word] == 0) continue;
-    const size_t label = (tags[word] - 1) / 2;
+    const size_t label = static_cast<size_t>(tags[word] - 1) / 2;
     const float probability = likely[word * labels.size() + label];
     if (tags[word] % 2 == 1) {
       spans.push_back({word, word, label, probability});

@@ -54,17 +54,8 @@ size_t Prediction::size() const {
 
 std::vector<float> Prediction::probabilities() const {
   const Kind &its_kind = kind_of(*this);
-  std::vector<float> found;
-  if (words) {
-    for (size_t text = 0; text < size(); ++text) {
-      const auto [first, count] = words_of(*words, text);
-      const float *row = logits.data() + first * num_logits();
-      const std::vector<float> likely = label_probabilities(row, count, labels.size());
-      found.insert(found.end(), likely.begin(), likely.end());
-    }
-    return found;
-  }
-  found.resize(size() * labels.size());
+  if (words) return label_probabilities(logits.data(), words->offsets, labels.size());
+  std::vector<float> found(size() * labels.size());
   for (size_t text = 0; text < size(); ++text) {
     its_kind.probabilities(logits_of(*this, text, "probabilities"), labels, decision,
                            found.data() + text * labels.size());

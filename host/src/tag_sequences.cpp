@@ -1,114 +1,55 @@
 #include "tag_sequences.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+
+#include "bitheads/kernels.h"
+#include "error.h"
 
 namespace bitheads {
 namespace {
 
-// Least difference of a tag's logit to the word's largest, for probabilities: so that no sum of
-// exponentials is 0.
-constexpr double kLeast = -300.0;
-
-bool goes_on(size_t tag) {
-  return tag > 0 && tag % 2 == 0;
-}
-
-template <class Iterator>
-size_t index_of_max(Iterator begin, Iterator end) {
-  return static_cast<size_t>(std::max_element(begin, end) - begin);
-}
-
-std::vector<size_t> best_path(const float *logits, size_t words, size_t tags) {
-  std::vector<double> best(logits, logits + tags);  // sums up to the last word so far
-  for (size_t tag = 2; tag < tags; tag += 2) best[tag] = -std::numeric_limits<double>::infinity();
-  std::vector<size_t> came_from(words * tags);  // the best tag before each
-  for (size_t word = 1; word < words; ++word) {
-    const std::vector<double> before = best;
-    const size_t likeliest = index_of_max(before.begin(), before.end());
-    for (size_t tag = 0; tag < tags; ++tag) {
-      const size_t from = !goes_on(tag) ? likeliest : before[tag] > before[tag - 1] ? tag : tag - 1;
-      came_from[word * tags + tag] = from;
-      best[tag] = before[from] + double{logits[word * tags + tag]};
+struct WordLogits {
+  WordLogits(const float *logits, const std::vector<int64_t> &offsets, size_t labels)
+      : of{logits, offsets.empty() ? 0 : offsets.back(), static_cast<int64_t>(labels),
+           offsets.data(), static_cast<int64_t>(offsets.size()) - 1} {
+    if (offsets.empty() || offsets.front() != 0 || labels == 0) refuse();
+    for (size_t text = 1; text < offsets.size(); ++text) {
+      const int64_t count = offsets[text] - offsets[text - 1];
+      if (count < 0) refuse();
+      longest = std::max(longest, static_cast<size_t>(count));
     }
   }
-  std::vector<size_t> path(words);
-  size_t tag = index_of_max(best.begin(), best.end());
-  for (size_t word = words; word-- > 0;) {
-    path[word] = tag;
-    tag = came_from[word * tags + tag];
+
+  [[noreturn]] static void refuse() {
+    fail(Status::invalid_input,
+         "words: got a head of no labels, or offsets that do not go from 0 on, expected those of "
+         "an answer of `predict`.");
   }
-  return path;
-}
+
+  bh_word_logits of;
+  size_t longest = 0;
+};
 
 }  // namespace
 
-std::vector<size_t> best_tags(const float *logits, size_t words, size_t labels) {
-  const size_t tags = 1 + 2 * labels;
-  std::vector<size_t> found(words);
-  bool may_follow = true;
-  for (size_t word = 0; word < words; ++word) {
-    const float *row = logits + word * tags;
-    const size_t tag = index_of_max(row, row + tags);
-    const size_t before = word > 0 ? found[word - 1] : 0;
-    may_follow = may_follow && (!goes_on(tag) || before == tag || before == tag - 1);
-    found[word] = tag;
-  }
-  return may_follow ? found : best_path(logits, words, tags);
+std::vector<int64_t> best_tags(const float *logits, const std::vector<int64_t> &offsets,
+                               size_t labels) {
+  const WordLogits words(logits, offsets, labels);
+  std::vector<int64_t> tags(static_cast<size_t>(words.of.words));
+  std::vector<double> sums(1 + 2 * labels);
+  std::vector<uint16_t> came_from(words.longest * (1 + labels));
+  if (bh_best_tags(&words.of, tags.data(), sums.data(), came_from.data()) != BH_OK)
+    WordLogits::refuse();
+  return tags;
 }
 
-std::vector<float> label_probabilities(const float *logits, size_t words, size_t labels) {
-  const size_t tags = 1 + 2 * labels;
-  std::vector<double> odds(words * tags);
-  for (size_t word = 0; word < words; ++word) {
-    const float *row = logits + word * tags;
-    const double most = *std::max_element(row, row + tags);
-    for (size_t tag = 0; tag < tags; ++tag) {
-      odds[word * tags + tag] = std::exp(std::max(double{row[tag]} - most, kLeast));
-    }
-  }
-  // Of each word's tags, given the words before it; they sum to 1.
-  std::vector<double> outside(words);
-  std::vector<double> inside(words * labels);
-  for (size_t word = 0; word < words; ++word) {
-    const double *odd = &odds[word * tags];
-    double *in = inside.data() + word * labels;
-    double sum = 0;
-    for (size_t i = 0; i < labels; ++i) {
-      const double following =
-          word > 0 ? in[static_cast<ptrdiff_t>(i) - static_cast<ptrdiff_t>(labels)] : 0;
-      in[i] = odd[1 + 2 * i] + odd[2 + 2 * i] * following;
-      sum += in[i];
-    }
-    const double whole = odd[0] + sum;
-    outside[word] = odd[0] / whole;
-    for (size_t i = 0; i < labels; ++i) in[i] /= whole;
-  }
-  // What follows, given that a word is outside, or of a label; the largest is 1.
-  std::vector<float> found(words * labels);
-  double after_outside = 1;
-  std::vector<double> after_inside(labels, 1.0);
-  for (size_t word = words; word-- > 0;) {
-    const double *in = inside.data() + word * labels;
-    double sum = 0;
-    for (size_t i = 0; i < labels; ++i) sum += in[i] * after_inside[i];
-    const double whole = outside[word] * after_outside + sum;
-    for (size_t i = 0; i < labels; ++i) {
-      found[word * labels + i] = static_cast<float>(in[i] * after_inside[i] / whole);
-    }
-    const double *odd = &odds[word * tags];
-    double starts = 0;
-    for (size_t i = 0; i < labels; ++i) starts += odd[1 + 2 * i] * after_inside[i];
-    starts += odd[0] * after_outside;
-    double most = 0;
-    for (size_t i = 0; i < labels; ++i) {
-      after_inside[i] = starts + odd[2 + 2 * i] * after_inside[i];
-      most = std::max(most, after_inside[i]);
-    }
-    after_outside = starts / most;
-    for (double &after : after_inside) after /= most;
-  }
+std::vector<float> label_probabilities(const float *logits, const std::vector<int64_t> &offsets,
+                                       size_t labels) {
+  const WordLogits words(logits, offsets, labels);
+  std::vector<float> found(static_cast<size_t>(words.of.words) * labels);
+  std::vector<double> workspace(words.longest * (2 + 3 * labels) + 1 + labels);
+  if (bh_label_probabilities(&words.of, found.data(), workspace.data()) != BH_OK)
+    WordLogits::refuse();
   return found;
 }
 

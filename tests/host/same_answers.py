@@ -31,7 +31,8 @@ def assert_same_answer(got: HostPrediction, expected: Prediction) -> None:
 
 
 def assert_same_spans(got: HostPrediction, expected: Prediction) -> None:
-    """Also what each host knows of places: C++ tells bytes, too."""
+    """To the bit, as both ask the kernels. Also what each host knows of places: C++ tells bytes,
+    too."""
     words = expected.words
     if words is None:
         assert got.spans is got.truncated_at is got.truncated_at_byte is got.word_offsets is None
@@ -40,11 +41,12 @@ def assert_same_spans(got: HostPrediction, expected: Prediction) -> None:
     assert got.truncated_at is not None
     np.testing.assert_array_equal(got.word_offsets, words.offsets)
     np.testing.assert_array_equal(got.truncated_at, words.truncated_at)
+    assert_same_bits(got.probabilities, expected.probabilities)
     of_text = [[(s.start, s.end, s.label) for s in spans] for spans in got.spans]
     assert of_text == [[(s.start, s.end, s.label) for s in spans] for spans in expected.spans]
     for ours, theirs in zip(got.spans, expected.spans, strict=True):
         for ours_span, span in zip(ours, theirs, strict=True):
-            assert abs(ours_span.probability - span.probability) <= TOLERANCE
+            assert ours_span.probability == span.probability
 
 
 def assert_same_bits(got: np.ndarray | None, expected: np.ndarray | None) -> None:
