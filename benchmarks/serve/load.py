@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 import resource
+import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ from typing import Any
 from benchmarks.processes import child
 
 GIVE_UP_S = 120.0
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 @dataclass
@@ -77,14 +79,49 @@ class Connection:
             self._streams = None
 
 
+class GrpcConnection:
+    """A channel of its own, and one call at a time."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = f"{host}:{port}"
+        self._channel: Any = None
+
+    async def ask(self, request: bytes) -> str:
+        """Sends a message, reads the answer; returns the status as HTTP has it, or its name."""
+        import grpc
+
+        if self._channel is None:
+            # Else channels to one address share a connection.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            self._channel = grpc.aio.insecure_channel(self._address, options)
+        try:
+            await self._channel.unary_unary(INFER)(request)
+        except grpc.aio.AioRpcError as error:
+            name: str = error.code().name
+            return "429" if name == "RESOURCE_EXHAUSTED" else name
+        return "200"
+
+    def close(self) -> None:
+        if self._channel is not None:
+            asyncio.get_running_loop().create_task(self._channel.close())
+
+
+Client = Connection | GrpcConnection
+
+
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Runs a load and says what came of it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is an open file
     bodies = [(body.encode(), texts) for body, texts in request["bodies"]]
     host, port = request["host"], request["port"]
-    requests = [(_request(body, request["path"], host), texts) for body, texts in bodies]
-    open_connection = partial(Connection, host, port, request.get("from_host"))
+    open_connection: Callable[[], Client]
+    if request.get("protocol") == "grpc":
+        requests = [(_message(body, request["model"]), texts) for body, texts in bodies]
+        open_connection = partial(GrpcConnection, host, port)
+    else:
+        requests = [(_request(body, request["path"], host), texts) for body, texts in bodies]
+        open_connection = partial(Connection, host, port, request.get("from_host"))
     load: Awaitable[tuple[Seen, float]]
     if request["kind"] == "closed":
         load = _closed(requests, open_connection, request["clients"], request["seconds"])
@@ -108,9 +145,22 @@ def _request(body: bytes, path: str, host: str) -> bytes:
     return head.encode() + body
 
 
+def _message(body: bytes, model: str) -> bytes:
+    """The same texts for gRPC."""
+    from bitheads.engine.serve.kserve.protobuf import METHODS
+
+    inputs = json.loads(body)["inputs"]
+    parts = [text.encode() for text in ([inputs] if isinstance(inputs, str) else inputs)]
+    made = METHODS["ModelInfer"][0](model_name=model)
+    made.inputs.add(name="text", datatype="BYTES", shape=[len(parts)])
+    made.raw_input_contents.append(b"".join(struct.pack("<I", len(p)) + p for p in parts))
+    message: bytes = made.SerializeToString()
+    return message
+
+
 async def _closed(
     requests: list[tuple[bytes, int]],
-    open_connection: Callable[[], Connection],
+    open_connection: Callable[[], Client],
     clients: int,
     seconds: float,
 ) -> tuple[Seen, float]:
@@ -136,14 +186,14 @@ async def _closed(
 
 async def _open(
     requests: list[tuple[bytes, int]],
-    open_connection: Callable[[], Connection],
+    open_connection: Callable[[], Client],
     per_s: float,
     seconds: float,
 ) -> tuple[Seen, float]:
     """Poisson arrivals; each takes a free connection or opens one."""
     seen = Seen()
     draw = random.Random(0)
-    free: list[Connection] = []
+    free: list[Client] = []
     running: set[asyncio.Task[None]] = set()
 
     async def ask(due_s: float, content: bytes, texts: int) -> None:

@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
     one = single(different)
     many = grouped(different, TEXTS_A_REQUEST)
     offline = _offline(options, [*different[: len(found)]])
-    with ServerProcess(options.bundle, options.threads) as server:
+    with ServerProcess(options.bundle, options.threads, grpc=True) as server:
         run_load(server, one, {"kind": "closed", "clients": 16, "seconds": seconds / 2})  # warm-up
         closed = []
         for name, what in (("1", one), (str(TEXTS_A_REQUEST), many)):
@@ -71,6 +71,13 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
                 load = {"kind": "closed", "clients": clients, "seconds": seconds}
                 answer = run_load(server, what, load, offline)
                 closed.append({"clients": clients, "texts_a_request": int(name), **answer})
+        over_grpc = []
+        for name, what in (("1", one), (str(TEXTS_A_REQUEST), many)):
+            say(f"gRPC, {max(CLIENTS)} clients, {name} texts per request")
+            load = {"kind": "closed", "clients": max(CLIENTS), "seconds": seconds}
+            load |= {"protocol": "grpc", "model": options.bundle.resolve().name}
+            answer = run_load(server, what, load, offline)
+            over_grpc.append({"clients": max(CLIENTS), "texts_a_request": int(name), **answer})
         of_one = [row for row in closed if row["texts_a_request"] == 1]
         most_per_s = max(row["texts_per_s"] for row in of_one)
         open_load = []
@@ -89,6 +96,7 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
         "texts": len(found),
         "offline_texts_per_s": rounded(offline),
         "closed": closed,
+        "grpc": over_grpc,
         "open": open_load,
         "exit_code": exit_code,
         "repeated": _repeated(options, found, seconds, offline),

@@ -60,10 +60,12 @@ def run_load(
     """Asks a server from another process.
 
     Args:
-        load: its kind and how much of it, see benchmarks.serve.load.measure.
+        load: its kind and how much of it, and its protocol if that is "grpc", see
+            benchmarks.serve.load.measure.
         offline: texts per second that the result is compared with.
     """
-    request = {"host": server.host, "port": server.port, "path": PATH, "bodies": bodies, **load}
+    port = server.grpc_port if load.get("protocol") == "grpc" else server.port
+    request = {"host": server.host, "port": port, "path": PATH, "bodies": bodies, **load}
     return summary(child.run("benchmarks.serve.load", request), offline)
 
 

@@ -18,6 +18,7 @@ from benchmarks.processes.child import LAST_LINES, ChildError
 
 START_S = 300.0
 SAMPLE_S = 0.05
+HTTP, GRPC = r"http://[\w.]+:\d+", r"gRPC on [\w.]+:(\d+)"
 
 
 class ServerProcess:
@@ -25,17 +26,23 @@ class ServerProcess:
 
     Attributes:
         host, port: where it listens.
+        grpc_port: where for gRPC, if it does.
         memory: (seconds since its start, bytes), some samples per second.
     """
 
-    def __init__(self, bundle: Path, threads: int, *, cached: bool = False) -> None:
+    def __init__(
+        self, bundle: Path, threads: int, *, cached: bool = False, grpc: bool = False
+    ) -> None:
         """Returns when it listens. Raises ChildError if it does not.
 
         Args:
             cached: keep codes, as by default. Without, texts that a load asks again and again are
                 encoded again and again.
+            grpc: listen for gRPC, too.
         """
         options = [] if cached else ["--cache-bytes", "0"]
+        options += ["--grpc-port", "0"] if grpc else []
+        self._is_there = GRPC if grpc else HTTP  # what is printed last
         command = [sys.executable, "-m", "bitheads", "serve", "--bundle", str(bundle.resolve())]
         command += ["--port", "0", "--threads", str(threads), "--log", "text", *options]
         self._process = subprocess.Popen(
@@ -45,7 +52,7 @@ class ServerProcess:
         self._lines: list[str] = []
         self._found = threading.Event()
         self._ended = threading.Event()
-        self.host, self.port = "", 0
+        self.host, self.port, self.grpc_port = "", 0, 0
         self.memory: list[tuple[float, int]] = []
         self._threads = [
             threading.Thread(target=self._read, args=(self._process.stdout,)),
@@ -98,13 +105,16 @@ class ServerProcess:
 
     def _read_lines(self, stdout: IO[str]) -> None:
         for line in stdout:
-            if not self.port:
-                self._lines.append(line.rstrip())
-                found = re.search(r"http://[\w.]+:\d+", line)
-                if found:
-                    parts = urlsplit(found[0])
-                    self.host, self.port = str(parts.hostname), int(parts.port or 0)
-                    self._found.set()
+            if self._found.is_set():
+                continue
+            self._lines.append(line.rstrip())
+            if found := re.search(HTTP, line):
+                parts = urlsplit(found[0])
+                self.host, self.port = str(parts.hostname), int(parts.port or 0)
+            if found := re.search(GRPC, line):
+                self.grpc_port = int(found[1])
+            if re.search(self._is_there, line):
+                self._found.set()
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_S):

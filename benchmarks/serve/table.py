@@ -16,6 +16,8 @@ def measured(stored: dict[str, Any]) -> str:
         _row(f"{load['clients']} clients", load["texts_a_request"], load)
         for load in result["closed"]
     ]
+    for load in result.get("grpc", []):
+        rows.append(_row(f"{load['clients']} clients over gRPC", load["texts_a_request"], load))
     for load in result.get("repeated", []):
         name = f"{load['clients']} clients, {load['share']:.0%} asked before"
         rows.append(_row(name, 1, load))

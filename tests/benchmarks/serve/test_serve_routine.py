@@ -92,12 +92,17 @@ def test_a_quick_run_from_end_to_end(
     for row in result["closed"]:
         assert row["statuses"] == {"200": row["requests"]}
         assert 0 < row["ms"]["p50"] <= row["ms"]["p95"] <= row["ms"]["p99"]
+    assert [row["texts_a_request"] for row in result["grpc"]] == [1, 16]
+    for row in result["grpc"]:
+        assert row["statuses"] == {"200": row["requests"]}
+        assert row["requests"] > 0
     assert result["exit_code"] == 0
     assert [row["share"] for row in result["repeated"]] == [0.0, 0.2, 0.5, 1.0]
     for row in result["repeated"]:
         assert row["statuses"] == {"200": row["requests"]}
     shown = table.measured(stored)
     assert "| 3 clients | 16 |" in shown
+    assert "| 3 clients over gRPC | 16 |" in shown
     assert "| 3 clients, 20% asked before | 1 |" in shown
     assert "C++ host" not in shown
     host = {"backend": "openvino fp32", "closed": result["closed"]}
