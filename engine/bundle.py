@@ -27,7 +27,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from bitheads.engine.errors import BundleError
+from bitheads.engine.errors import BundleError, InputError
 from bitheads.engine.features.embedding import Embedder, EmbeddingSpec
 from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files import strict_json
@@ -332,6 +332,16 @@ def read_embedder(folder: Path, manifest: Manifest) -> Embedder | None:
         raise BundleError(
             f"bundle {folder}: {EMBEDDING} does not fit ({error}). Export the bundle again."
         ) from error
+    return embedder
+
+
+def require_embedder(embedder: Embedder | None) -> Embedder:
+    """What `read_embedder` gave. Raises InputError if it gave none."""
+    if embedder is None:
+        raise InputError(
+            "embeddings: this bundle gives none. Build it again with --embedding and a pooling, "
+            "such as: bitheads build --embedding mean"
+        )
     return embedder
 
 

@@ -268,12 +268,7 @@ class Engine:
         with self._lifetime:
             split = is_split(long_texts)
             if embeddings:
-                _ = self.embedder
-                if split:
-                    raise InputError(
-                        "embeddings: got long_texts='split', expected 'cut': an embedding is of "
-                        "what the encoder reads at once."
-                    )
+                self._check_embeddings(split)
             with (
                 self._passes.tokenized(texts, max_batch_tokens, split, words) as chunks,
                 progress_bar(chunks.num_windows, progress) as bar,
@@ -330,17 +325,13 @@ class Engine:
         none.
         """
         self._lifetime.check()
-        if self._embedder is None:
-            raise InputError(
-                "embeddings: this bundle gives none. Build it again with --embedding and a "
-                "pooling, such as: bitheads build --embedding mean"
-            )
+        embedder = bundle.require_embedder(self._embedder)
         if not self._encoder.makes_embeddings:
             raise BackendError(
                 f"embeddings: {self._backend} makes none, they are made on a CPU alone. Load the "
                 "bundle with backend='openvino'."
             )
-        return self._embedder
+        return embedder
 
     def encode_stream(
         self,
@@ -350,6 +341,7 @@ class Engine:
         progress: bool = False,
         long_texts: str = "cut",
         words: bool = False,
+        embeddings: bool = False,
     ) -> Iterator[PackedFeatures]:
         """`encode` for texts without end: chunk by chunk, in input order, in constant memory.
 
@@ -362,7 +354,7 @@ class Engine:
             texts: any iterable; nothing of it is kept.
             chunk_texts: texts of one PackedFeatures. They are sorted by length among each other,
                 so that many short texts want larger chunks.
-            max_batch_tokens, progress, long_texts, words: see `encode`.
+            max_batch_tokens, progress, long_texts, words, embeddings: see `encode`.
 
         Raises what `encode` and the iterable raise, and InputError for what gives no texts: one
         string, bytes, a mapping, which gives its keys, a table, a number.
@@ -372,9 +364,20 @@ class Engine:
         if chunk_texts < 1:
             raise InputError(f"chunk_texts: got {chunk_texts}, expected at least 1.")
         split = is_split(long_texts)
+        if embeddings:
+            self._check_embeddings(split)
         return self._encode_chunks(
-            iter(texts), chunk_texts, max_batch_tokens, split, progress, words
+            iter(texts), chunk_texts, max_batch_tokens, split, progress, words, embeddings
         )
+
+    def _check_embeddings(self, split: bool) -> None:
+        """Raises InputError or BackendError if there are none of such texts."""
+        _ = self.embedder
+        if split:
+            raise InputError(
+                "embeddings: got long_texts='split', expected 'cut': an embedding is of what the "
+                "encoder reads at once."
+            )
 
     def _encode_chunks(
         self,
@@ -384,6 +387,7 @@ class Engine:
         split: bool,
         progress: bool,
         words: bool,
+        embeddings: bool,
     ) -> Iterator[PackedFeatures]:
         starts = count(0, chunk_texts)
         with ThreadPoolExecutor(1, "tokenize") as tokenizing, progress_bar(None, progress) as bar:
@@ -401,13 +405,13 @@ class Engine:
                 self._lifetime.check()  # in a forked process, nobody tokenizes
                 chunk = ahead.result()
                 ahead = tokenize_next()
-                features = self._encode(chunk, bar)
+                features = self._encode(chunk, bar, embeddings)
                 warn_of_cut(features.stats, self.manifest.encoder, split)
                 yield features
 
-    def _encode(self, chunk: TextChunks, bar: Any) -> PackedFeatures:
+    def _encode(self, chunk: TextChunks, bar: Any, embeddings: bool) -> PackedFeatures:
         with self._lifetime:
-            return self._passes.encode(chunk, bar)
+            return self._passes.encode(chunk, bar, embeddings)
 
     def predict(
         self,

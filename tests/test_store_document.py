@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from random_heads import random_head, random_span_head
-from store_cases import fill, make_features_of_words, make_ids, make_spec
+from store_cases import fill, make_features, make_features_of_words, make_ids, make_spec
 
 from bitheads.engine.features import pack
+from bitheads.engine.features.embedding import RANGES, Embedder, EmbeddingSpec
 from bitheads.engine.heads.cpu import load_head
 from bitheads.engine.jobs.answers import TaskHead
 from bitheads.engine.jobs.backfill import Backfill
-from bitheads.engine.store import FeatureStore, StoreWriter
+from bitheads.engine.store import EmbeddingColumn, FeatureStore, StoreWriter
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "store.md"
 
@@ -28,6 +30,11 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     job.run(job.prepare())
     with StoreWriter(FeatureStore("with_words", make_spec())) as writer:
         writer.append(make_ids(20), make_features_of_words(make_spec(), 20))
+    embedder = Embedder(EmbeddingSpec(("mean",), (), 6), {RANGES: np.zeros((2, 6), np.float32)})
+    vectors = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    column = EmbeddingColumn(embedder)
+    with StoreWriter(FeatureStore("reviews", make_spec()), embedding=column) as writer:
+        writer.append(make_ids(20), replace(make_features(make_spec(), 20), embeddings=vectors))
     head = TaskHead(load_head(random_span_head(make_spec(), task="names")), "0")
     job = Backfill(FeatureStore("with_words"), [head], "answers")
     job.run(job.prepare())

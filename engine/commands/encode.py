@@ -14,9 +14,11 @@ from bitheads.engine.commands.job_options import (
     check_above_zero,
 )
 from bitheads.engine.engine import Engine
+from bitheads.engine.errors import InputError
+from bitheads.engine.features.embedding import PRECISIONS
 from bitheads.engine.jobs.encode import CHUNK_TEXTS, encode_texts
 from bitheads.engine.progress import progress_bar
-from bitheads.engine.store import FeatureStore, StoreWriter
+from bitheads.engine.store import EmbeddingColumn, FeatureStore, StoreWriter
 from bitheads.engine.store.part_writer import PART_BYTES
 from bitheads.engine.store.writer import EXISTING, PART_SECONDS
 from bitheads.engine.text_batches import LONG_TEXTS
@@ -48,6 +50,10 @@ def _run(options: argparse.Namespace) -> None:
     check_above_zero("--block-texts", options.block_texts)
     check_above_zero("--threads", options.threads)
     check_above_zero("--workers", options.workers)
+    if options.embeddings is None and (options.embedding_dim is not None or options.normalize):
+        raise InputError(
+            "--embedding-dim and --normalize are of --embeddings: say it, too, or leave them out."
+        )
     texts = TextFile(
         options.input,
         options.format,
@@ -72,6 +78,9 @@ def _run(options: argparse.Namespace) -> None:
             options.max_batch_tokens,
             options.long_texts,
             options.spans,
+            options.embeddings,
+            options.embedding_dim,
+            options.normalize,
         )
         workers = Workers(options.workers, options.threads or 1)
         with progress_bar(total, options.progress) as bar:
@@ -85,10 +94,19 @@ def _run(options: argparse.Namespace) -> None:
     with Engine.load(options.bundle, options.backend, options.threads, options.precision) as engine:
         store = FeatureStore(options.store, engine.spec)
         store.check_words(options.spans)
+        column = None
+        if options.embeddings is not None:
+            column = EmbeddingColumn(
+                engine.embedder, options.embeddings, options.embedding_dim, options.normalize
+            )
         with (
             progress_bar(total, options.progress) as bar,
             StoreWriter(
-                store, options.existing, int(options.part_mb * 1e6), options.part_seconds
+                store,
+                options.existing,
+                int(options.part_mb * 1e6),
+                options.part_seconds,
+                embedding=column,
             ) as writer,
         ):
             done = encode_texts(
@@ -101,6 +119,7 @@ def _run(options: argparse.Namespace) -> None:
                 options.max_batch_tokens,
                 bar,
                 options.spans,
+                column is not None,
             )
     seconds = time.monotonic() - started_s
     cut = f", {done.stats.num_truncated:,} cut" if done.stats.num_truncated else ""
@@ -163,6 +182,14 @@ def _parser() -> argparse.ArgumentParser:
         help="store which tokens each word of a text has, too, without which no spans can be found "
         "in stored texts: about one byte per token; all texts of a store have it, or none",
     )
+    add(
+        "--embeddings",
+        choices=PRECISIONS,
+        help="store the texts' embeddings, too, in a column `embedding` of such numbers, of a "
+        "bundle that gives some; all texts of a store have them, or none",
+    )
+    add("--embedding-dim", type=int, metavar="N", help="the first N numbers of each alone")
+    add("--normalize", action="store_true", help="make each embedding of length 1")
     add(
         "--chunk-texts",
         type=int,

@@ -6,6 +6,8 @@ and what is done with it, is the checkpoint's own: pooling, then steps in order.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -200,6 +202,18 @@ class Embedder:
             projection = self.weights.get(f"{i}.residual")
             found += vector if projection is None else projection @ vector
         return found
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits: of two embedders the same, if they make the same of the same
+        states. Prompts are no part of it."""
+        stated = {**self.spec.to_json(), "prompts": {}, "default_prompt": None}
+        digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
+        for name in sorted(self.weights):
+            array = np.ascontiguousarray(self.weights[name], np.float32)
+            digest.update(f"{name} {array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def check(self, hidden_dim: int) -> None:
         """Raises ValueError unless the weights are those of the steps."""

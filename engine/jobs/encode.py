@@ -46,6 +46,7 @@ def encode_texts(
     max_batch_tokens: int | None = None,
     bar: Any = None,
     words: bool = False,
+    embeddings: bool = False,
 ) -> Encoded:
     """Encodes texts chunk by chunk and appends them.
 
@@ -55,6 +56,7 @@ def encode_texts(
         existing: as the writer's; with "skip" such texts are not encoded either.
         bar: its `update` is called with a number of texts.
         words: store them beside the codes, for heads of the kind `token_label`.
+        embeddings: store those, too, as the writer's `embedding` says.
 
     Raises InputError for an id that comes twice, and what `Engine.encode_stream` and
     `StoreWriter.append` raise.
@@ -80,7 +82,12 @@ def encode_texts(
     before = writer.stored
     stored, stats = 0, Stats()
     for features in engine.encode_stream(
-        texts(), chunk_texts, max_batch_tokens, long_texts=long_texts, words=words
+        texts(),
+        chunk_texts,
+        max_batch_tokens,
+        long_texts=long_texts,
+        words=words,
+        embeddings=embeddings,
     ):
         names = [ids.popleft() for _ in range(len(features))]
         with interrupts_held_back():

@@ -8,7 +8,7 @@ writes the same rows under the same name: each row is there once, whatever dies.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ import numpy as np
 from bitheads.engine import bundle
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError, InputError, StoreError
+from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.jobs.backfill import Backfill, fitting_heads, read_heads
 from bitheads.engine.jobs.encode import refuse_twice
 from bitheads.engine.jobs.ray_cluster import connect
 from bitheads.engine.store import FeatureStore, Part, StoreWriter, schema
+from bitheads.engine.store.embedding_column import EMBEDDING, EmbeddingColumn
 from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.part_writer import PartWriter, new_name
 from bitheads.engine.store.writer import clean_up
@@ -50,6 +52,8 @@ class EncodeJob:
         existing: "skip" or "refuse", for texts whose ids are stored.
         block_texts: texts per part, which another worker encodes again if one is lost.
         words: whether they are stored beside the codes.
+        embeddings: precision of the embeddings that are stored, None for none; embedding_dim and
+            normalize: see EmbeddingColumn.
     """
 
     bundle: Path
@@ -62,10 +66,19 @@ class EncodeJob:
     max_batch_tokens: int | None
     long_texts: str
     words: bool = False
+    embeddings: str | None = None
+    embedding_dim: int | None = None
+    normalize: bool = False
 
     def anywhere(self) -> EncodeJob:
         """The same job for processes that run in folders of their own."""
         return replace(self, bundle=self.bundle.absolute(), store=_absolute(self.store))
+
+    def column(self, embedder: Callable[[], Embedder]) -> EmbeddingColumn | None:
+        """Of the embeddings. Raises InputError for what there is not."""
+        if self.embeddings is None:
+            return None
+        return EmbeddingColumn(embedder(), self.embeddings, self.embedding_dim, self.normalize)
 
 
 @dataclass(frozen=True)
@@ -101,13 +114,16 @@ class EncodeWorker:
         self._engine = Engine.load(job.bundle, job.backend, threads, job.precision)
         # Once per worker: opening reads the end of every part there is.
         self._store = FeatureStore(job.store, self._engine.spec)
+        self._column = job.column(lambda: self._engine.embedder)
 
     def do(self, block: dict[str, Any]) -> int:
         """Encodes a block of `plan_encoding`; returns how many texts."""
         job, store = self._job, self._store
         rows = list(self._texts.rows(Range(block["row"], block["count"], block["start"])))
         rows = [row for row, stored in zip(rows, block["is_stored"], strict=True) if not stored]
-        part_schema = store.schema or schema.make_schema(store.spec, words=job.words)
+        column = self._column
+        fields = [] if column is None else [column.field]
+        part_schema = store.schema or schema.make_schema(store.spec, fields, words=job.words)
         writer = PartWriter(store.folder, block["name"], part_schema, self._store_id)
         try:
             done = 0
@@ -117,12 +133,14 @@ class EncodeWorker:
                 job.max_batch_tokens,
                 long_texts=job.long_texts,
                 words=job.words,
+                embeddings=column is not None,
             )
             for features in stream:
                 ids = [row_id for row_id, _ in rows[done : done + len(features)]]
                 done += len(features)
                 array = schema.check_ids(ids, len(features))
-                writer.append(schema.make_table(array, features, {}, part_schema))
+                own = {} if column is None else {EMBEDDING: column.of(features.embeddings)}
+                writer.append(schema.make_table(array, features, own, part_schema))
             writer.publish()
         finally:
             writer.discard()
@@ -190,10 +208,11 @@ def encode_on_ray(
     if job.existing == "replace":
         raise InputError("--existing replace: only with --runner local. Leave --runner out.")
     job, texts = job.anywhere(), replace(texts, path=texts.path.absolute())
-    spec = bundle.read_manifest(job.bundle).spec
-    store = FeatureStore(job.store, spec)
+    manifest = bundle.read_manifest(job.bundle)
+    store = FeatureStore(job.store, manifest.spec)
     store.check_words(job.words)
-    with StoreWriter(store, job.existing) as writer:
+    column = job.column(lambda: bundle.require_embedder(bundle.read_embedder(job.bundle, manifest)))
+    with StoreWriter(store, job.existing, embedding=column) as writer:
         before = len(store)
         blocks, skipped = plan_encoding(texts, writer, job.existing, job.block_texts)
         bar.update(skipped)

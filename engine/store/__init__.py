@@ -20,8 +20,18 @@ except ImportError as error:
     ) from error
 
 from bitheads.engine.store.compact import compact
+from bitheads.engine.store.embedding_column import EmbeddingColumn
 from bitheads.engine.store.store import FeatureStore, Part, Rows, StoreInfo
 from bitheads.engine.store.verify import verify
 from bitheads.engine.store.writer import StoreWriter
 
-__all__ = ["FeatureStore", "Part", "Rows", "StoreInfo", "StoreWriter", "compact", "verify"]
+__all__ = [
+    "EmbeddingColumn",
+    "FeatureStore",
+    "Part",
+    "Rows",
+    "StoreInfo",
+    "StoreWriter",
+    "compact",
+    "verify",
+]

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bitheads.engine.store import schema
+from bitheads.engine.store.embedding_column import EMBEDDING, note_of
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.sealed import SealedWriter
 
@@ -62,15 +63,17 @@ class PartWriter:
         self._pending_bytes = 0
         self._aside = folder.write_aside(name)
         stores = schema.columns_of(part_schema)
+        vectors = () if note_of(part_schema) is None else (EMBEDDING,)
         paths = _paths(part_schema)
+        plain = [path for path in paths if path.partition(".")[0] in (schema.CODES, *vectors)]
         with self._aside.writing():
             self._sealed = SealedWriter(
                 self._aside.file,
                 part_schema,
                 # Bits of signs do not compress, and their least and greatest say nothing.
-                compression={path: "none" if path == schema.CODES else "zstd" for path in paths},
-                use_dictionary=[path for path in paths if path not in stores],
-                write_statistics=[path for path in paths if path != schema.CODES],
+                compression={path: "none" if path in plain else "zstd" for path in paths},
+                use_dictionary=[path for path in paths if path not in (*stores, *plain)],
+                write_statistics=[path for path in paths if path not in plain],
             )
 
     def append(self, table: pa.Table) -> None:

@@ -15,7 +15,7 @@ from bitheads.engine.errors import BundleError, InputError, StoreError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.files import strict_json
-from bitheads.engine.store import words_column
+from bitheads.engine.store import embedding_column, words_column
 from bitheads.engine.store.words_column import TRUNCATED_AT, WORDS
 
 FORMAT_VERSION = 2
@@ -105,6 +105,13 @@ def check_schema(schema: pa.Schema, shown: str) -> FeatureSpec:
                 f"{shown}: got {got} as its column {field.name!r}, expected one of {field.type}. "
                 "It is no part of a feature store: remove it."
             )
+    try:
+        embedding_column.note_of(schema)
+    except ValueError as error:
+        raise StoreError(
+            f"{shown}: what is noted of its embeddings is nothing that bitheads writes ({error}). "
+            "Remove the part, and make its rows again."
+        ) from error
     return spec
 
 

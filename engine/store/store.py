@@ -15,7 +15,8 @@ from bitheads.engine.errors import InputError, StoreError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
 from bitheads.engine.process.read_ahead import read_ahead
-from bitheads.engine.store import schema, sealed
+from bitheads.engine.store import embedding_column, schema, sealed
+from bitheads.engine.store.embedding_column import EmbeddingColumn
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.ids import IdIndex
 
@@ -216,11 +217,18 @@ def open_parts(folder: Folder) -> list[Part]:
 
 
 def check_alike(part: Part, first: Part, shown: str) -> None:
-    """Raises StoreError if one of a store's parts keeps words and another does not."""
+    """Raises StoreError if one of a store's parts keeps words or embeddings as another does not."""
     if part.has_words != first.has_words:
         got, expected = ("with" if one.has_words else "without" for one in (part, first))
         raise StoreError(
             f"{shown}: got a part {got} words, expected one {expected} them, as {first.name} is. "
+            "They are of two stores: move one of them."
+        )
+    notes = [embedding_column.note_of(one.schema) for one in (part, first)]
+    if notes[0] != notes[1]:
+        got, expected = map(embedding_column.shown, notes)
+        raise StoreError(
+            f"{shown}: got a part with {got}, expected one with {expected}, as {first.name} has. "
             "They are of two stores: move one of them."
         )
 
@@ -340,6 +348,11 @@ class FeatureStore:
         """Raises InputError if it keeps words and rows are to be added without, or vice versa."""
         if self.schema is not None:
             schema.check_words(words, self.schema, f"store {self.folder}")
+
+    def check_embedding(self, column: EmbeddingColumn | None) -> None:
+        """Raises InputError if rows are to be added with other embeddings than it keeps."""
+        if self.schema is not None:
+            embedding_column.check(column, self.schema, f"store {self.folder}")
 
     @property
     def forms(self) -> frozenset[str] | None:

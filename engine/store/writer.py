@@ -17,6 +17,7 @@ from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import check_spec
 from bitheads.engine.process.interrupts import interrupts_held_back
 from bitheads.engine.store import schema
+from bitheads.engine.store.embedding_column import EMBEDDING, EmbeddingColumn
 from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.part_writer import (
     PART_BYTES,
@@ -49,6 +50,7 @@ class StoreWriter:
         part_bytes: int = PART_BYTES,
         part_seconds: float = PART_SECONDS,
         row_group_bytes: int = ROW_GROUP_BYTES,
+        embedding: EmbeddingColumn | None = None,
     ) -> None:
         """
         Args:
@@ -57,8 +59,10 @@ class StoreWriter:
             part_bytes: of codes, of a part at most, but for its last rows.
             part_seconds: after a part's first row it is published.
             row_group_bytes: of codes, about.
+            embedding: what to keep of the texts' embeddings, in a column of their own; None: none.
 
-        Raises InputError for other options; StoreError if another process writes, or nobody can.
+        Raises InputError for other options, and if the store keeps other embeddings; StoreError if
+        another process writes, or nobody can.
         """
         if existing not in EXISTING:
             raise InputError(f"existing: got {existing!r}, expected one of {list(EXISTING)}.")
@@ -70,6 +74,7 @@ class StoreWriter:
         self._store, self._existing = store, existing
         self._part_bytes, self._part_seconds = part_bytes, part_seconds
         self._row_group_bytes = row_group_bytes
+        self._embedding = embedding
         self._kinds: pa.Schema | None = None
         self._part: PartWriter | None = None
         self._waiting_since_s: float | None = None
@@ -80,6 +85,7 @@ class StoreWriter:
         with ExitStack() as undo:
             undo.enter_context(store.folder.lock())
             clean_up(store)
+            store.check_embedding(embedding)
             self.stored: IdIndex = store.read_ids()
             self.store_id = store.id or new_store_id()
             self._undo = undo.pop_all()
@@ -108,7 +114,9 @@ class StoreWriter:
         self._refuse_if_failed()
         check_spec("features", features.spec, self._store.spec)
         array = schema.check_ids(ids, len(features))
-        columns = columns or {}
+        columns = {**(columns or {})}
+        if self._embedding is not None:
+            columns[EMBEDDING] = self._embedding.of(features.embeddings)
         kinds = self._schema_for(columns, features)
         names = array.to_pylist()
         known = self.stored.contains(names)
@@ -166,6 +174,9 @@ class StoreWriter:
             return kinds
         fields = []
         for name, values in columns.items():
+            if self._embedding is not None and name == EMBEDDING:
+                fields.append(self._embedding.field)
+                continue
             try:
                 kind = values.type if isinstance(values, pa.Array) else pa.array(values).type
             except (pa.ArrowException, TypeError, ValueError) as error:

@@ -12,7 +12,9 @@ namespace bitheads {
 
 void for_each_on_threads(int threads, size_t count, const std::function<void(size_t)> &work) {
   std::atomic<size_t> next{0};
-  std::exception_ptr first_error;
+  // Of the least number, whoever was faster: those before it have all begun.
+  std::exception_ptr error;
+  size_t failed = count;
   std::mutex lock;
   const auto run = [&] {
     for (size_t i = next++; i < count; i = next++) {
@@ -20,7 +22,10 @@ void for_each_on_threads(int threads, size_t count, const std::function<void(siz
         work(i);
       } catch (...) {
         const std::lock_guard<std::mutex> hold(lock);
-        first_error = first_error ? first_error : std::current_exception();
+        if (i < failed) {
+          failed = i;
+          error = std::current_exception();
+        }
         next = count;
       }
     }
@@ -37,7 +42,7 @@ void for_each_on_threads(int threads, size_t count, const std::function<void(siz
   }
   run();
   for (std::thread &thread : others) thread.join();
-  if (first_error) std::rethrow_exception(first_error);
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace bitheads
