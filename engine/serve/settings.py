@@ -153,6 +153,11 @@ class Settings:
         for name in ("port", "grpc_port"):
             if not 0 <= (getattr(self, name) or 0) <= 65535:
                 raise InputError(f"{flag(name)}: got {getattr(self, name)}, expected 0 to 65535.")
+        if self.grpc_port is not None and self.grpc_max_message_bytes > self.max_held_bytes:
+            raise InputError(
+                f"--grpc-max-message-bytes: got {self.grpc_max_message_bytes}, expected at most "
+                f"--max-held-bytes, {self.max_held_bytes}: no call would find room."
+            )
         if self.log not in LOGS:
             raise InputError(f"--log: got {self.log!r}, expected one of {list(LOGS)}.")
         for name in self.allowed_hosts:

@@ -121,7 +121,8 @@ class Fuzzer:
         content = fuzz_heads.mutated(rng, rng.choice(self._heads), task)
         yield Request(b"PUT", path, content, headers=headers).encode()
         yield Request(b"GET", b"/v1/tasks").encode()
-        yield Request(b"GET", b"/v2/models/tiny").encode()
+        for part in (b"", b"/config", b"/stats", b"/ready"):
+            yield Request(b"GET", b"/v2/models/tiny" + part).encode()
         asked = {"inputs": ["A text."], "tasks": [task], "return_probabilities": True}
         yield Request(b"POST", b"/v1/predict", json.dumps(asked).encode()).encode()
         more = rng.choice(("_probabilities", "_value", "_accepted", "_out_of_domain"))

@@ -103,6 +103,7 @@ def valid_bodies(spec_id: str, code: bytes) -> dict[str, Any]:
         "/v1/predict_features": {"features": [codes, codes], "spec_id": spec_id, "tasks": ["mood"]},
         "/v2/models/tiny/infer": infer,
         "/v2/models/tiny/versions/1/infer": infer,
+        "/v2/repository/index": {"ready": True},
     }
 
 

@@ -68,6 +68,13 @@ def test_keys_and_paths() -> None:
         (["--gzip-min-bytes", "-1"], {}, r"--gzip-min-bytes: got -1, expected 0 or more"),
         (["--port", "x"], {}, r"--port or BITHEADS_SERVE_PORT: got 'x', expected a number"),
         ([], {"BITHEADS_SERVE_PORT": "70000"}, r"--port: got 70000, expected 0 to 65535"),
+        (["--grpc-port", "70000"], {}, r"--grpc-port: got 70000, expected 0 to 65535"),
+        (["--grpc-max-message-bytes", "0"], {}, r"--grpc-max-message-bytes: got 0"),
+        (
+            ["--grpc-port", "0", "--grpc-max-message-bytes", "9", "--max-held-bytes", "8"],
+            {},
+            r"--grpc-max-message-bytes: got 9, expected at most --max-held-bytes, 8",
+        ),
         (["--max-texts", "0"], {}, r"--max-texts: got 0, expected more than 0"),
         (["--drain-s", "-1"], {}, r"--drain-s: got -1.0, expected more than 0"),
         (["--max-wait-ms", "-1"], {}, r"--max-wait-ms: got -1.0"),
