@@ -18,6 +18,8 @@ Python's own 5 ms, threads that read and write large requests keep the event loo
 ms."""
 
 GRPC_PACKAGES = ("grpc", "grpc_health", "grpc_reflection")
+OTEL_PACKAGES = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter")
+"""In the order of who has whom: what has no parent is asked with an error."""
 
 logger = logging.getLogger("bitheads.serve")
 
@@ -40,6 +42,8 @@ def _run(argv: list[str] | None) -> None:
         )
     if settings.grpc_port is not None and any(find_spec(name) is None for name in GRPC_PACKAGES):
         raise BackendError(f"--grpc-port needs gRPC. Type: {how_to_install('grpc')}")
+    if settings.traces == "otlp" and any(find_spec(name) is None for name in OTEL_PACKAGES):
+        raise BackendError(f"--traces needs OpenTelemetry. Type: {how_to_install('otel')}")
     from bitheads.engine.serve import server
     from bitheads.engine.serve.app import Server
     from bitheads.engine.serve.logs import set_up

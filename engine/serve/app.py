@@ -21,6 +21,7 @@ from bitheads.engine.serve import api, openai, tei
 from bitheads.engine.serve.admission import Admission
 from bitheads.engine.serve.docs_page import add_docs_page
 from bitheads.engine.serve.encodings import GzipAnswers
+from bitheads.engine.serve.ended import Ended
 from bitheads.engine.serve.errors import HttpError, internal
 from bitheads.engine.serve.guard import BATCHED_PATHS, Guard
 from bitheads.engine.serve.head_store import HeadStore
@@ -33,8 +34,9 @@ from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.shortcut import Shortcut
 from bitheads.engine.serve.work import Work
 
-if TYPE_CHECKING:  # an extra of its own
+if TYPE_CHECKING:  # extras of their own
     from bitheads.engine.serve.grpc_server import GrpcServer
+    from bitheads.engine.serve.traces import Traces
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -81,8 +83,13 @@ class Server:
         app: ASGIApp = Shortcut(self._app(routers), batched, BATCHED_PATHS)
         if settings.gzip_min_bytes:
             app = GzipAnswers(app, settings.gzip_min_bytes)
-        log = log or RequestLog(settings.log)
-        self._guard = Guard(app, settings, self._scheduler, self._admission, self._metrics, log)
+        self._traces: Traces | None = None
+        if settings.traces == "otlp":
+            from bitheads.engine.serve.traces import Traces
+
+            self._traces = Traces()
+        ended = Ended(self._metrics, log or RequestLog(settings.log), self._traces)
+        self._guard = Guard(app, settings, self._scheduler, self._admission, ended)
         self.grpc: GrpcServer | None = None
         if settings.grpc_port is not None:
             from bitheads.engine.serve.grpc_server import GrpcServer
@@ -93,8 +100,7 @@ class Server:
                 settings,
                 self._scheduler,
                 self._admission,
-                self._metrics,
-                log,
+                ended,
             )
         self._asgi: ASGIApp = self._guard
         if settings.cors_origins:  # outside: what a browser asks first has no key
@@ -125,6 +131,8 @@ class Server:
         self._scheduler.close()
         self._work.close()
         self.engine.close()
+        if self._traces is not None:
+            self._traces.close()
 
     @property
     def failure(self) -> BaseException | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.serve.admission import Admission, request_id
+from bitheads.engine.serve.ended import Ended
 from bitheads.engine.serve.errors import HttpError, internal, shutting_down, timed_out
 from bitheads.engine.serve.kserve.grpc_service import INFER, OPEN, InferenceService
 from bitheads.engine.serve.kserve.protobuf import METHODS, POOL, SERVICE
-from bitheads.engine.serve.logs import RequestLog
-from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.scheduler import Scheduler
 from bitheads.engine.serve.settings import Settings
-from bitheads.engine.serve.visit import Visit
+from bitheads.engine.serve.visit import TRACE_HEADERS, Visit
 
 STREAMS = 128
 """Calls of a connection at a time; clients keep back more themselves."""
@@ -67,15 +65,13 @@ class GrpcServer:
         settings: Settings,
         scheduler: Scheduler,
         admission: Admission,
-        metrics: Metrics,
-        log: RequestLog,
+        ended: Ended,
     ) -> None:
         self._service = service
         self._settings = settings
         self._scheduler = scheduler
         self._admission = admission
-        self._metrics = metrics
-        self._log = log
+        self._ended = ended
         self.port = 0
 
     async def start(self) -> None:
@@ -130,15 +126,21 @@ class GrpcServer:
         return grpc.stream_unary_rpc_method_handler(handle)
 
     async def _handle(self, method: str, context: Any) -> bytes | None:
-        started_s = time.perf_counter()
         headers = {name: _bytes(value) for name, value in context.invocation_metadata()}
         host = host_of(context.peer())
         client = self._admission.client(host, headers.get("authorization"))
-        visit = Visit(request_id(headers.get("x-request-id", b"")), client, self._scheduler)
+        visit = Visit(
+            request_id(headers.get("x-request-id", b"")),
+            client,
+            self._scheduler,
+            host,
+            "POST",
+            {name: headers.get(name, b"").decode("latin-1") for name in TRACE_HEADERS},
+        )
         status = CANCELLED
         failed: HttpError | None = None
         trailers = [("x-request-id", visit.id)]
-        self._metrics.in_flight.inc()
+        self._ended.begin()
         try:
             answer, timing = await self._answer(method, headers, context, visit)
             status = 200
@@ -159,14 +161,7 @@ class GrpcServer:
             if failed is not None:
                 visit.fail(failed)
                 status = failed.status
-            if visit.reason is not None:
-                self._metrics.rejections.labels(visit.reason).inc()
-            self._metrics.in_flight.dec()
-            took_s = time.perf_counter() - started_s
-            route = f"/{SERVICE}/{method}"
-            self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.request_s.labels(route).observe(took_s)
-            self._log.write(host, "POST", route, status, took_s, visit)
+            self._ended.note(visit, f"/{SERVICE}/{method}", status)
         if "retry-after" in failed.headers:
             trailers.append(("retry-after", failed.headers["retry-after"]))
         await context.abort(

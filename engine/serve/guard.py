@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -14,13 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bitheads.engine.serve import docs_page
 from bitheads.engine.serve.admission import Admission, request_id
 from bitheads.engine.serve.encodings import content_encoding, decoded
+from bitheads.engine.serve.ended import Ended
 from bitheads.engine.serve.errors import HttpError, internal, shutting_down, timed_out, too_large
-from bitheads.engine.serve.logs import RequestLog
-from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.origins import foreign_name, is_loopback
 from bitheads.engine.serve.scheduler import Scheduler
 from bitheads.engine.serve.settings import Settings
-from bitheads.engine.serve.visit import Visit
+from bitheads.engine.serve.visit import TRACE_HEADERS, Visit
 
 OPEN_PATHS = ("/", docs_page.PAGE, "/openapi.json", "/metrics")
 OPEN_FOLDERS = (docs_page.FILES, "/health/", "/v2/health/")
@@ -48,14 +46,12 @@ class Guard:
         settings: Settings,
         scheduler: Scheduler,
         admission: Admission,
-        metrics: Metrics,
-        log: RequestLog,
+        ended: Ended,
     ) -> None:
         self._app = app
         self._settings = settings
         self._scheduler = scheduler
-        self._metrics = metrics
-        self._log = log
+        self._ended = ended
         self._is_local = is_loopback(settings.host)
         self._allowed_hosts = [name.lower() for name in settings.allowed_hosts]
         self._admission = admission
@@ -64,14 +60,20 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started_s = time.perf_counter()
         scope = self._without_root(scope)
         # Of HEAD's answer uvicorn leaves the body out, by the scope that is its own.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         headers = dict(scope["headers"])
         host = (scope.get("client") or ("",))[0]
         client = self._admission.client(host, headers.get(b"authorization"))
-        visit = Visit(request_id(headers.get(b"x-request-id", b"")), client, self._scheduler)
+        visit = Visit(
+            request_id(headers.get(b"x-request-id", b"")),
+            client,
+            self._scheduler,
+            host,
+            scope["method"],
+            {name: headers.get(name.encode(), b"").decode("latin-1") for name in TRACE_HEADERS},
+        )
         inner["visit"] = visit
         status = NOT_ANSWERED
         held = 0
@@ -86,7 +88,7 @@ class Guard:
                 ]
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._ended.begin()
         try:
             self._check_origin(headers)
             self._check_key(scope["method"], scope["path"], headers)
@@ -114,14 +116,7 @@ class Guard:
         finally:
             visit.retract()
             self._admission.let_go(visit.client, held)
-            if visit.reason is not None:
-                self._metrics.rejections.labels(visit.reason).inc()
-            self._metrics.in_flight.dec()
-            took_s = time.perf_counter() - started_s
-            route = _route(inner)
-            self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.request_s.labels(route).observe(took_s)
-            self._log.write(host, scope["method"], route, status, took_s, visit)
+            self._ended.note(visit, _route(inner), status)
 
     def _without_root(self, scope: Scope) -> Scope:
         """Some proxies leave their part of the path in it, others do not."""
@@ -261,7 +256,7 @@ def _is_batched(scope: Scope) -> bool:
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern, never the path: what clients make up must not become metrics."""
+    """The route's pattern, see Ended.note."""
     if scope["path"] in BATCHED_PATHS:
         return str(scope["path"])
     return str(getattr(scope.get("route"), "path", "none"))

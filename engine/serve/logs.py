@@ -21,14 +21,15 @@ class RequestLog:
         self._form = form
 
     def write(
-        self, client: str, method: str, route: str, status: int, took_s: float, visit: Visit
+        self, route: str, status: int, took_s: float, visit: Visit, trace: str | None
     ) -> None:
         if self._form == "none":
             return
         fields = {
             "request_id": visit.id,
-            "client": client,
-            "method": method,
+            "trace_id": trace,
+            "client": visit.host,
+            "method": visit.method,
             "route": route,
             "status": status,
             "ms": round(1000 * took_s, 3),

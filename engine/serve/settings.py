@@ -140,6 +140,12 @@ class Settings:
     drain_s: float = _option(
         30.0, "seconds that requests have to end after SIGTERM; at least request_timeout_s is best"
     )
+    traces: str = _option(
+        "none",
+        "otlp: a span per request goes to the collector that OpenTelemetry's variables name, such "
+        "as OTEL_EXPORTER_OTLP_ENDPOINT; none",
+        kind="choice",
+    )
     log: str = _option("json", "json: one line per request; text: for people; none", kind="choice")
 
     def __post_init__(self) -> None:
@@ -160,6 +166,8 @@ class Settings:
             )
         if self.log not in LOGS:
             raise InputError(f"--log: got {self.log!r}, expected one of {list(LOGS)}.")
+        if self.traces not in TRACES:
+            raise InputError(f"--traces: got {self.traces!r}, expected one of {list(TRACES)}.")
         for name in self.allowed_hosts:
             if ":" in name or "/" in name:
                 raise InputError(
@@ -191,6 +199,7 @@ class Settings:
 
 
 LOGS = ("json", "text", "none")
+TRACES = ("otlp", "none")
 
 
 def flag(name: str) -> str:

@@ -24,7 +24,7 @@ from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve.errors import HttpError, of_engine, queue_full, shutting_down, too_large
 from bitheads.engine.serve.fair_threads import FairThreads
 from bitheads.engine.serve.json_size import count_values
-from bitheads.engine.serve.messages import server_timing, to_json
+from bitheads.engine.serve.messages import server_timing, stages_of, to_json
 from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.request import Answer, Request
 from bitheads.engine.serve.room import QueueFull, TooLong
@@ -165,10 +165,11 @@ class Work:
         self.statistics.succeeded(
             len(texts), time.perf_counter() - started_s, tokenize_s, answer.queue_s, answer.stats
         )
+        visit.stages = stages_of(tokenize_s, answer.queue_s, answer.stats)
         return Answered(
             answer,
             {"texts": len(texts), "tokens": request.tokens, "truncated": truncated},
-            server_timing(tokenize_s, answer.queue_s, answer.stats),
+            server_timing(visit.stages),
         )
 
     async def embed(
@@ -231,7 +232,8 @@ class Work:
             raise of_engine(error) from error
         heads_s = time.perf_counter() - started_s
         self._count(found)
-        return found, server_timing(0.0, 0.0, Stats(heads_s=heads_s))
+        visit.stages = stages_of(0.0, 0.0, Stats(heads_s=heads_s))
+        return found, server_timing(visit.stages)
 
     async def predict_pairs(
         self,
@@ -260,7 +262,8 @@ class Work:
         except BitheadsError as error:
             raise of_engine(error) from error
         self._count(found)
-        return dict(found), server_timing(0.0, 0.0, Stats(heads_s=found.stats.heads_s))
+        visit.stages = stages_of(0.0, 0.0, Stats(heads_s=found.stats.heads_s))
+        return dict(found), server_timing(visit.stages)
 
     async def read(
         self, client: str, body: bytes, json_bytes: int, parse: Callable[[], Result]

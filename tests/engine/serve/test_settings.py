@@ -27,6 +27,7 @@ def test_every_option_is_a_flag_and_a_variable(capsys: pytest.CaptureFixture[str
     values = {"int": "7", "float": "0.5", "Path": "/some/where", "tuple": ",".join(KEYS)}
     special = {"log": "text", "host": "::1", "backend": "openvino", "precision": "fp32"}
     special |= {
+        "traces": "otlp",
         "cors_origins": "https://a.example,http://localhost:3000",
         "root_path": "/some/where",
     }
@@ -79,6 +80,7 @@ def test_keys_and_paths() -> None:
         (["--drain-s", "-1"], {}, r"--drain-s: got -1.0, expected more than 0"),
         (["--max-wait-ms", "-1"], {}, r"--max-wait-ms: got -1.0"),
         (["--threads", "0"], {}, r"--threads: got 0"),
+        (["--traces", "jaeger"], {}, r"--traces: got 'jaeger', expected one of"),
         (["--log", "xml"], {}, r"--log: got 'xml', expected one of \['json', 'text', 'none'\]"),
         (["--api-keys", "short"], {}, r"one of 5 characters, expected at least 16"),
         ([], {"BITHEADS_SERVE_PROT": "1"}, r"BITHEADS_SERVE_PROT: no such option"),
