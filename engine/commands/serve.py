@@ -50,7 +50,7 @@ def _run(argv: list[str] | None) -> None:
 
     sys.setswitchinterval(SWITCH_S)
     server.check_certificate(settings)
-    server.allow_connections(settings.max_connections)
+    server.allow_connections(settings.max_connections, 1 if settings.grpc_port is None else 2)
     if settings.grpc_port is not None:
         from bitheads.engine.serve.grpc_server import check_port
 

@@ -80,6 +80,8 @@ class GrpcServer:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", settings.grpc_max_message_bytes),
+                ("grpc.max_allowed_incoming_connections", settings.max_connections),
+                ("grpc.server_handshake_timeout_ms", round(1000 * settings.read_timeout_s)),
                 ("grpc.max_concurrent_streams", STREAMS),
                 ("grpc.max_connection_idle_ms", 1000 * IDLE_S),
                 ("grpc.max_connection_age_ms", 1000 * AGE_S),

@@ -58,18 +58,21 @@ class Uvicorn(uvicorn.Server):
         return await super().on_tick(counter) or self._server.failure is not None
 
 
-def allow_connections(wanted: int) -> None:
+def allow_connections(wanted: int, ports: int = 1) -> None:
     """Raises this process's limit of open files, as far as it may. Each connection is one.
+
+    Args:
+        wanted: at each of so many ports.
 
     Raises InputError if that is not enough: connections past the limit would hang unanswered.
     """
-    needed = wanted + OTHER_FILES
+    needed = ports * wanted + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:
             raise InputError(
                 f"--max-connections: got {wanted}, but this process may open {hard} files. Lower "
-                f"it to {hard - OTHER_FILES}, or type: ulimit -Hn {needed}"
+                f"it to {(hard - OTHER_FILES) // ports}, or type: ulimit -Hn {needed}"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

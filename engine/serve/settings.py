@@ -109,7 +109,7 @@ class Settings:
         "again; 0 for none. Clients can tell by the time whether a text came before",
     )
     max_connections: int = _option(
-        2048, "connections at a time; past that they are closed with 503"
+        2048, "connections at a time, at each port; past that they are closed, over HTTP with 503"
     )
     max_body_bytes: int = _option(8 << 20, "bytes of a request; larger ones are refused with 413")
     max_head_bytes: int = _option(256 << 20, "bytes of an uploaded head")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -484,6 +485,38 @@ def test_a_client_leaves_room_for_others(head_bundle: Path) -> None:
         assert client.post("/v1/predict", json={"inputs": ["a"]}, headers=headers).is_success
         for call in calls:
             call.cancel()
+
+
+def test_connections_are_bounded(head_bundle: Path) -> None:
+    """Else those of one client would take the files that HTTP needs."""
+    live = f"/{SERVICE}/ServerLive"
+    with running(head_bundle, grpc_port=0, max_connections=4) as (client, server):
+        assert server.grpc is not None
+        port = server.grpc.port
+        opened = [socket.create_connection(("127.0.0.1", port)) for _ in range(12)]
+
+        def closed() -> int:
+            return sum(is_closed(connection) for connection in opened)
+
+        wait_for(lambda: closed() == 8)
+        assert client.get("/health/live").status_code == 200
+        with grpc.insecure_channel(address(server)) as channel, pytest.raises(grpc.RpcError):
+            channel.unary_unary(live)(b"", timeout=5)
+        for connection in opened:
+            connection.close()
+        with grpc.insecure_channel(address(server)) as channel:
+            assert channel.unary_unary(live)(b"", wait_for_ready=True, timeout=60)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """By the other side: what a server sends first is not read."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def test_keys(head_bundle: Path) -> None:
