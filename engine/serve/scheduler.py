@@ -158,7 +158,8 @@ class Scheduler:
         """Ends an `announce`, after `submit` or without."""
         with self._changed:
             self._announced -= 1
-            if self._announced == 0 and self._max_wait_s > 0:
+            # Lanes wait for that only while there is something to run.
+            if self._announced == 0 and self._max_wait_s > 0 and len(self._queue):
                 self._changed.notify_all()
 
     def submit(self, request: Request) -> Future[Answer]:
@@ -213,7 +214,8 @@ class Scheduler:
             waits = lengths[new].tolist(), padded[new].tolist()
             for row in self._queue.put(request, *waits, request.client, new):
                 self._equal.wait(row)
-            self._changed.notify_all()
+            if not self._all_busy:  # else nobody can begin, and who ends wakes all
+                self._changed.notify_all()
         for i, codes in enumerate(found):
             if codes is None and running[i]:
                 self._equal.ride(Row(request, i, int(lengths[i]), int(padded[i])))

@@ -396,6 +396,8 @@ class Work:
         finally:
             visit.retract()
         try:
+            if future.done():  # by the cache: no need to go round the event loop
+                return future.result()
             return await asyncio.wrap_future(future)
         except BitheadsError as error:
             raise of_engine(error) from error
