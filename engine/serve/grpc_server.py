@@ -28,6 +28,8 @@ STREAMS = 128
 IDLE_S, AGE_S = 300, 3600
 """Seconds after which a connection is closed that nobody uses, and any; clients make another."""
 
+DETAILS_BYTES = 2000
+
 CANCELLING_S = 0.1
 """Seconds within which a call is cancelled that was ended so by its client."""
 
@@ -166,9 +168,8 @@ class GrpcServer:
             self._ended.note(visit, f"/{SERVICE}/{method}", status)
         if "retry-after" in failed.headers:
             trailers.append(("retry-after", failed.headers["retry-after"]))
-        await context.abort(
-            STATUS.get(failed.status, grpc.StatusCode.UNKNOWN), failed.message, tuple(trailers)
-        )
+        code = STATUS.get(failed.status, grpc.StatusCode.UNKNOWN)
+        await context.abort(code, _details(failed.message), tuple(trailers))
         return None
 
     async def _answer(
@@ -234,7 +235,7 @@ class _Others(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
                 message += " It shares no memory with its clients: send tensors in the request."
             if method == "ModelStreamInfer":
                 message += f" Send each request of the stream as a {INFER}."
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, message[:1000])
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, _details(message))
 
         return grpc.stream_unary_rpc_method_handler(refuse)
 
@@ -272,6 +273,11 @@ def _credentials(settings: Settings) -> Any:
     certificate = settings.tls_cert.read_bytes()
     key = settings.tls_key or settings.tls_cert
     return grpc.ssl_server_credentials([(Path(key).read_bytes(), certificate)])
+
+
+def _details(message: str) -> str:
+    """What clients take: they refuse trailers of more than 8 KB, in which a byte may be three."""
+    return message.encode()[:DETAILS_BYTES].decode(errors="ignore")
 
 
 def _bytes(value: str | bytes) -> bytes:

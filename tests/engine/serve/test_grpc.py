@@ -291,6 +291,14 @@ def test_errors_are_told(client_of_triton: Any) -> None:
         client_of_triton.get_model_metadata("none")
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "😀" * 5000, "\n" * 5000])
+def test_errors_fit_into_trailers(client_of_triton: Any, name: str) -> None:
+    outputs = [triton.InferRequestedOutput(name)]
+    with pytest.raises(InferenceServerException) as error:
+        client_of_triton.infer(MODEL, [tensor("text", TEXTS)], outputs=outputs)
+    assert error.value.status() == "StatusCode.NOT_FOUND"
+
+
 def test_methods_that_are_not_there_are_named(client_of_triton: Any) -> None:
     with pytest.raises(InferenceServerException, match="shares no memory") as error:
         client_of_triton.register_system_shared_memory("region", "/key", 8)
