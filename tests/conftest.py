@@ -69,24 +69,46 @@ def few_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each graph is traced once a session and then copied: tracing is most of a tiny build."""
-    from bitheads.export import make_bundle
+TRACED = Path(__file__).parents[1] / "build" / "traced"
+"""Graphs that were traced, by what they were traced by: `make clean` forgets them."""
 
-    folder = tmp_path_factory.mktemp("graphs")
+
+def tracer() -> str:
+    """A hash of all that traces: our own code, and the versions of the rest."""
+    from importlib.metadata import version
+
+    import bitheads.export
+
+    digest = hashlib.sha256()
+    for path in sorted(Path(bitheads.export.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    for name in ("torch", "transformers", "onnx", "onnxscript", "onnx-ir"):
+        digest.update(f"{name} {version(name)}".encode())
+    return digest.hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def traced_once() -> Iterator[None]:
+    """Each graph is traced once, whatever session asks, and then copied: tracing is most of a tiny
+    build."""
+    from bitheads.export import make_bundle, onnx_graph
+
+    folder = TRACED / tracer()
+    folder.mkdir(parents=True, exist_ok=True)
     export_graph = make_bundle.export_graph
 
     def export_once(encoder: Any, layers: Any, precision: str, path: Path) -> list[Path]:
         # All that a graph depends on.
         config = encoder.model.config.to_json_string()
         made_of = [encoder.weights_sha256, config, encoder.reads_token_types, layers, precision]
-        made_of += [encoder.max_length, encoder.forward]
+        made_of += [encoder.max_length, encoder.forward, onnx_graph.MAX_SINGLE_FILE_BYTES]
         kept = folder / hashlib.sha256(repr(made_of).encode()).hexdigest()
         if not kept.exists():
             if len(files := export_graph(encoder, layers, precision, path)) > 1:
                 return files
-            shutil.copyfile(path, kept)
+            aside = kept.with_suffix(f".{os.getpid()}")  # another session may be at it
+            shutil.copyfile(path, aside)
+            aside.replace(kept)
         shutil.copyfile(kept, path)
         return [path]
 

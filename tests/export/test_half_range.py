@@ -20,6 +20,7 @@ from benchmarks.inputs.model_types import TYPES, auto_class, save_encoder
 from bitheads.engine.bundle import GRAPH, TOKENIZER, read_manifest
 from bitheads.engine.texts.tokenize import TextTokenizer
 from bitheads.engine.types import TokenBatch
+from bitheads.export import make_bundle as building
 from bitheads.export import onnx_graph
 from bitheads.export.comparison.compared_texts import run_reference
 from bitheads.export.comparison.reference_model import ReferenceModel
@@ -27,7 +28,6 @@ from bitheads.export.config import BuildConfig
 from bitheads.export.errors import ExportError
 from bitheads.export.half_range import keep_in_range, largest, look, where_lost
 from bitheads.export.make_bundle import make_bundle
-from bitheads.export.onnx_graph import export_graph
 from bitheads.export.source.encoder import load_encoder
 
 BuildBundle = Callable[..., Path]
@@ -81,19 +81,23 @@ OVERFLOWING: Mapping[str, tuple[str, Callable[[Weights], None], str]] = {
 
 @pytest.mark.parametrize("name", OVERFLOWING)
 def test_what_leaves_float16_stays_in_float32(
-    name: str, few_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    few_texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    traced_once: None,
 ) -> None:
     model_type, change, module = OVERFLOWING[name]
     source = save_encoder(model_type, TYPES[model_type], tmp_path / "source")
     edit_weights(source, change)
     before = tmp_path / "before.onnx"
-    export_graph(load_encoder(str(source)), LAYERS, "fp16", before)
+    if name == "bert":  # a graph in two files
+        monkeypatch.setattr(onnx_graph, "MAX_SINGLE_FILE_BYTES", 10_000)
+    building.export_graph(load_encoder(str(source)), LAYERS, "fp16", before)
     assert _share_of_signs(before, source) < SIGNS, "nothing is wrong in float16"
 
     said: list[str] = []
     output = tmp_path / "bundle"
-    if name == "bert":  # a graph in two files
-        monkeypatch.setattr(onnx_graph, "MAX_SINGLE_FILE_BYTES", 10_000)
     # bfloat16 rounds coarsely, and random weights are hard on it; float16 is looked at below.
     make_bundle(_config(source, output, few_texts, min_sign_agreement=0.99), said.append)
     assert _share_of_signs(output / GRAPH, source) >= SIGNS
@@ -137,11 +141,11 @@ def test_masks_are_no_reason_for_another_graph(
 
 
 def test_a_graph_that_fits_stays_as_it_is(
-    tiny_encoder: Callable[[str], Path], few_texts: Path, tmp_path: Path
+    tiny_encoder: Callable[[str], Path], few_texts: Path, tmp_path: Path, traced_once: None
 ) -> None:
     source = tiny_encoder("roberta")
     before = tmp_path / "before.onnx"
-    export_graph(load_encoder(str(source)), LAYERS, "fp16", before)
+    building.export_graph(load_encoder(str(source)), LAYERS, "fp16", before)
     output = tmp_path / "bundle"
     said: list[str] = []
     make_bundle(_config(source, output, few_texts), said.append)
