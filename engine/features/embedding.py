@@ -203,13 +203,13 @@ class Embedder:
             found += vector if projection is None else projection @ vector
         return found
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, precision: str) -> str:
         """64 hexadecimal digits: of two embedders the same, if they make the same of the same
-        states. Prompts are no part of it."""
+        states, in that precision. Prompts are no part of it, nor are ranges where none are used."""
         stated = {**self.spec.to_json(), "prompts": {}, "default_prompt": None}
         digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
-        for name in sorted(self.weights):
+        used = {*self.weights} - (set() if precision in ("int8", "uint8") else {RANGES})
+        for name in sorted(used):
             array = np.ascontiguousarray(self.weights[name], np.float32)
             digest.update(f"{name} {array.shape}".encode())
             digest.update(array.tobytes())

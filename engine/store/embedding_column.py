@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class EmbeddingColumn:
         """Raises InputError for what the embedder cannot give."""
         self.embedder.check_asked(self.dim, self.normalize, self.precision)
 
-    @property
+    @cached_property
     def field(self) -> pa.Field:
         """Lists of a fixed size, of numbers, or of eight signs each."""
         dim = self.dim or self.embedder.spec.dim
@@ -57,7 +58,7 @@ class EmbeddingColumn:
             "precision": self.precision,
             "dim": dim,
             "normalize": self.normalize,
-            "made_by": self.embedder.fingerprint,
+            "made_by": self.embedder.fingerprint(self.precision),
         }
         return pa.field(EMBEDDING, kind, nullable=False, metadata={NOTE: json.dumps(note)})
 
