@@ -226,9 +226,8 @@ def test_a_full_queue(server: Server) -> None:
         found = {server.ask(asked(LONG, ["averages"]))[0]}
         while not large.done() and 429 not in found:
             found.add(server.ask(asked(LONG, ["averages"]))[0])
-        assert large.result()[0] in (200, 429)
-    assert 429 in found
-    assert found <= {200, 429}
+        found.add(large.result()[0])  # which of the two came first is not said
+    assert found == {200, 429}
 
 
 def test_requests_that_run_are_answered_when_it_is_told_to_stop(
