@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bitheads.training.heads import linear_model
+from bitheads.training.heads.background import default_background
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -15,6 +16,17 @@ DATA = Path(__file__).parent.parent / "data"
 def few_penalties(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of the time of a fit without dev texts is the linear model's, once for each of them."""
     monkeypatch.setattr(linear_model, "PENALTIES", linear_model.PENALTIES[::3])
+
+
+@pytest.fixture
+def few_background(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every tenth text of the project's: encoding all of them takes most of the time of a head."""
+    texts = default_background().read_text(encoding="utf-8").splitlines()
+    folder = tmp_path / "few"
+    folder.mkdir()
+    (folder / "background.txt").write_text("\n".join(texts[::10]), encoding="utf-8")
+    place = "bitheads.training.heads.train_head.default_background"
+    monkeypatch.setattr(place, lambda: folder / "background.txt")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.accuracy.measure import end_to_end
 from bitheads import Engine
 from bitheads.training.data.labelled_texts import read_labelled
@@ -13,6 +15,7 @@ from bitheads.training.heads.train_head import train_head
 TOPICS = Path(__file__).parents[2] / "data" / "topics.tsv"
 
 
+@pytest.mark.usefixtures("few_background")
 def test_same_top_label_as_an_independent_computation(minilm_bundle: Path, tmp_path: Path) -> None:
     engine = Engine.load(minilm_bundle)
     config = HeadConfig("tested", TOPICS, TOPICS, tmp_path / "tested.safetensors")

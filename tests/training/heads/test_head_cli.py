@@ -24,6 +24,8 @@ from bitheads.training.heads.train_head import train_head_on
 DEV_SCORE = re.compile(r"^ *(?:linear|\d+) .* (-?\d+\.\d{4}) +\d+\.\d(?:  \*)?$", re.MULTILINE)
 DATA = Path(__file__).parents[2] / "data"
 
+pytestmark = pytest.mark.usefixtures("few_background")
+
 
 @pytest.fixture(scope="module")
 def topics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
