@@ -8,12 +8,13 @@ import ipaddress
 import re
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from bitheads.engine.serve.errors import HttpError, queue_full
+from bitheads.engine.serve.errors import HttpError, queue_full, timed_out
 from bitheads.engine.serve.room import QueueFull
 from bitheads.engine.serve.scheduler import Scheduler
 from bitheads.engine.serve.settings import Settings
+from bitheads.engine.serve.visit import TRACE_HEADERS, Visit
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+@-]{1,100}")
 
@@ -31,6 +32,7 @@ class Admission:
         self._admin_keys = [key.encode() for key in settings.admin_keys]
         self._keys = [key.encode() for key in settings.api_keys] + self._admin_keys
         self._max_held_bytes = settings.max_held_bytes
+        self._request_timeout_s = settings.request_timeout_s
         self._held_bytes: Counter[str] = Counter()
         self.is_draining = False
 
@@ -65,7 +67,22 @@ class Admission:
                 headers={"www-authenticate": "Bearer"},
             )
 
-    def client(self, host: str, authorization: bytes | None) -> str:
+    def visit(self, host: str, method: str, headers: Mapping[bytes, bytes]) -> Visit:
+        """A request, before anything of it is looked at."""
+        return Visit(
+            _request_id(headers.get(b"x-request-id", b"")),
+            self._client(host, headers.get(b"authorization")),
+            self._scheduler,
+            host,
+            method,
+            {name: headers.get(name.encode(), b"").decode("latin-1") for name in TRACE_HEADERS},
+        )
+
+    def timed_out(self) -> HttpError:
+        """What a request ends with that was not answered in time."""
+        return timed_out(self._request_timeout_s, self._scheduler.retry_after_s())
+
+    def _client(self, host: str, authorization: bytes | None) -> str:
         """See Visit.client. A key is what follows; whether it is a valid one is looked at later."""
         if self._has_keys and authorization is not None:
             # The key alone: "bearer" can be spelled in many ways, and each would have a share.
@@ -110,7 +127,7 @@ def network_of(host: str) -> str:
     return str(address.ipv4_mapped or f"{address.packed[:8].hex(':', 2)}::/64")
 
 
-def request_id(given: bytes) -> str:
+def _request_id(given: bytes) -> str:
     """The client's, if it could not be taken for anything else in a log."""
     return given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 

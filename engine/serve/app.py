@@ -89,7 +89,7 @@ class Server:
 
             self._traces = Traces()
         ended = Ended(self._metrics, log or RequestLog(settings.log), self._traces)
-        self._guard = Guard(app, settings, self._scheduler, self._admission, ended)
+        self._guard = Guard(app, settings, self._admission, ended)
         self.grpc: GrpcServer | None = None
         if settings.grpc_port is not None:
             from bitheads.engine.serve.grpc_server import GrpcServer
@@ -98,7 +98,6 @@ class Server:
             self.grpc = GrpcServer(
                 InferenceService(self._work, self._model),
                 settings,
-                self._scheduler,
                 self._admission,
                 ended,
             )

@@ -12,6 +12,9 @@ from bitheads.engine.serve.visit import Visit
 if TYPE_CHECKING:  # an extra of its own
     from bitheads.engine.serve.traces import Traces
 
+NOT_ANSWERED = 499
+"""The status of a request whose client left, as nginx logs it."""
+
 
 class Ended:
     """See the module. The same for every protocol."""

@@ -13,14 +13,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from bitheads.engine.errors import InputError
-from bitheads.engine.serve.admission import Admission, request_id
-from bitheads.engine.serve.ended import Ended
-from bitheads.engine.serve.errors import HttpError, internal, shutting_down, timed_out
+from bitheads.engine.serve.admission import Admission
+from bitheads.engine.serve.ended import NOT_ANSWERED, Ended
+from bitheads.engine.serve.errors import HttpError, internal, shutting_down
 from bitheads.engine.serve.kserve.grpc_service import INFER, OPEN, InferenceService
 from bitheads.engine.serve.kserve.protobuf import METHODS, POOL, SERVICE
-from bitheads.engine.serve.scheduler import Scheduler
+from bitheads.engine.serve.messages import server_timing
 from bitheads.engine.serve.settings import Settings
-from bitheads.engine.serve.visit import TRACE_HEADERS, Visit
+from bitheads.engine.serve.visit import Visit
 
 STREAMS = 128
 """Calls of a connection at a time; clients keep back more themselves."""
@@ -32,9 +32,6 @@ DETAILS_BYTES = 2000
 
 CANCELLING_S = 0.1
 """Seconds within which a call is cancelled that was ended so by its client."""
-
-CANCELLED = 499
-"""The status of a call whose client left, as the guard has it."""
 
 STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -65,13 +62,11 @@ class GrpcServer:
         self,
         service: InferenceService,
         settings: Settings,
-        scheduler: Scheduler,
         admission: Admission,
         ended: Ended,
     ) -> None:
         self._service = service
         self._settings = settings
-        self._scheduler = scheduler
         self._admission = admission
         self._ended = ended
         self.port = 0
@@ -130,26 +125,17 @@ class GrpcServer:
         return grpc.stream_unary_rpc_method_handler(handle)
 
     async def _handle(self, method: str, context: Any) -> bytes | None:
-        headers = {name: _bytes(value) for name, value in context.invocation_metadata()}
-        host = host_of(context.peer())
-        client = self._admission.client(host, headers.get("authorization"))
-        visit = Visit(
-            request_id(headers.get("x-request-id", b"")),
-            client,
-            self._scheduler,
-            host,
-            "POST",
-            {name: headers.get(name, b"").decode("latin-1") for name in TRACE_HEADERS},
-        )
-        status = CANCELLED
+        headers = {name.encode(): _bytes(value) for name, value in context.invocation_metadata()}
+        visit = self._admission.visit(host_of(context.peer()), "POST", headers)
+        status = NOT_ANSWERED
         failed: HttpError | None = None
         trailers = [("x-request-id", visit.id)]
         self._ended.begin()
         try:
-            answer, timing = await self._answer(method, headers, context, visit)
+            answer = await self._answer(method, headers, context, visit)
             status = 200
-            if timing:
-                trailers.append(("server-timing", timing))
+            if visit.stages:
+                trailers.append(("server-timing", server_timing(visit.stages)))
             context.set_trailing_metadata(tuple(trailers))
             return answer
         except HttpError as error:
@@ -173,11 +159,11 @@ class GrpcServer:
         return None
 
     async def _answer(
-        self, method: str, headers: dict[str, bytes], context: Any, visit: Visit
-    ) -> tuple[bytes, str]:
+        self, method: str, headers: dict[bytes, bytes], context: Any, visit: Visit
+    ) -> bytes:
         is_infer = method == INFER
         if method not in OPEN:
-            self._admission.check_key(headers.get("authorization", b""))
+            self._admission.check_key(headers.get(b"authorization", b""))
         if is_infer:
             self._admission.check_room(visit.client)
         # As much as may come: how much does is known when it is there.
@@ -196,8 +182,7 @@ class GrpcServer:
             answer = self._service.answer(method, body, visit)
             return await asyncio.wait_for(answer, self._settings.request_timeout_s)
         except asyncio.TimeoutError:
-            retry_after_s = self._scheduler.retry_after_s()
-            raise timed_out(self._settings.request_timeout_s, retry_after_s) from None
+            raise self._admission.timed_out() from None
         finally:
             self._admission.let_go(visit.client, held)
 

@@ -11,14 +11,12 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bitheads.engine.serve import docs_page
-from bitheads.engine.serve.admission import Admission, request_id
+from bitheads.engine.serve.admission import Admission
 from bitheads.engine.serve.encodings import content_encoding, decoded
-from bitheads.engine.serve.ended import Ended
-from bitheads.engine.serve.errors import HttpError, internal, shutting_down, timed_out, too_large
+from bitheads.engine.serve.ended import NOT_ANSWERED, Ended
+from bitheads.engine.serve.errors import HttpError, internal, shutting_down, too_large
 from bitheads.engine.serve.origins import foreign_name, is_loopback
-from bitheads.engine.serve.scheduler import Scheduler
 from bitheads.engine.serve.settings import Settings
-from bitheads.engine.serve.visit import TRACE_HEADERS, Visit
 
 OPEN_PATHS = ("/", docs_page.PAGE, "/openapi.json", "/metrics")
 OPEN_FOLDERS = (docs_page.FILES, "/health/", "/v2/health/")
@@ -26,9 +24,6 @@ OPEN_FOLDERS = (docs_page.FILES, "/health/", "/v2/health/")
 
 BATCHED_PATHS = ("/v1/predict", "/v1/features", "/v1/embeddings", "/embed", "/similarity", "/")
 """Paths of a POST that goes through the scheduler, as the Open Inference Protocol's infer does."""
-
-NOT_ANSWERED = 499
-"""The status of a request whose client left, as nginx logs it."""
 
 logger = logging.getLogger("bitheads.serve")
 
@@ -44,13 +39,11 @@ class Guard:
         self,
         app: ASGIApp,
         settings: Settings,
-        scheduler: Scheduler,
         admission: Admission,
         ended: Ended,
     ) -> None:
         self._app = app
         self._settings = settings
-        self._scheduler = scheduler
         self._ended = ended
         self._is_local = is_loopback(settings.host)
         self._allowed_hosts = [name.lower() for name in settings.allowed_hosts]
@@ -65,15 +58,7 @@ class Guard:
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         headers = dict(scope["headers"])
         host = (scope.get("client") or ("",))[0]
-        client = self._admission.client(host, headers.get(b"authorization"))
-        visit = Visit(
-            request_id(headers.get(b"x-request-id", b"")),
-            client,
-            self._scheduler,
-            host,
-            scope["method"],
-            {name: headers.get(name.encode(), b"").decode("latin-1") for name in TRACE_HEADERS},
-        )
+        visit = self._admission.visit(host, scope["method"], headers)
         inner["visit"] = visit
         status = NOT_ANSWERED
         held = 0
@@ -155,7 +140,7 @@ class Guard:
                 await running
             if leaving.done():
                 raise _Left
-            raise timed_out(self._settings.request_timeout_s, self._scheduler.retry_after_s())
+            raise self._admission.timed_out()
         finally:
             running.cancel()
             leaving.cancel()

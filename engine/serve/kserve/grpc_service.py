@@ -40,8 +40,8 @@ class InferenceService:
         self._work = work
         self._model = model
 
-    async def answer(self, method: str, body: bytes, visit: Visit) -> tuple[bytes, str]:
-        """The answer's message, and a Server-Timing header.
+    async def answer(self, method: str, body: bytes, visit: Visit) -> bytes:
+        """The answer's message.
 
         Args:
             method: of METHODS.
@@ -53,7 +53,8 @@ class InferenceService:
         if method == INFER:
             return await self._infer(body, asked, answered, visit)
         request = await self._work.read(visit.client, body, 0, partial(_parse, asked, body))
-        return answered(**self._told(method, request)).SerializeToString(), ""
+        message: bytes = answered(**self._told(method, request)).SerializeToString()
+        return message
 
     def _told(self, method: str, request: Any) -> dict[str, Any]:
         """The fields of an answer that needs no encoder. Raises HttpError."""
@@ -83,15 +84,13 @@ class InferenceService:
             ]
         return metadata
 
-    async def _infer(
-        self, body: bytes, asked: Any, answered: Any, visit: Visit
-    ) -> tuple[bytes, str]:
+    async def _infer(self, body: bytes, asked: Any, answered: Any, visit: Visit) -> bytes:
         read = partial(_read, asked, body, self._model.max_texts)
         request, texts, wanted = await self._work.read(visit.client, body, 0, read)
         self._model.check(request.model_name, request.model_version)
         inferred = await self._model.infer(texts, wanted, visit)
         make = partial(_write, inferred, answered, self._model.name, request.id)
-        return await self._model.write(inferred, visit.client, make), inferred.done.timing
+        return await self._model.write(inferred, visit.client, make)
 
 
 def _parse(kind: Any, body: bytes) -> Any:

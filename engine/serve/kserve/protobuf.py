@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 
-FILE, SERVICE = "inference.proto", "inference.GRPCInferenceService"
+SERVICE = "inference.GRPCInferenceService"
 
 
 def _load() -> DescriptorPool:
