@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 AUDIT := build/audit
 
-.PHONY: demo test test-engine test-export test-gpu check tidy docs audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
+.PHONY: demo test test-engine test-export test-long test-gpu check tidy docs audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,9 @@ test: test-engine test-export ## all tests
 FARTHER_TESTS := tests/benchmarks tests/export tests/training
 test-export: $(VENV)/.dev
 	$(RUN) -m pytest $(FARTHER_TESTS)
+
+test-long: $(VENV)/.dev ## what asks shorter tests' questions of more: every model type, other sizes and routines
+	$(RUN) -m pytest -m long $(FARTHER_TESTS)
 
 test-engine: $(VENV)/.dev
 	$(RUN) -m pytest $(addprefix --ignore=,tests/host tests/ray tests/wheel $(FARTHER_TESTS))

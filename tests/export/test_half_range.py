@@ -79,7 +79,13 @@ OVERFLOWING: Mapping[str, tuple[str, Callable[[Weights], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", OVERFLOWING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in ("gemma", "qwen") else ())
+        for name in OVERFLOWING
+    ],
+)
 def test_what_leaves_float16_stays_in_float32(
     name: str,
     few_texts: Path,

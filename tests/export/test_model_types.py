@@ -1,12 +1,10 @@
 """Model types that transformers has go through the whole build, and come out as it computes them.
 
-MODEL_TYPES=all builds every type in fp16 and fp32; without it, those that matter most, and a third
-of the others in fp16, which MODEL_TYPES=0, 1 or 2 chooses.
+Every type in fp16 and fp32 is for `make test-long`; what matters most and one in six, for all.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,13 +18,13 @@ from bitheads.export.make_bundle import make_bundle
 from bitheads.export.source.encoder import load_encoder
 
 ALWAYS = ("bert", "roberta", "mpnet", "modernbert")
-CHOICE = os.environ.get("MODEL_TYPES", "0")
 OTHERS = [name for name in TYPES if name not in ALWAYS]
-BUILDS = [(name, precision) for name in ALWAYS for precision in ("fp16", "fp32")]
-if CHOICE == "all":
-    BUILDS += [(name, precision) for name in OTHERS for precision in ("fp16", "fp32")]
-else:
-    BUILDS += [(name, "fp16") for name in OTHERS[int(CHOICE) :: 3]]
+SHORT = {(name, "fp16") for name in (*ALWAYS, *OTHERS[::6])} | {("modernbert", "fp32")}
+BUILDS = [
+    pytest.param(name, precision, marks=() if (name, precision) in SHORT else pytest.mark.long)
+    for name in TYPES
+    for precision in ("fp16", "fp32")
+]
 
 SIGNS = {"fp32": 0.999, "fp16": 0.997}
 """Share of the texts' signs that are transformers' own, at least."""

@@ -21,7 +21,6 @@ from bitheads.export.source.encoder import Encoder, load_encoder
 from bitheads.export.source.windows import WINDOWED
 from bitheads.export.window_graph import MIN_BLOCK
 
-WINDOWS = ("modernbert", "mistral", "gemma3_text", "modernbert-decoder")
 LENGTHS = (1, 2, 40, MIN_BLOCK - 1, MIN_BLOCK, MIN_BLOCK + 1, 2 * MIN_BLOCK, 2 * MIN_BLOCK + 389)
 """One block, the first of two, and several, of which the last is short."""
 LONG = {"max_position_embeddings": 8192}
@@ -47,7 +46,14 @@ def _run(graph: Path, lengths: tuple[int, ...], vocabulary: int) -> list[list[An
     ]
 
 
-@pytest.mark.parametrize("model_type", WINDOWS)
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "modernbert",
+        "gemma3_text",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("mistral", "modernbert-decoder")),
+    ],
+)
 def test_texts_of_any_length_are_as_transformers_computes_them_alone(
     model_type: str, tmp_path: Path
 ) -> None:
@@ -66,7 +72,15 @@ def test_texts_of_any_length_are_as_transformers_computes_them_alone(
             assert error < 1e-5, (text.size, layer)
 
 
-@pytest.mark.parametrize("window", [2, 15, 16, 127, MIN_BLOCK, MIN_BLOCK + 70])
+@pytest.mark.parametrize(
+    "window",
+    [
+        2,
+        127,
+        *(pytest.param(size, marks=pytest.mark.long) for size in (15, 16, MIN_BLOCK)),
+        MIN_BLOCK + 70,
+    ],
+)
 def test_windows_of_any_size(window: int, tmp_path: Path) -> None:
     encoder = _encoder("mistral", tmp_path / "source", {"sliding_window": window})
     export_graph(encoder, (2,), "fp32", tmp_path / "encoder.onnx")
@@ -79,6 +93,7 @@ def test_windows_of_any_size(window: int, tmp_path: Path) -> None:
         assert np.linalg.norm(got - expected) < 1e-5 * np.linalg.norm(expected), text.size
 
 
+@pytest.mark.long
 def test_the_window_is_seen(tmp_path: Path) -> None:
     """Another window gives other states: the comparisons above can fail."""
     states = []

@@ -37,6 +37,7 @@ def test_examples_are_drawn_of_each_label(topics: LabelledTexts) -> None:
     assert len(measure.drawn(topics, 10_000, 0)) == len(topics)
 
 
+@pytest.mark.long
 def test_all_contenders_learn(minilm_bundle: Path, topics: LabelledTexts, tmp_path: Path) -> None:
     """On the same few examples, of which none is in the test."""
     engine = Engine.load(minilm_bundle)

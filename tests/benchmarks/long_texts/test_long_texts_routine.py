@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks import __main__ as command_line
 from benchmarks.long_texts import table
 
 
+@pytest.mark.long
 def test_a_quick_run(tiny_bundle: Path, results: Path, capsys: Any) -> None:
     assert command_line.main(["long_texts", "--quick", "--bundle", str(tiny_bundle)]) == 0
     assert not list(results.iterdir())

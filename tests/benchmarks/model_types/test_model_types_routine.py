@@ -15,6 +15,7 @@ from benchmarks.inputs.tokenizer_kinds import KINDS
 from benchmarks.model_types import measure, table
 
 
+@pytest.mark.long
 def test_a_quick_run(results: Path, capsys: Any) -> None:
     assert command_line.main(["model_types", "--quick"]) == 0
     assert not list(results.iterdir())

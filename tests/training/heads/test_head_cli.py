@@ -71,7 +71,9 @@ def test_learns_and_is_served(
 
 
 @pytest.mark.parametrize("form", ["pair", "two_texts"])
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize(
+    "pooling", ["mean", *(pytest.param(name, marks=pytest.mark.long) for name in ("cls", "last"))]
+)
 def test_pairs_and_other_poolings(
     tiny_bundle: Path, tmp_path: Path, pooling: str, form: str
 ) -> None:

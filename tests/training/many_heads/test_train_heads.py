@@ -168,6 +168,7 @@ def test_learning_curve_and_floats(
     assert "got sign codes, expected float16" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_fine_tuned_encoders(
     all_kinds: Path,
     tiny_bundle: Path,

@@ -138,6 +138,7 @@ def test_results_do_not_depend_on_what_else_there_is(
         assert results_of(output)[name] == result
 
 
+@pytest.mark.long
 def test_what_is_chosen_is_chosen_on_dev(arguments: Arguments, tmp_path: Path) -> None:
     """The test rows have other labels: what is best on them is worst on dev."""
     output = tmp_path / "out"
