@@ -5,13 +5,13 @@ It ends with an exit code, and one line instead of a traceback.
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from bitheads.engine.errors import BitheadsError
+from bitheads.engine.process.any_text import print_any_text
 
 
 def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
@@ -30,17 +30,6 @@ def exit_code(run: Callable[[], None], interrupted: str = "interrupted") -> int:
         print(interrupted, file=sys.stderr)
         return 130
     return 0
-
-
-def print_any_text() -> None:
-    """Makes standard output take every text: what its encoding lacks is shown as \\u20ac.
-
-    The encoding of a Latin-1 or C locale would end the command in the middle of its output.
-    """
-    stream = sys.stdout
-    # Other error handlers are ones that the user asked for.
-    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-        stream.reconfigure(errors="backslashreplace")
 
 
 def say(message: str) -> None:

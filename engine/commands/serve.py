@@ -12,11 +12,6 @@ from bitheads.engine.errors import BackendError
 from bitheads.engine.process.install import how_to_install
 from bitheads.engine.serve import settings as options
 
-SWITCH_S = 0.001
-"""Seconds that a thread of the server keeps the interpreter before another may have it: with
-Python's own 5 ms, threads that read and write large requests keep the event loop waiting for 100
-ms."""
-
 GRPC_PACKAGES = ("grpc", "grpc_health", "grpc_reflection")
 OTEL_PACKAGES = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter")
 """In the order of who has whom: what has no parent is asked with an error."""
@@ -48,9 +43,14 @@ def _run(argv: list[str] | None) -> None:
     from bitheads.engine.serve.app import Server
     from bitheads.engine.serve.logs import set_up
 
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(server.SWITCH_S)
     server.check_certificate(settings)
-    server.allow_connections(settings.max_connections, 1 if settings.grpc_port is None else 2)
+    if settings.workers > 1:
+        from bitheads.engine.serve.workers.supervisor import serve
+
+        serve(settings)
+        return
+    server.allow_connections(settings)
     if settings.grpc_port is not None:
         from bitheads.engine.serve.grpc_server import check_port
 
@@ -67,11 +67,7 @@ def _run(argv: list[str] | None) -> None:
             server.make(serving, settings).run([listening])
         finally:
             serving.close()
-        if serving.failure is not None:
-            raise BackendError(
-                f"the server ended: a lane of the encoder did ({serving.failure!r}), see its log. "
-                "Start it again."
-            ) from serving.failure
+        server.check_end(serving)
 
 
 if __name__ == "__main__":

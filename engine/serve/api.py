@@ -18,8 +18,8 @@ from bitheads.engine.predictions import Prediction
 from bitheads.engine.serve import messages
 from bitheads.engine.serve.described import json_body
 from bitheads.engine.serve.errors import of_engine
-from bitheads.engine.serve.head_store import HeadStore
 from bitheads.engine.serve.messages import ErrorResponse
+from bitheads.engine.serve.whole import Whole
 from bitheads.engine.serve.work import Work, answer_bytes
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -41,7 +41,7 @@ FORBIDDEN: dict[int | str, dict[str, Any]] = {
 TASK = Path(description="A task's name.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 
 
-def routes(work: Work, heads: HeadStore) -> APIRouter:
+def routes(work: Work, whole: Whole) -> APIRouter:
     """Bodies are read by hand: FastAPI would decode and check them at three times the cost."""
     router = APIRouter(prefix="/v1", default_response_class=Response)
     engine = work.engine
@@ -145,7 +145,7 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
         """Loads a head file, or puts it in the place of the one there is. Needs an admin key."""
         body = await request.body()
         try:
-            await asyncio.to_thread(heads.put, name, body)
+            await asyncio.to_thread(whole.put_head, name, body)
         except BitheadsError as error:
             raise of_engine(error) from error
         return Response(status_code=204)
@@ -159,10 +159,9 @@ def routes(work: Work, heads: HeadStore) -> APIRouter:
     async def delete_task(name: str = TASK) -> Response:
         """Forgets a head. Needs an admin key."""
         try:
-            await asyncio.to_thread(heads.delete, name)
+            await asyncio.to_thread(whole.delete_head, name)
         except BitheadsError as error:
             raise of_engine(error) from error
-        work.forget_task(name)
         return Response(status_code=204)
 
     return router

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +25,6 @@ from bitheads.engine.serve.encodings import GzipAnswers
 from bitheads.engine.serve.ended import Ended
 from bitheads.engine.serve.errors import HttpError, internal
 from bitheads.engine.serve.guard import BATCHED_PATHS, Guard
-from bitheads.engine.serve.head_store import HeadStore
 from bitheads.engine.serve.kserve import routes as kserve
 from bitheads.engine.serve.kserve.model import Model
 from bitheads.engine.serve.logs import RequestLog
@@ -32,6 +32,8 @@ from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.scheduler import Scheduler
 from bitheads.engine.serve.settings import Settings
 from bitheads.engine.serve.shortcut import Shortcut
+from bitheads.engine.serve.uploads import HeadFolder
+from bitheads.engine.serve.whole import AllParts, OwnPart, Whole
 from bitheads.engine.serve.work import Work
 
 if TYPE_CHECKING:  # extras of their own
@@ -53,12 +55,25 @@ class Server:
     Attributes:
         asgi: the application.
         grpc: the server of its other port, if there is one.
+        part: what other processes of the same server ask of this one.
+        whole: what concerns all of them.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, log: RequestLog | None = None) -> None:
-        """Raises HeadError or SpecMismatchError for unsound heads in `settings.heads`."""
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        log: RequestLog | None = None,
+        whole: Whole | None = None,
+    ) -> None:
+        """Raises HeadError or SpecMismatchError for unsound heads in `settings.heads`.
+
+        Args:
+            whole: the server that this is a process of, if there are others: they share the ports.
+        """
         self.engine = engine
-        heads = HeadStore(engine, settings.heads)
+        kept = HeadFolder(settings.heads)
+        kept.load_into(engine)
         self._closing, self._is_closed = threading.Lock(), False
         self._metrics = Metrics()
         self._scheduler = Scheduler(
@@ -72,10 +87,12 @@ class Server:
         )
         self._admission = Admission(settings, self._scheduler)
         self._work = Work(engine, self._scheduler, settings, self._metrics)
+        self.part = OwnPart(engine, self._scheduler, self._work, self._metrics)
+        self.whole = whole or AllParts([self.part], kept)
         model = settings.bundle.resolve().name
-        self._model = Model(self._work, model, self._is_live, self._is_ready)
+        self._model = Model(self._work, self.whole, model, self._is_live, self._is_ready)
         routers = {
-            "bitheads": api.routes(self._work, heads),
+            "bitheads": api.routes(self._work, self.whole),
             "OpenAI": openai.routes(self._work, model),
             "text-embeddings-inference": tei.routes(self._work, model),
         }
@@ -100,6 +117,7 @@ class Server:
                 settings,
                 self._admission,
                 ended,
+                shares_port=whole is not None,
             )
         self._asgi: ASGIApp = self._guard
         if settings.cors_origins:  # outside: what a browser asks first has no key
@@ -197,7 +215,7 @@ class Server:
         @app.get("/metrics", tags=["health"], response_model=None, response_class=PlainTextResponse)
         async def metrics() -> Response:
             """Counts and times, for Prometheus."""
-            body = self._metrics.show(self._scheduler, len(self.engine.tasks))
+            body = await asyncio.to_thread(self.whole.show_metrics)
             return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
         app.add_exception_handler(HttpError, _http_error)

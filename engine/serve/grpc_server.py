@@ -64,11 +64,14 @@ class GrpcServer:
         settings: Settings,
         admission: Admission,
         ended: Ended,
+        shares_port: bool = False,
     ) -> None:
+        """shares_port: whether other processes of the same server listen on it, too."""
         self._service = service
         self._settings = settings
         self._admission = admission
         self._ended = ended
+        self._shares_port = shares_port
         self.port = 0
 
     async def start(self) -> None:
@@ -82,7 +85,7 @@ class GrpcServer:
                 ("grpc.max_concurrent_streams", STREAMS),
                 ("grpc.max_connection_idle_ms", 1000 * IDLE_S),
                 ("grpc.max_connection_age_ms", 1000 * AGE_S),
-                ("grpc.so_reuseport", 0),  # else two servers could share a port
+                ("grpc.so_reuseport", int(self._shares_port)),  # two servers could share one, too
                 # A message that is small may be any size when it is decompressed.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
             ],
@@ -109,7 +112,8 @@ class GrpcServer:
         except RuntimeError as error:
             raise _no_port(settings, error) from error
         await self._server.start()
-        logger.info("gRPC on %s", address_of(settings, self.port))
+        if not self._shares_port:
+            logger.info("gRPC on %s", address_of(settings, self.port))
 
     async def stop(self) -> None:
         """Answers what is there, then frees all."""
@@ -233,6 +237,26 @@ def check_port(settings: Settings) -> None:
         socket.create_server((settings.host, settings.grpc_port), family=family).close()
     except OSError as error:
         raise _no_port(settings, error) from error
+
+
+def reserve_port(settings: Settings) -> socket.socket:
+    """A socket of gRPC's port that does not listen: processes of this server may do so while it is
+    there, and nobody else's.
+
+    Raises InputError if the port cannot be had.
+    """
+    check_port(settings)  # which another server may share with its own processes
+    assert settings.grpc_port is not None, "asked before"
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    reserved = socket.socket(family)
+    try:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            reserved.setsockopt(socket.SOL_SOCKET, option, 1)
+        reserved.bind((settings.host, settings.grpc_port))
+    except OSError as error:
+        reserved.close()
+        raise _no_port(settings, error) from error
+    return reserved
 
 
 def _no_port(settings: Settings, reason: Exception) -> InputError:

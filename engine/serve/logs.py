@@ -16,9 +16,13 @@ from bitheads.engine.serve.visit import Visit
 class RequestLog:
     """Writes to standard output, where containers' logs are read from."""
 
-    def __init__(self, form: str) -> None:
-        """form: json, text or none."""
+    def __init__(self, form: str, process: int | None = None) -> None:
+        """Args:
+        form: json, text or none.
+        process: the number of this process, where several write the same log.
+        """
         self._form = form
+        self._process = process
 
     def write(
         self, route: str, status: int, took_s: float, visit: Visit, trace: str | None
@@ -26,6 +30,7 @@ class RequestLog:
         if self._form == "none":
             return
         fields = {
+            "process": self._process,
             "request_id": visit.id,
             "trace_id": trace,
             "client": visit.host,
@@ -43,23 +48,27 @@ class RequestLog:
 class Handler(logging.Handler):
     """Everything else that is logged, in the same form."""
 
-    def __init__(self, form: str) -> None:
+    def __init__(self, form: str, process: int | None = None) -> None:
+        """See RequestLog."""
         super().__init__()
         self._form = form
+        self._process = process
 
     def emit(self, record: logging.LogRecord) -> None:
-        extra = {"logger": record.name}
+        extra: dict[str, Any] = {"logger": record.name}
+        if self._process is not None:
+            extra["process"] = self._process
         if record.exc_info:
             extra["traceback"] = logging.Formatter().formatException(record.exc_info)
         _print(self._form, record.levelname, record.getMessage(), extra)
 
 
-def set_up(form: str) -> RequestLog:
-    """Sends the log of the whole process this way."""
+def set_up(form: str, process: int | None = None) -> RequestLog:
+    """Sends the log of the whole process this way. See RequestLog."""
     root = logging.getLogger()
-    root.handlers = [Handler("text" if form == "none" else form)]
+    root.handlers = [Handler("text" if form == "none" else form, process)]
     root.setLevel(logging.INFO)
-    return RequestLog(form)
+    return RequestLog(form, process)
 
 
 def _print(form: str, level: str, message: str, fields: dict[str, Any]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import cast
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.samples import Sample
 
 from bitheads.engine.serve.scheduler import BatchReport, Scheduler
 from bitheads.engine.serve.statistics import Statistics
@@ -17,6 +22,9 @@ from bitheads.engine.serve.statistics import Statistics
 TIMES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
+EVERYWHERE = ("bitheads_heads", "process_max_fds")
+"""What has the same value in each of a server's processes."""
+
 REASONS = ("queue_full", "shutting_down", "timeout", "too_large", "unauthorized", "cancelled")
 
 
@@ -93,10 +101,51 @@ class Metrics:
         for stage in ("encode", "pack", "heads"):
             self.stage_s.labels(stage).observe(getattr(stats, f"{stage}_s"))
 
-    def show(self, scheduler: Scheduler, num_heads: int) -> bytes:
-        """All of it, in Prometheus' text format."""
+    def collect(self, scheduler: Scheduler, num_heads: int) -> list[Metric]:
+        """All of it, for `show`."""
         self._queued.set(scheduler.queued_tokens)
         self._cache_bytes.set(scheduler.cache.nbytes)
         self._cache_texts.set(len(scheduler.cache))
         self._heads.set(num_heads)
-        return generate_latest(self._registry)
+        return list(self._registry.collect())
+
+
+class _Collected:
+    """What `generate_latest` takes a registry for."""
+
+    def __init__(self, collected: Iterable[Metric]) -> None:
+        self._collected = collected
+
+    def collect(self) -> Iterable[Metric]:
+        return self._collected
+
+
+def show(parts: Sequence[Sequence[Metric]]) -> bytes:
+    """What all processes of a server counted, in Prometheus' text format.
+
+    Numbers are summed, but for times, of which the earliest is shown, and what is the same
+    everywhere.
+    """
+    families: dict[str, Metric] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for part in parts:
+        for family in part:
+            families.setdefault(family.name, family)
+            found = values.setdefault(family.name, {})
+            for sample in family.samples:
+                place = sample.name, tuple(sample.labels.items())
+                known = found.get(place)
+                found[place] = sample.value if known is None else _both(known, sample)
+    summed = []
+    for name, family in families.items():
+        shown = Metric(name, family.documentation, family.type)
+        for (sample_name, labels), value in values[name].items():
+            shown.add_sample(sample_name, dict(labels), value)
+        summed.append(shown)
+    return generate_latest(cast(CollectorRegistry, _Collected(summed)))
+
+
+def _both(known: float, sample: Sample) -> float:
+    if sample.name.endswith(("_created", "_start_time_seconds")):
+        return min(known, sample.value)
+    return max(known, sample.value) if sample.name in EVERYWHERE else known + sample.value

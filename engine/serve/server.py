@@ -8,11 +8,12 @@ import resource
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
-from bitheads.engine.errors import InputError
+from bitheads.engine.errors import BackendError, InputError
 from bitheads.engine.serve.app import Server
 from bitheads.engine.serve.connection import Connection
 from bitheads.engine.serve.settings import Settings
@@ -25,6 +26,11 @@ many, and what the process itself has open."""
 KEEP_ALIVE_S = 60
 """Seconds that a connection is kept: more than most proxies keep theirs, so that they close it."""
 
+SWITCH_S = 0.001
+"""Seconds that a thread of the server keeps the interpreter before another may have it: with
+Python's own 5 ms, threads that read and write large requests keep the event loop waiting for 100
+ms."""
+
 logger = logging.getLogger("bitheads.serve")
 
 
@@ -34,9 +40,12 @@ class Uvicorn(uvicorn.Server):
     It ends by itself if the server cannot answer any more (`Server.failure`).
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+    def __init__(
+        self, config: uvicorn.Config, server: Server, is_serving: Callable[[], None] | None
+    ) -> None:
         super().__init__(config)
         self._server = server
+        self._is_serving = is_serving
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._server.drain()
@@ -48,6 +57,10 @@ class Uvicorn(uvicorn.Server):
         if self._server.grpc is not None:
             await self._server.grpc.start()
         await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(BACKLOG)  # whatever uvicorn told the system
+        if self.started and self._is_serving is not None:
+            self._is_serving()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._server.grpc is not None:  # before the engine is closed
@@ -58,14 +71,12 @@ class Uvicorn(uvicorn.Server):
         return await super().on_tick(counter) or self._server.failure is not None
 
 
-def allow_connections(wanted: int, ports: int = 1) -> None:
+def allow_connections(settings: Settings) -> None:
     """Raises this process's limit of open files, as far as it may. Each connection is one.
-
-    Args:
-        wanted: at each of so many ports.
 
     Raises InputError if that is not enough: connections past the limit would hang unanswered.
     """
+    wanted, ports = settings.max_connections, 1 if settings.grpc_port is None else 2
     needed = ports * wanted + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -111,8 +122,23 @@ def url(listening: socket.socket, settings: Settings) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def make(server: Server, settings: Settings) -> Uvicorn:
-    """Its `run`, given sockets, serves until a signal, and then until all is answered."""
+def check_end(server: Server) -> None:
+    """Raises BackendError if the server ended by itself."""
+    if server.failure is not None:
+        raise BackendError(
+            f"the server ended: a lane of the encoder did ({server.failure!r}), see its log. "
+            "Start it again."
+        ) from server.failure
+
+
+def make(
+    server: Server, settings: Settings, is_serving: Callable[[], None] | None = None
+) -> Uvicorn:
+    """Its `run`, given sockets, serves until a signal, and then until all is answered.
+
+    Args:
+        is_serving: called once it does; where other processes listen to the same sockets.
+    """
 
     class Limited(Connection):
         read_timeout_s = settings.read_timeout_s
@@ -129,8 +155,9 @@ def make(server: Server, settings: Settings) -> Uvicorn:
         limit_concurrency=settings.max_connections,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)),
-        backlog=BACKLOG,
+        # So many are taken at a time: with more, one process would take all that wait.
+        backlog=BACKLOG if is_serving is None else 1,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
-    return Uvicorn(config, server)
+    return Uvicorn(config, server, is_serving)

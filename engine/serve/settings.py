@@ -50,6 +50,11 @@ class Settings:
     threads: int | None = _option(
         None, "processor threads of the encoder; lower it to leave cores to others (default: all)"
     )
+    workers: int = _option(
+        1,
+        "processes that answer, each with an engine on its share of the cores: more than one where "
+        "one process cannot keep all cores busy, see docs/serving.md",
+    )
     heads: Path | None = _option(
         None,
         "where uploaded heads are kept, and read from at the next start; without it they are "
@@ -150,7 +155,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         positive = [f.name for f in fields(self) if "max_" in f.name or "_s" in f.name]
-        for name in (*positive, "threads"):
+        for name in (*positive, "threads", "workers"):
             value = getattr(self, name)
             if isinstance(value, int | float) and (
                 value < 0 or (value == 0 and "wait" not in name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitheads.engine.serve.scheduler import BatchReport
@@ -78,6 +79,33 @@ class Statistics:
                     for rows, made in sorted(self._of_rows.items())
                 ],
             }
+
+
+def summed(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several processes show, as if it were of one."""
+    stages = parts[0]["inference_stats"]
+    of_rows: defaultdict[int, list[Mapping[str, int]]] = defaultdict(list)
+    for part in parts:
+        for batch in part["batch_stats"]:
+            of_rows[batch["batch_size"]].append(batch["compute_infer"])
+    return {
+        "last_inference": max(part["last_inference"] for part in parts),
+        **{
+            name: sum(part[name] for part in parts)
+            for name in ("inference_count", "execution_count")
+        },
+        "inference_stats": {
+            name: _sum([part["inference_stats"][name] for part in parts]) for name in stages
+        },
+        "batch_stats": [
+            {"batch_size": rows, "compute_infer": _sum(made)}
+            for rows, made in sorted(of_rows.items())
+        ],
+    }
+
+
+def _sum(durations: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    return {name: sum(made[name] for made in durations) for name in ("count", "ns")}
 
 
 def _infer_s(stats: Stats) -> float:

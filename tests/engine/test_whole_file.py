@@ -19,7 +19,8 @@ from bitheads.engine.heads.cpu import load_head
 from bitheads.engine.heads.head_file import write_head
 from bitheads.engine.jobs.answers import TaskHead
 from bitheads.engine.jobs.backfill import Backfill
-from bitheads.engine.serve.head_store import HeadStore
+from bitheads.engine.serve.app import Server
+from bitheads.engine.serve.settings import Settings
 from bitheads.engine.store import StoreWriter, compact
 
 
@@ -66,22 +67,23 @@ def test_an_uploaded_head_outlasts_a_crash_and_a_deleted_one_stays_away(
     content = (tmp_path / "tone.safetensors").read_bytes()
     folder = tmp_path / "kept" / "heads"
     with watched_disk(tmp_path) as disk:
-        heads = HeadStore(engine, folder)
-        heads.put("tone", content)
+        server = Server(engine, Settings(bundle=tiny_bundle, heads=folder, log="none"))
+        server.whole.put_head("tone", content)
     disk.check()
     assert [path.name for path in folder.iterdir()] == ["tone.safetensors"]
 
     with monkeypatch.context() as patch:  # root may remove what others may not
         patch.setattr(os, "unlink", fail(OSError(errno.EROFS, "Read-only file system")))
         with pytest.raises(KeepError, match=r"head 'tone': cannot be removed .*Read-only"):
-            heads.delete("tone")
+            server.whole.delete_head("tone")
     assert "tone" in engine.tasks, "what would come back is not said to be gone"
     with watched_disk(tmp_path) as disk:
         disk.changed(folder / "tone.safetensors")
-        heads.delete("tone")
+        server.whole.delete_head("tone")
     assert not disk.unnamed
     assert "tone" not in engine.tasks
     assert not list(folder.iterdir())
+    server.close()
 
 
 def fail(error: Exception) -> Callable[..., None]:

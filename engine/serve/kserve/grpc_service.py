@@ -53,10 +53,10 @@ class InferenceService:
         if method == INFER:
             return await self._infer(body, asked, answered, visit)
         request = await self._work.read(visit.client, body, 0, partial(_parse, asked, body))
-        message: bytes = answered(**self._told(method, request)).SerializeToString()
+        message: bytes = answered(**await self._told(method, request)).SerializeToString()
         return message
 
-    def _told(self, method: str, request: Any) -> dict[str, Any]:
+    async def _told(self, method: str, request: Any) -> dict[str, Any]:
         """The fields of an answer that needs no encoder. Raises HttpError."""
         model = self._model
         if method == "ServerLive":
@@ -68,14 +68,14 @@ class InferenceService:
         if method == "RepositoryIndex":
             return {"models": model.index(request.ready)}
         if method == "ModelStatistics" and not request.name:
-            return {"model_stats": model.model_statistics()}
+            return {"model_stats": await model.model_statistics()}
         model.check(request.name, request.version)
         if method == "ModelReady":
             return {"ready": model.is_ready()}
         if method == "ModelConfig":
             return {"config": model.configuration()}
         if method == "ModelStatistics":
-            return {"model_stats": model.model_statistics()}
+            return {"model_stats": await model.model_statistics()}
         metadata = model.metadata()
         for kind in ("inputs", "outputs"):  # the message has no more fields
             metadata[kind] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from bitheads.engine.serve.kserve.outputs import (
     outputs_of_codes,
     task_of,
 )
-from bitheads.engine.serve.statistics import Statistics
 from bitheads.engine.serve.visit import Visit
+from bitheads.engine.serve.whole import Whole
 from bitheads.engine.serve.work import Answered, Work, answer_bytes
 from bitheads.engine.types import Text
 
@@ -98,9 +99,15 @@ class Model:
     """
 
     def __init__(
-        self, work: Work, name: str, is_live: Callable[[], bool], is_ready: Callable[[], bool]
+        self,
+        work: Work,
+        whole: Whole,
+        name: str,
+        is_live: Callable[[], bool],
+        is_ready: Callable[[], bool],
     ) -> None:
         self._work = work
+        self._whole = whole
         self.name = name
         self.is_live = is_live
         self.is_ready = is_ready
@@ -109,10 +116,6 @@ class Model:
     def max_texts(self) -> int:
         """Texts of a request, at most."""
         return self._work.max_texts
-
-    @property
-    def statistics(self) -> Statistics:
-        return self._work.statistics
 
     def check(self, name: str, version: str) -> None:
         """Raises HttpError if it is another. An empty version is the newest."""
@@ -165,9 +168,10 @@ class Model:
             "output": [tensor(made) for made in described["outputs"]],
         }
 
-    def model_statistics(self) -> list[dict[str, Any]]:
+    async def model_statistics(self) -> list[dict[str, Any]]:
         """Triton's, of all models: this one."""
-        return [{"name": self.name, "version": VERSION, **self.statistics.show()}]
+        shown = await asyncio.to_thread(self._whole.show_statistics)
+        return [{"name": self.name, "version": VERSION, **shown}]
 
     def index(self, ready: bool) -> list[dict[str, str]]:
         """The repository's models; with `ready` those that are."""
@@ -201,7 +205,7 @@ class Model:
         def timed() -> Result:
             started_s = time.perf_counter()
             made = make()
-            self.statistics.wrote(time.perf_counter() - started_s)
+            self._work.statistics.wrote(time.perf_counter() - started_s)
             return made
 
         return await self._work.run(client, inferred.num_bytes(), timed)

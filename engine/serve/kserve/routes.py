@@ -88,14 +88,14 @@ def routes(work: Work, model: Model) -> APIRouter:
     @router.get("/models/stats", **answers(described.Statistics, False))
     async def all_statistics() -> Response:
         """What requests took so far: those of all protocols."""
-        return _json({"model_stats": model.model_statistics()})
+        return _json({"model_stats": await model.model_statistics()})
 
     @router.get("/models/{name}/stats", **answers(described.Statistics))
     @router.get("/models/{name}/versions/{version}/stats", **answers(described.Statistics))
     async def statistics(name: str = named, version: str = VERSION) -> Response:
         """The same, of one model."""
         model.check(name, version)
-        return _json({"model_stats": model.model_statistics()})
+        return _json({"model_stats": await model.model_statistics()})
 
     @router.get("/models/{name}", **answers(described.ModelMetadata))
     @router.get("/models/{name}/versions/{version}", **answers(described.ModelMetadata))
