@@ -15,18 +15,26 @@ import httpx
 import pytest
 from conftest import ServerProcess
 
+from bitheads.engine.process.cores import count_cores
 from bitheads.engine.process.install import how_to_install
 
 
 @pytest.mark.parametrize(
-    ("backend", "answers"), [("auto", 60), ("openvino", 1), ("openvino", 37), ("onnxruntime", 9)]
+    ("backend", "workers", "answers"),
+    [
+        ("auto", 1, 60),
+        ("openvino", 1, 1),
+        ("openvino", 1, 37),
+        ("onnxruntime", 1, 9),
+        *[("openvino", 2, 37), ("onnxruntime", 2, 9)][: 2 * (count_cores() > 1)],
+    ],
 )
 def test_sigterm_under_load_answers_what_was_accepted(
-    head_bundle: Path, backend: str, answers: int
+    head_bundle: Path, backend: str, workers: int, answers: int
 ) -> None:
     """A request is answered, refused with 503, or its connection was closed before it was read."""
     options = ["--bundle", str(head_bundle), "--threads", "2", "--backend", backend]
-    with ServerProcess(*options) as server:
+    with ServerProcess(*options, "--workers", str(workers)) as server:
         statuses: list[int | str] = []
         ending = threading.Event()
 
