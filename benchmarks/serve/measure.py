@@ -29,6 +29,7 @@ from benchmarks.serve.server_process import ServerProcess
 from bitheads import Engine
 from bitheads.engine.commands.command_line import say
 from bitheads.engine.errors import InputError
+from bitheads.engine.process.cores import count_cores
 from bitheads.engine.types import Text
 
 CLIENTS = (1, 4, 16, 64)
@@ -38,6 +39,9 @@ OPEN_SHARES = (0.5, 0.8)
 
 REPEATED_SHARES = (0.0, 0.2, 0.5, 1.0)
 """Of texts that were asked before, with the cache."""
+
+PROCESSES = 2
+"""Of a server that has several."""
 
 OFFLINE_ROUNDS = 5
 QUICK_TEXTS, QUICK_SECONDS = 12, 0.3
@@ -110,18 +114,24 @@ def measure(options: argparse.Namespace, found: list[str]) -> dict[str, Any]:
 def _repeated(
     options: argparse.Namespace, found: list[str], seconds: float, offline: float
 ) -> list[dict[str, Any]]:
-    """A server with its cache, by the share of texts that were asked before."""
+    """A server with its cache, by the share of texts that were asked before, and its processes."""
     clients = max(CLIENTS)
     answers = []
-    for share in REPEATED_SHARES:
-        say(f"closed, {clients} clients, {share:.0%} of the texts asked before")
+    cases = [(1, share) for share in REPEATED_SHARES]
+    if min(options.threads, count_cores()) >= PROCESSES:
+        cases += [(PROCESSES, share) for share in (min(REPEATED_SHARES), max(REPEATED_SHARES))]
+    for processes, share in cases:
+        shown = f"{share:.0%} of the texts asked before, {processes} processes"
+        say(f"closed, {clients} clients, {shown}")
         count = round(4 * seconds * offline / (1 - share)) if share < 1 else 1000
         known, asked = repeating(found, share, max(count, clients))
-        with ServerProcess(options.bundle, options.threads, cached=True) as server:
+        with ServerProcess(
+            options.bundle, options.threads, cached=True, processes=processes
+        ) as server:
             run_load(server, known, {"kind": "closed", "clients": 16, "seconds": seconds / 2})
             load = {"kind": "closed", "clients": clients, "seconds": seconds}
             answer = run_load(server, asked, load, offline)
-        answers.append({"share": share, "clients": clients, **answer})
+        answers.append({"share": share, "clients": clients, "processes": processes, **answer})
     return answers
 
 

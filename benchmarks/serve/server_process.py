@@ -31,7 +31,13 @@ class ServerProcess:
     """
 
     def __init__(
-        self, bundle: Path, threads: int, *, cached: bool = False, grpc: bool = False
+        self,
+        bundle: Path,
+        threads: int,
+        *,
+        cached: bool = False,
+        grpc: bool = False,
+        processes: int = 1,
     ) -> None:
         """Returns when it listens. Raises ChildError if it does not.
 
@@ -39,9 +45,11 @@ class ServerProcess:
             cached: keep codes, as by default. Without, texts that a load asks again and again are
                 encoded again and again.
             grpc: listen for gRPC, too.
+            processes: that share the threads.
         """
         options = [] if cached else ["--cache-bytes", "0"]
         options += ["--grpc-port", "0"] if grpc else []
+        options += ["--workers", str(processes)]
         self._is_there = GRPC if grpc else HTTP  # what is printed last
         command = [sys.executable, "-m", "bitheads", "serve", "--bundle", str(bundle.resolve())]
         command += ["--port", "0", "--threads", str(threads), "--log", "text", *options]

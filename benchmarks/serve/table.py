@@ -20,6 +20,8 @@ def measured(stored: dict[str, Any]) -> str:
         rows.append(_row(f"{load['clients']} clients over gRPC", load["texts_a_request"], load))
     for load in result.get("repeated", []):
         name = f"{load['clients']} clients, {load['share']:.0%} asked before"
+        if (processes := load.get("processes", 1)) > 1:
+            name += f", {processes} processes"
         rows.append(_row(name, 1, load))
     host = result.get("host") or {"closed": []}
     shared = result.get("host_shared") or {"closed": []}
