@@ -79,8 +79,13 @@ def json_answers(prediction: Prediction, all_probabilities: bool = False) -> lis
 
 def has_probabilities(prediction: Prediction, all_probabilities: bool) -> bool:
     """Whether labels' probabilities are told of texts; those of spans are told with them."""
-    has_labels = bool(prediction.labels) and not KINDS[prediction.kind].is_of_words
+    has_labels = gives_labels(prediction.labels, prediction.kind)
     return has_labels and (all_probabilities or "labels" in KINDS[prediction.kind].parts)
+
+
+def gives_labels(labels: Sequence[str], kind: str) -> bool:
+    """Whether such a head has a probability for each of its labels of a text."""
+    return bool(labels) and not KINDS[kind].is_of_words
 
 
 def _by_label(prediction: Prediction, all_labels: bool) -> Iterable[dict[str, float]]:

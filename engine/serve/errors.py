@@ -19,6 +19,27 @@ from bitheads.engine.serve.messages import to_json
 MAX_MESSAGE = 1000
 """Characters of an error's sentence, at most."""
 
+TEI_PATHS = (
+    "/",
+    "/embed",
+    "/embed_all",
+    "/similarity",
+    "/predict",
+    "/tokenize",
+    "/decode",
+    "/info",
+)
+"""Paths of text-embeddings-inference, whose clients read errors of one form, whoever refuses."""
+
+TEI_TYPES = {
+    "empty": "empty",
+    "queue_full": "overloaded",
+    "timeout": "overloaded",
+    "shutting_down": "unhealthy",
+    "not_offered": "backend",
+}
+"""What it calls some of our errors; the others are of the type "validation" or "backend"."""
+
 
 class HttpError(Exception):
     """An answer that is an error.
@@ -50,9 +71,18 @@ class HttpError(Exception):
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
 
     def body(self, path: str) -> bytes:
-        """The answer's body for a request of this path: /v2 has errors of one string."""
-        content = {"code": self.code, "message": self.message}
-        return to_json({"error": self.message if path.startswith("/v2") else content})
+        """The answer's body for a request of this path, in the form that its protocol has."""
+        if path.startswith("/v2"):
+            return to_json({"error": self.message})
+        if path in TEI_PATHS:
+            return to_json({"error": self.message, "error_type": self._tei_type()})
+        return to_json({"error": {"code": self.code, "message": self.message}})
+
+    def _tei_type(self) -> str:
+        """The word of text-embeddings-inference that is nearest."""
+        if self.code in TEI_TYPES:
+            return TEI_TYPES[self.code]
+        return "backend" if self.status >= 500 else "validation"
 
     def response(self, path: str) -> Response:
         """See `body`."""
@@ -68,6 +98,11 @@ def too_large(what: str, got: str, limit: str, option: str) -> HttpError:
         f"larger {option}.",
         "too_large",
     )
+
+
+def empty(what: str) -> HttpError:
+    """400, for a list without items where there must be some."""
+    return HttpError(400, "empty", f"{what}: got an empty list, expected one item or more.")
 
 
 def queue_full(retry_after_s: float) -> HttpError:

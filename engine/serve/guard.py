@@ -22,7 +22,15 @@ OPEN_PATHS = ("/", docs_page.PAGE, "/openapi.json", "/metrics")
 OPEN_FOLDERS = (docs_page.FILES, "/health/", "/v2/health/")
 """Paths that need no key to be read, as all of /health needs none."""
 
-BATCHED_PATHS = ("/v1/predict", "/v1/features", "/v1/embeddings", "/embed", "/similarity", "/")
+BATCHED_PATHS = (
+    "/v1/predict",
+    "/v1/features",
+    "/v1/embeddings",
+    "/embed",
+    "/similarity",
+    "/predict",
+    "/",
+)
 """Paths of a POST that goes through the scheduler, as the Open Inference Protocol's infer does."""
 
 logger = logging.getLogger("bitheads.serve")

@@ -1,8 +1,7 @@
-"""Embeddings as clients of text-embeddings-inference ask for them: /embed, /similarity, /info."""
+"""What clients of text-embeddings-inference ask for: here its embeddings, /embed, /similarity and
+/info; heads and tokens are in the modules beside it."""
 
 from __future__ import annotations
-
-from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -11,28 +10,29 @@ from pydantic import Field, RootModel
 from starlette.responses import Response
 
 from bitheads import __version__
-from bitheads.engine.serve.api import ERRORS, json_response, read_message
+from bitheads.engine.serve.api import json_response, read_message
 from bitheads.engine.serve.described import json_body
-from bitheads.engine.serve.errors import too_large
+from bitheads.engine.serve.errors import HttpError
 from bitheads.engine.serve.messages import NUMBER_BYTES, Lenient, Message, to_json
+from bitheads.engine.serve.tei_messages import (
+    ERRORS,
+    Cut,
+    ErrorResponse,
+    TextList,
+    check_cut,
+)
+from bitheads.engine.serve.tei_predict import add_predict
+from bitheads.engine.serve.tei_tokens import add_tokens
 from bitheads.engine.serve.work import Embedded, Work
-
-TextList = Annotated[list[str], Field(fail_fast=True)]
-
-
-class Cut(Lenient):
-    truncate: bool | None = Field(
-        None, description="false: a text that is longer than the encoder reads is an error (413)."
-    )
-    prompt_name: str | None = Field(
-        None, description="Of a prompt of the checkpoint, in place of its default one."
-    )
 
 
 class EmbedRequest(Cut):
     inputs: str | TextList = Field(examples=["What a lovely film."])
     normalize: bool = Field(True, description="To a length of 1.")
     dimensions: int | None = Field(None, description="The first so many numbers alone.")
+
+
+AS_EVER = Cut(truncate=None, truncation_direction=None, prompt_name=None)
 
 
 class EmbedResponse(RootModel[list[list[float]]]):
@@ -79,11 +79,7 @@ def routes(work: Work, model: str) -> APIRouter:
     ) -> Embedded:
         visit = request.scope["visit"]
         done = await work.embed(texts, visit, dim, normalize, prompt_name=asked.prompt_name)
-        if asked.truncate is False and done.usage["truncated"]:
-            longest = engine.manifest.encoder.max_length
-            raise too_large(
-                "inputs", f"{done.usage['truncated']} longer texts", f"{longest} tokens", "encoder"
-            )
+        check_cut(work, asked, done.usage)
         return done
 
     async def embed(request: Request) -> Response:
@@ -122,11 +118,29 @@ def routes(work: Work, model: str) -> APIRouter:
         """The cosine of each sentence's embedding with that of the source."""
         asked = await read_message(work, request, SimilarityRequest)
         texts = [asked.inputs.source_sentence, *asked.inputs.sentences]
-        done = await embed_texts(
-            request, texts, asked.parameters or Cut(truncate=None, prompt_name=None), None, True
-        )
+        done = await embed_texts(request, texts, asked.parameters or AS_EVER, None, True)
         cosines = done.vectors[1:] @ done.vectors[0]
         return await answer(request, done, NUMBER_BYTES * len(texts), cosines)
+
+    add_predict(router, work)
+    add_tokens(router, work)
+
+    @router.post(
+        "/embed_all",
+        response_model=None,
+        responses={
+            **ERRORS,
+            424: {"model": ErrorResponse, "description": "Not offered"},
+        },
+    )
+    async def embed_all() -> Response:
+        """Refused: states of tokens leave the encoder's pass as codes, and nothing keeps them."""
+        raise HttpError(
+            424,
+            "not_offered",
+            "/embed_all: a vector for each token is not offered: of a token its code is kept, "
+            "which /v1/features gives. Ask /embed for a vector of each text.",
+        )
 
     @router.get(
         "/info",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -138,9 +138,9 @@ class Work:
         visit: Visit,
         wants_embeddings: bool,
     ) -> Answered:
-        self._check(texts)
+        self.check(texts)
         if wants_embeddings:
-            self._embedder()
+            self.embedder()
         heads = self._choose_heads(tasks, are_pairs(texts))
         apart, to_encode = None, texts
         if any(map(reads_apart, heads)):
@@ -182,7 +182,7 @@ class Work:
         prompt_name: str | None = None,
     ) -> Embedded:
         """Embeddings alone, see `Engine.embed`. Raises HttpError."""
-        embedder = self._embedder()
+        embedder = self.embedder()
         try:
             embedder.check_asked(dim, normalize, precision)
             prompt = embedder.spec.prompt(None, prompt_name)
@@ -194,7 +194,8 @@ class Work:
         vectors = embedder.finish(done.answer.embeddings, dim, normalize, precision)
         return Embedded(vectors, done.usage, done.timing)
 
-    def _embedder(self) -> Embedder:
+    def embedder(self) -> Embedder:
+        """The engine's. Raises HttpError for a bundle that gives no embeddings."""
         try:
             return self.engine.embedder
         except BitheadsError as error:
@@ -209,7 +210,7 @@ class Work:
         a head that was named, too.
         """
         if len(features) > self._settings.max_texts:
-            raise self._too_many(len(features))
+            raise self.too_many(len(features))
         heads = self._choose_heads(tasks, features.pairs, of_codes)
         of_words = [head.task for head in heads if is_of_words(head)]
         if tasks is not None and of_words:
@@ -248,7 +249,7 @@ class Work:
         """
         for count in (len(features), len(pairs)):
             if count > self._settings.max_texts:
-                raise self._too_many(count)
+                raise self.too_many(count)
         heads = self._choose_heads(tasks, None, of_two_texts)
         visit.texts, visit.tokens = len(pairs), int(features.offsets[-1])
         work = (visit.tokens + PAIR_TOKENS * len(pairs)) * max(1, len(heads))
@@ -310,10 +311,11 @@ class Work:
         except BitheadsError as error:
             raise of_engine(error) from error
 
-    def _check(self, texts: Sequence[Text]) -> None:
+    def check(self, texts: Sequence[Text]) -> None:
+        """Raises HttpError for more texts than a request may have, or longer ones."""
         settings = self._settings
         if len(texts) > settings.max_texts:
-            raise self._too_many(len(texts))
+            raise self.too_many(len(texts))
         for i, text in enumerate(texts):
             for part in (text,) if isinstance(text, str) else text:
                 if len(part) > settings.max_chars:
@@ -334,7 +336,13 @@ class Work:
         """Texts of a request, at most."""
         return self._settings.max_texts
 
-    def _too_many(self, count: int) -> HttpError:
+    @property
+    def max_told_tokens(self) -> int:
+        """Tokens that are told of a request, at most: as many as may wait."""
+        return self._settings.max_queue_tokens
+
+    def too_many(self, count: int) -> HttpError:
+        """413, for so many texts."""
         return too_large("inputs", f"{count} texts", str(self._settings.max_texts), "--max-texts")
 
     async def _tokenize(self, texts: Sequence[Text], client: str, words: bool) -> list[Tokens]:
@@ -350,18 +358,13 @@ class Work:
             if sum(chars) <= INLINE_CHARS:
                 return tokenize(texts)
             tokens: list[Tokens] = []
-            start = count = 0
-            while start < len(texts):
-                stop, size = start, 0
-                while stop < len(texts) and (size == 0 or size + chars[stop] <= PIECE_CHARS):
-                    size += chars[stop] + 1
-                    stop += 1
+            count = 0
+            for start, stop in pieces(chars):
                 piece = partial(tokenize, texts[start:stop], first_index=start)
                 found = await self._aside(client, piece)
                 tokens += found
                 count += sum(text.ids.size for text in found)
-                start = stop
-                if start < len(texts):  # what will be refused needs no more work
+                if stop < len(texts):  # what will be refused needs no more work
                     self._check_room(client, count)
             return tokens
         except InputError as error:
@@ -416,6 +419,22 @@ class Work:
             if prediction.decision.can_refuse:
                 refused = answered & ~prediction.accepted
                 self._metrics.refusals.labels(task).inc(int(refused.sum()))
+
+
+def pieces(chars: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Texts that one job tokenizes together: the first of them, and the one behind the last.
+
+    Args:
+        chars: of each text.
+    """
+    start = 0
+    while start < len(chars):
+        stop, size = start, 0
+        while stop < len(chars) and (size == 0 or size + chars[stop] <= PIECE_CHARS):
+            size += chars[stop] + 1
+            stop += 1
+        yield start, stop
+        start = stop
 
 
 def answer_bytes(predictions: Mapping[str, Prediction], return_probabilities: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -249,16 +250,8 @@ class TextTokenizer:
     def _encode_or_say(
         self, items: list[tuple[str, ...]], split: bool, words: bool
     ) -> Iterator[_Encoded]:
-        """`_encode`; the library panics where a pattern tries too many ways to match."""
-        try:
+        with _said_of(len(items)):
             yield from self._encode(items, split, words)
-        except BaseException as error:
-            if not _is_of_library(error) or isinstance(error, BitheadsError):
-                raise
-            raise InputError(
-                f"texts: the tokenizer failed on one of {len(items)} ({error!s:.200}). Leave out "
-                "what is unlike language, such as one character a thousand times."
-            ) from error
 
     def _encode(self, items: list[tuple[str, ...]], split: bool, words: bool) -> Iterator[_Encoded]:
         short = [text for item in items for text in item if len(text) <= self._max_chars]
@@ -310,6 +303,49 @@ class TextTokenizer:
         """Of texts behind the prefix, to which its characters do not count."""
         before = self._templates[1].num_before
         return words_of_tokens(texts, places, num_tokens, len(self._prefix), before)
+
+    def encodings(
+        self, texts: Sequence[str], own_tokens: bool = True, first_index: int = 0
+    ) -> list[tuple[str, Encoding]]:
+        """All tokens of each text, uncut, as the library has them, and what they are of: the prefix
+        and the text. It is for telling tokens; an encoder is given those of a call.
+
+        Args:
+            own_tokens: put the tokenizer's own around them.
+            first_index: of the texts, where errors name one.
+
+        Raises InputError as a call, and for a text of more than MAX_CHARS characters.
+        """
+        whole = []
+        for index, (text, *_) in enumerate(self.check(texts, first_index), first_index):
+            if len(text) > MAX_CHARS:
+                raise InputError(
+                    f"text {index}: got {len(text)} characters, expected at most {MAX_CHARS}: no "
+                    "more of a text is read. Send it in parts."
+                )
+            whole.append(self._prefix + text)
+        with _said_of(len(whole)):
+            found = self._tokenizer.encode_batch(whole, add_special_tokens=own_tokens)
+        return [*zip(whole, found, strict=True)]
+
+    def decode(self, ids: Sequence[Sequence[int]], skip_own_tokens: bool = True) -> list[str]:
+        """The text of each list of token ids, as the tokenizer's decoder writes it; ids that are
+        none of its tokens' are passed over.
+
+        Args:
+            skip_own_tokens: leave out the special ones.
+
+        Raises InputError where the decoder fails.
+        """
+        try:
+            return self._tokenizer.decode_batch([*map(list, ids)], skip_own_tokens)
+        except BaseException as error:
+            if not _is_of_library(error):
+                raise
+            raise InputError(
+                f"ids: the tokenizer failed on one of {len(ids)} lists ({error!s:.200}). Send ids "
+                "that /tokenize gave."
+            ) from error
 
     @cached_property
     def _characters(self) -> TokenCharacters | None:
@@ -494,6 +530,20 @@ def _misfit(texts: object) -> tuple[str, str]:
         return f"bytes ({texts[:40]!r})", "Pass [text.decode()]."
     is_table = getattr(texts, "ndim", 1) != 1 or hasattr(texts, "columns")
     return f"a {type(texts).__name__}", "Pass one of its columns." if is_table else ""
+
+
+@contextmanager
+def _said_of(count: int) -> Iterator[None]:
+    """The library panics where a pattern tries too many ways to match: that is an InputError."""
+    try:
+        yield
+    except BaseException as error:
+        if not _is_of_library(error) or isinstance(error, BitheadsError):
+            raise
+        raise InputError(
+            f"texts: the tokenizer failed on one of {count} ({error!s:.200}). Leave out what is "
+            "unlike language, such as one character a thousand times."
+        ) from error
 
 
 def _is_of_library(error: BaseException) -> bool:

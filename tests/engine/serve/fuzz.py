@@ -222,7 +222,11 @@ def check(reply: Reply) -> None:
         json.dumps(content, ensure_ascii=False).encode()  # no lone surrogates
         if reply.status >= 400:
             error = content["error"]
-            assert isinstance(error, str) or {*error} == {"code", "message"}, "error form"
+            if isinstance(error, str):
+                assert {*content} <= {"error", "error_type"}, "error form"
+            else:
+                assert {*content} == {"error"}, "error form"
+                assert {*error} == {"code", "message"}, "error form"
     elif reply.status >= 400:
         assert not reply.body, f"error as {kind!r}"
 

@@ -119,7 +119,10 @@ def test_texts_that_are_too_long(client: httpx.Client) -> None:
     assert client.post("/embed", json=asked).status_code == 200
     refused = client.post("/embed", json={**asked, "truncate": False})
     assert refused.status_code == 413
-    assert "1 longer texts" in refused.json()["error"]["message"]
+    assert "1 longer texts" in refused.json()["error"]
+    assert refused.json()["error_type"] == "validation"
+    left = client.post("/embed", json={**asked, "truncation_direction": "left"})
+    assert (left.status_code, left.json()["error_type"]) == (422, "validation")
 
 
 def test_similarity(client: httpx.Client, engine: Engine) -> None:
@@ -181,7 +184,12 @@ def test_a_bundle_without_embeddings(tiny_bundle: Path) -> None:
         }.items():
             answer = client.post(path, json=asked)
             assert answer.status_code == 404, path
-            assert answer.json()["error"]["code"] == "no_embeddings"
+            error = answer.json()
+            if path.startswith("/v1"):
+                assert error["error"]["code"] == "no_embeddings"
+            else:
+                assert error["error"].startswith("embeddings: this bundle gives none")
+                assert error["error_type"] == "validation"
         assert client.get("/info").json()["model_type"] == {"embedding": {"pooling": "none"}}
 
 

@@ -45,7 +45,7 @@ class Legal:
     def request(self) -> tuple[str, bytes, dict[str, str]]:
         """Path, body and headers."""
         kinds = [self.texts, self.texts, self.features, self.codes, self.kserve, self.kserve_binary]
-        made = self._rng.choice([*kinds, self.embeddings])()
+        made = self._rng.choice([*kinds, self.embeddings, self.tokens])()
         assert len(made[1]) <= LIMITS.max_body_bytes
         return made
 
@@ -77,6 +77,10 @@ class Legal:
         texts = [t if isinstance(t, str) else t[0] for t in self._texts()]
         asked = {"input": texts, "encoding_format": self._rng.choice(["float", "base64"])}
         return "/v1/embeddings", json.dumps(asked).encode(), {}
+
+    def tokens(self) -> tuple[str, bytes, dict[str, str]]:
+        texts = [t if isinstance(t, str) else t[0] for t in self._texts()]
+        return "/tokenize", json.dumps({"inputs": texts}).encode(), {}
 
     def codes(self) -> tuple[str, bytes, dict[str, str]]:
         count = self._rng.choice([1, LIMITS.max_texts])
