@@ -228,7 +228,7 @@ class Server:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HttpError)
     request.scope["visit"].fail(error)
-    return error.response(request.scope["path"])
+    return error.response(request.scope)
 
 
 async def _bad_path(request: Request, error: Exception) -> Response:

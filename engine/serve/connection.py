@@ -193,4 +193,4 @@ async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
         retry_after_s=1.0,
         headers={"connection": "close"},
     )
-    await error.response(scope["path"])(scope, receive, send)
+    await error.response(scope)(scope, receive, send)

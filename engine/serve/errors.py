@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from starlette.responses import Response
+from starlette.types import Scope
 
 from bitheads.engine.errors import (
     BitheadsError,
@@ -70,11 +71,12 @@ class HttpError(Exception):
         if retry_after_s is not None:
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
 
-    def body(self, path: str) -> bytes:
+    def body(self, path: str, method: str = "POST") -> bytes:
         """The answer's body for a request of this path, in the form that its protocol has."""
         if path.startswith("/v2"):
             return to_json({"error": self.message})
-        if path in TEI_PATHS:
+        is_page = path == "/" and method in ("GET", "HEAD")
+        if path in TEI_PATHS and not is_page:
             return to_json({"error": self.message, "error_type": self._tei_type()})
         return to_json({"error": {"code": self.code, "message": self.message}})
 
@@ -84,9 +86,10 @@ class HttpError(Exception):
             return TEI_TYPES[self.code]
         return "backend" if self.status >= 500 else "validation"
 
-    def response(self, path: str) -> Response:
-        """See `body`."""
-        return Response(self.body(path), self.status, self.headers, "application/json")
+    def response(self, scope: Scope) -> Response:
+        """The answer to the request of this scope, see `body`."""
+        body = self.body(scope["path"], scope.get("method", ""))
+        return Response(body, self.status, self.headers, "application/json")
 
 
 def too_large(what: str, got: str, limit: str, option: str) -> HttpError:

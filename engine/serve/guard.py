@@ -97,7 +97,7 @@ class Guard:
         except HttpError as error:
             visit.fail(error)
             if status == NOT_ANSWERED:  # else half an answer is out: the connection is closed
-                await error.response(scope["path"])(scope, receive, send_noted)
+                await error.response(scope)(scope, receive, send_noted)
         except _Left:
             visit.reason = "cancelled"
         except Exception:  # of a route: a defect, which must not end the server
@@ -105,7 +105,7 @@ class Guard:
             if status == NOT_ANSWERED:
                 defect = internal(visit.id)
                 visit.fail(defect)
-                await defect.response(scope["path"])(scope, receive, send_noted)
+                await defect.response(scope)(scope, receive, send_noted)
         finally:
             visit.retract()
             self._admission.let_go(visit.client, held)

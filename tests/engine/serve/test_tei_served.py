@@ -466,6 +466,14 @@ class TestAllOfThem:
                 else:
                     assert answer.status_code == 200, path
 
+    def test_errors_of_the_page_are_our_own(self, tiny_bundle: Path) -> None:
+        """It is read at /, where embeddings are asked for, too."""
+        with running(tiny_bundle) as (client, _):
+            headers = {"host": "elsewhere.example.org"}
+            assert {*client.get("/", headers=headers).json()["error"]} == {"code", "message"}
+            answer = client.post("/", headers=headers, json={"inputs": "a"})
+            assert refused(answer) == (403, "validation")
+
     @pytest.mark.parametrize("path", [*ASKED, "/embed", "/embed_all", "/similarity", "/", "/info"])
     def test_the_types_of_errors(self, path: str) -> None:
         for error, kind in {
