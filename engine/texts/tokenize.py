@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,11 @@ from bitheads.engine.features.words import (
     words_of_tokens,
 )
 from bitheads.engine.texts.token_places import TokenCharacters
-from bitheads.engine.texts.tokenizer_bounds import check_tokenizer
+from bitheads.engine.texts.tokenizer_bounds import (
+    MAX_DECODED_CHARS,
+    check_decoder,
+    check_tokenizer,
+)
 from bitheads.engine.types import Text
 
 CHARS_PER_TOKEN = 16
@@ -335,8 +340,21 @@ class TextTokenizer:
         Args:
             skip_own_tokens: leave out the special ones.
 
-        Raises InputError where the decoder fails.
+        Raises InputError where the decoder fails, or may make a text of any size, and for tokens
+        of more than MAX_DECODED_CHARS characters.
         """
+        if self._decoder_fault is not None:
+            raise InputError(
+                f"ids: the decoder of this bundle's tokenizer {self._decoder_fault}, so texts may "
+                "become of any size. Decode them with a tokenizer of your own."
+            )
+        chars = 0
+        for number in chain.from_iterable(ids):
+            chars += len(self._tokenizer.id_to_token(number) or "")
+            if chars > MAX_DECODED_CHARS:
+                raise InputError(
+                    f"ids: got tokens of more than {MAX_DECODED_CHARS} characters. Send fewer."
+                )
         try:
             return self._tokenizer.decode_batch([*map(list, ids)], skip_own_tokens)
         except BaseException as error:
@@ -346,6 +364,16 @@ class TextTokenizer:
                 f"ids: the tokenizer failed on one of {len(ids)} lists ({error!s:.200}). Send ids "
                 "that /tokenize gave."
             ) from error
+
+    @cached_property
+    def _decoder_fault(self) -> str | None:
+        """Why its decoder is not run; None if it is."""
+        decoder = self._tokenizer.decoder
+        try:
+            check_decoder(None if decoder is None else json.loads(decoder.__getstate__()))
+        except ValueError as error:
+            return str(error)
+        return None
 
     @cached_property
     def _characters(self) -> TokenCharacters | None:

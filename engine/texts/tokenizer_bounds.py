@@ -32,6 +32,22 @@ MAX_WORD = 1000
 UNICODE_GROWTH = 18
 """Characters that NFKD makes of one, at most; Unicode promises never more."""
 
+MAX_DECODED_CHARS = 1 << 22
+"""Characters of the tokens that are decoded together, at most; of known encoders, whose longest
+tokens have 128, more than a request has."""
+
+DECODERS = {
+    "BPEDecoder",
+    "ByteFallback",
+    "ByteLevel",
+    "CTC",
+    "Fuse",
+    "Metaspace",
+    "Strip",
+    "WordPiece",
+}
+"""Decoders that put a blank to a character at most."""
+
 KEEP = {
     "BertPreTokenizer",
     "CharDelimiterSplit",
@@ -80,6 +96,22 @@ def check_tokenizer(path: Path, max_length: int) -> None:
         _check_model(content["model"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a part of it is not as it must be: {error!r:.200}") from error
+
+
+def check_decoder(decoder: Mapping[str, Any] | None) -> None:
+    """Raises ValueError for one that may make more of tokens than DECODERS do.
+
+    Args:
+        decoder: as in a tokenizer.json, of a tokenizer that is loaded.
+    """
+    for part in _flat(decoder, "decoders"):
+        kind = part["type"]
+        if kind == "Replace":
+            word, content = part["pattern"].get("String", ""), part["content"]
+            if len(content) > len(word):
+                raise ValueError(f"replaces {word!r:.60} by more, {content!r:.60}")
+        elif kind not in DECODERS:
+            raise ValueError(f"has a part of the type {kind!r:.60}")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from bitheads import BundleError, Engine, InputError
 from bitheads.engine.bundle import MANIFEST, TOKENIZER, Artifact, read_manifest
@@ -198,6 +199,73 @@ def test_a_pattern_that_does_not_end_is_an_error_of_the_text(own_bundle: Path) -
         assert len(engine.encode(["the tide was out"])) == 1
         with pytest.raises(InputError, match=r"the tokenizer failed on one of 2 \(.*retry-limit"):
             engine.encode(["the tide", "a" * 40 + "b"])
+        with pytest.raises(InputError, match=r"the tokenizer failed on one of 2 \(.*retry-limit"):
+            engine.tokenizer.encodings(["the tide", "a" * 40 + "b"])
+
+
+WORD_PIECE = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+
+
+@pytest.mark.parametrize(
+    ("decoder", "fault"),
+    [
+        (replaced("x", "xx"), "replaces 'x' by more"),
+        ({"type": "Sequence", "decoders": [WORD_PIECE, *[replaced("e", "ee")] * 20]}, "by more"),
+        (replaced("", "x" * 1000, "Regex"), "replaces '' by more"),
+    ],
+)
+def test_a_decoder_that_makes_more_of_tokens_is_not_run(
+    own_bundle: Path, decoder: dict[str, Any], fault: str
+) -> None:
+    spoil_tokenizer(own_bundle, decoder=decoder)
+    with Engine.load(own_bundle, backend="onnxruntime") as engine:
+        assert len(engine.encode(["the tide was out"])) == 1
+        with pytest.raises(InputError, match=rf"^ids: the decoder .* {fault}"):
+            engine.tokenizer.decode([[5, 6, 7]])
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        None,
+        WORD_PIECE,
+        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+        {"type": "BPEDecoder", "suffix": "</w>"},
+        BYTE_LEVEL,
+        {
+            "type": "Sequence",
+            "decoders": [
+                replaced("▁", " "),
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+    ],
+)
+def test_decoders_of_known_encoders_are_run(
+    own_bundle: Path, decoder: dict[str, Any] | None
+) -> None:
+    spoil_tokenizer(own_bundle, decoder=decoder)
+    with Engine.load(own_bundle, backend="onnxruntime") as engine:
+        ids = engine.tokenizer(["the tide was out"])[0].ids.tolist()
+        found = engine.tokenizer.decode([ids, []])
+        library = Tokenizer.from_file(str(own_bundle / TOKENIZER))
+        assert found == [library.decode(ids), ""]
+
+
+def test_long_tokens_are_not_decoded_by_the_thousand(own_bundle: Path) -> None:
+    path = own_bundle / TOKENIZER
+    content = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    number = vocabulary.pop(last)
+    vocabulary["x" * (1 << 20)] = number
+    spoil_tokenizer(own_bundle, model=content["model"])
+    with Engine.load(own_bundle, backend="onnxruntime") as engine:
+        assert len(engine.tokenizer.decode([[number] * 4])[0]) > 1 << 22
+        with pytest.raises(InputError, match="got tokens of more than 4194304 characters"):
+            engine.tokenizer.decode([[number] * 3, [number] * 2])
 
 
 @pytest.mark.parametrize(
