@@ -1,4 +1,4 @@
-"""`bitheads encode`: texts of a file into a feature store."""
+"""`bitheads encode`: texts of files into a feature store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from bitheads.engine.store.part_writer import PART_BYTES
 from bitheads.engine.store.writer import EXISTING, PART_SECONDS
 from bitheads.engine.text_batches import LONG_TEXTS
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
-from bitheads.engine.texts.text_files import FORMATS, TextFile
+from bitheads.engine.texts.text_files import FORMATS
+from bitheads.engine.texts.text_inputs import TextInput, open_input
 
 BLOCK_TEXTS = 8192
 """Texts per part, where workers of a cluster encode them."""
@@ -33,6 +34,8 @@ examples:
   bitheads encode --bundle B --input reviews.txt --store features
   bitheads encode --bundle B --input reviews.parquet --text-column body --id-column key \\
     --store s3://bucket/features
+  bitheads encode --bundle B --input s3://bucket/reviews/ --id-column key --store features
+  bitheads encode --bundle B --input 'days/2024-*.jsonl' extra.jsonl --store features
 """
 
 
@@ -54,7 +57,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(
             "--embedding-dim and --normalize are of --embeddings: say it, too, or leave them out."
         )
-    texts = TextFile(
+    texts = open_input(
         options.input,
         options.format,
         options.text_column,
@@ -62,7 +65,8 @@ def _run(options: argparse.Namespace) -> None:
         options.id_column,
         options.quotes,
     )
-    total = texts.count()
+    # To know it, lines and tables are read to their end.
+    total = texts.count() if options.progress else None
     started_s = time.monotonic()
     if options.runner == "ray":
         from bitheads.engine.jobs.ray_jobs import EncodeJob, Workers, encode_on_ray
@@ -107,6 +111,7 @@ def _run(options: argparse.Namespace) -> None:
                 int(options.part_mb * 1e6),
                 options.part_seconds,
                 embedding=column,
+                numbered_files=texts.numbered_files,
             ) as writer,
         ):
             done = encode_texts(
@@ -129,7 +134,7 @@ def _run(options: argparse.Namespace) -> None:
     )
 
 
-def _note(texts: TextFile, skipped: int) -> str:
+def _note(texts: TextInput, skipped: int) -> str:
     """What to say where a text may not be the one that is stored under its row's number."""
     if not skipped or texts.columns[2] is not None:
         return ""
@@ -149,9 +154,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--bundle", type=Path, required=True, metavar="DIR", help="made by `bitheads build`")
-    add("--input", type=Path, required=True, metavar="FILE", help="the texts")
+    add(
+        "--input",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH",
+        help="the texts: files, folders of files, globs in quotes, or URIs of them, of one format",
+    )
     add("--store", required=True, metavar="DIR", help="a folder or a URI; made if it is not there")
-    add("--format", choices=FORMATS, help="format of the input (default: what its suffix says)")
+    add("--format", choices=FORMATS, help="format of the input (default: what suffixes say)")
     add("--text-column", help="column of the texts (default: text, or text_a and text_b for pairs)")
     add("--pair-column", help="column of the second texts of pairs")
     add("--quotes", choices=QUOTES, help=QUOTES_HELP)

@@ -55,7 +55,7 @@ class _IdColumns(TextFile):
     def _place_of_row(self, row: int) -> str:
         if self._dialect is not None:
             return self._place(row + 1)
-        return f"line {row + 1}" if self._format == "jsonl" else f"row {row}"
+        return f"line {row + 1}" if self.kind == "jsonl" else f"row {row}"
 
 
 class PairsFile:

@@ -25,9 +25,11 @@ from bitheads.engine.jobs.ray_cluster import connect
 from bitheads.engine.store import FeatureStore, Part, StoreWriter, schema
 from bitheads.engine.store.embedding_column import EMBEDDING, EmbeddingColumn
 from bitheads.engine.store.ids import IdIndex
+from bitheads.engine.store.numbering import Numbering
 from bitheads.engine.store.part_writer import PartWriter, new_name
 from bitheads.engine.store.writer import clean_up
 from bitheads.engine.texts.text_files import Range, TextFile
+from bitheads.engine.texts.text_inputs import TextInput
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,16 @@ class BackfillJob:
 class EncodeWorker:
     """An engine that encodes blocks of the input into parts of the store."""
 
-    def __init__(self, job: EncodeJob, threads: int, texts: TextFile, store_id: str) -> None:
+    def __init__(
+        self,
+        job: EncodeJob,
+        threads: int,
+        texts: TextFile | TextInput,
+        store_id: str,
+        numbering: Numbering | None = None,
+    ) -> None:
         self._job, self._texts, self._store_id = job, texts, store_id
+        self._numbering = numbering
         self._engine = Engine.load(job.bundle, job.backend, threads, job.precision)
         # Once per worker: opening reads the end of every part there is.
         self._store = FeatureStore(job.store, self._engine.spec)
@@ -119,12 +129,15 @@ class EncodeWorker:
     def do(self, block: dict[str, Any]) -> int:
         """Encodes a block of `plan_encoding`; returns how many texts."""
         job, store = self._job, self._store
-        rows = list(self._texts.rows(Range(block["row"], block["count"], block["start"])))
+        places = (block[name] for name in ("row", "count", "start", "file", "before"))
+        rows = list(self._texts.rows(Range(*places)))
         rows = [row for row, stored in zip(rows, block["is_stored"], strict=True) if not stored]
         column = self._column
         fields = [] if column is None else [column.field]
         part_schema = store.schema or schema.make_schema(store.spec, fields, words=job.words)
-        writer = PartWriter(store.folder, block["name"], part_schema, self._store_id)
+        writer = PartWriter(
+            store.folder, block["name"], part_schema, self._store_id, numbering=self._numbering
+        )
         try:
             done = 0
             stream = self._engine.encode_stream(
@@ -195,9 +208,9 @@ class Worker:
 
 
 def encode_on_ray(
-    job: EncodeJob, texts: TextFile, workers: Workers, bar: Any
+    job: EncodeJob, texts: TextFile | TextInput, workers: Workers, bar: Any
 ) -> tuple[int, int, int]:
-    """Encodes a file into a store; returns texts stored, skipped, and in the store.
+    """Encodes an input into a store; returns texts stored, skipped, and in the store.
 
     Every worker must reach the bundle, the input and the store under the same paths.
 
@@ -207,16 +220,17 @@ def encode_on_ray(
     """
     if job.existing == "replace":
         raise InputError("--existing replace: only with --runner local. Leave --runner out.")
-    job, texts = job.anywhere(), replace(texts, path=texts.path.absolute())
+    job, texts = job.anywhere(), texts.absolute()
     manifest = bundle.read_manifest(job.bundle)
     store = FeatureStore(job.store, manifest.spec)
     store.check_words(job.words)
     column = job.column(lambda: bundle.require_embedder(bundle.read_embedder(job.bundle, manifest)))
-    with StoreWriter(store, job.existing, embedding=column) as writer:
+    numbered = texts.numbered_files
+    with StoreWriter(store, job.existing, embedding=column, numbered_files=numbered) as writer:
         before = len(store)
         blocks, skipped = plan_encoding(texts, writer, job.existing, job.block_texts)
         bar.update(skipped)
-        arguments = (job, workers.threads, texts, writer.store_id)
+        arguments = (job, workers.threads, texts, writer.store_id, writer.numbering)
         stored = _run(EncodeWorker, arguments, blocks, workers, bar)
         clean_up(store)
     if len(store) != before + stored:
@@ -234,7 +248,7 @@ def _absolute(folder: str) -> str:
 
 
 def plan_encoding(
-    texts: TextFile, writer: StoreWriter, existing: str, block_texts: int
+    texts: TextFile | TextInput, writer: StoreWriter, existing: str, block_texts: int
 ) -> tuple[list[dict[str, Any]], int]:
     """A block for each range of the input that is not stored yet, and how many texts are.
 
@@ -265,6 +279,8 @@ def plan_encoding(
                 "row": within.row,
                 "count": within.count,
                 "start": within.start,
+                "file": within.file,
+                "before": within.before,
                 "is_stored": is_stored.tobytes(),
             }
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bitheads.engine.store.numbering import longest
 from bitheads.engine.store.part_writer import (
     PART_BYTES,
     ROW_GROUP_BYTES,
@@ -33,7 +34,12 @@ def compact(
         for group in neighbours(store.parts, part_bytes):
             first = group[0]
             writer = PartWriter(
-                store.folder, new_name(first.number), first.schema, store_id, row_group_bytes
+                store.folder,
+                new_name(first.number),
+                first.schema,
+                store_id,
+                row_group_bytes,
+                longest(part.numbering for part in group),
             )
             try:
                 for part in group:

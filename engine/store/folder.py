@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from bitheads.engine.errors import StoreError
+from bitheads.engine.files.filesystems import find_filesystem
 from bitheads.engine.files.whole_file import make_folder, rename
 
 ASIDE = ".partial"
@@ -197,23 +198,13 @@ def _resolve(path: str, filesystem: Any) -> tuple[pafs.FileSystem, str]:
         if not isinstance(filesystem, pafs.FileSystem):
             filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
         return filesystem, path.rstrip("/")
-    if "://" not in path:
-        return pafs.LocalFileSystem(), os.path.abspath(path)  # noqa: PTH100 (follows no links)
     try:
-        found, inside = pafs.FileSystem.from_uri(path)
-        return found, inside.rstrip("/")
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        reason: Exception = error
-    try:
-        from fsspec.core import url_to_fs
-
-        opened, inside = url_to_fs(path)
-    except (ImportError, ValueError) as error:
+        return find_filesystem(path)
+    except ValueError as error:
         raise StoreError(
-            f"{path}: cannot be reached, by pyarrow ({reason}) or fsspec ({error}). Expected a "
-            "folder, or a URI such as s3://bucket/folder."
+            f"{path}: cannot be reached, {error}. Expected a folder, or a URI such as "
+            "s3://bucket/folder."
         ) from error
-    return pafs.PyFileSystem(pafs.FSSpecHandler(opened)), inside.rstrip("/")
 
 
 def _advice(error: OSError) -> str:

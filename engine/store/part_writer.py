@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from bitheads.engine.store import schema
 from bitheads.engine.store.embedding_column import EMBEDDING, note_of
 from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.numbering import NUMBERING, Numbering
 from bitheads.engine.store.sealed import SealedWriter
 
 ROW_GROUP_BYTES = 16 << 20
@@ -49,14 +50,16 @@ class PartWriter:
         part_schema: pa.Schema,
         store_id: str,
         row_group_bytes: int = ROW_GROUP_BYTES,
+        numbering: Numbering | None = None,
     ) -> None:
         """
         Args:
             store_id: of the store, see `new_store_id`.
+            numbering: what the ids of its rows count, if they are rows' numbers.
 
         Raises StoreError if nothing can be written there.
         """
-        self._store_id = store_id
+        self._store_id, self._numbering = store_id, numbering
         self.rows, self.tokens, self.nbytes = 0, 0, 0
         self._row_group_bytes = row_group_bytes
         self._pending: list[pa.Table] = []
@@ -109,6 +112,8 @@ class PartWriter:
             self._write()
         with self._aside.writing():
             facts = {"tokens": self.tokens, "replaces": list(replaces), "store": self._store_id}
+            if self._numbering is not None:
+                facts[NUMBERING] = self._numbering._asdict()
             seal = self._sealed.close(facts)
         self._aside.publish()
         return seal

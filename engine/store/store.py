@@ -19,6 +19,7 @@ from bitheads.engine.store import embedding_column, schema, sealed
 from bitheads.engine.store.embedding_column import EmbeddingColumn
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.ids import IdIndex
+from bitheads.engine.store.numbering import NUMBERING, Numbering, is_numbering
 
 SUFFIX = ".parquet"
 LISTINGS = 5
@@ -70,6 +71,7 @@ class Part:
             type(tokens) is not int
             or tokens < 0
             or not isinstance(self.facts.get("store"), str | None)
+            or not is_numbering(self.facts.get(NUMBERING))
             or not isinstance(replaces, list)
             or not all(isinstance(name, str) for name in replaces)
             or self.name in replaces
@@ -108,6 +110,12 @@ class Part:
     def store_id(self) -> str | None:
         """The id of the store that it was written for; None in parts of older versions."""
         return self.facts.get("store")
+
+    @property
+    def numbering(self) -> Numbering | None:
+        """What the ids count, where they are numbers of rows in several files."""
+        found = self.facts.get(NUMBERING)
+        return None if found is None else Numbering(**found)
 
     @property
     def replaces(self) -> tuple[str, ...]:

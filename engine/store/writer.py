@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from bitheads.engine.process.interrupts import interrupts_held_back
 from bitheads.engine.store import schema
 from bitheads.engine.store.embedding_column import EMBEDDING, EmbeddingColumn
 from bitheads.engine.store.ids import IdIndex
+from bitheads.engine.store.numbering import check_numbering, of_digests
 from bitheads.engine.store.part_writer import (
     PART_BYTES,
     ROW_GROUP_BYTES,
@@ -51,6 +52,7 @@ class StoreWriter:
         part_seconds: float = PART_SECONDS,
         row_group_bytes: int = ROW_GROUP_BYTES,
         embedding: EmbeddingColumn | None = None,
+        numbered_files: Sequence[str] | None = None,
     ) -> None:
         """
         Args:
@@ -60,9 +62,12 @@ class StoreWriter:
             part_seconds: after a part's first row it is published.
             row_group_bytes: of codes, about.
             embedding: what to keep of the texts' embeddings, in a column of their own; None: none.
+            numbered_files: of an input of several files without ids, whose rows' numbers are to be
+                the ids: a digest for each file, of it and all before it. None: ids are the texts'
+                own.
 
-        Raises InputError for other options, and if the store keeps other embeddings; StoreError if
-        another process writes, or nobody can.
+        Raises InputError for other options, if the store keeps other embeddings, and if it has
+        rows by their numbers in other files; StoreError if another process writes, or nobody can.
         """
         if existing not in EXISTING:
             raise InputError(f"existing: got {existing!r}, expected one of {list(EXISTING)}.")
@@ -75,6 +80,7 @@ class StoreWriter:
         self._part_bytes, self._part_seconds = part_bytes, part_seconds
         self._row_group_bytes = row_group_bytes
         self._embedding = embedding
+        self.numbering = None if numbered_files is None else of_digests(numbered_files)
         self._kinds: pa.Schema | None = None
         self._part: PartWriter | None = None
         self._waiting_since_s: float | None = None
@@ -86,6 +92,9 @@ class StoreWriter:
             undo.enter_context(store.folder.lock())
             clean_up(store)
             store.check_embedding(embedding)
+            if numbered_files is not None and existing != "replace":
+                stored = [part.numbering for part in store.parts]
+                check_numbering(stored, tuple(numbered_files), str(store.folder))
             self.stored: IdIndex = store.read_ids()
             self.store_id = store.id or new_store_id()
             self._undo = undo.pop_all()
@@ -147,7 +156,12 @@ class StoreWriter:
             if self._part is None:
                 name = new_name(self.next_number())
                 self._part = PartWriter(
-                    self._store.folder, name, kinds, self.store_id, self._row_group_bytes
+                    self._store.folder,
+                    name,
+                    kinds,
+                    self.store_id,
+                    self._row_group_bytes,
+                    self.numbering,
                 )
             self._part.append(table)
         self._begin_waiting()
@@ -220,7 +234,12 @@ class StoreWriter:
             if not any(pc.any(mask, min_count=0).as_py() for mask in held):
                 continue
             writer = PartWriter(
-                folder, part.name, part.schema, self.store_id, self._row_group_bytes
+                folder,
+                part.name,
+                part.schema,
+                self.store_id,
+                self._row_group_bytes,
+                self.numbering or part.numbering,
             )
             try:
                 for table in _with_new_rows(part.tables(), new, new_ids):

@@ -6,17 +6,20 @@ import codecs
 import json
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
-from typing import Any, BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.process.install import how_to_install
 from bitheads.engine.texts.tables import DELIMITERS, Dialect, choose_dialect, decode
 from bitheads.engine.types import Text
+
+if TYPE_CHECKING:  # it needs pyarrow, which who reads lines need not have
+    from bitheads.engine.files.input_files import RemoteFile
 
 FORMATS = ("lines", "tsv", "csv", "jsonl", "parquet")
 SUFFIXES = {
@@ -32,6 +35,9 @@ ID, TEXT, PAIR = "id", "text", ("text_a", "text_b")
 Columns = tuple[str, str | None, str | None]
 """Names of the columns of first texts, second texts and ids."""
 
+Numbered = tuple[int, tuple[str, Text] | None]
+"""A row's number in its file, its id and its text."""
+
 COUNT_BYTES = 1 << 20
 BATCH_ROWS = 1024
 
@@ -44,11 +50,23 @@ class Range:
         row: number of its first row; of its first record, the header being 0, in TSV and CSV.
         count: rows, or records.
         start: of its first line, in bytes; 0 in Parquet.
+        file: which of an input's files it is of.
+        before: rows of the files before that one.
     """
 
     row: int
     count: int
     start: int = 0
+    file: int = 0
+    before: int = 0
+
+
+class _Footer(NamedTuple):
+    """What Parquet's footer says: names and Arrow types of the columns, and the number of rows."""
+
+    names: list[str]
+    types: list[Any]
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,7 @@ class TextFile:
             CSV is RFC 4180, and TSV that looks quoted an error.
     """
 
-    path: Path
+    path: Path | RemoteFile
     format: str | None = None
     text_column: str | None = None
     pair_column: str | None = None
@@ -76,26 +94,26 @@ class TextFile:
 
     def __post_init__(self) -> None:
         self._refuse_pipes()
-        if self.format is None and self.path.suffix.lower() not in SUFFIXES:
+        if self.format is None and self._suffix not in SUFFIXES:
             raise InputError(
                 f"--input {self.path}: its suffix says no format, expected one of "
                 f"{sorted(SUFFIXES)}. Say it: --format, one of {list(FORMATS)}."
             )
         if self.format is not None and self.format not in FORMATS:
             raise InputError(f"--format: got {self.format!r}, expected one of {list(FORMATS)}.")
-        if self._format == "parquet" and find_spec("pyarrow") is None:
+        if self.kind == "parquet" and find_spec("pyarrow") is None:
             raise InputError(
                 f"--input {self.path}: Parquet needs pyarrow. Type: {how_to_install('store')}"
             )
         columns = (self.text_column, self.pair_column, self.id_column)
-        if self._format == "lines" and any(column is not None for column in columns):
+        if self.kind == "lines" and any(column is not None for column in columns):
             raise InputError(
                 f"--input {self.path}: plain lines have no columns. Leave the options for columns "
                 "out, or say --format tsv."
             )
-        if self.quotes is not None and self._format not in DELIMITERS:
+        if self.quotes is not None and self.kind not in DELIMITERS:
             raise InputError(
-                f"--quotes: got {self.quotes!r} for {self._format}, expected it for TSV and CSV "
+                f"--quotes: got {self.quotes!r} for {self.kind}, expected it for TSV and CSV "
                 "alone. Leave it out."
             )
         if self.pair_column is not None and self.text_column is None:
@@ -103,6 +121,8 @@ class TextFile:
 
     def _refuse_pipes(self) -> None:
         """A file is read more than once, which waits forever for what a pipe had."""
+        if not isinstance(self.path, Path):
+            return
         try:
             mode = self.path.stat().st_mode
         except OSError:  # reading it says why
@@ -114,17 +134,38 @@ class TextFile:
             )
 
     @property
-    def _format(self) -> str:
-        return self.format or SUFFIXES[self.path.suffix.lower()]
+    def _suffix(self) -> str:
+        return PurePosixPath(self.path.name).suffix.lower()
+
+    @property
+    def kind(self) -> str:
+        """One of FORMATS."""
+        return self.format or SUFFIXES[self._suffix]
+
+    def absolute(self) -> TextFile:
+        """The same file for processes that run in folders of their own."""
+        return replace(self, path=self.path.absolute())
+
+    @property
+    def numbered_files(self) -> None:
+        """See `TextInput`: of one file nothing need be said."""
+        return
+
+    def _open(self) -> BinaryIO:
+        return self.path.open("rb")
+
+    def _open_parquet(self) -> Any:
+        """Raises OSError and ArrowException."""
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self.path if isinstance(self.path, Path) else self.path.open_native())
 
     def count(self) -> int:
         """Its rows, or for lines about as many. Raises InputError if it cannot be read."""
         try:
-            if self._format == "parquet":
-                import pyarrow.parquet as pq
-
-                return int(pq.read_metadata(self.path).num_rows)
-            with self.path.open("rb") as file:
+            if self.kind == "parquet":
+                return self._footer.rows
+            with self._open() as file:
                 return sum(
                     block.count(b"\n") for block in iter(lambda: file.read(COUNT_BYTES), b"")
                 )
@@ -133,15 +174,15 @@ class TextFile:
 
     def ranges(self, rows: int) -> Iterator[Range]:
         """Cuts the file into ranges of so many rows. Raises InputError if it cannot be read."""
-        if self._format == "parquet":
+        if self.kind == "parquet":
             total = self.count()
             for row in range(0, total, rows):
                 yield Range(row, min(rows, total - row))
             return
-        first = 1 if self._format in DELIMITERS else 0
+        first = 1 if self.kind in DELIMITERS else 0
         start = position = records = 0
         try:
-            with self.path.open("rb") as file:
+            with self._open() as file:
                 for number, record in enumerate(self._cut(file)):
                     if number < first:
                         start = position + len(record)
@@ -162,10 +203,10 @@ class TextFile:
     @cached_property
     def _dialect(self) -> Dialect | None:
         """None for what is neither TSV nor CSV. Raises InputError for TSV that looks quoted."""
-        if self._format not in DELIMITERS:
+        if self.kind not in DELIMITERS:
             return None
-        with self.path.open("rb") as file:
-            return choose_dialect(file, self._format, self.quotes, f"--input {self.path}")
+        with self._open() as file:
+            return choose_dialect(file, self.kind, self.quotes, f"--input {self.path}")
 
     def rows(self, within: Range | None = None) -> Iterator[tuple[str, Text]]:
         """(id, text) in the file's order, read as they are asked for; empty lines are left out.
@@ -175,18 +216,48 @@ class TextFile:
 
         Raises InputError for rows without a text or an id, with their number.
         """
+        return (row for _, row in self.numbered_rows(within) if row is not None)
+
+    def numbered_rows(self, within: Range | None = None) -> Iterator[Numbered]:
+        """As `rows`, with each row's number, and None in place of an empty line."""
         read = {
             "lines": self._lines,
             "tsv": self._table,
             "csv": self._table,
             "jsonl": self._jsonl,
             "parquet": self._parquet,
-        }[self._format]
+        }[self.kind]
         columns = self.columns
         try:
             yield from read(columns, within)
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no row, nor in TSV and CSV a header. Raises InputError."""
+        try:
+            if self.kind == "parquet":
+                return not self._footer.rows
+            if self.kind == "jsonl":
+                return self._names is None
+            return next(self._numbered_lines(None), None) is None
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+
+    @cached_property
+    def column_kinds(self) -> tuple[str | None, str | None, str | None]:
+        """What the schema says of each of the columns: "texts", "whole numbers", or another type.
+
+        None where there is no column or no schema, or all of a column is null.
+        """
+        if self.kind != "parquet":
+            return None, None, None
+        names, types, _ = self._footer
+        first, second, own_id = (
+            None if name is None else _kind_of(types[names.index(name)]) for name in self.columns
+        )
+        return first, second, own_id
 
     @cached_property  # asked for by every range
     def columns(self) -> Columns:
@@ -216,34 +287,37 @@ class TextFile:
     def _names(self) -> list[str] | None:
         """Names of the columns that there are; None for plain lines, and where no row says it."""
         try:
-            if self._format == "parquet":
-                return self._parquet_names()
+            if self.kind == "parquet":
+                return self._footer.names
             if self._dialect is not None:
                 return self._cells(*next(self._numbered_lines(None), (0, "")))
-            if self._format == "jsonl":
-                return next((list(found) for _, found in self._objects(None)), None)
+            if self.kind == "jsonl":
+                objects = (found for _, found in self._objects(None))
+                return next((list(found) for found in objects if found is not None), None)
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
         return None
 
     def _numbered_lines(self, within: Range | None) -> Iterator[tuple[int, str]]:
         """Lines with their numbers; of TSV and CSV, records."""
-        with self.path.open("rb") as file:
+        with self._open() as file:
             file.seek(0 if within is None else within.start)
             records = enumerate(self._cut(file), 0 if within is None else within.row)
             for number, record in islice(records, None if within is None else within.count):
                 yield number, decode(record, is_first=number == 0)
 
-    def _lines(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+    def _lines(self, columns: Columns, within: Range | None) -> Iterator[Numbered]:
         for number, line in self._numbered_lines(within):
-            if line.strip():
-                yield str(number), line
+            yield number, (str(number), line) if line.strip() else None
 
-    def _table(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+    def _table(self, columns: Columns, within: Range | None) -> Iterator[Numbered]:
         header = self._names or []
         places = [None if name is None else header.index(name) for name in columns]
         for number, record in self._numbered_lines(within):
-            if number == 0 or not record.strip():
+            if number == 0:
+                continue
+            if not record.strip():
+                yield number - 1, None
                 continue
             cells = self._cells(number, record)
             if len(cells) != len(header):
@@ -252,7 +326,7 @@ class TextFile:
                     f"expected {len(header)} as in the first line."
                 )
             values = [None if at is None else cells[at] for at in places]
-            yield self._as_row(number - 1, columns, values)
+            yield number - 1, self._as_row(number - 1, columns, values)
 
     def _cells(self, number: int, record: str) -> list[str]:
         assert self._dialect is not None
@@ -270,19 +344,24 @@ class TextFile:
             return f"row {number - 1}" if number else "the header"
         return f"line {number + 1}"
 
-    def _jsonl(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+    def _jsonl(self, columns: Columns, within: Range | None) -> Iterator[Numbered]:
         for number, found in self._objects(within):
+            if found is None:
+                yield number, None
+                continue
             if columns[2] is None and ID in found:
                 raise InputError(
                     f"--input {self.path}: row {number} has an {ID!r}, which the first row has "
                     "not, expected one in all rows or in none."
                 )
             values = [None if name is None else found.get(name) for name in columns]
-            yield self._as_row(number, columns, values)
+            yield number, self._as_row(number, columns, values)
 
-    def _objects(self, within: Range | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _objects(self, within: Range | None) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Objects with the numbers of their lines; None for an empty one."""
         for number, line in self._numbered_lines(within):
             if not line.strip():
+                yield number, None
                 continue
             try:
                 found = object_of(line)
@@ -292,21 +371,23 @@ class TextFile:
                 ) from error
             yield number, found
 
-    def _parquet_names(self) -> list[str]:
+    @cached_property
+    def _footer(self) -> _Footer:
+        """Raises OSError, and InputError for what is no Parquet."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
-            return list(pq.read_schema(self.path).names)
+            with self._open_parquet() as file:
+                schema = file.schema_arrow
+                return _Footer(list(schema.names), list(schema.types), file.metadata.num_rows)
         except pa.ArrowException as error:
             raise self._unreadable(error) from error
 
-    def _parquet(self, columns: Columns, within: Range | None) -> Iterator[tuple[str, Text]]:
+    def _parquet(self, columns: Columns, within: Range | None) -> Iterator[Numbered]:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
-            file = pq.ParquetFile(self.path)
+            file = self._open_parquet()
             wanted = [name for name in columns if name is not None]
             first = 0 if within is None else within.row
             last = file.metadata.num_rows if within is None else within.row + within.count
@@ -322,7 +403,7 @@ class TextFile:
                     lists = [nothing if n is None else batch.column(n).to_pylist() for n in columns]
                     for number, values in enumerate(zip(*lists, strict=True), at):
                         if first <= number < last:
-                            yield self._as_row(number, columns, values)
+                            yield number, self._as_row(number, columns, values)
                     at += len(batch)
         except pa.ArrowException as error:
             raise self._unreadable(error) from error
@@ -342,8 +423,22 @@ class TextFile:
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(
-            f"--input {self.path}: cannot be read ({error}). Expected {self._format} in UTF-8."
+            f"--input {self.path}: cannot be read ({error}). Expected {self.kind} in UTF-8."
         )
+
+
+def _kind_of(column: Any) -> str | None:
+    """What values of an Arrow type are, as far as texts and ids go."""
+    from pyarrow import types
+
+    if types.is_dictionary(column):
+        column = column.value_type
+    if types.is_null(column):
+        return None
+    if types.is_integer(column):
+        return "whole numbers"
+    is_text = types.is_string(column) or types.is_large_string(column)
+    return "texts" if is_text or types.is_string_view(column) else str(column)
 
 
 def lines_of(content: bytes, errors: str = "strict") -> list[str]:

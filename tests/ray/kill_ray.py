@@ -81,13 +81,19 @@ def main(bundle: Path, folder: Path) -> None:
     )
     texts = folder / "texts.txt"
     texts.write_text("\n".join((lines * 5)[:TEXTS]), encoding="utf-8")
+    many = folder / "texts"
+    many.mkdir()
+    for number, (start, stop) in enumerate([(0, 250), (250, 251), (251, TEXTS)]):
+        lines_of_one = (lines * 5)[start:stop]
+        (many / f"{number}.txt").write_text("\n".join(lines_of_one), encoding="utf-8")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     killed = 0
 
-    encode = ["--bundle", str(bundle), "--input", str(texts), "--backend", "onnxruntime"]
+    encode = ["--bundle", str(bundle), "--backend", "onnxruntime"]
     encode += ["--threads", "1", "--chunk-texts", "16"]
-    on_ray = ["--runner", "ray", "--workers", "2", "--block-texts", "32"]
-    assert bitheads.engine.commands.encode.main([*encode, "--store", str(folder / "one")]) == 0
+    on_ray = ["--input", str(many), "--runner", "ray", "--workers", "2", "--block-texts", "32"]
+    here = ["--input", str(texts), "--store", str(folder / "one")]
+    assert bitheads.engine.commands.encode.main([*encode, *here]) == 0
     killed += run_killed(
         bitheads.engine.commands.encode.main,
         [*encode, *on_ray, "--store", str(folder / "many")],

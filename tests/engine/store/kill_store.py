@@ -1,6 +1,6 @@
 """Runs a command on a store, kills it with -9 at random moments, then lets it end.
 
-    kill_store.py encode|backfill|compact BUNDLE FOLDER SEED KILLS
+    kill_store.py encode|encode_files|backfill|compact BUNDLE FOLDER SEED KILLS
 
 What there is at the end is compared, row for row, with that of a run that was left alone; after
 each kill, that no row is there twice or with other codes. Each run is a process forked from this
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,15 @@ class Case:
 
     def prepare(self) -> None:
         """What there is before the first run."""
-        if self.command == "encode":
+        if self.command.startswith("encode"):
             sentences = files("bitheads.export") / "data" / "sentences.txt"
             lines = (sentences.read_text(encoding="utf-8").splitlines() * 9)[:TEXTS]
             (self.folder / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
+            (self.folder / "texts").mkdir(exist_ok=True)
+            bounds = [0, 1, 30, 30, 31, 64, 300, 301, 302, 900, TEXTS]
+            for number, (start, stop) in enumerate(pairwise(bounds)):
+                content = "\n".join(lines[start:stop])
+                (self.folder / "texts" / f"{number:02}.txt").write_text(content, encoding="utf-8")
             return
         spec = bitheads.engine.bundle.read_manifest(self.bundle).spec
         with StoreWriter(FeatureStore(self.store, spec), row_group_bytes=1000) as writer:
@@ -57,8 +63,9 @@ class Case:
 
     def run(self) -> int:
         common = ["--bundle", str(self.bundle), "--store", str(self.store)]
-        if self.command == "encode":
-            more = ["--input", str(self.folder / "texts.txt"), "--backend", "onnxruntime"]
+        if self.command.startswith("encode"):
+            name = "texts.txt" if self.command == "encode" else "texts"
+            more = ["--input", str(self.folder / name), "--backend", "onnxruntime"]
             more += ["--threads", "1", "--chunk-texts", "32", "--part-seconds", "0.02"]
             return bitheads.engine.commands.encode.main([*common, *more])
         if self.command == "backfill":
