@@ -1,4 +1,4 @@
-"""Texts with ids from files: plain lines, TSV, CSV, JSON lines, Parquet."""
+"""Texts with ids from files: plain lines, TSV, CSV, JSON lines, these compressed, too; Parquet."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from bitheads.engine.errors import InputError
+from bitheads.engine.files.compressed import CODECS, open_compressed
 from bitheads.engine.process.install import how_to_install
 from bitheads.engine.texts.tables import DELIMITERS, Dialect, choose_dialect, decode
 from bitheads.engine.types import Text
@@ -97,13 +98,20 @@ class TextFile:
         if self.format is None and self._suffix not in SUFFIXES:
             raise InputError(
                 f"--input {self.path}: its suffix says no format, expected one of "
-                f"{sorted(SUFFIXES)}. Say it: --format, one of {list(FORMATS)}."
+                f"{sorted(SUFFIXES)}, compressed with {' or '.join(CODECS)} behind it. Say it: "
+                f"--format, one of {list(FORMATS)}."
             )
         if self.format is not None and self.format not in FORMATS:
             raise InputError(f"--format: got {self.format!r}, expected one of {list(FORMATS)}.")
-        if self.kind == "parquet" and find_spec("pyarrow") is None:
+        if (self.kind == "parquet" or self._codec) and find_spec("pyarrow") is None:
             raise InputError(
-                f"--input {self.path}: Parquet needs pyarrow. Type: {how_to_install('store')}"
+                f"--input {self.path}: Parquet and compressed files need pyarrow. Type: "
+                f"{how_to_install('store')}"
+            )
+        if self.kind == "parquet" and self._codec is not None:
+            raise InputError(
+                f"--input {self.path}: is Parquet in {self._codec}, expected Parquet as it is: "
+                "what is in it is compressed already, and its end is read first. Decompress it."
             )
         columns = (self.text_column, self.pair_column, self.id_column)
         if self.kind == "lines" and any(column is not None for column in columns):
@@ -134,8 +142,15 @@ class TextFile:
             )
 
     @property
+    def _codec(self) -> str | None:
+        """What the file is compressed with."""
+        return CODECS.get(PurePosixPath(self.path.name).suffix.lower())
+
+    @property
     def _suffix(self) -> str:
-        return PurePosixPath(self.path.name).suffix.lower()
+        """Without that of its compression."""
+        name = PurePosixPath(self.path.name)
+        return PurePosixPath(name.stem if self._codec else name).suffix.lower()
 
     @property
     def kind(self) -> str:
@@ -152,7 +167,9 @@ class TextFile:
         return
 
     def _open(self) -> BinaryIO:
-        return self.path.open("rb")
+        if self._codec is None:
+            return self.path.open("rb")
+        return open_compressed(lambda: self.path.open("rb"), self._codec)
 
     def _open_parquet(self) -> Any:
         """Raises OSError and ArrowException."""
@@ -422,8 +439,9 @@ class TextFile:
         return str(row if columns[2] is None else own_id), text
 
     def _unreadable(self, error: Exception) -> InputError:
+        packed = "" if self._codec is None else f", all of it in {self._codec}"
         return InputError(
-            f"--input {self.path}: cannot be read ({error}). Expected {self.kind} in UTF-8."
+            f"--input {self.path}: cannot be read ({error}). Expected {self.kind} in UTF-8{packed}."
         )
 
 
