@@ -22,6 +22,7 @@ from bitheads.engine.store import EmbeddingColumn, FeatureStore, StoreWriter
 from bitheads.engine.store.part_writer import PART_BYTES
 from bitheads.engine.store.writer import EXISTING, PART_SECONDS
 from bitheads.engine.text_batches import LONG_TEXTS
+from bitheads.engine.texts.bad_rows import BadRows, bad_rows_file, refuse_an_input
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 from bitheads.engine.texts.text_files import FORMATS
 from bitheads.engine.texts.text_inputs import TextInput, open_input
@@ -53,6 +54,11 @@ def _run(options: argparse.Namespace) -> None:
     check_above_zero("--block-texts", options.block_texts)
     check_above_zero("--threads", options.threads)
     check_above_zero("--workers", options.workers)
+    if (options.on_bad_row == "skip") != (options.bad_rows is not None):
+        raise InputError(
+            "--on-bad-row skip and --bad-rows: got one of them, expected both: rows that are "
+            "passed over are written to a file. Say the other, too, or leave both out."
+        )
     if options.embeddings is None and (options.embedding_dim is not None or options.normalize):
         raise InputError(
             "--embedding-dim and --normalize are of --embeddings: say it, too, or leave them out."
@@ -64,7 +70,17 @@ def _run(options: argparse.Namespace) -> None:
         options.pair_column,
         options.id_column,
         options.quotes,
+        options.on_bad_row == "skip",
     )
+    if options.bad_rows is not None:
+        refuse_an_input(options.bad_rows, texts)
+    with bad_rows_file(options.bad_rows) as bad:
+        _encode(options, texts, bad)
+    if bad.count:
+        print(f"passed over {bad.count:,} rows that are no texts: see {options.bad_rows}")
+
+
+def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None:
     # To know it, lines and tables are read to their end.
     total = texts.count() if options.progress else None
     started_s = time.monotonic()
@@ -88,7 +104,7 @@ def _run(options: argparse.Namespace) -> None:
         )
         workers = Workers(options.workers, options.threads or 1)
         with progress_bar(total, options.progress) as bar:
-            stored, skipped, rows = encode_on_ray(job, texts, workers, bar)
+            stored, skipped, rows = encode_on_ray(job, texts, workers, bar, bad.beside(bar))
         seconds = time.monotonic() - started_s
         print(
             f"stored {stored:,} texts in {seconds:,.1f} s; {skipped:,} were stored before; "
@@ -116,7 +132,7 @@ def _run(options: argparse.Namespace) -> None:
         ):
             done = encode_texts(
                 engine,
-                texts.rows(),
+                texts.rows(on_bad=bad.beside(bar)),
                 writer,
                 options.existing,
                 options.chunk_texts,
@@ -167,6 +183,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--text-column", help="column of the texts (default: text, or text_a and text_b for pairs)")
     add("--pair-column", help="column of the second texts of pairs")
     add("--quotes", choices=QUOTES, help=QUOTES_HELP)
+    add(
+        "--on-bad-row",
+        choices=("stop", "skip"),
+        default="stop",
+        help="a row without a text or an id, or that cannot be read: end there, with what was "
+        "encoded stored, or pass over it (default: %(default)s)",
+    )
+    add(
+        "--bad-rows",
+        type=Path,
+        metavar="FILE",
+        help="with --on-bad-row skip: where to write which rows those are, and why, as JSON lines",
+    )
     add(
         "--id-column",
         help="texts or whole numbers (default: id, or where there is none the number of the row, "

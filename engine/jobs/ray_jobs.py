@@ -28,7 +28,7 @@ from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.numbering import Numbering
 from bitheads.engine.store.part_writer import PartWriter, new_name
 from bitheads.engine.store.writer import clean_up
-from bitheads.engine.texts.text_files import Range, TextFile
+from bitheads.engine.texts.text_files import OnBad, Range, TextFile
 from bitheads.engine.texts.text_inputs import TextInput
 
 
@@ -208,11 +208,18 @@ class Worker:
 
 
 def encode_on_ray(
-    job: EncodeJob, texts: TextFile | TextInput, workers: Workers, bar: Any
+    job: EncodeJob,
+    texts: TextFile | TextInput,
+    workers: Workers,
+    bar: Any,
+    on_bad: OnBad = lambda path, row: None,
 ) -> tuple[int, int, int]:
     """Encodes an input into a store; returns texts stored, skipped, and in the store.
 
     Every worker must reach the bundle, the input and the store under the same paths.
+
+    Args:
+        on_bad: called with each bad row of an input that passes over them.
 
     Raises what loading a bundle and opening a store raise, InputError for ids that come twice,
     that are stored otherwise than with the job's words, BackendError without Ray, BitheadsError for
@@ -228,7 +235,7 @@ def encode_on_ray(
     numbered = texts.numbered_files
     with StoreWriter(store, job.existing, embedding=column, numbered_files=numbered) as writer:
         before = len(store)
-        blocks, skipped = plan_encoding(texts, writer, job.existing, job.block_texts)
+        blocks, skipped = plan_encoding(texts, writer, job.existing, job.block_texts, on_bad)
         bar.update(skipped)
         arguments = (job, workers.threads, texts, writer.store_id, writer.numbering)
         stored = _run(EncodeWorker, arguments, blocks, workers, bar)
@@ -248,7 +255,11 @@ def _absolute(folder: str) -> str:
 
 
 def plan_encoding(
-    texts: TextFile | TextInput, writer: StoreWriter, existing: str, block_texts: int
+    texts: TextFile | TextInput,
+    writer: StoreWriter,
+    existing: str,
+    block_texts: int,
+    on_bad: OnBad = lambda path, row: None,
 ) -> tuple[list[dict[str, Any]], int]:
     """A block for each range of the input that is not stored yet, and how many texts are.
 
@@ -258,7 +269,7 @@ def plan_encoding(
     blocks: list[dict[str, Any]] = []
     skipped = 0
     for number, within in enumerate(texts.ranges(block_texts)):
-        ids = [row_id for row_id, _ in texts.rows(within)]
+        ids = [row_id for row_id, _ in texts.rows(within, on_bad)]
         refuse_twice(ids, seen)
         is_stored = writer.stored.contains(ids)
         if existing == "refuse" and is_stored.any():

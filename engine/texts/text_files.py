@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -36,8 +36,25 @@ ID, TEXT, PAIR = "id", "text", ("text_a", "text_b")
 Columns = tuple[str, str | None, str | None]
 """Names of the columns of first texts, second texts and ids."""
 
-Numbered = tuple[int, tuple[str, Text] | None]
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that is no text with an id.
+
+    Attributes:
+        row: its number in its file.
+        reason: what is wrong with it.
+    """
+
+    row: int
+    reason: str
+
+
+Numbered = tuple[int, tuple[str, Text] | BadRow | None]
 """A row's number in its file, its id and its text."""
+
+OnBad = Callable[[Any, BadRow], None]
+"""Is called with a bad row and the path of its file."""
 
 COUNT_BYTES = 1 << 20
 BATCH_ROWS = 1024
@@ -84,6 +101,7 @@ class TextFile:
             column, else an id is the number of the row, from 0, or of the line, empty ones counted.
         quotes: "csv" or "none", how those of TSV and CSV are read, see `engine.texts.tables`. None:
             CSV is RFC 4180, and TSV that looks quoted an error.
+        skips_bad_rows: whether rows that are no texts are passed over.
     """
 
     path: Path | RemoteFile
@@ -92,6 +110,7 @@ class TextFile:
     pair_column: str | None = None
     id_column: str | None = None
     quotes: str | None = None
+    skips_bad_rows: bool = False
 
     def __post_init__(self) -> None:
         self._refuse_pipes()
@@ -225,30 +244,55 @@ class TextFile:
         with self._open() as file:
             return choose_dialect(file, self.kind, self.quotes, f"--input {self.path}")
 
-    def rows(self, within: Range | None = None) -> Iterator[tuple[str, Text]]:
+    def rows(
+        self, within: Range | None = None, on_bad: OnBad = lambda path, row: None
+    ) -> Iterator[tuple[str, Text]]:
         """(id, text) in the file's order, read as they are asked for; empty lines are left out.
 
         Args:
             within: None for the whole file.
+            on_bad: called with each bad row that is passed over.
 
-        Raises InputError for rows without a text or an id, with their number.
+        Raises InputError for rows without a text or an id, with their number, unless bad rows are
+        passed over; for a bad record of several lines in any case.
         """
-        return (row for _, row in self.numbered_rows(within) if row is not None)
+        for _, row in self.numbered_rows(within):
+            if isinstance(row, BadRow):
+                on_bad(self.path, row)
+            elif row is not None:
+                yield row
 
     def numbered_rows(self, within: Range | None = None) -> Iterator[Numbered]:
-        """As `rows`, with each row's number, and None in place of an empty line."""
-        read = {
-            "lines": self._lines,
-            "tsv": self._table,
-            "csv": self._table,
-            "jsonl": self._jsonl,
-            "parquet": self._parquet,
-        }[self.kind]
+        """As `rows`, with each row's number, None in place of an empty line, and bad rows in their
+        places."""
         columns = self.columns
+        raw = self._batches if self.kind == "parquet" else self._raw_rows
+        make: Callable[[int, Columns, Any], tuple[str, Text] | None] = {
+            "lines": self._of_line,
+            "tsv": self._of_record,
+            "csv": self._of_record,
+            "jsonl": self._of_json,
+            "parquet": self._as_row,
+        }[self.kind]
         try:
-            yield from read(columns, within)
+            for number, found in raw(columns, within):
+                try:
+                    row = make(number, columns, found)
+                except (InputError, UnicodeDecodeError) as error:
+                    if not self.skips_bad_rows or self._may_hide_rows(found):
+                        raise
+                    reason = str(error).removeprefix(f"--input {self.path}: ")
+                    yield number, BadRow(number, reason)
+                else:
+                    yield number, row
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
+
+    def _may_hide_rows(self, found: Any) -> bool:
+        """Whether a record that is wrong has several lines: a quote that is not closed takes all
+        that is behind it, which is not one bad row."""
+        is_quoted = self._dialect is not None and self._dialect.is_quoted
+        return is_quoted and b"\n" in found.rstrip(b"\r\n")
 
     @property
     def is_empty(self) -> bool:
@@ -258,7 +302,7 @@ class TextFile:
                 return not self._footer.rows
             if self.kind == "jsonl":
                 return self._names is None
-            return next(self._numbered_lines(None), None) is None
+            return next(self._records(None), None) is None
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
 
@@ -307,43 +351,63 @@ class TextFile:
             if self.kind == "parquet":
                 return self._footer.names
             if self._dialect is not None:
-                return self._cells(*next(self._numbered_lines(None), (0, "")))
+                number, header = next(self._records(None), (0, b""))
+                return self._cells(number, decode(header, is_first=True))
             if self.kind == "jsonl":
-                objects = (found for _, found in self._objects(None))
-                return next((list(found) for found in objects if found is not None), None)
+                return self._names_of_objects()
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
         return None
 
-    def _numbered_lines(self, within: Range | None) -> Iterator[tuple[int, str]]:
-        """Lines with their numbers; of TSV and CSV, records."""
+    def _names_of_objects(self) -> list[str] | None:
+        """Those of the first row, bad ones passed over where they are."""
+        for number, line in self._records(None):
+            try:
+                found = self._object(number, line)
+            except (InputError, UnicodeDecodeError):
+                if not self.skips_bad_rows:
+                    raise
+                continue
+            if found is not None:
+                return list(found)
+        return None
+
+    def _records(self, within: Range | None) -> Iterator[tuple[int, bytes]]:
+        """Lines with their numbers; of TSV and CSV, records, the header being 0."""
         with self._open() as file:
             file.seek(0 if within is None else within.start)
             records = enumerate(self._cut(file), 0 if within is None else within.row)
-            for number, record in islice(records, None if within is None else within.count):
-                yield number, decode(record, is_first=number == 0)
+            yield from islice(records, None if within is None else within.count)
 
-    def _lines(self, columns: Columns, within: Range | None) -> Iterator[Numbered]:
-        for number, line in self._numbered_lines(within):
-            yield number, (str(number), line) if line.strip() else None
+    def _raw_rows(self, columns: Columns, within: Range | None) -> Iterator[tuple[int, bytes]]:
+        """As they are in the file, with their numbers, which leave out a header."""
+        headers = 0 if self._dialect is None else 1
+        for number, record in self._records(within):
+            if number >= headers:
+                yield number - headers, record
 
-    def _table(self, columns: Columns, within: Range | None) -> Iterator[Numbered]:
+    def _of_line(self, row: int, columns: Columns, line: bytes) -> tuple[str, Text] | None:
+        text = decode(line, is_first=row == 0)
+        return (str(row), text) if text.strip() else None
+
+    def _of_record(self, row: int, columns: Columns, record: bytes) -> tuple[str, Text] | None:
+        text = decode(record, is_first=False)
+        if not text.strip():
+            return None
+        header, cells = self._names or [], self._cells(row + 1, text)
+        if len(cells) != len(header):
+            raise InputError(
+                f"--input {self.path}: {self._place(row + 1)} has {len(cells)} columns, "
+                f"expected {len(header)} as in the first line."
+            )
+        places = self._places
+        return self._as_row(row, columns, [None if at is None else cells[at] for at in places])
+
+    @cached_property
+    def _places(self) -> list[int | None]:
+        """Where in the header each of the columns is."""
         header = self._names or []
-        places = [None if name is None else header.index(name) for name in columns]
-        for number, record in self._numbered_lines(within):
-            if number == 0:
-                continue
-            if not record.strip():
-                yield number - 1, None
-                continue
-            cells = self._cells(number, record)
-            if len(cells) != len(header):
-                raise InputError(
-                    f"--input {self.path}: {self._place(number)} has {len(cells)} columns, "
-                    f"expected {len(header)} as in the first line."
-                )
-            values = [None if at is None else cells[at] for at in places]
-            yield number - 1, self._as_row(number - 1, columns, values)
+        return [None if name is None else header.index(name) for name in self.columns]
 
     def _cells(self, number: int, record: str) -> list[str]:
         assert self._dialect is not None
@@ -361,32 +425,28 @@ class TextFile:
             return f"row {number - 1}" if number else "the header"
         return f"line {number + 1}"
 
-    def _jsonl(self, columns: Columns, within: Range | None) -> Iterator[Numbered]:
-        for number, found in self._objects(within):
-            if found is None:
-                yield number, None
-                continue
-            if columns[2] is None and ID in found:
-                raise InputError(
-                    f"--input {self.path}: row {number} has an {ID!r}, which the first row has "
-                    "not, expected one in all rows or in none."
-                )
-            values = [None if name is None else found.get(name) for name in columns]
-            yield number, self._as_row(number, columns, values)
+    def _of_json(self, row: int, columns: Columns, line: bytes) -> tuple[str, Text] | None:
+        found = self._object(row, line)
+        if found is None:
+            return None
+        if columns[2] is None and ID in found:
+            raise InputError(
+                f"--input {self.path}: row {row} has an {ID!r}, which the first row has "
+                "not, expected one in all rows or in none."
+            )
+        return self._as_row(row, columns, [None if n is None else found.get(n) for n in columns])
 
-    def _objects(self, within: Range | None) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """Objects with the numbers of their lines; None for an empty one."""
-        for number, line in self._numbered_lines(within):
-            if not line.strip():
-                yield number, None
-                continue
-            try:
-                found = object_of(line)
-            except ValueError as error:
-                raise InputError(
-                    f"--input {self.path}: line {number + 1} is not a JSON object ({error})."
-                ) from error
-            yield number, found
+    def _object(self, row: int, line: bytes) -> dict[str, Any] | None:
+        """Of a line; None of an empty one."""
+        text = decode(line, is_first=row == 0)
+        if not text.strip():
+            return None
+        try:
+            return object_of(text)
+        except ValueError as error:
+            raise InputError(
+                f"--input {self.path}: line {row + 1} is not a JSON object ({error})."
+            ) from error
 
     @cached_property
     def _footer(self) -> _Footer:
@@ -400,7 +460,10 @@ class TextFile:
         except pa.ArrowException as error:
             raise self._unreadable(error) from error
 
-    def _parquet(self, columns: Columns, within: Range | None) -> Iterator[Numbered]:
+    def _batches(
+        self, columns: Columns, within: Range | None
+    ) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Values of the columns, with the rows' numbers."""
         import pyarrow as pa
 
         try:
@@ -417,10 +480,10 @@ class TextFile:
                 at = row - rows
                 for batch in file.iter_batches(BATCH_ROWS, [group], wanted):
                     nothing = [None] * len(batch)
-                    lists = [nothing if n is None else batch.column(n).to_pylist() for n in columns]
+                    lists = [nothing if n is None else _values(batch.column(n)) for n in columns]
                     for number, values in enumerate(zip(*lists, strict=True), at):
                         if first <= number < last:
-                            yield number, self._as_row(number, columns, values)
+                            yield number, values
                     at += len(batch)
         except pa.ArrowException as error:
             raise self._unreadable(error) from error
@@ -443,6 +506,22 @@ class TextFile:
         return InputError(
             f"--input {self.path}: cannot be read ({error}). Expected {self.kind} in UTF-8{packed}."
         )
+
+
+def _values(column: Any) -> list[Any]:
+    """Of an Arrow array; a text that is not UTF-8 is bytes."""
+    try:
+        found: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        found = [_value(scalar) for scalar in column]
+    return found
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return bytes(scalar.as_buffer())
 
 
 def _kind_of(column: Any) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.files.input_files import InputFile, find_files, is_one_file
-from bitheads.engine.texts.text_files import Columns, Range, TextFile
+from bitheads.engine.texts.text_files import BadRow, Columns, OnBad, Range, TextFile
 from bitheads.engine.types import Text
 
 CHECKERS = 16
@@ -59,7 +59,9 @@ class TextInput:
                 own += within.count
             before += own
 
-    def rows(self, within: Range | None = None) -> Iterator[tuple[str, Text]]:
+    def rows(
+        self, within: Range | None = None, on_bad: OnBad = lambda path, row: None
+    ) -> Iterator[tuple[str, Text]]:
         """(id, text) in the order of the files and their rows; see `TextFile.rows`.
 
         Without a column of ids an id is the number of the row, all rows before it counted.
@@ -68,7 +70,9 @@ class TextInput:
         for file in self.files if within is None else (self.files[within.file],):
             number = -1
             for number, row in file.numbered_rows(within):
-                if row is not None:
+                if isinstance(row, BadRow):
+                    on_bad(file.path, row)
+                elif row is not None:
                     own_id, text = row
                     yield own_id if self.columns[2] is not None else str(before + number), text
             before += number + 1
@@ -81,6 +85,7 @@ def open_input(
     pair_column: str | None = None,
     id_column: str | None = None,
     quotes: str | None = None,
+    skips_bad_rows: bool = False,
 ) -> TextInput:
     """The texts of files, folders, globs and URIs; see `TextFile` for the rest.
 
@@ -91,7 +96,8 @@ def open_input(
     """
     found = find_files(named)
     files = [
-        TextFile(one.path, format, text_column, pair_column, id_column, quotes) for one in found
+        TextFile(one.path, format, text_column, pair_column, id_column, quotes, skips_bad_rows)
+        for one in found
     ]
     for file in files:
         if file.kind != files[0].kind:

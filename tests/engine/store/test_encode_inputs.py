@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -345,9 +346,9 @@ def test_a_file_that_vanishes(
     shutil.copy(gone, kept)
     rows = TextInput.rows
 
-    def losing(self: TextInput, *arguments: object) -> object:
+    def losing(self: TextInput, **options: Any) -> object:
         gone.unlink(missing_ok=True)
-        return rows(self, *arguments)  # type: ignore[arg-type]
+        return rows(self, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(TextInput, "rows", losing)
