@@ -176,7 +176,8 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         required=True,
         metavar="PATH",
-        help="the texts: files, folders of files, globs in quotes, or URIs of them, of one format",
+        help="the texts: files, folders of files, globs in quotes, or URIs of them, of one format; "
+        "lines and tables may be in gzip or zstd (.jsonl.gz)",
     )
     add("--store", required=True, metavar="DIR", help="a folder or a URI; made if it is not there")
     add("--format", choices=FORMATS, help="format of the input (default: what suffixes say)")

@@ -38,7 +38,7 @@ class RemoteFile:
     """What `Path` is for a file on a disk, as far as who reads texts asks.
 
     Attributes:
-        shown: its URI.
+        shown: its URI, without the options of its filesystem.
         inside: its path in the filesystem.
     """
 
@@ -51,7 +51,7 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        return PurePosixPath(self.inside).name
+        return PurePosixPath(self.shown).name
 
     def absolute(self) -> RemoteFile:
         """Itself: a URI means the same anywhere."""
@@ -74,11 +74,13 @@ class InputFile:
         name: its path below the folder that was named, or below what a glob has before its first
             wildcard: the same wherever the input is mounted and the command is run.
         size: in bytes.
+        is_named: whether it was named itself, and is not one of a folder or a glob.
     """
 
     path: Path | RemoteFile
     name: str
     size: int
+    is_named: bool
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ class _Place:
             if self.is_local
             else RemoteFile(self.shown, self.path, self.filesystem)
         )
-        return InputFile(path, self.name or PurePosixPath(self.path).name, info.size or 0)
+        name = self.name or PurePosixPath(self.path).name
+        return InputFile(path, name, info.size or 0, is_named=not self.name)
 
 
 def find_files(named: Sequence[str]) -> list[InputFile]:
@@ -177,15 +180,6 @@ def find_files(named: Sequence[str]) -> list[InputFile]:
             )
         seen[key] = file
     return files
-
-
-def is_one_file(named: Sequence[str], files: Sequence[InputFile]) -> bool:
-    """Whether a file was named, and no folder, glob or list, which others may come to."""
-    return len(named) == len(files) == 1 and str(files[0].path) == str(_as_shown(named[0]))
-
-
-def _as_shown(name: str) -> str:
-    return name if "://" in name else str(Path(name))
 
 
 def _files_of(name: str) -> list[InputFile]:
@@ -233,7 +227,10 @@ def _split(name: str) -> tuple[_Place, list[str]]:
             f"--input {name}: cannot be reached, {error}. Expected a file, a folder, a glob, or "
             "a URI such as s3://bucket/folder."
         ) from error
-    shown = base if is_remote else str(Path(base))
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        shown = path if is_remote else str(Path(base))  # what file:// names is a path, too
+    else:
+        shown = base
     return _Place(filesystem, path, shown), pattern
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from bitheads.engine.errors import InputError
-from bitheads.engine.files.input_files import InputFile, find_files, is_one_file
+from bitheads.engine.files.input_files import InputFile, find_files
 from bitheads.engine.texts.text_files import BadRow, Columns, OnBad, Range, TextFile
 from bitheads.engine.types import Text
 
@@ -107,7 +107,7 @@ def open_input(
                 "'folder/*.parquet'."
             )
     if len(files) == 1:
-        return TextInput(tuple(files), None if is_one_file(named, found) else _digests(found))
+        return TextInput(tuple(files), None if found[0].is_named else _digests(found))
     kept: list[tuple[InputFile, TextFile]] = []
     with ThreadPoolExecutor(CHECKERS) as pool:
         for one, file, is_empty in zip(found, files, pool.map(_look_at, files), strict=True):

@@ -17,9 +17,17 @@ import pytest
 from store_cases import contents
 from tiny_encoders import corpus
 
+from bitheads import InputError
 from bitheads.engine.commands.encode import main
 from bitheads.engine.store import FeatureStore, StoreWriter
 from bitheads.engine.store.compact import compact
+from bitheads.engine.store.numbering import (
+    Numbering,
+    check_numbering,
+    is_numbering,
+    longest,
+    of_digests,
+)
 from bitheads.engine.texts.text_files import FORMATS
 from bitheads.engine.texts.text_inputs import TextInput, open_input
 
@@ -129,6 +137,16 @@ def test_a_remote_folder(run: Run, tmp_path: Path, parts: Path, whole: Path) -> 
         memory.rm("/bucket", recursive=True)
 
 
+def test_a_uri_of_a_file_on_a_disk(run: Run, tmp_path: Path) -> None:
+    folder = write_lines(tmp_path / "in", a=TEXTS[:3], b=TEXTS[3:5])
+    assert run("one", "--input", (folder / "a.txt").as_uri()) == 0
+    assert run("one", "--input", (folder / "b.txt").as_uri()) == 0  # as by its path
+    assert len(held(tmp_path / "one")) == 3
+    assert run("many", "--input", folder.as_uri()) == 0
+    assert run("many", "--input", folder) == 0
+    assert len(held(tmp_path / "many")) == 5
+
+
 def write_lines(folder: Path, **files: list[str]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, lines in files.items():
@@ -196,6 +214,30 @@ def test_files_with_ids_may_change(
     assert run("store", "--input", parts) == 0
     assert "stored 17 texts" in capsys.readouterr().out
     assert sorted(held(tmp_path / "store")) == sorted(IDS)
+
+
+def test_what_a_part_may_say_of_its_numbers() -> None:
+    digests = ("aa", "bb", "cc")
+    said = of_digests(digests[:2])
+    assert is_numbering(said._asdict())
+    assert is_numbering(None)
+    for wrong in (
+        [],
+        "bb",
+        {"files": 2},
+        {"files": "2", "digest": "bb"},
+        {"files": True, "digest": "bb"},
+        {"files": 0, "digest": "bb"},
+        {"files": 2, "digest": None},
+        {"files": 2, "digest": "bb", "more": 1},
+    ):
+        assert not is_numbering(wrong)
+    check_numbering([None, said, of_digests(digests)], digests, "store")
+    for files, digest in ((2, "cc"), (3, "bb"), (4, "bb"), (1 << 70, "cc")):
+        with pytest.raises(InputError, match="its 3 files do not begin with the"):
+            check_numbering([said, Numbering(files, digest)], digests, "store")
+    assert longest([None, said, of_digests(digests), said]) == of_digests(digests)
+    assert longest([None]) is None
 
 
 def refusal(run: Run, capsys: pytest.CaptureFixture[str], *options: object) -> str:
