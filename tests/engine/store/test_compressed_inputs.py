@@ -100,6 +100,15 @@ def test_files_of_other_programs(run: Run, tmp_path: Path) -> None:
     assert contents(FeatureStore(tmp_path / "many")) == contents(FeatureStore(tmp_path / "one"))
 
 
+def test_a_format_that_is_said(tmp_path: Path) -> None:
+    """Spark's suffix of JSON lines is that of JSON."""
+    (tmp_path / "part-00000-3b.json.gz").write_bytes(gzip.compress(b'{"text": "x"}'))
+    (tmp_path / "part-00001-3b.json").write_bytes(b'{"text": "y"}')
+    with pytest.raises(InputError, match="its suffix says no format"):
+        open_input([str(tmp_path)])
+    assert [*open_input([str(tmp_path)], "jsonl").rows()] == [("0", "x"), ("1", "y")]
+
+
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
 def test_damaged_archives(
     run: Run, tmp_path: Path, packing: str, capsys: pytest.CaptureFixture[str]
