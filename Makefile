@@ -16,7 +16,7 @@ SOURCES := $(filter %.cpp %.h,$(KERNELS)) CMakeLists.txt pyproject.toml constrai
 MODULES := build/modules
 $(shell mkdir -p build; find bitheads engine export training -name '*.py' | sort >$(MODULES).new; \
   cmp -s $(MODULES).new $(MODULES) || cp $(MODULES).new $(MODULES); rm -f $(MODULES).new)
-CPP := $(shell find host kernels tests/cuda tests/device tests/host -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.hpp' -o -name '*.c')
+CPP := $(shell find host kernels tests/cuda tests/device tests/host tests/kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.hpp' -o -name '*.c')
 
 # Holds for the build's own environment, too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt

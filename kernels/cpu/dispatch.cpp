@@ -7,6 +7,11 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(BITHEADS_ARM_LEVELS) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace bitheads {
 namespace {
 
@@ -28,6 +33,16 @@ bool has_avx512() noexcept {
 
 bool has_avx512_vnni() noexcept {
   return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+#if defined(BITHEADS_ARM_LEVELS)
+bool has_neon() noexcept {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0;
+#else
+  return true;  // other systems run only on processors that have it
+#endif
 }
 #endif
 
@@ -58,6 +73,14 @@ constexpr Implementation kImplementation<BH_LEVEL_AVX512_VNNI> = {
     has_avx512_vnni,
     {pool_and_pack_avx512, predict_heads_avx512_vnni, run_dot_products_avx512_vnni,
      &lay_out_avx512}};
+#endif
+
+#if defined(BITHEADS_ARM_LEVELS)
+template <>
+constexpr Implementation kImplementation<BH_LEVEL_NEON> = {
+    has_neon,
+    // Compilers make the portable loops that lay out heads NEON's themselves.
+    {pool_and_pack_neon, predict_heads_neon, run_dot_products_neon, &lay_out_serial}};
 #endif
 
 struct Level {

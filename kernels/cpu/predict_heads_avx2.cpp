@@ -19,6 +19,7 @@ struct Avx2 {
   static constexpr int kLookupTokens = 3;
   static constexpr int kLookups = 5;
   static constexpr int kTable = 16;
+  static constexpr bool kOwnSums = false;
 
   static I32 zero() { return _mm256_setzero_si256(); }
   static I32 broadcast(int32_t x) { return _mm256_set1_epi32(x); }

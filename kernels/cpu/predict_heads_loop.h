@@ -1,8 +1,8 @@
 // predict_heads once, over small vector types V that each level defines. What is computed, to the
 // bit, is in kernels/SPEC.md; how a call is cut is in predict_heads_plan.h.
 //
-//   V::I32, V::F32                   kLanes int32, which wrap, or floats: 8 or 16
-//   V::Words                         kWords uint16, one per feature: 16 or 32
+//   V::I32, V::F32                   kLanes int32, which wrap, or floats: 4, 8 or 16
+//   V::Words                         kWords uint16, one per feature: 8, 16 or 32
 //   V::Table                         kTable uint16: the sum of the weights of each subset of
 //                                    kLookupTokens tokens
 //   V::kRows, kPanels                rows by panels of 16 columns that a tile keeps in registers
@@ -11,6 +11,9 @@
 //
 //   V::zero(), broadcast(n), broadcast_at(address), load(address), store(address, x)
 //   V::dot(sum, a, b)                sum + the products of a's and b's pairs of int16
+//   V::kOwnSums                      whether it has loops over products of its own, which need no
+//                                    dot: sum_products(tile, sums), sum_byte_pairs(pairs, weights,
+//                                    num_pairs, sums); byte_pairs are then its own affair, too
 //   V::add_int, sub_int, max, shift_right<bits>(x), shift_right_by(x, bits)
 //   V::times_255(x)
 //   V::pairs(low, high)              int32s as pairs of int16

@@ -125,15 +125,19 @@ __attribute__((noinline)) void pool_bytes(const Block &block, int64_t text, int6
                          feature / kDepthMultiple * kDepthMultiple * 2 * num_pairs +
                          feature % kDepthMultiple * 2;
   const uint32_t *weights = block.at<uint32_t>(block.plan.tables);
-  for (int64_t pair = 0; pair < num_pairs; ++pair, pairs += 2 * kDepthMultiple) {
-    typename V::I32 codes[vectors];
+  if constexpr (V::kOwnSums) {
+    V::sum_byte_pairs(pairs, weights, num_pairs, sum);
+  } else {
+    for (int64_t pair = 0; pair < num_pairs; ++pair, pairs += 2 * kDepthMultiple) {
+      typename V::I32 codes[vectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < vectors; ++v) codes[v] = V::byte_pairs(pairs + 2 * v * V::kLanes);
+      for (int v = 0; v < vectors; ++v) codes[v] = V::byte_pairs(pairs + 2 * v * V::kLanes);
 #pragma GCC unroll 16
-    for (int c = 0; c < columns; ++c) {
-      const typename V::I32 weight = V::broadcast_at(weights + pair * columns + c);
+      for (int c = 0; c < columns; ++c) {
+        const typename V::I32 weight = V::broadcast_at(weights + pair * columns + c);
 #pragma GCC unroll 16
-      for (int v = 0; v < vectors; ++v) sum[c][v] = V::dot(sum[c][v], weight, codes[v]);
+        for (int v = 0; v < vectors; ++v) sum[c][v] = V::dot(sum[c][v], weight, codes[v]);
+      }
     }
   }
   const int64_t where = text * block.columns + column;

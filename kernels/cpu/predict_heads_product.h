@@ -41,7 +41,6 @@ inline void prefetch(const int16_t *weights) {
 
 template <class V, int rows, int panels>
 void multiply_tile(const TileArgs &args) {
-  constexpr int64_t kAhead = 8 * 2 * kPanel;
   constexpr int kVectors = panels * kPanel / V::kLanes;
   typename V::I32 sum[rows][kVectors];
 #pragma GCC unroll 16
@@ -49,22 +48,27 @@ void multiply_tile(const TileArgs &args) {
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) sum[row][v] = V::zero();
   }
-  const int16_t *a = args.a;
-  const int16_t *b = args.b;
-  const int16_t *next = args.next == nullptr ? b + kAhead : args.next;
-  for (int64_t pair = 0; pair < args.pairs; ++pair, a += 2, b += 2 * kPanel, next += 2 * kPanel) {
-    if (args.sums != Sums::kStoreInt) prefetch(next);  // queries are in the cache
-    typename V::I32 weights[kVectors];
+  if constexpr (V::kOwnSums) {
+    V::sum_products(args, sum);
+  } else {
+    constexpr int64_t kAhead = 8 * 2 * kPanel;
+    const int16_t *a = args.a;
+    const int16_t *b = args.b;
+    const int16_t *next = args.next == nullptr ? b + kAhead : args.next;
+    for (int64_t pair = 0; pair < args.pairs; ++pair, a += 2, b += 2 * kPanel, next += 2 * kPanel) {
+      if (args.sums != Sums::kStoreInt) prefetch(next);  // queries are in the cache
+      typename V::I32 weights[kVectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) {
-      const int panel = v * V::kLanes / kPanel;
-      weights[v] = V::load(b + panel * args.b_stride + 2 * (v * V::kLanes % kPanel));
-    }
+      for (int v = 0; v < kVectors; ++v) {
+        const int panel = v * V::kLanes / kPanel;
+        weights[v] = V::load(b + panel * args.b_stride + 2 * (v * V::kLanes % kPanel));
+      }
 #pragma GCC unroll 16
-    for (int row = 0; row < rows; ++row) {
-      const typename V::I32 inputs = V::broadcast_at(a + row * args.a_stride);
+      for (int row = 0; row < rows; ++row) {
+        const typename V::I32 inputs = V::broadcast_at(a + row * args.a_stride);
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) sum[row][v] = V::dot(sum[row][v], inputs, weights[v]);
+        for (int v = 0; v < kVectors; ++v) sum[row][v] = V::dot(sum[row][v], inputs, weights[v]);
+      }
     }
   }
 #pragma GCC unroll 16

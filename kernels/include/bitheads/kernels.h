@@ -22,13 +22,15 @@ typedef enum bh_status {
   BH_UNSUPPORTED_LEVEL = 3, /* the level exists, but not on this machine or in this build */
 } bh_status;
 
-/* SIMD levels, slowest first: BH_LEVEL_SERIAL, BH_LEVEL_AVX2 and so on, each with its name and its
- * value, which never changes. Whatever has to know all levels expands this list. */
-#define BH_FOR_EACH_LEVEL(X) \
-  X(SERIAL, serial, 1)       \
-  X(AVX2, avx2, 2)           \
-  X(AVX512, avx512, 3)       \
-  X(AVX512_VNNI, avx512_vnni, 4)
+/* SIMD levels, slowest first within a processor family: BH_LEVEL_SERIAL, BH_LEVEL_AVX2 and so on,
+ * each with its name and its value, which never changes. Whatever has to know all levels expands
+ * this list. */
+#define BH_FOR_EACH_LEVEL(X)     \
+  X(SERIAL, serial, 1)           \
+  X(AVX2, avx2, 2)               \
+  X(AVX512, avx512, 3)           \
+  X(AVX512_VNNI, avx512_vnni, 4) \
+  X(NEON, neon, 5)
 
 /* BH_LEVEL_ACTIVE is the level chosen once, when the library is first used: the fastest that this
  * machine has, or the one that BITHEADS_KERNEL_LEVEL names. */
