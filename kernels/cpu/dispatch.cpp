@@ -7,9 +7,13 @@
 #include <cstdlib>
 #include <cstring>
 
-#if defined(BITHEADS_ARM_LEVELS) && defined(__linux__)
+#if defined(BITHEADS_ARM_LEVELS)
+#if defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 #endif
 
 namespace bitheads {
@@ -42,6 +46,18 @@ bool has_neon() noexcept {
   return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0;
 #else
   return true;  // other systems run only on processors that have it
+#endif
+}
+
+bool has_neon_dotprod() noexcept {
+#if defined(__linux__)
+  return has_neon() && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__APPLE__)
+  int has = 0;
+  size_t bytes = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &bytes, nullptr, 0) == 0 && has != 0;
+#else
+  return false;
 #endif
 }
 #endif
@@ -81,6 +97,11 @@ constexpr Implementation kImplementation<BH_LEVEL_NEON> = {
     has_neon,
     // Compilers make the portable loops that lay out heads NEON's themselves.
     {pool_and_pack_neon, predict_heads_neon, run_dot_products_neon, &lay_out_serial}};
+
+template <>
+constexpr Implementation kImplementation<BH_LEVEL_NEON_DOTPROD> = {
+    has_neon_dotprod,
+    {pool_and_pack_neon, predict_heads_neon_dotprod, run_dot_products_neon, &lay_out_serial}};
 #endif
 
 struct Level {

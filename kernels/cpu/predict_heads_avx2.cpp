@@ -20,6 +20,7 @@ struct Avx2 {
   static constexpr int kLookups = 5;
   static constexpr int kTable = 16;
   static constexpr bool kOwnSums = false;
+  static constexpr bool kOwnScores = false;
 
   static I32 zero() { return _mm256_setzero_si256(); }
   static I32 broadcast(int32_t x) { return _mm256_set1_epi32(x); }

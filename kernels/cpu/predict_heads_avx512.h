@@ -23,6 +23,7 @@ struct Avx512 {
   static constexpr int kLookups = 3;
   static constexpr int kTable = 32;
   static constexpr bool kOwnSums = false;
+  static constexpr bool kOwnScores = false;
 
   static I32 zero() { return _mm512_setzero_si512(); }
   static I32 broadcast(int32_t x) { return _mm512_set1_epi32(x); }

@@ -14,6 +14,8 @@
 //   V::kOwnSums                      whether it has loops over products of its own, which need no
 //                                    dot: sum_products(tile, sums), sum_byte_pairs(pairs, weights,
 //                                    num_pairs, sums); byte_pairs are then its own affair, too
+//   V::kOwnScores                    whether it scores a text itself, score<is_sign>(block, text),
+//                                    after arrange_queries(block)
 //   V::add_int, sub_int, max, shift_right<bits>(x), shift_right_by(x, bits)
 //   V::times_255(x)
 //   V::pairs(low, high)              int32s as pairs of int16
@@ -182,8 +184,13 @@ inline int64_t predict_group(Block &block, int64_t first_head) {
   }
   block.columns = round_up_to(columns, kPanelRows);
   stack_queries(block, first_head, end);
+  if constexpr (V::kOwnScores) V::arrange_queries(block);
   for (int64_t text = 0; text < block.texts; ++text) {
-    score<V, is_sign>(block, text);
+    if constexpr (V::kOwnScores) {
+      V::template score<is_sign>(block, text);
+    } else {
+      score<V, is_sign>(block, text);
+    }
     weigh<V, is_sign>(block, text);
   }
   int64_t column = 0;

@@ -23,6 +23,7 @@ struct Neon {
   static constexpr int kLookups = 3;
   static constexpr int kTable = 32;
   static constexpr bool kOwnSums = true;
+  static constexpr bool kOwnScores = false;
 
   static I32 zero() { return vdupq_n_s32(0); }
   static I32 broadcast(int32_t x) { return vdupq_n_s32(x); }

@@ -17,6 +17,7 @@ struct Serial {
   static constexpr int kLookups = 5;
   static constexpr int kTable = 8;
   static constexpr bool kOwnSums = false;
+  static constexpr bool kOwnScores = false;
 
   // Sums may pass through values outside int32 on their way: they wrap, as unsigned ones do.
   struct I32 {

@@ -30,7 +30,8 @@ typedef enum bh_status {
   X(AVX2, avx2, 2)               \
   X(AVX512, avx512, 3)           \
   X(AVX512_VNNI, avx512_vnni, 4) \
-  X(NEON, neon, 5)
+  X(NEON, neon, 5)               \
+  X(NEON_DOTPROD, neon_dotprod, 6)
 
 /* BH_LEVEL_ACTIVE is the level chosen once, when the library is first used: the fastest that this
  * machine has, or the one that BITHEADS_KERNEL_LEVEL names. */

@@ -21,15 +21,16 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 from arm_calls import heads_request, pack_request  # noqa: E402
+from arm_program import build_program  # noqa: E402
 from head_cases import make_codes, make_head, offsets_of  # noqa: E402
 from kernel_cases import make_layers, make_options  # noqa: E402
 
-LEVELS = ("serial", "neon")
+LEVELS = ("serial", "neon", "neon_dotprod")
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        program, plugin = build(Path(folder))
+        program, plugin = build_program(Path(folder)), build_plugin(Path(folder))
         for name, tokens, requests in workloads():
             counts = []
             for level in LEVELS:
@@ -42,20 +43,12 @@ def main() -> None:
             print(f"{name}: {', '.join(ratios)}", flush=True)
 
 
-def build(folder: Path) -> tuple[Path, Path]:
-    """The program and QEMU's plugin."""
+def build_plugin(folder: Path) -> Path:
+    """QEMU's plugin."""
     plugin = folder / "count.so"
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-O2", str(HERE / "count_instructions.c"), "-o", str(plugin)],
-        check=True,
-    )
-    if prepared := os.environ.get("RUN_CALLS"):
-        return Path(prepared), plugin
-    configure = ["cmake", "-S", str(HERE), "-B", str(folder), "-G", "Ninja"]
-    toolchain = f"-DCMAKE_TOOLCHAIN_FILE={HERE / 'aarch64.cmake'}"
-    for command in ([*configure, toolchain], ["cmake", "--build", str(folder)]):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder / "run_calls", plugin
+    source = str(HERE / "count_instructions.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", source, "-o", str(plugin)], check=True)
+    return plugin
 
 
 def workloads() -> list[tuple[str, int, tuple[bytes, bytes]]]:

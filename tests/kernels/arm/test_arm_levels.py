@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arm_calls import Call, halves_call, heads_call, pack_call
+from arm_program import build_program
 from head_cases import HeadSizes, make_codes, make_head, mixed_sizes, offsets_of
 from kernel_cases import (
     DTYPES,
@@ -26,9 +27,8 @@ from kernel_cases import (
     with_odd_strides,
 )
 
-HERE = Path(__file__).parent
 # Each level on the least processor that has it: an instruction of a later one would be illegal.
-CPU_OF_LEVEL = {"serial": "cortex-a57", "neon": "cortex-a57"}
+CPU_OF_LEVEL = {"serial": "cortex-a57", "neon": "cortex-a57", "neon_dotprod": "cortex-a76"}
 PACKAGES = {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
 MISSING = [package for tool, package in PACKAGES.items() if shutil.which(tool) is None]
 
@@ -42,16 +42,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """run_calls for ARM."""
-    build = tmp_path_factory.mktemp("arm")
-    configure = (
-        "cmake", "-S", str(HERE), "-B", str(build), "-G", "Ninja", "-DBITHEADS_WERROR=ON",
-        f"-DCMAKE_TOOLCHAIN_FILE={HERE / 'aarch64.cmake'}",
-    )  # fmt: skip
-    for command in (configure, ("cmake", "--build", str(build), "--parallel", "2")):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return build / "run_calls"
+    return build_program(tmp_path_factory.mktemp("arm"))
 
 
 def emulate(
@@ -184,6 +175,9 @@ def _largest(quantization: str) -> Iterator[Call]:
                 weights[0] = np.abs(weights[0])
                 weights[-1] = -np.abs(weights[-1])
                 weights[0, 0] = weights[-1, -1] = 100
+        if head.query is not None:
+            head.query[1] = 1  # all of them as large as they get
+            head.query[2] = -1
     for fill in (0x00, 0xFF):
         codes = make_codes(1, quantization, dim, 40)
         codes[::2] = fill
@@ -202,12 +196,14 @@ def test_floats_of_halves(program: Path, arm_level: str) -> None:
     check(program, arm_level, [halves_call(every), halves_call(every[:13]), halves_call(every[:0])])
 
 
-def test_fastest_level_by_default(program: Path) -> None:
-    assert emulate(program, "cortex-a57", None).stdout == b"neon\n"
+@pytest.mark.parametrize(("cpu", "level"), [("cortex-a57", "neon"), ("max", "neon_dotprod")])
+def test_fastest_level_by_default(program: Path, cpu: str, level: str) -> None:
+    assert emulate(program, cpu, None).stdout == f"{level}\n".encode()
 
 
 def test_levels_that_cannot_run_are_refused(program: Path) -> None:
-    done = emulate(program, "cortex-a57", "avx2")
-    assert done.returncode == 1
-    assert b"cannot run the kernel level asked for" in done.stderr
-    assert b"serial, avx2, avx512, avx512_vnni, neon" in emulate(program, "max", "sse9").stderr
+    for level in ("avx2", "neon_dotprod"):
+        done = emulate(program, "cortex-a57", level)
+        assert done.returncode == 1
+        assert b"cannot run the kernel level asked for" in done.stderr
+    assert b"avx512_vnni, neon, neon_dotprod, or" in emulate(program, "max", "sse9").stderr
