@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
+import platform
 import sys
 
 import pytest
@@ -22,8 +23,14 @@ if path := os.environ.get("BITHEADS_KERNELS_PATH"):
 
 from bitheads.engine import _kernels
 
+IS_ARM = platform.machine() in ("aarch64", "arm64")
+FAMILY_LEVELS = [
+    name for name in _kernels.levels() if name == "serial" or name.startswith("neon") == IS_ARM
+]
+"""Those of this family of processors. For the others' there is tests/kernels/arm."""
 
-@pytest.fixture(params=_kernels.levels())
+
+@pytest.fixture(params=FAMILY_LEVELS)
 def level(request: pytest.FixtureRequest) -> str:
     """Each level this machine can run."""
     if request.param not in _kernels.supported_levels():
