@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bitheads.engine.engine import Engine
@@ -56,26 +58,35 @@ class HeadFolder:
                 ) from error
 
 
-def read_head(engine: Engine, name: str, content: bytes) -> Head:
-    """A head of a file's content, for `engine.use_head`.
+@contextmanager
+def scratch_file(name: str, content: bytes) -> Iterator[Path]:
+    """A file of the content until the block ends: processes that read it need no copy of their own.
 
-    Raises HeadError if it is not a sound head file or is of another task, SpecMismatchError if
-    it was trained on another feature spec, KeepError if there is no room to read it.
+    Raises KeepError if there is no room for it.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="bitheads-") as scratch:
             path = Path(scratch) / f"{name}{SUFFIX}"
             path.write_bytes(content)
-            try:
-                head = engine.read_head(path)
-            except BitheadsError as error:
-                # Of the scratch file nobody knows.
-                raise type(error)(str(error).replace(str(path), name)) from error
+            yield path
     except OSError as error:
         raise KeepError(
             f"head {name!r}: cannot be read, as no temporary folder can be had ({error}). "
             "Free some space there, or set TMPDIR."
         ) from error
+
+
+def read_head(engine: Engine, name: str, path: Path) -> Head:
+    """A head of a scratch file, for `engine.use_head`.
+
+    Raises HeadError if it is not a sound head file or is of another task, SpecMismatchError if
+    it was trained on another feature spec.
+    """
+    try:
+        head = engine.read_head(path)
+    except BitheadsError as error:
+        # Of the scratch file nobody knows.
+        raise type(error)(str(error).replace(str(path), name)) from error
     if head.task != name:
         raise HeadError(
             f"got a head of task {head.task!r} for /v1/tasks/{name}. Send it to "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client import Metric
@@ -19,7 +20,7 @@ from bitheads.engine.heads.head import Head
 from bitheads.engine.serve import metrics, statistics
 from bitheads.engine.serve.metrics import Metrics
 from bitheads.engine.serve.scheduler import Scheduler
-from bitheads.engine.serve.uploads import HeadFolder, read_head
+from bitheads.engine.serve.uploads import HeadFolder, read_head, scratch_file
 from bitheads.engine.serve.work import Work
 
 Result = TypeVar("Result")
@@ -54,7 +55,7 @@ class Whole(Protocol):
 class Part(Protocol):
     """One process of a server. From one thread at a time."""
 
-    def read_head(self, name: str, content: bytes) -> None:
+    def read_head(self, name: str, path: Path) -> None:
         """Reads it for `use_head`. Raises as `Whole.put_head`."""
 
     def use_head(self, name: str) -> None:
@@ -83,8 +84,8 @@ class OwnPart:
         self._metrics = counted
         self._read: dict[str, Head] = {}
 
-    def read_head(self, name: str, content: bytes) -> None:
-        self._read[name] = read_head(self._engine, name, content)
+    def read_head(self, name: str, path: Path) -> None:
+        self._read[name] = read_head(self._engine, name, path)
 
     def use_head(self, name: str) -> None:
         self._engine.use_head(self._read.pop(name), replace=True)
@@ -117,7 +118,8 @@ class AllParts:
     def put_head(self, name: str, content: bytes) -> None:
         with self._changing:
             try:
-                self._of_each(lambda part: part.read_head(name, content))
+                with scratch_file(name, content) as path:
+                    self._of_each(lambda part: part.read_head(name, path))
                 self._folder.keep(name, content)
             except BitheadsError:
                 self._of_each(lambda part: part.forget_read(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import Metric
@@ -59,8 +60,8 @@ class RemotePart:
     def __init__(self, pipe: Connection) -> None:
         self._call = Calls(pipe).call
 
-    def read_head(self, name: str, content: bytes) -> None:
-        self._call("read_head", name, content)
+    def read_head(self, name: str, path: Path) -> None:
+        self._call("read_head", name, path)
 
     def use_head(self, name: str) -> None:
         self._call("use_head", name)
