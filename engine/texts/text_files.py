@@ -6,16 +6,18 @@ import codecs
 import json
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bitheads.engine.errors import InputError
 from bitheads.engine.files.compressed import CODECS, open_compressed
 from bitheads.engine.process.install import how_to_install
+from bitheads.engine.texts.parquet_rows import Footer, kind_of, read_footer, read_rows
 from bitheads.engine.texts.tables import DELIMITERS, Dialect, choose_dialect, decode
 from bitheads.engine.types import Text
 
@@ -57,7 +59,6 @@ OnBad = Callable[[Any, BadRow], None]
 """Is called with a bad row and the path of its file."""
 
 COUNT_BYTES = 1 << 20
-BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,6 @@ class Range:
     start: int = 0
     file: int = 0
     before: int = 0
-
-
-class _Footer(NamedTuple):
-    """What Parquet's footer says: names and Arrow types of the columns, and the number of rows."""
-
-    names: list[str]
-    types: list[Any]
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -189,12 +182,6 @@ class TextFile:
         if self._codec is None:
             return self.path.open("rb")
         return open_compressed(lambda: self.path.open("rb"), self._codec)
-
-    def _open_parquet(self) -> Any:
-        """Raises OSError and ArrowException."""
-        import pyarrow.parquet as pq
-
-        return pq.ParquetFile(self.path if isinstance(self.path, Path) else self.path.open_native())
 
     def count(self) -> int:
         """Its rows, or for lines about as many. Raises InputError if it cannot be read."""
@@ -316,7 +303,7 @@ class TextFile:
             return None, None, None
         names, types, _ = self._footer
         first, second, own_id = (
-            None if name is None else _kind_of(types[names.index(name)]) for name in self.columns
+            None if name is None else kind_of(types[names.index(name)]) for name in self.columns
         )
         return first, second, own_id
 
@@ -449,43 +436,27 @@ class TextFile:
             ) from error
 
     @cached_property
-    def _footer(self) -> _Footer:
-        """Raises OSError, and InputError for what is no Parquet."""
-        import pyarrow as pa
-
-        try:
-            with self._open_parquet() as file:
-                schema = file.schema_arrow
-                return _Footer(list(schema.names), list(schema.types), file.metadata.num_rows)
-        except pa.ArrowException as error:
-            raise self._unreadable(error) from error
+    def _footer(self) -> Footer:
+        """Raises InputError for what is no Parquet."""
+        with self._parquet_said():
+            return read_footer(self.path)
 
     def _batches(
         self, columns: Columns, within: Range | None
     ) -> Iterator[tuple[int, Sequence[Any]]]:
         """Values of the columns, with the rows' numbers."""
-        import pyarrow as pa
+        part = None if within is None else (within.row, within.row + within.count)
+        with self._parquet_said():
+            yield from read_rows(self.path, columns, part)
+
+    @contextmanager
+    def _parquet_said(self) -> Iterator[None]:
+        """Raises InputError for what Arrow raises."""
+        from pyarrow import ArrowException
 
         try:
-            file = self._open_parquet()
-            wanted = [name for name in columns if name is not None]
-            first = 0 if within is None else within.row
-            last = file.metadata.num_rows if within is None else within.row + within.count
-            row = 0
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                row += rows
-                if row <= first or row - rows >= last:
-                    continue
-                at = row - rows
-                for batch in file.iter_batches(BATCH_ROWS, [group], wanted):
-                    nothing = [None] * len(batch)
-                    lists = [nothing if n is None else _values(batch.column(n)) for n in columns]
-                    for number, values in enumerate(zip(*lists, strict=True), at):
-                        if first <= number < last:
-                            yield number, values
-                    at += len(batch)
-        except pa.ArrowException as error:
+            yield
+        except ArrowException as error:
             raise self._unreadable(error) from error
 
     def _as_row(self, row: int, columns: Columns, values: Sequence[Any]) -> tuple[str, Text]:
@@ -506,36 +477,6 @@ class TextFile:
         return InputError(
             f"--input {self.path}: cannot be read ({error}). Expected {self.kind} in UTF-8{packed}."
         )
-
-
-def _values(column: Any) -> list[Any]:
-    """Of an Arrow array; a text that is not UTF-8 is bytes."""
-    try:
-        found: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        found = [_value(scalar) for scalar in column]
-    return found
-
-
-def _value(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        return bytes(scalar.as_buffer())
-
-
-def _kind_of(column: Any) -> str | None:
-    """What values of an Arrow type are, as far as texts and ids go."""
-    from pyarrow import types
-
-    if types.is_dictionary(column):
-        column = column.value_type
-    if types.is_null(column):
-        return None
-    if types.is_integer(column):
-        return "whole numbers"
-    is_text = types.is_string(column) or types.is_large_string(column)
-    return "texts" if is_text or types.is_string_view(column) else str(column)
 
 
 def lines_of(content: bytes, errors: str = "strict") -> list[str]:

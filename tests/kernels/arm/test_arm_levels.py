@@ -32,12 +32,7 @@ CPU_OF_LEVEL = {"serial": "cortex-a57", "neon": "cortex-a57", "neon_dotprod": "c
 PACKAGES = {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
 MISSING = [package for tool, package in PACKAGES.items() if shutil.which(tool) is None]
 
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"apt-get install {' '.join(MISSING)}"),
-    pytest.mark.skipif(
-        "BITHEADS_SANITIZE" in os.environ, reason="nothing of it runs in this process"
-    ),
-]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"apt-get install {' '.join(MISSING)}")
 
 
 @pytest.fixture(scope="module")
