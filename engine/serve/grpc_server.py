@@ -232,9 +232,8 @@ class _Others(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
 def check_port(settings: Settings) -> None:
     """Raises InputError if gRPC's port cannot be had; before anything takes long."""
     assert settings.grpc_port is not None, "asked before"
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        socket.create_server((settings.host, settings.grpc_port), family=family).close()
+        socket.create_server((settings.host, settings.grpc_port), family=settings.family).close()
     except OSError as error:
         raise _no_port(settings, error) from error
 
@@ -247,8 +246,7 @@ def reserve_port(settings: Settings) -> socket.socket:
     """
     check_port(settings)  # which another server may share with its own processes
     assert settings.grpc_port is not None, "asked before"
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    reserved = socket.socket(family)
+    reserved = socket.socket(settings.family)
     try:
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             reserved.setsockopt(socket.SOL_SOCKET, option, 1)

@@ -90,9 +90,10 @@ def allow_connections(settings: Settings) -> None:
 
 def listen(settings: Settings) -> socket.socket:
     """The socket; before anything takes long. Raises InputError if the address cannot be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        return socket.create_server(
+            (settings.host, settings.port), family=settings.family, backlog=BACKLOG
+        )
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise InputError(

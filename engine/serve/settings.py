@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -201,6 +202,11 @@ class Settings:
                     f"API keys: got one of {len(key)} characters, expected at least {KEY_LENGTH} "
                     "printable ASCII characters without blanks. Type: openssl rand -hex 16"
                 )
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """Of the sockets of `host`."""
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
 
 LOGS = ("json", "text", "none")

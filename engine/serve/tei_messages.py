@@ -26,6 +26,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class Prompted(Lenient):
+    prompt_name: str | None = Field(
+        None, description="Of a prompt of the checkpoint, in place of its default one."
+    )
+
+
 class Truncated(Lenient):
     truncate: bool | None = Field(
         None, description="false: a text that is longer than the encoder reads is an error (413)."
@@ -37,10 +43,8 @@ class Truncated(Lenient):
     )
 
 
-class Cut(Truncated):
-    prompt_name: str | None = Field(
-        None, description="Of a prompt of the checkpoint, in place of its default one."
-    )
+class Cut(Prompted, Truncated):
+    """Of requests of embeddings."""
 
 
 def check_cut(work: Work, asked: Truncated, usage: Mapping[str, int]) -> None:

@@ -18,7 +18,7 @@ from bitheads.engine.serve.api import json_response, read_message
 from bitheads.engine.serve.described import json_body
 from bitheads.engine.serve.errors import empty, of_engine, too_large
 from bitheads.engine.serve.messages import Lenient, Message, server_timing, stages_of, to_json
-from bitheads.engine.serve.tei_messages import ERRORS, TextList
+from bitheads.engine.serve.tei_messages import ERRORS, Prompted, TextList
 from bitheads.engine.serve.visit import Visit
 from bitheads.engine.serve.work import INLINE_BYTES, Work, pieces
 from bitheads.engine.texts.told_tokens import told_tokens
@@ -33,13 +33,10 @@ Ids = Annotated[list[TokenId], Field(fail_fast=True)]
 IdLists = Annotated[list[Ids], Field(fail_fast=True)]
 
 
-class TokenizeRequest(Lenient):
+class TokenizeRequest(Prompted):
     inputs: str | TextList = Field(examples=["What a lovely film."])
     add_special_tokens: bool = Field(
         True, description="Put those around a text that the encoder reads around it."
-    )
-    prompt_name: str | None = Field(
-        None, description="Of a prompt of the checkpoint, in place of its default one."
     )
 
 

@@ -34,7 +34,6 @@ def serve(settings: Settings) -> None:
     Raises InputError for more processes than cores or a port that cannot be had, BackendError if a
     process ends by itself, and what the first raised that could not start.
     """
-    share_out(settings)  # before anything takes long
     set_up(settings.log, os.getpid())
     with ExitStack() as stack:
         listening = stack.enter_context(server.listen(settings))

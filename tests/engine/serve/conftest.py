@@ -93,6 +93,14 @@ def running(bundle: Path, **options: Any) -> Iterator[tuple[httpx.Client, Server
         server.close()
 
 
+def wait_for(is_so: Callable[[], bool], most_s: float = 60) -> None:
+    """What a server does a moment after its answer."""
+    deadline_s = time.monotonic() + most_s
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
 Running = Callable[..., Any]
 
 

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import trustme
-from conftest import ServerProcess, running
+from conftest import ServerProcess, running, wait_for
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -438,13 +438,6 @@ def test_compressed_messages_are_refused(server: Server) -> None:
     ):
         channel.unary_unary(INFER)(bytes(1 << 20), compression=grpc.Compression.Gzip)
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def never() -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import ADMIN_KEY, ServerProcess
+from conftest import ADMIN_KEY, ServerProcess, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from random_heads import random_head
 
@@ -72,13 +72,6 @@ def processes(pid: int) -> set[int]:
                 found.add(int(folder.name))
     assert len(found) == 2
     return found
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def refused(bundle: Path, *arguments: str) -> str:
