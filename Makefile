@@ -9,6 +9,9 @@ DEVICE_CODE := engine/device/bitheads.fatbin
 GPU_BENCHMARK ?=
 
 RUN := $(VENV)/bin/python
+# Which tests: CONTRIBUTING.md says what makes one a long one.
+MARKED ?= not long
+PYTEST = $(RUN) -m pytest -m '$(MARKED)' $(if $(filter long,$(MARKED)),--junitxml=build/long/$@.xml)
 KERNELS := $(shell find kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := $(filter %.cpp %.h,$(KERNELS)) CMakeLists.txt pyproject.toml constraints.txt
 # An editable install knows each module by its name, not those that come later: it is made again
@@ -37,13 +40,16 @@ test: test-engine test-export ## all tests
 # In two, so that `make -j2` can run them at the same time.
 FARTHER_TESTS := tests/benchmarks tests/export tests/training
 test-export: $(VENV)/.dev
-	$(RUN) -m pytest $(FARTHER_TESTS)
+	$(PYTEST) $(FARTHER_TESTS)
 
-test-long: $(VENV)/.dev ## what asks shorter tests' questions of more: every model type, other sizes and routines
-	$(RUN) -m pytest -m long $(FARTHER_TESTS)
+# One after another, and all of them, whatever fails.
+test-long: $(VENV)/.dev ## the tests marked long, of `make test`, host, ray, wheel and device; stores the outcome
+	rm -rf build/long
+	$(MAKE) --keep-going MARKED=long test-engine test-export host ray wheel device-code plans software-device
+	$(RUN) tests/long_run.py build/long
 
 test-engine: $(VENV)/.dev
-	$(RUN) -m pytest $(addprefix --ignore=,tests/host tests/ray tests/wheel $(FARTHER_TESTS))
+	$(PYTEST) $(addprefix --ignore=,tests/host tests/ray tests/wheel $(FARTHER_TESTS))
 
 check: $(VENV)/.dev tidy ## formatting, lint, types
 	$(RUN) -m ruff format --check .
@@ -85,8 +91,9 @@ sanitize: $(VENV)/.dev ## kernel tests under the address, undefined-behaviour an
 
 # Apart from `make test`, because it needs headers that pip does not have:
 # apt-get install libssl-dev nlohmann-json3-dev libcpp-httplib-dev pkg-config
+# Its tests on a device are software-device's.
 host: $(VENV)/.dev build/headers ## build the C++ library, its plugins and examples, and test them
-	$(RUN) -m pytest tests/host
+	$(PYTEST) tests/host --ignore=tests/host/device
 
 # Of ONNX Runtime, TensorRT and CUDA: what its plugins are compiled with.
 build/headers: tests/host/plugin_headers.py tests/host/plugin_headers.txt | $(VENV)/.dev
@@ -95,27 +102,27 @@ build/headers: tests/host/plugin_headers.py tests/host/plugin_headers.txt | $(VE
 
 # Apart from `make test`, because a cluster takes long to start.
 ray: $(VENV)/.dev ## both jobs over a store on a Ray cluster of this machine, workers killed
-	$(RUN) -m pytest tests/ray
+	$(PYTEST) tests/ray
 
 # Apart from `make test`, because it builds everything twice more and makes an environment.
 wheel: $(VENV)/.dev ## build the wheel and the source distribution, install it, use it
-	$(RUN) -m pytest tests/wheel
+	$(PYTEST) tests/wheel
 
 # `make -j2 device` builds pycuda while the compiler's and TensorRT's tests run.
 device: device-code plans software-device ## all of CUDA and TensorRT that needs no GPU
 
 device-code: $(VENV)/.device ## compile the CUDA kernels, look at what the compiler made of them
 	$(RUN) -m bitheads device-code
-	$(RUN) -m pytest tests/cuda/test_device_code.py
+	$(PYTEST) tests/cuda/test_device_code.py
 
 plans: $(VENV)/.device ## build TensorRT-RTX plans and look at them
-	$(RUN) -m pytest tests/export/plans
+	$(PYTEST) tests/export/plans
 
 # Under the sanitizers OpenVINO cannot be loaded, which checks quantized graphs as they are built.
 software-device: $(VENV)/.pycuda build/headers ## the GPU's runtimes, through pycuda and in C++ (system packages: see host), on a device in software
-	$(RUN) -m pytest tests/device tests/host/device
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh \
-	  -k 'not every_kind and not quantized_graph_runs and not test_gpu_tests'
+	$(PYTEST) tests/device tests/host/device
+	$(if $(filter long,$(MARKED)),,PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh \
+	  -k 'not every_kind and not quantized_graph_runs and not test_gpu_tests')
 
 # The tests build a plan of their own; the benchmarks build one into the bundle if none there fits.
 test-gpu: $(VENV)/.gpu $(DEVICE_CODE) $(BUNDLE)/bundle.json ## on a machine with a GPU: its tests, then every measurement, one report

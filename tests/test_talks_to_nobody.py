@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from local_hub import local_hub
+from marks import long
 from random_heads import random_head
 from watched import STRACE, Watch
 
@@ -157,7 +158,7 @@ def test_training(watch: Watch, bundle: Path, tmp_path: Path) -> None:
     check(watch, output.parent, children=LDCONFIG)
 
 
-@pytest.mark.parametrize("said", ["nothing", "report"])
+@pytest.mark.parametrize("said", ["report", *long("nothing")])
 def test_an_encoder_of_the_hub(
     said: str, tiny_encoder: Callable[[str], Path], tmp_path: Path
 ) -> None:

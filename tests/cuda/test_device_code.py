@@ -272,6 +272,7 @@ def test_a_missing_compiler_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -
         find_tool("nvcc")
 
 
+@pytest.mark.long
 def test_a_wheel_carries_the_device_code(tmp_path: Path) -> None:
     """What `bitheads device-code` wrote, beside the module that launches it."""
     if not DEVICE_CODE.exists():

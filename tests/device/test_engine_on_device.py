@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import software_tensorrt
+from marks import long
 from random_heads import random_head, random_span_head, random_two_texts_head
 from software_driver import LAUNCH_FAILED, SoftwareCuda
 from software_tensorrt import with_heads_and_plan
@@ -283,7 +284,7 @@ def test_any_order_the_streams_allow(
         np.testing.assert_allclose(answers["attention"].probabilities, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("block_texts", [1, 3, 100])
+@pytest.mark.parametrize("block_texts", [3, *long(1, 100)])
 def test_heads_in_parts_and_texts_in_blocks(
     open_engine: OpenEngine, on_cpu: Engine, block_texts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +451,7 @@ def test_a_call_after_close(open_engine: OpenEngine) -> None:
             call()
 
 
+@pytest.mark.long
 def test_many_sets_of_heads_from_two_threads(
     open_engine: OpenEngine, on_cpu: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

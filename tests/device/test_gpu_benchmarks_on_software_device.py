@@ -41,6 +41,7 @@ def bench(planned_bundle: Path) -> Bench:
     return Bench(planned_bundle, "", FEW)
 
 
+@pytest.mark.long
 def test_the_whole_report(
     planned_bundle: Path,
     tiny_encoder: Callable[[str], Path],

@@ -108,6 +108,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_a_build(
     tiny_encoder: Callable[[str], Path], few_texts: Path, comma: dict[str, str], tmp_path: Path
 ) -> None:

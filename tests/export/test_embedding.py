@@ -105,6 +105,7 @@ def test_embeddings_are_those_of_sentence_transformers(
     assert all(report["embedding"]["least_cosine"] >= COSINE for report in reports.values())
 
 
+@pytest.mark.long
 def test_a_causal_encoder_and_its_last_token(
     save_sentence_model: Callable[..., Path], build_of: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from marks import all_but_long, long
 from odd_encoders import edit_weights, share_of_all_signs
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -79,13 +80,7 @@ OVERFLOWING: Mapping[str, tuple[str, Callable[[Weights], None], str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.long if name in ("gemma", "qwen") else ())
-        for name in OVERFLOWING
-    ],
-)
+@pytest.mark.parametrize("name", all_but_long(OVERFLOWING, "bert"))
 def test_what_leaves_float16_stays_in_float32(
     name: str,
     few_texts: Path,
@@ -118,6 +113,7 @@ def test_what_leaves_float16_stays_in_float32(
     assert [line for line in said if f"float16 arithmetic: no room for {module} (up to" in line]
 
 
+@pytest.mark.long
 def test_limits_of_float16_are_none_in_the_graph(few_texts: Path, tmp_path: Path) -> None:
     """T5 cuts off at the largest float16, where half is traced."""
     source = save_encoder("t5", TYPES["t5"], tmp_path / "source")
@@ -131,7 +127,7 @@ def test_limits_of_float16_are_none_in_the_graph(few_texts: Path, tmp_path: Path
     assert (report["beyond"], report["float32_products"]) == ({}, [])
 
 
-@pytest.mark.parametrize("model_type", ["modernbert", "qwen3"])
+@pytest.mark.parametrize("model_type", ["qwen3", *long("modernbert")])
 def test_masks_are_no_reason_for_another_graph(
     model_type: str, few_texts: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from marks import long
 from onnx import TensorProto, numpy_helper
 
 from benchmarks.inputs.model_types import TYPES, save_encoder
@@ -40,7 +41,7 @@ def test_weights_of_a_large_graph_go_beside_it(
         np.testing.assert_allclose(first, other, atol=1e-4)
 
 
-@pytest.mark.parametrize("model_type", ["qwen3", "deberta-v2"])
+@pytest.mark.parametrize("model_type", ["qwen3", *long("deberta-v2")])
 def test_no_mask_is_the_lowest_float16(model_type: str, tmp_path: Path) -> None:
     """transformers masks with it, by a sum or instead of the scores."""
     source = save_encoder(model_type, TYPES[model_type], tmp_path / "source")

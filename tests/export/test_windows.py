@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from marks import long
 from transformers import AutoModel
 
 from benchmarks.inputs.model_types import TYPES, save_encoder
@@ -50,8 +51,7 @@ def _run(graph: Path, lengths: tuple[int, ...], vocabulary: int) -> list[list[An
     "model_type",
     [
         "modernbert",
-        "gemma3_text",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("mistral", "modernbert-decoder")),
+        *long("gemma3_text", "mistral", "modernbert-decoder"),
     ],
 )
 def test_texts_of_any_length_are_as_transformers_computes_them_alone(
@@ -75,10 +75,8 @@ def test_texts_of_any_length_are_as_transformers_computes_them_alone(
 @pytest.mark.parametrize(
     "window",
     [
-        2,
         127,
-        *(pytest.param(size, marks=pytest.mark.long) for size in (15, 16, MIN_BLOCK)),
-        MIN_BLOCK + 70,
+        *long(2, 15, 16, MIN_BLOCK, MIN_BLOCK + 70),
     ],
 )
 def test_windows_of_any_size(window: int, tmp_path: Path) -> None:
@@ -122,6 +120,7 @@ def test_numbers_grow_with_the_length_and_not_with_its_square(tmp_path: Path) ->
     assert most[1] <= 2.01 * most[0]
 
 
+@pytest.mark.long
 def test_attention_of_another_kind_stays_as_it_is(tmp_path: Path) -> None:
     """Gemma 2 has windows, and bends its scores, which is no attention of plain scores."""
     values = {**TYPES["gemma3_text"], "head_dim": 16, **LONG}

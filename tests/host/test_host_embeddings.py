@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from host_build import MIN_AGREEMENT
+from marks import all_but_long
 from sentence_models import MODULES, save_sentence_model
 from tiny_encoders import DIM, corpus
 
@@ -58,7 +59,7 @@ def bundle_of(
 
 
 @pytest.mark.parametrize("share_batches", [False, True], ids=["own", "shared"])
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", all_but_long(MODULES, "mean", "cls", "dense", "last"))
 def test_they_are_python_s(
     name: str, share_batches: bool, library: HostLibrary, bundle_of: Callable[[str], Path]
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from causal_encoder import save_causal_encoder
+from marks import all_but_long
 from test_encode import STRANGE_TEXTS
 from test_host_agrees import assert_same_answers, assert_same_codes
 from test_tokenizer import all_texts, wordy
@@ -25,7 +26,7 @@ from bitheads.export.make_bundle import make_bundle
 PREFIXES = {"bert": "query: ", "causal": "Instruct: D\u00e9j\u00e0 vu of the tide\nQuery:"}
 
 
-@pytest.fixture(scope="module", params=PREFIXES)
+@pytest.fixture(scope="module", params=all_but_long(PREFIXES, "bert"))
 def bundle(
     request: pytest.FixtureRequest,
     build_bundle: Callable[..., Path],

@@ -307,6 +307,7 @@ def thread_sanitizer() -> tuple[str | Path, ...]:
 # Without the last: of what OpenVINO frees at an engine's end this sanitizer has more to suppress
 # than there is time for.
 @pytest.mark.parametrize("situation", ["mixed", "bounded", "cancelled"])
+@pytest.mark.long
 def test_no_two_threads_are_at_the_same_memory(
     thread_sanitizer: tuple[str | Path, ...], host_bundle: Path, situation: str
 ) -> None:
@@ -317,6 +318,7 @@ def test_no_two_threads_are_at_the_same_memory(
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.long
 def test_nothing_is_used_that_has_gone(host_bundle: Path, situation: str) -> None:
     """Under the address and undefined-behaviour sanitizers."""
     skip_without_lanes(situation)

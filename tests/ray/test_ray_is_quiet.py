@@ -17,6 +17,7 @@ def short() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.long
 def test_a_job_on_this_machine(tiny_bundle: Path, tmp_path: Path, short: Path) -> None:
     """No usage statistics, no question to a cloud's metadata service."""
     (tmp_path / "texts.txt").write_text("a text\nanother text\n" * 4)

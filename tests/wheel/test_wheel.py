@@ -91,6 +91,7 @@ print(*engine.predict(["What a lovely film.", "Shares fell 8 percent."])["sentim
     assert "sentiment" in run(asked, shadowed)
 
 
+@pytest.mark.long
 def test_the_source_distribution_makes_the_same_wheel(
     wheel: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -112,6 +112,7 @@ def quick(
     return results
 
 
+@pytest.mark.long
 def test_every_kind_is_measured_and_stored(
     quick: Path,
     folders: tuple[Path, Path],

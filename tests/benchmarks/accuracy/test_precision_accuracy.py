@@ -52,6 +52,7 @@ def as_shipped(
     )
 
 
+@pytest.mark.long
 def test_every_precision_is_measured(
     as_shipped: None,
     traced_once: None,

@@ -182,6 +182,7 @@ def test_a_process_that_cannot_is_skipped(request_of: Any, tmp_path: Path) -> No
             process.encode()
 
 
+@pytest.mark.long
 def test_a_quick_run_from_end_to_end(
     tiny_bundle: Path,
     tiny_encoder: Any,

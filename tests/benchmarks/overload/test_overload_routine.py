@@ -11,6 +11,7 @@ from benchmarks import __main__ as command_line
 from benchmarks.overload import table
 
 
+@pytest.mark.long
 def test_a_quick_run_of_overload(head_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["overload", "--quick", "--bundle", str(head_bundle)]) == 0
     stored = json.loads(capsys.readouterr().out.splitlines()[-1])

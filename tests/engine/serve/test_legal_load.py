@@ -24,7 +24,7 @@ from conftest import ServerProcess
 from bitheads import Engine
 from bitheads.engine.serve.settings import Settings
 
-REQUESTS = int(os.environ.get("LEGAL_REQUESTS", "40"))
+REQUESTS = int(os.environ.get("LEGAL_REQUESTS", "16"))
 SEED = int(os.environ.get("LEGAL_SEED", "0"))
 LIMITS = Settings()
 GREEDY, CLIENTS = "127.0.0.2", 4

@@ -166,13 +166,20 @@ def computed_otherwise(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "change"),
     [
-        pytest.param("roberta", settings(pad_token="<mask>"), id="another padding token"),
+        pytest.param(
+            "roberta",
+            settings(pad_token="<mask>"),
+            id="another padding token",
+            marks=pytest.mark.long,
+        ),
         pytest.param("xlm-roberta", settings(pad_token="</s>"), id="xlm: another padding token"),
         pytest.param("roberta", settings("config.json", pad_token_id=0), id="positions from <s>"),
-        pytest.param("bert", without_padding_token, id="no padding token"),
+        pytest.param("bert", without_padding_token, id="no padding token", marks=pytest.mark.long),
         pytest.param("bert", settings(padding_side="left"), id="padding on the left"),
         pytest.param("bert", cut_and_padded, id="cut and padded by tokenizer.json"),
-        pytest.param("bert", settings(model_max_length=20), id="a lower limit"),
+        pytest.param(
+            "bert", settings(model_max_length=20), id="a lower limit", marks=pytest.mark.long
+        ),
         pytest.param("bert", own_class(do_lower_case=False), id="upper case"),
         pytest.param("bert", own_class(strip_accents=False), id="accents"),
         pytest.param("roberta", own_class(add_prefix_space=True), id="a blank before"),
@@ -183,8 +190,18 @@ def computed_otherwise(folder: Path) -> None:
         pytest.param("bert", settings(clean_up_tokenization_spaces=True), id="cleaned up"),
         pytest.param("bert", without_template, id="no tokens of its own"),
         pytest.param("bert", with_tokens, id="tokens added, with rows"),
-        pytest.param("bert", settings(model_input_names=["input_ids"]), id="no types, no mask"),
-        pytest.param("distilbert", settings(model_input_names=TYPES), id="distilbert with types"),
+        pytest.param(
+            "bert",
+            settings(model_input_names=["input_ids"]),
+            id="no types, no mask",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "distilbert",
+            settings(model_input_names=TYPES),
+            id="distilbert with types",
+            marks=pytest.mark.long,
+        ),
         pytest.param("bert", computed_otherwise, id="computed otherwise"),
         pytest.param(
             "xlm-roberta", several(token_types(2), second_text_has_type_1), id="xlm with types"

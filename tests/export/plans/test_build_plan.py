@@ -87,6 +87,7 @@ def test_a_graph_in_fp32(build_bundle: Callable[..., Path], tmp_path: Path) -> N
 
 
 @needs_rtx
+@pytest.mark.long
 def test_sixteen_outputs(own_deep_bundle: Path) -> None:
     built = build_plan(own_deep_bundle, bundle.read_manifest(own_deep_bundle), RTX)
     assert built is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from marks import long
 from plan_cases import needs_rtx
 
 from benchmarks.inputs.model_types import TYPES, num_layers, save_encoder
@@ -29,7 +30,7 @@ def fused_in(model_type: str, folder: Path) -> int:
 
 
 @needs_rtx
-@pytest.mark.parametrize("model_type", ["mpnet", "modernbert", "qwen3", "gemma3_text", "t5"])
+@pytest.mark.parametrize("model_type", ["modernbert", "t5", *long("mpnet", "qwen3", "gemma3_text")])
 def test_a_layers_attention_is_one_kernel(model_type: str, tmp_path: Path) -> None:
     """With a bias, rotary positions and windows, grouped keys, and scores that are not scaled."""
     assert fused_in(model_type, tmp_path) == num_layers(model_type)

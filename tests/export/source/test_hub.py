@@ -155,6 +155,7 @@ def test_the_folder_of_sentence_transformers(
     assert found["weights"] == load_encoder(str(folder)).weights_sha256
 
 
+@pytest.mark.long
 def test_a_bundle_says_which_commit_it_is_of(
     hub: LocalHub, environment: dict[str, str], tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:

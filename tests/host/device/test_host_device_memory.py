@@ -8,6 +8,7 @@ import host_kernels
 import pytest
 import software_driver
 from host_build import build, run
+from marks import long
 from software_driver import SoftwareDriverError
 from test_host_fuzz import sanitized
 
@@ -24,7 +25,7 @@ def programs(sanitizers: str, host_build: Path) -> tuple[Path, Path]:
     return folder / "on_device", folder / "test-plugins"
 
 
-@pytest.mark.parametrize("sanitizers", ["", "address,undefined"], ids=["plain", "sanitized"])
+@pytest.mark.parametrize("sanitizers", ["", *long("address,undefined")], ids=["plain", "sanitized"])
 def test_nothing_is_used_that_has_gone(
     sanitizers: str, host_build: Path, host_bundle: Path, device_code_file: Path
 ) -> None:

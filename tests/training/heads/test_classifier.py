@@ -98,6 +98,7 @@ def test_clones_share_the_engine(classifier: BitheadsClassifier, engine: Engine)
     assert not hasattr(copy, "head_")
 
 
+@pytest.mark.long
 def test_searches_and_pipelines(minilm_bundle: Path) -> None:
     classifier = BitheadsClassifier(Engine.load(minilm_bundle), epochs=2)
     scores = cross_val_score(classifier, TEXTS, LABELS, cv=3, error_score="raise")
@@ -119,6 +120,7 @@ def test_same_seed_same_head(classifier: BitheadsClassifier) -> None:
 
 
 @pytest.mark.usefixtures("hardly_trained")
+@pytest.mark.long
 def test_pickled_with_the_folder_and_not_with_an_engine(
     classifier: BitheadsClassifier, tiny_bundle: Path
 ) -> None:

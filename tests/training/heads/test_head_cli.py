@@ -122,6 +122,7 @@ def test_of_the_forms_of_pairs_one_is_kept_and_served(
     assert np.mean(right) == pytest.approx(metrics["test_accuracy"])
 
 
+@pytest.mark.long
 def test_without_dev(
     minilm_bundle: Path,
     topics: dict[str, Path],

@@ -70,6 +70,7 @@ def test_the_same_of_all_libraries(engine: Engine, topics: tuple[list[Any], list
         assert np.array_equal(logits(engine, head, texts), logits(engine, first, texts))
 
 
+@pytest.mark.long
 def test_kinds_follow_from_labels(engine: Engine, topics: tuple[list[Any], list[Any]]) -> None:
     texts, labels = topics
     lengths = [float(len(text)) for text in texts]

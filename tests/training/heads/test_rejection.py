@@ -45,6 +45,7 @@ def trained(minilm_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return output
 
 
+@pytest.mark.long
 def test_it_accepts_its_own_and_rejects_others(trained: Path, minilm_bundle: Path) -> None:
     engine = Engine.load(minilm_bundle)
     engine.add_head(trained)

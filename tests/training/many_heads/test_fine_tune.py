@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import all_but_long
 
 from bitheads.export.source.encoder import load_encoder
 from bitheads.training.many_heads import fine_tune
@@ -25,7 +26,7 @@ LABELS: dict[str, tuple[str, Callable[[int], Any]]] = {
 """Kind -> its column, and what is there of a text with so many x."""
 
 
-@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("kind", all_but_long(LABELS, "single_label", "multi_label"))
 def test_it_learns(
     kind: str,
     tiny_encoder: Callable[[str], Path],

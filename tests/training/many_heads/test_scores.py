@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from marks import long
 from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -49,7 +50,7 @@ def test_f1_of_spans() -> None:
     assert interval("token_label", answers, truth, 4)[0] == 0
 
 
-@pytest.mark.parametrize("kind", ["multi_label", "token_label", "regression"])
+@pytest.mark.parametrize("kind", ["multi_label", "token_label", *long("regression")])
 def test_intervals_have_the_truth_as_often_as_they_say(kind: str) -> None:
     """Of 100 samples of a population, about 95 intervals have its score."""
 

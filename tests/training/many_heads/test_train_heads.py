@@ -131,6 +131,7 @@ def make(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_heads_of_others_are_kept(
     all_kinds: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +144,7 @@ def test_heads_of_others_are_kept(
     assert read_head(output / "topics.safetensors").task == "topics"
 
 
+@pytest.mark.long
 def test_learning_curve_and_floats(
     all_kinds: Path,
     tiny_bundle: Path,
@@ -199,6 +201,7 @@ def one_token_type(encoder: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_pairs_of_an_encoder_of_single_texts(
     all_kinds: Path,
     tiny_encoder: Any,
@@ -276,6 +279,7 @@ def is_gone(group: int) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_interrupt_loses_only_what_is_in_work(
     all_kinds: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

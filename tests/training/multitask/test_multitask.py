@@ -31,6 +31,7 @@ def test_log_and_record(finished: Path) -> None:
     assert record["loss_weights"]["topics"] == pytest.approx(200**0.1 / (200**0.1 + 40**0.1))
 
 
+@pytest.mark.long
 def test_a_real_encoder_learns(arguments: Arguments, tmp_path: Path) -> None:
     output = tmp_path / "out"
     settings = {"encoder": "all-MiniLM-L6-v2", "position_pooling": "mean", "warmup": 0.0}

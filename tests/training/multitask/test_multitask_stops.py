@@ -22,6 +22,7 @@ from bitheads.training.multitask.train import RUN
 KILL_OFTEN = Path(__file__).parent / "kill_often.py"
 
 
+@pytest.mark.long
 def test_killed_at_any_moment(finished: Path, arguments: Arguments, tmp_path: Path) -> None:
     output = tmp_path / "out"
     done = subprocess.run(

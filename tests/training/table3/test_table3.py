@@ -36,6 +36,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_all_methods(
     arguments: Arguments,
     tmp_path: Path,

@@ -41,6 +41,7 @@ def stored(
     return record.read("table3_tiny")
 
 
+@pytest.mark.long
 def test_served_as_evaluated(stored: dict[str, Any]) -> None:
     served = stored["result"]["served"]
     assert served["recipe"].endswith("/attention/sign")
@@ -55,6 +56,7 @@ def test_served_as_evaluated(stored: dict[str, Any]) -> None:
         assert exact["same_label"] >= 95
 
 
+@pytest.mark.long
 def test_tables(stored: dict[str, Any]) -> None:
     summary, details = table.summary(stored), table.details(stored)
     assert "| **all tasks, new heads** | | | |" in summary
