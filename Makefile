@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 AUDIT := build/audit
 
-.PHONY: demo test test-engine test-export test-long test-gpu check tidy docs audit lock sanitize host ray wheel device device-code plans software-device bench format clean help
+.PHONY: demo test test-engine test-export test-long test-gpu check tidy docs audit lock sanitize host ray wheel platforms device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,16 +45,17 @@ test-export: $(VENV)/.dev
 # One after another, and all of them, whatever fails.
 test-long: $(VENV)/.dev ## the tests marked long, of `make test`, host, ray, wheel and device; stores the outcome
 	rm -rf build/long
-	$(MAKE) --keep-going MARKED=long test-engine test-export host ray wheel device-code plans software-device
+	$(MAKE) --keep-going MARKED=long test-engine test-export host ray wheel platforms device-code plans software-device
 	$(RUN) tests/long_run.py build/long
 
 test-engine: $(VENV)/.dev
-	$(PYTEST) $(addprefix --ignore=,tests/host tests/ray tests/wheel $(FARTHER_TESTS))
+	$(PYTEST) $(addprefix --ignore=,tests/host tests/platforms tests/ray tests/wheel $(FARTHER_TESTS))
 
 check: $(VENV)/.dev tidy ## formatting, lint, types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(RUN) -m mypy --platform darwin --cache-dir build/mypy-darwin -p bitheads.engine
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(RUN) -m benchmarks tables --check
 
@@ -107,6 +108,11 @@ ray: $(VENV)/.dev ## both jobs over a store on a Ray cluster of this machine, wo
 # Apart from `make test`, because it builds everything twice more and makes an environment.
 wheel: $(VENV)/.dev ## build the wheel and the source distribution, install it, use it
 	$(PYTEST) tests/wheel
+
+# Zig is a compiler with the headers of other systems, of 100 MB.
+platforms: $(VENV)/.dev ## compile the kernels for macOS and Windows, the C++ library for macOS and ARM
+	$(RUN) -m pip install --quiet --progress-bar off ziglang
+	$(PYTEST) tests/platforms
 
 # `make -j2 device` builds pycuda while the compiler's and TensorRT's tests run.
 device: device-code plans software-device ## all of CUDA and TensorRT that needs no GPU

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 from benchmarks import ROOT
 from bitheads import __version__, kernels_info
+from bitheads.engine.process.cores import allowed_processors
 
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = (
@@ -117,4 +117,4 @@ def _cpu() -> str:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return len(allowed_processors())

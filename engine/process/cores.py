@@ -2,7 +2,8 @@
 
 The rule, which `host/` has as well:
 
-- `affinity` is the number of processors in the process's affinity mask (sched_getaffinity).
+- `affinity` is the number of processors in the process's affinity mask (sched_getaffinity); of all,
+  on systems without such masks, such as macOS.
 - `/proc/self/cgroup` names the process's control groups. The line `0::PATH` is of version 2, whose
   files are under `/sys/fs/cgroup`; a line `N:CONTROLLERS:PATH` whose comma-separated list has `cpu`
   is of version 1, whose files are under `/sys/fs/cgroup/CONTROLLERS` where there is such a folder,
@@ -30,20 +31,27 @@ GROUP_FILES = Path("/sys/fs/cgroup")
 PROCESSORS = Path("/sys/devices/system/cpu")
 
 
+def allowed_processors() -> set[int]:
+    """Numbers of the processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
 def count_cores() -> int:
     """Threads that this process can run at the same time: by its affinity and its quota."""
-    return choose_threads() or len(os.sched_getaffinity(0))
+    return choose_threads() or len(allowed_processors())
 
 
 def choose_threads() -> int | None:
     """What to tell a library that counts processors by itself: None unless a quota is lower."""
     quota = quota_cores()
-    return quota if quota is not None and quota < len(os.sched_getaffinity(0)) else None
+    return quota if quota is not None and quota < len(allowed_processors()) else None
 
 
 def count_physical_cores(processors: Path = PROCESSORS) -> int:
     """Cores as `count_cores` counts them, but processors that share one count once."""
-    allowed = os.sched_getaffinity(0)
+    allowed = allowed_processors()
     cores = {_core(processors / f"cpu{number}" / "topology") or str(number) for number in allowed}
     return min(len(cores), choose_threads() or len(cores))
 

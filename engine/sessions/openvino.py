@@ -8,7 +8,6 @@ measured.
 from __future__ import annotations
 
 import logging
-import os
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitheads.engine.errors import BackendError, ForkedError
-from bitheads.engine.process.cores import choose_threads
+from bitheads.engine.process.cores import allowed_processors, choose_threads
 from bitheads.engine.process.forked import keep_in_children
 from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
 from bitheads.engine.sessions.openvino_core import openvino, the_core
@@ -100,7 +99,7 @@ class Session:
             options["INFERENCE_NUM_THREADS"] = threads
         # A process with threads for all its processors may bind them: others that do so have one
         # on each, too. Unbound, one text takes up to 40% longer in some processes.
-        options["ENABLE_CPU_PINNING"] = threads is None or threads >= len(os.sched_getaffinity(0))
+        options["ENABLE_CPU_PINNING"] = threads is None or threads >= len(allowed_processors())
         if precision == "int8":
             options["INFERENCE_PRECISION_HINT"] = "bf16" if has_bf16() else "f32"
         elif precision != "auto":

@@ -137,8 +137,10 @@ int cores_of(const fs::path &folder, bool is_v1) {
 }  // namespace
 
 int count_cores() {
+#ifdef __linux__
   cpu_set_t cores;
   if (sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
+#endif
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 

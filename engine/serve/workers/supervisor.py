@@ -16,7 +16,7 @@ from socket import socket
 from types import FrameType
 
 from bitheads.engine.errors import BackendError, BitheadsError, InputError
-from bitheads.engine.process.cores import choose_threads, count_cores
+from bitheads.engine.process.cores import allowed_processors, choose_threads, count_cores
 from bitheads.engine.serve import server
 from bitheads.engine.serve.logs import set_up
 from bitheads.engine.serve.settings import Settings
@@ -186,7 +186,7 @@ def share_out(settings: Settings) -> list[tuple[Settings, frozenset[int] | None]
         raise InputError(
             f"--workers: got {count}, but there are {cores} cores here. Lower it to {cores}."
         )
-    allowed = sorted(os.sched_getaffinity(0))
+    allowed = sorted(allowed_processors())
     shares = []
     for number in range(count):
         processors = None

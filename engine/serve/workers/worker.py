@@ -65,7 +65,7 @@ def work(start: Start) -> None:
 
 def _work(start: Start) -> None:
     settings = start.settings
-    if start.processors is not None:
+    if start.processors is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, start.processors)
     sys.setswitchinterval(server.SWITCH_S)
     log = set_up(settings.log, os.getpid())

@@ -180,8 +180,7 @@ class LayerEncoder:
         shape = (int(offsets[-1]), len(layers), self._encoder.dim)
         make_room(2 * math.prod(shape))
         values = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-        with path.open("rb+") as file:  # or a full disk would be a bus error later on
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        _fill(path, values.offset)
         for tokens, rows in batches:
             hidden = layers_of(self._module, tokens, self._device, self._precision).half()
             if not torch.isfinite(hidden[torch.from_numpy(tokens.attention_mask).bool()]).all():
@@ -194,3 +193,17 @@ class LayerEncoder:
                 values[offsets[text] : offsets[text + 1]] = array[row, : tokens.lengths[row]]
         values.flush()
         return StoredLayers(values, offsets, layers, self._encoder.num_layers)
+
+
+def _fill(path: Path, start: int) -> None:
+    """Has the disk hold all of a file that is a hole from `start` on: a full disk is an error now,
+    and not a bus error when the file is written to as memory."""
+    size = path.stat().st_size
+    with path.open("rb+", buffering=0) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        zeros = bytes(1 << 20)  # macOS has no such call
+        file.seek(start)
+        while start < size:
+            start += file.write(zeros[: size - start])
