@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 def run(command: list[str | Path], folder: Path) -> str:
     """Standard output of a command that must succeed, run with no path of this clone."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # auditwheel's tools
     done = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
@@ -33,11 +35,25 @@ def run(command: list[str | Path], folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For every Linux whose libraries are as new as this one's: auditwheel says which."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip"]
     run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT], folder)
     (found,) = folder.glob("*.whl")
+    repaired = folder / "repaired"
+    run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", repaired, found], folder)
+    (found,) = repaired.glob("*.whl")
     return found
+
+
+def test_it_is_for_other_machines_too(wheel: Path, tmp_path: Path) -> None:
+    """It brings no library along and links those alone that every Linux has."""
+    tag = re.search(r"manylinux_2_(\d+)_", wheel.name)
+    assert tag is not None
+    names = zipfile.ZipFile(wheel).namelist()
+    assert not any(".libs/" in name for name in names)
+    shown = run([sys.executable, "-m", "auditwheel", "show", wheel], tmp_path)
+    assert f'"manylinux_2_{tag[1]}_' in shown.replace("\n", " ")
 
 
 @pytest.fixture(scope="session")
