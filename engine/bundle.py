@@ -3,6 +3,7 @@
     bundle.json              this module's manifest
     encoder.onnx             the graph, with one output `hidden_{i}` per layer
     encoder_int8.xml, .bin   the same graph in int8, as OpenVINO IR; only if it was asked for
+    encoder_int8_dynamic.xml, .bin  the same with weights alone in int8; only if it was asked for
     encoder.fp8.onnx, encoder.int8.onnx  the same for GPUs, quantized; only if asked for
     tokenizer.json           the encoder's tokenizer
     calibration.safetensors  per-feature constants, only for specs that have them
@@ -38,6 +39,15 @@ MANIFEST = "bundle.json"
 GRAPH = "encoder.onnx"
 INT8_GRAPH = "encoder_int8.xml"
 INT8_WEIGHTS = "encoder_int8.bin"
+INT8_DYNAMIC_GRAPH = "encoder_int8_dynamic.xml"
+INT8_DYNAMIC_WEIGHTS = "encoder_int8_dynamic.bin"
+QUANTIZED_GRAPHS = {
+    "int8": (INT8_GRAPH, INT8_WEIGHTS),
+    "int8_dynamic": (INT8_DYNAMIC_GRAPH, INT8_DYNAMIC_WEIGHTS),
+}
+"""Precision of a CPU's products -> the OpenVINO IR that it runs, and the weights beside it."""
+INT8_GROUP = 64
+"""Features of a token, and inputs of an output's weights, that share a step in int8_dynamic."""
 GPU_GRAPHS = {"fp8": "encoder.fp8.onnx", "int8": "encoder.int8.onnx"}
 """Precision of a plan's products -> the graph with quantized weights that it is made from."""
 TOKENIZER = "tokenizer.json"
@@ -117,9 +127,24 @@ class Manifest:
         return [f"hidden_{layer}" for layer in self.spec.layers]
 
     @property
-    def has_int8(self) -> bool:
-        """Whether the graph is there in int8, too."""
-        return INT8_GRAPH in self.artifacts and INT8_WEIGHTS in self.artifacts
+    def quantized(self) -> list[str]:
+        """The keys of QUANTIZED_GRAPHS whose graph is there, too."""
+        return [
+            precision
+            for precision, files in QUANTIZED_GRAPHS.items()
+            if all(name in self.artifacts for name in files)
+        ]
+
+    def sign_agreement(self, backend: str, precision: str) -> float | None:
+        """Share of signs that the build found as torch in fp32 has them; None if it did not look.
+
+        A build looks at the precisions that its own machine has.
+        """
+        try:
+            found = self.parity["sessions"][f"{backend} {precision}"]["pooled"]["sign_agreement"]
+        except (KeyError, TypeError):
+            return None
+        return float(found) if isinstance(found, int | float) else None
 
     def dumps(self) -> str:
         content = {
@@ -234,7 +259,7 @@ def is_plain_name(name: str) -> bool:
 
 def graph_file(precision: str) -> str:
     """The graph's file, for a session in this precision."""
-    return INT8_GRAPH if precision == "int8" else GRAPH
+    return QUANTIZED_GRAPHS[precision][0] if precision in QUANTIZED_GRAPHS else GRAPH
 
 
 def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
@@ -254,7 +279,7 @@ def graph_sha256(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> str:
 
 def graph_files(artifacts: Mapping[str, Artifact], graph: str = GRAPH) -> list[str]:
     """The artifacts of a manifest that a graph is made of, or may be: weights have any name."""
-    weights = {GRAPH: f"{GRAPH}.data", INT8_GRAPH: INT8_WEIGHTS}
+    weights = {GRAPH: f"{GRAPH}.data", **dict(QUANTIZED_GRAPHS.values())}
     weights.update({name: f"{name}.data" for name in GPU_GRAPHS.values()})
     others = {TOKENIZER, CALIBRATION, EMBEDDING}
     for other, beside in weights.items():

@@ -85,6 +85,7 @@ class Engine:
         threads: int | None = None,
         precision: str = "auto",
         verify: bool = True,
+        min_sign_agreement: float | None = None,
     ) -> Engine:
         """Loads a bundle and the heads in it.
 
@@ -96,11 +97,16 @@ class Engine:
             threads: processor threads of the encoder and of heads, None for all cores that this
                 process has, by its affinity and its container's quota (engine.process.cores).
             precision: "auto" (on a CPU the fastest floating-point type, timed with the backends;
-                on a GPU the graph's), "fp32", "bf16" where the processor has it, or "int8":
-                faster on CPUs, with more signs that differ, and only with "openvino" and bundles
-                built with `--precision int8`. "fp16" is for a GPU alone, and bundles in fp16;
-                so are "fp8", and "int8" with "tensorrt", of bundles built with `--plan-precision`.
+                on a GPU the graph's), "fp32", "bf16" where the processor has it, or "int8_dynamic"
+                or "int8": faster on CPUs, with more signs that differ, and only with "openvino" and
+                bundles built with that `--precision`. "fp16" is for a GPU alone, and bundles in
+                fp16; so are "fp8", and "int8" with "tensorrt", of bundles built with
+                `--plan-precision`.
             verify: compare every file with its recorded hash first; takes about 0.1 s per 100 MB.
+            min_sign_agreement: over 0 and up to 1. What precision "auto" may take on a CPU: the
+                fastest whose share of signs that are as torch's in fp32 was at least this when the
+                bundle was built, int8 included. None: the fastest floating-point type, which
+                keeps 0.997. GPUs are not asked.
 
         Raises BundleError, HeadError, SpecMismatchError, BackendError or PlanError, and ForkedError
         if it would take OpenVINO, and this process was forked from one that had loaded that.
@@ -113,7 +119,16 @@ class Engine:
         rows = embedding_rows(folder, manifest)
         tokenizer = open_tokenizer(folder, manifest, rows)
         embedder = bundle.read_embedder(folder, manifest)
-        encoder = open_encoder(folder, manifest, calibration, backend, precision, threads, embedder)
+        encoder = open_encoder(
+            folder,
+            manifest,
+            calibration,
+            backend,
+            precision,
+            threads,
+            embedder,
+            min_sign_agreement,
+        )
         engine = cls(manifest, tokenizer, encoder, calibration, embedder)
         try:
             engine._add_heads(sorted((folder / bundle.HEADS).glob(f"*{SUFFIX}")), threads)

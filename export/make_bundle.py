@@ -37,6 +37,7 @@ from bitheads.export.errors import ExportError
 from bitheads.export.gpu_graph import SIMULATED, SIMULATOR, quantize_for_gpus
 from bitheads.export.half_range import keep_in_range
 from bitheads.export.int8 import quantize_graph, require_nncf
+from bitheads.export.int8_weights import quantize_weights, require_openvino
 from bitheads.export.onnx_graph import export_graph
 from bitheads.export.plans.build_plan import build_plan, resolve_plan
 from bitheads.export.source.encoder import Encoder, load_encoder
@@ -50,7 +51,7 @@ from bitheads.export.texts import read_texts
 
 Say = Callable[[str], None]
 VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "tokenizers")
-VERSIONED_INT8 = ("nncf", "openvino")
+VERSIONED_INT8 = {"int8": ("nncf", "openvino"), "int8_dynamic": ("openvino",)}
 
 
 @plain_numbers()
@@ -69,6 +70,8 @@ def make_bundle(config: BuildConfig, say: Say = lambda message: None) -> bundle.
     config.check_output()
     if config.precision == "int8":
         require_nncf()
+    if config.precision == "int8_dynamic":
+        require_openvino()
     config = replace(config, plan=resolve_plan(config.plan, say))
     output = config.output_folder
     with _aside(output, config.force) as folder:
@@ -152,6 +155,9 @@ def _build_into(folder: Path, config: BuildConfig, say: Say) -> bundle.Manifest:
         batches = [batch.tokens for batch in sentences.batches]
         say(f"quantizing to int8 on {len(sentences.names)} texts in {len(batches)} batches")
         written += quantize_graph(graph, batches, folder, say)
+    if config.precision == "int8_dynamic":
+        say("rounding the weights to int8")
+        written += quantize_weights(graph, folder)
     quantized: dict[str, Any] = {}
     if config.plan.precision is not None:
         batches = [batch.tokens for batch in sentences.batches]
@@ -261,7 +267,7 @@ def _compare(
     report: dict[str, Any] = {"sessions": {}}
     sessions: dict[str, tuple[str, str, str | None]] = {
         f"{backend} {precision}": (backend, precision, None)
-        for backend, precision in available_sessions(int8=config.precision == "int8")
+        for backend, precision in available_sessions(config.quantized)
     }
     if (precision := config.plan.precision) is not None:
         sessions[f"{SIMULATED} {precision}"] = (SIMULATOR, "fp32", bundle.GPU_GRAPHS[precision])
@@ -294,9 +300,9 @@ def _compare(
     if found := failures(report, config):
         raise ExportError(
             "the graph does not match its source:\n  " + "\n  ".join(found) + "\nNothing was "
-            "written. Try --precision fp32 (for int8: fp16; for a GPU's fp8 or int8: no "
-            "--plan-precision; for both: more --calibration texts), or if you accept this, "
-            "--min-sign-agreement (signs), --max-relative-error (uint8, float16)."
+            "written. Try --precision fp32 (for int8: int8_dynamic; for that: fp16; for a GPU's "
+            "fp8 or int8: no --plan-precision; for both: more --calibration texts), or if you "
+            "accept this, --min-sign-agreement (signs), --max-relative-error (uint8, float16)."
         )
     return report
 
@@ -325,7 +331,7 @@ def _write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Path:
 
 
 def _versions(config: BuildConfig, encoder: Encoder) -> dict[str, str]:
-    names = VERSIONED + (VERSIONED_INT8 if config.precision == "int8" else ())
+    names = VERSIONED + VERSIONED_INT8.get(config.precision, ())
     found = {name: version(name) for name in names}
     if encoder.source is not None:
         found["encoder"] = encoder.source

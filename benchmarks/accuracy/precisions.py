@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bitheads import Engine
+from bitheads.engine.bundle import read_manifest
 from bitheads.engine.errors import InputError
 from bitheads.export.comparison.parity import available_sessions
 from bitheads.export.config import BuildConfig
@@ -27,10 +28,10 @@ def build_precision() -> str:
 
 def engines(folder: Path) -> list[Engine]:
     """A bundle's engines, one per precision that this machine has."""
-    has_int8 = build_precision() == "int8"
+    quantized = read_manifest(folder).quantized
     return [
         Engine.load(folder, backend, precision=precision)
-        for backend, precision in available_sessions(has_int8)
+        for backend, precision in available_sessions(quantized)
         if backend == BACKEND
     ]
 

@@ -165,7 +165,8 @@ def _work(contender: Contender, job: Job) -> float:
 
 def _ours(contenders: Sequence[Contender], samples: Samples) -> str:
     """Our fastest in floating point, which the others are compared with, ours in int8, too."""
-    names = [c.name for c in contenders if c.role == OURS and c.precision != "int8"]
+    quantized = bundle.QUANTIZED_GRAPHS
+    names = [c.name for c in contenders if c.role == OURS and c.precision not in quantized]
     return min(names, key=samples.median_us)
 
 

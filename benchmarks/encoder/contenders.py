@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from bitheads.engine.bundle import QUANTIZED_GRAPHS
 from bitheads.engine.errors import InputError
 from bitheads.engine.sessions import is_installed, supports_bf16
 from bitheads.export.comparison.parity import available_sessions
@@ -36,15 +37,15 @@ class Contender:
     own_python: bool = False
 
 
-def chosen(only: Sequence[str] | None, int8: bool = False) -> list[Contender]:
+def chosen(only: Sequence[str] | None, quantized: Collection[str] = ()) -> list[Contender]:
     """Ours, and of the others those whose names begin as one of `only` says; None is all.
 
     Args:
-        int8: whether the bundle has its graph in int8, too.
+        quantized: those of engine.bundle.QUANTIZED_GRAPHS that the bundle has.
 
     Raises InputError for a beginning that no name has.
     """
-    everyone = all_contenders(int8)
+    everyone = all_contenders(quantized)
     if only is None:
         return everyone
     for beginning in only:
@@ -54,17 +55,22 @@ def chosen(only: Sequence[str] | None, int8: bool = False) -> list[Contender]:
     return [c for c in everyone if c.role == OURS or c.name.startswith(tuple(only))]
 
 
-def all_contenders(int8: bool = False) -> list[Contender]:
+def all_contenders(quantized: Collection[str] = ()) -> list[Contender]:
     """All of them; those whose package is missing say so when they start."""
     precisions = ["fp32", *(["bf16"] if supports_bf16("openvino") else [])]
-    int8_too = ["int8"] if int8 else []
+    int8_too = ["int8"] if "int8" in quantized else []
     return [
         *(
             # Bundles of seeded encoders have no int8: it would calibrate on what means nothing.
             Contender(
-                f"bitheads, {backend} {p}", "ours", OURS, p, p != "int8", {"backend": backend}
+                f"bitheads, {backend} {p}",
+                "ours",
+                OURS,
+                p,
+                p not in QUANTIZED_GRAPHS,
+                {"backend": backend},
             )
-            for backend, p in available_sessions(int8)
+            for backend, p in available_sessions(quantized)
         ),
         Contender(REFERENCE, "transformers_peer", PEER, "fp32", True),
         *(

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
             f"--bundle {options.bundle}: its codes are not signs about zero, which is what others' "
             "are compared as."
         )
-    everyone = contenders.chosen(options.only, manifest.has_int8)
+    everyone = contenders.chosen(options.only, manifest.quantized)
     typed = command("encoder", options)
     encoders = _stored() if options.keep else {spec.encoder: _of_bundle(options, everyone)}
     failed = {}

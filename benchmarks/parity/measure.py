@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
             calibration,
             manifest.spec.layer_weights,
         )
-        for backend, precision in available_sessions(manifest.has_int8)
+        for backend, precision in available_sessions(manifest.quantized)
     }
     result = {
         "encoder": encoder.name,

@@ -101,6 +101,7 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
             options.embeddings,
             options.embedding_dim,
             options.normalize,
+            options.min_sign_agreement,
         )
         workers = Workers(options.workers, options.threads or 1)
         with progress_bar(total, options.progress) as bar:
@@ -111,7 +112,13 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
             f"{rows:,} in all{_note(texts, skipped)}"
         )
         return
-    with Engine.load(options.bundle, options.backend, options.threads, options.precision) as engine:
+    with Engine.load(
+        options.bundle,
+        options.backend,
+        options.threads,
+        options.precision,
+        min_sign_agreement=options.min_sign_agreement,
+    ) as engine:
         store = FeatureStore(options.store, engine.spec)
         store.check_words(options.spans)
         column = None
@@ -211,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--backend", default="auto", help="see `bitheads predict` (default: %(default)s)")
     add("--precision", default="auto", help="see `bitheads predict` (default: %(default)s)")
+    add("--min-sign-agreement", type=float, metavar="SHARE", help="see `bitheads predict`")
     add(
         "--threads",
         type=int,

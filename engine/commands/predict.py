@@ -52,7 +52,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     texts = _read(options)
-    engine = Engine.load(options.bundle, options.backend, options.threads, options.precision)
+    engine = Engine.load(
+        options.bundle,
+        options.backend,
+        options.threads,
+        options.precision,
+        min_sign_agreement=options.min_sign_agreement,
+    )
     if not engine.tasks:
         raise InputError(
             f"bundle {options.bundle} has no heads, so nothing to predict. Train one with "
@@ -303,9 +309,17 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--precision",
         default="auto",
-        help="on a CPU auto, fp32, bf16, or int8: the fastest, of bundles that were built with it; "
-        "on a GPU auto, the graph's own, fp16 or fp32, or with tensorrt fp8 or int8 of bundles "
-        "built with --plan-precision (default: %(default)s)",
+        help="on a CPU auto, fp32, bf16, or of bundles that were built with it int8_dynamic or "
+        "int8, the fastest; on a GPU auto, the graph's own, fp16 or fp32, or with tensorrt fp8 or "
+        "int8 of bundles built with --plan-precision (default: %(default)s)",
+    )
+    add(
+        "--min-sign-agreement",
+        type=float,
+        metavar="SHARE",
+        help="on a CPU, what --precision auto may take: the fastest precision with at least this "
+        "share of signs as torch's in fp32 when the bundle was built, int8 included, such as 0.99 "
+        "(default: the fastest floating-point type, which keeps 0.997)",
     )
     add("--threads", type=int, help="processor threads of the encoder (default: all cores)")
     add(

@@ -58,7 +58,11 @@ def _run(argv: list[str] | None) -> None:
     with server.listen(settings) as listening:
         log = set_up(settings.log)
         engine = Engine.load(
-            settings.bundle, settings.backend, settings.threads, settings.precision
+            settings.bundle,
+            settings.backend,
+            settings.threads,
+            settings.precision,
+            min_sign_agreement=settings.min_sign_agreement,
         )
         serving = Server(engine, settings, log)
         try:

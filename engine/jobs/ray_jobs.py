@@ -56,6 +56,7 @@ class EncodeJob:
         words: whether they are stored beside the codes.
         embeddings: precision of the embeddings that are stored, None for none; embedding_dim and
             normalize: see EmbeddingColumn.
+        min_sign_agreement: what the precision "auto" keeps to.
     """
 
     bundle: Path
@@ -71,6 +72,7 @@ class EncodeJob:
     embeddings: str | None = None
     embedding_dim: int | None = None
     normalize: bool = False
+    min_sign_agreement: float | None = None
 
     def anywhere(self) -> EncodeJob:
         """The same job for processes that run in folders of their own."""
@@ -121,7 +123,13 @@ class EncodeWorker:
     ) -> None:
         self._job, self._texts, self._store_id = job, texts, store_id
         self._numbering = numbering
-        self._engine = Engine.load(job.bundle, job.backend, threads, job.precision)
+        self._engine = Engine.load(
+            job.bundle,
+            job.backend,
+            threads,
+            job.precision,
+            min_sign_agreement=job.min_sign_agreement,
+        )
         # Once per worker: opening reads the end of every part there is.
         self._store = FeatureStore(job.store, self._engine.spec)
         self._column = job.column(lambda: self._engine.embedder)

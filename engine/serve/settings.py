@@ -45,8 +45,16 @@ class Settings:
     )
     precision: str = _option(
         "auto",
-        "on a CPU auto, fp32, bf16, or int8 for bundles that were built with it; on a GPU auto, "
-        "the graph's own, fp16 or fp32, or with tensorrt fp8 or int8 for bundles built with that",
+        "on a CPU auto, fp32, bf16, or int8_dynamic or int8 for bundles that were built with it; "
+        "on a GPU auto, the graph's own, fp16 or fp32, or with tensorrt fp8 or int8 for bundles "
+        "built with that",
+    )
+    min_sign_agreement: float | None = _option(
+        None,
+        "on a CPU, what the precision auto may take: the fastest with at least this share of signs "
+        "as torch's in fp32 when the bundle was built, int8 included, such as 0.99 (default: the "
+        "fastest floating-point type, which keeps 0.997)",
+        metavar="SHARE",
     )
     threads: int | None = _option(
         None, "processor threads of the encoder; lower it to leave cores to others (default: all)"

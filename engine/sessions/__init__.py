@@ -6,6 +6,7 @@ file. Nothing outside this folder asks which backend it has.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
+from bitheads.engine.bundle import QUANTIZED_GRAPHS
 from bitheads.engine.errors import BackendError
 from bitheads.engine.process.install import how_to_install
 from bitheads.engine.process.plain_numbers import plain_numbers
@@ -65,7 +67,7 @@ BACKENDS = {
     "openvino": Backend(
         package="openvino",
         extra="",
-        precisions=("fp32", "bf16", "int8"),
+        precisions=("fp32", "bf16", "int8_dynamic", "int8"),
         has_lanes=True,
         rounds_lengths=True,
         names_processor=True,
@@ -101,7 +103,7 @@ DEVICE_BACKENDS = {
 }
 """Backends that need a GPU, the fastest first; the second and third want no plan."""
 
-PRECISIONS = ("auto", "fp32", "bf16", "int8")
+PRECISIONS = ("auto", "fp32", "bf16", "int8_dynamic", "int8")
 
 
 class EncoderSession(Protocol):
@@ -109,7 +111,7 @@ class EncoderSession(Protocol):
 
     Attributes:
         backend: its key in BACKENDS.
-        precision: what it computes in, such as "fp32", "bf16" or "int8".
+        precision: what it computes in, such as "fp32", "bf16" or "int8_dynamic".
     """
 
     backend: str
@@ -135,11 +137,12 @@ def open_session(
     """Loads a graph into a backend.
 
     Args:
-        graph: the bundle's ONNX file, or for "int8" its IR; see engine.bundle.graph_file.
+        graph: the bundle's ONNX file, or an IR of QUANTIZED_GRAPHS; see engine.bundle.graph_file.
         output_names: the hidden states to return, in this order.
         backend: a key of BACKENDS, or "auto": the first that is installed.
         precision: "auto" (the fastest floating-point type the processor is made for), "fp32",
-            "bf16", or "int8", for which "auto" is the first backend that has it.
+            "bf16", or "int8_dynamic" or "int8", for which the backend "auto" is the first that
+            has it.
         threads: processor threads, None for all cores.
         cache: where this very graph is kept, compiled; None to compile it every time.
 
@@ -148,15 +151,16 @@ def open_session(
     if precision == "fp16":
         raise BackendError(
             "precision: got 'fp16', which is for a GPU: on a CPU nothing is computed in it, "
-            "expected 'auto', 'fp32', 'bf16' or 'int8'. Pass precision='auto', which is the "
-            "fastest floating-point type of this processor; a graph in fp16 is no hindrance."
+            "expected 'auto', 'fp32', 'bf16', 'int8_dynamic' or 'int8'. Pass precision='auto', "
+            "which is the fastest floating-point type of this processor; a graph in fp16 is no "
+            "hindrance."
         )
     if precision not in PRECISIONS:
         raise BackendError(f"precision: got {precision!r}, expected one of {list(PRECISIONS)}.")
     if threads is not None and threads < 1:
         raise BackendError(f"threads: got {threads}, expected at least 1, or None for all cores.")
-    if backend == "auto" and precision == "int8":
-        backend = next(name for name, row in BACKENDS.items() if "int8" in row.precisions)
+    if backend == "auto" and precision in QUANTIZED_GRAPHS:
+        backend = next(name for name, row in BACKENDS.items() if precision in row.precisions)
     if backend == "auto":
         backend = next((name for name in BACKENDS if is_installed(name)), "")
         if not backend:
@@ -249,13 +253,13 @@ def supports_bf16(backend: str) -> bool:
     return "bf16" in BACKENDS[backend].precisions and bool(load_file(backend).has_bf16())
 
 
-def available_ways(with_int8: bool) -> list[tuple[str, str]]:
+def available_ways(quantized: Collection[str] = ()) -> list[tuple[str, str]]:
     """(backend, precision) of every session that this machine can open on its CPU.
 
     Args:
-        with_int8: whether the graph is there in int8, too.
+        quantized: those of QUANTIZED_GRAPHS that are there, too.
     """
-    left_out = () if with_int8 else ("int8",)
+    left_out = QUANTIZED_GRAPHS.keys() - {*quantized}
     return [
         (backend, precision)
         for backend in BACKENDS

@@ -47,7 +47,9 @@ logger = logging.getLogger("bitheads")
 
 
 def ways(backend: str, precision: str) -> list[Way]:
-    """What was asked for may stand for these, best guess first; int8 is never taken unasked.
+    """What was asked for may stand for these, best guess first; none of them is in int8.
+
+    Those in int8 that a bundle and its user allow are `engine.sessions.agreement`'s.
 
     Args:
         backend, precision: see engine.sessions.open_session, where "auto" is the best guess.

@@ -7,7 +7,7 @@ by itself, with room for chance.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,13 @@ class Comparison:
         }
 
 
-def available_sessions(int8: bool = False) -> list[tuple[str, str]]:
+def available_sessions(quantized: Collection[str] = ()) -> list[tuple[str, str]]:
     """(backend, precision) of every session this machine can open.
 
     Args:
-        int8: whether the graph is there in int8, too.
+        quantized: those of engine.bundle.QUANTIZED_GRAPHS that are there, too.
     """
-    return available_ways(int8)
+    return available_ways(quantized)
 
 
 def compare_session(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bitheads.export.errors import ExportError
 
-BYTES_PER_WEIGHT = {"fp32": 4, "fp16": 2, "int8": 3}
-"""Bytes that a bundle's graphs take for a weight, by the precision it is built in: int8 is beside
-fp16."""
+BYTES_PER_WEIGHT = {"fp32": 4, "fp16": 2, "int8_dynamic": 4, "int8": 3}
+"""Bytes that a bundle's graphs take for a weight, at most, by the precision it is built in: int8 is
+beside fp16, and int8_dynamic beside it has its tables of embeddings in fp16 again."""
 GPU_GRAPH_BYTES = 2
 """Bytes more of one for GPUs in 8 bits: its tables of embeddings are as they are."""
 

@@ -97,9 +97,10 @@ std::string Manifest::graph_sha256() const {
   // Whose plans are not for this host: their products have 8 bits.
   static const std::set<std::string> quantized = {"encoder.fp8.onnx", "encoder.fp8.onnx.data",
                                                   "encoder.int8.onnx", "encoder.int8.onnx.data"};
-  static const std::set<std::string> others = {"encoder_int8.xml", "encoder_int8.bin",
-                                               "tokenizer.json", "calibration.safetensors",
-                                               "embedding.safetensors"};
+  static const std::set<std::string> others = {
+      "encoder_int8.xml",         "encoder_int8.bin", "encoder_int8_dynamic.xml",
+      "encoder_int8_dynamic.bin", "tokenizer.json",   "calibration.safetensors",
+      "embedding.safetensors"};
   std::vector<std::string> hashes;  // in the order of the files' names
   for (const auto &[name, artifact] : artifacts) {
     if (others.count(name) + quantized.count(name) == 0) hashes.push_back(artifact.sha256);

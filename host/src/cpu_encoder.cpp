@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "batching.h"
@@ -25,14 +27,22 @@ constexpr int64_t kMaxBatchTokens = 1024;
 
 GraphOptions find_graph(const fs::path &folder, const Manifest &manifest, const Options &options) {
   const std::string &precision = options.precision;
-  if (precision != "auto" && precision != "fp32" && precision != "bf16" && precision != "int8") {
+  // Precision -> the graph that is computed in it, as in engine/bundle.py.
+  static const std::map<std::string, std::string> graphs = {
+      {"auto", "encoder.onnx"},
+      {"fp32", "encoder.onnx"},
+      {"bf16", "encoder.onnx"},
+      {"int8_dynamic", "encoder_int8_dynamic.xml"},
+      {"int8", "encoder_int8.xml"}};
+  const auto found = graphs.find(precision);
+  if (found == graphs.end()) {
     fail(Status::invalid_input, "precision: got '", precision,
-         "', expected auto, fp32, bf16 or int8.");
+         "', expected auto, fp32, bf16, int8_dynamic or int8.");
   }
-  const std::string name = precision == "int8" ? "encoder_int8.xml" : "encoder.onnx";
+  const std::string &name = found->second;
   if (manifest.artifacts.count(name) == 0) {
     fail(Status::backend, "bundle ", folder, " has no ", name, ". Build it with ",
-         precision == "int8" ? "--precision int8: " : "", "bitheads build");
+         name != "encoder.onnx" ? "--precision " + precision + ": " : "", "bitheads build");
   }
   return {folder / name, precision, options.threads, false};
 }

@@ -11,6 +11,13 @@ namespace {
 // How many kernels OpenVINO keeps, one per shape; see engine/sessions/openvino.py.
 constexpr int kKeptShapes = 96;
 
+// Features of a token that share a step in int8_dynamic: INT8_GROUP of engine/bundle.py.
+constexpr uint64_t kInt8Group = 64;
+
+bool is_quantized(const std::string &precision) {
+  return precision == "int8" || precision == "int8_dynamic";
+}
+
 bool has_bf16(ov::Core &core) {
   const auto can = core.get_property("CPU", ov::device::capabilities);
   return std::find(can.begin(), can.end(), "BF16") != can.end();
@@ -63,12 +70,15 @@ ov::AnyMap find_properties(ov::Core &core, const GraphOptions &options) {
   } else if (options.precision == "int8") {
     properties.insert(
         ov::hint::inference_precision(has_bf16(core) ? ov::element::bf16 : ov::element::f32));
+  } else if (options.precision == "int8_dynamic") {  // see engine/sessions/openvino.py
+    properties.insert(ov::hint::inference_precision(ov::element::f32));
+    properties.insert(ov::hint::dynamic_quantization_group_size(kInt8Group));
   }
   return properties;
 }
 
 std::string find_precision(const ov::CompiledModel &compiled, const std::string &asked) {
-  if (asked == "int8") return asked;
+  if (is_quantized(asked)) return asked;
   const std::string type = compiled.get_property(ov::hint::inference_precision).to_string();
   return type == "f32" ? "fp32" : type == "f16" ? "fp16" : type;
 }

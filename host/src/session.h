@@ -17,7 +17,7 @@ namespace bitheads {
 // The graph's file and how it is compiled.
 struct GraphOptions {
   fs::path graph;
-  std::string precision;   // "auto", "fp32", "bf16" or "int8"
+  std::string precision;   // "auto", "fp32", "bf16", "int8_dynamic" or "int8"
   int threads = 0;         // 0: all cores
   bool has_lanes = false;  // several requests, each on its share of the threads
 };

@@ -96,7 +96,7 @@ def test_a_row_and_a_file_are_a_backend(tiny_bundle: Path) -> None:
         found = engine.encode(TEXTS * 40, max_batch_tokens=32)
         assert len(engine.encoder.open_runners()[1]) == 2
     assert np.array_equal(found.codes, expected.codes)
-    assert [way for way in available_ways(with_int8=True) if way[0] == "echo"] == [
+    assert [way for way in available_ways(["int8"]) if way[0] == "echo"] == [
         ("echo", "fp32"),
         ("echo", "bf16"),
     ]

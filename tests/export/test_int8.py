@@ -44,8 +44,8 @@ def test_it_is_one_more_artifact(folder: Path, family: str, build_bundle: BuildB
     assert manifest.artifacts[GRAPH] == plain.artifacts[GRAPH]
     assert manifest.encoder == plain.encoder
     assert manifest.spec.id == plain.spec.id
-    assert manifest.has_int8
-    assert not plain.has_int8
+    assert manifest.quantized == ["int8"]
+    assert plain.quantized == []
     assert {"nncf", "openvino"} <= {*manifest.versions}
     verify(folder, manifest)
 

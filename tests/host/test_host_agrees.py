@@ -93,6 +93,19 @@ def test_every_text_has_the_same_codes(python_engine: Engine, host_engine: HostE
     assert_same_codes(host_engine.encode(texts), python_engine.encode(texts))
 
 
+def test_every_text_has_the_same_codes_in_int8_dynamic(
+    build_bundle: Callable[..., Path], add_host_parts: Callable[[Path], Path], library: HostLibrary
+) -> None:
+    bundle, precision = add_host_parts(build_bundle(precision="int8_dynamic")), "int8_dynamic"
+    host, texts = HostEngine(library, bundle, precision=precision), all_texts()
+    assert host.backend == "openvino int8_dynamic"
+    with Engine.load(bundle, precision=precision) as engine:
+        expected = engine.encode(texts)
+    assert_same_codes(host.encode(texts), expected)
+    with Engine.load(bundle, "openvino", precision="fp32") as engine:
+        assert (engine.encode(texts).codes != expected.codes).any()
+
+
 def test_every_answer_is_the_same(python_engine: Engine, host_engine: HostEngine) -> None:
     assert_same_answers(python_engine, host_engine, all_texts())
 

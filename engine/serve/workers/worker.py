@@ -72,7 +72,11 @@ def _work(start: Start) -> None:
     try:
         server.allow_connections(settings)
         engine = Engine.load(
-            settings.bundle, settings.backend, settings.threads, settings.precision
+            settings.bundle,
+            settings.backend,
+            settings.threads,
+            settings.precision,
+            min_sign_agreement=settings.min_sign_agreement,
         )
         serving = Server(engine, settings, log, RemoteWhole(start.asks))
     except BitheadsError as error:

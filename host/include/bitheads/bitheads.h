@@ -44,9 +44,10 @@ typedef struct bitheads_predictions bitheads_predictions;
 typedef struct bitheads_pending bitheads_pending;
 
 typedef struct bitheads_options {
-  const char *precision; /* "auto", "fp32", "bf16" or "int8", on a GPU the graph's; null: "auto" */
-  int32_t threads;       /* 0: all cores, or as many as a container's quota comes to */
-  int32_t skip_verify;   /* not 0: files are not compared with their hashes */
+  const char *precision;          /* "auto", "fp32", "bf16", "int8_dynamic" or "int8", on a GPU the
+                                     graph's; null: "auto" */
+  int32_t threads;                /* 0: all cores, or as many as a container's quota comes to */
+  int32_t skip_verify;            /* not 0: files are not compared with their hashes */
   int64_t max_batch_tokens;       /* bound on an encoder call's tokens; 0: 1024, on a GPU 16,384 */
   const char *tokenizers_library; /* libopenvino_tokenizers.so; null: found, see docs/cpp.md */
   int32_t share_batches;          /* not 0: the texts of all calls share encoder batches */

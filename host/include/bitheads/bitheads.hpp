@@ -207,8 +207,9 @@ struct TaskInfo {
 };
 
 struct Options {
-  // "auto": the fastest floating-point type of the processor; "fp32", "bf16"; or "int8", which
-  // only bundles built with --precision int8 have. On a GPU the graph's own type, "fp16" or "fp32".
+  // "auto": the fastest floating-point type of the processor; "fp32", "bf16"; or "int8_dynamic" or
+  // "int8", which only bundles built with that --precision have. On a GPU the graph's own type,
+  // "fp16" or "fp32".
   std::string precision = "auto";
   // Threads of the encoder, the tokenizer and the heads; 0: all cores that the process may run on,
   // or as many as the processor quota of its control group (of a container) comes to.

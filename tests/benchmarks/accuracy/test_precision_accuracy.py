@@ -18,7 +18,7 @@ from bitheads.export.comparison.parity import available_sessions
 from bitheads.export.make_bundle import make_bundle
 from bitheads.training.data.labelled_texts import read_labelled
 
-SESSIONS = [f"{b} {p}" for b, p in available_sessions(int8=True) if b == "openvino"]
+SESSIONS = [f"{b} {p}" for b, p in available_sessions(["int8"]) if b == "openvino"]
 
 
 @pytest.fixture

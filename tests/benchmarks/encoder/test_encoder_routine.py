@@ -143,14 +143,16 @@ def test_the_best_of_the_others() -> None:
 
 
 def test_who_takes_part() -> None:
-    names = [c.name for c in contenders.all_contenders(int8=True)]
+    names = [c.name for c in contenders.all_contenders(["int8_dynamic", "int8"])]
     assert len(names) == len({*names})
     modules = {path.stem for path in Path(runners.__file__).parent.glob("*.py")}
     assert {c.module for c in contenders.all_contenders()} == modules - {"__init__", "batches"}
     ours = "bitheads, openvino int8"
     assert ours in names
     assert ours not in [c.name for c in contenders.all_contenders()]
-    assert not next(c for c in contenders.all_contenders(int8=True) if c.name == ours).seeded
+    assert not next(
+        c for c in contenders.all_contenders(["int8_dynamic", "int8"]) if c.name == ours
+    ).seeded
     found = contenders.chosen(["transf", "matmul"])
     assert {c.role for c in found} == {"ours", "peer", "peak"}
     assert [c.name for c in found if c.role == "peer"] == ["transformers"]
