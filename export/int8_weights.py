@@ -27,9 +27,10 @@ LEAST_STEP = 1e-7
 
 def require_openvino() -> None:
     """Raises ExportError, with what to type, unless OpenVINO is installed."""
-    if find_spec("openvino") is None:
+    module = "openvino"
+    if find_spec(module) is None:
         raise ExportError(
-            "--precision int8_dynamic needs the package 'openvino'. Type: pip install openvino"
+            f"--precision int8_dynamic needs the package {module!r}. Type: pip install {module}"
         )
 
 

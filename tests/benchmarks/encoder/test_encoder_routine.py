@@ -149,6 +149,7 @@ def test_who_takes_part() -> None:
     assert {c.module for c in contenders.all_contenders()} == modules - {"__init__", "batches"}
     ours = "bitheads, openvino int8"
     assert ours in names
+    assert "bitheads, openvino int8_dynamic" in names
     assert ours not in [c.name for c in contenders.all_contenders()]
     assert not next(
         c for c in contenders.all_contenders(["int8_dynamic", "int8"]) if c.name == ours
