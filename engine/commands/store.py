@@ -1,26 +1,34 @@
-"""`bitheads store`: looks at a feature store, checks it, merges its parts."""
+"""`bitheads store`: looks at a feature store, checks it, merges its parts, deletes texts."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from datetime import datetime, timezone
+from pathlib import Path
 
-from bitheads.engine.commands.command_line import exit_code
+from bitheads.engine.commands.command_line import exit_code, say
 from bitheads.engine.commands.job_options import check_above_zero
-from bitheads.engine.errors import StoreError
+from bitheads.engine.errors import InputError, StoreError
 from bitheads.engine.features.spec import FeatureSpec
+from bitheads.engine.files.whole_file import write_whole
+from bitheads.engine.jobs.ids_file import read_ids
 from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.progress import progress_bar
-from bitheads.engine.store import FeatureStore, compact, verify
+from bitheads.engine.store import FeatureStore, compact, delete, verify
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.part_writer import PART_BYTES
 from bitheads.engine.store.store import SUFFIX
+from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(argv)
-    run = {"info": _info, "verify": _verify, "compact": _compact}[options.command]
+    run = {"info": _info, "verify": _verify, "compact": _compact, "delete": _delete}[
+        options.command
+    ]
     return exit_code(lambda: run(options), "interrupted: every part there is whole")
 
 
@@ -60,6 +68,30 @@ def _compact(options: argparse.Namespace) -> None:
     print(f"{before} parts before, {len(store.parts)} now")
 
 
+def _delete(options: argparse.Namespace) -> None:
+    ids = read_ids(options.ids, options.id_column, options.quotes)
+    if options.report is not None and options.report.exists() and not options.force:
+        raise InputError(
+            f"--report {options.report}: is there already, expected a new file: it says what an "
+            "earlier run deleted. Name another, or say --force."
+        )
+    deleted = delete(FeatureStore(options.store), ids, options.answers)
+    report = {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    report |= deleted.to_json()
+    if options.report is None:
+        print_json(report)
+    else:
+        shown = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+        write_whole(options.report, shown.encode("utf-8", "backslashreplace"))
+        answers = sum(one.rows for one in deleted.answers)
+        print(
+            f"deleted {deleted.rows:,} texts from {len(deleted.parts)} parts and {answers:,} "
+            f"answers of {len(deleted.answers)} tasks; {len(deleted.absent):,} ids were not there"
+        )
+    if not options.answers:
+        say("no answers were looked at: if there are any of this store, name them with --answers")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bitheads store", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -73,6 +105,37 @@ def _parser() -> argparse.ArgumentParser:
         default=PART_BYTES / 1e6,
         help="megabytes of a part, at most; raise it for fewer files (default: %(default).0f)",
     )
+    erase = commands.add_parser(
+        "delete",
+        help="delete texts by id, codes and answers; safe to kill at any moment, and run again",
+    )
+    add = erase.add_argument
+    add("--store", required=True, metavar="STORE", help="a folder, or a URI")
+    add(
+        "--ids",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the ids, one per line, or in a table (TSV, CSV, JSON lines, Parquet) by its suffix",
+    )
+    add("--id-column", help="column of the ids in a table (default: id)")
+    add("--quotes", choices=QUOTES, help=QUOTES_HELP)
+    add(
+        "--answers",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="outputs of `bitheads backfill` of this store: all tasks in them lose their answers "
+        "of these texts, too",
+    )
+    add(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write what was deleted there, as JSON (default: print it)",
+    )
+    add("--force", action="store_true", help="write over an earlier report")
     for command in (info, check, merge):
         command.add_argument("store", metavar="STORE", help="a folder, or a URI")
     return parser

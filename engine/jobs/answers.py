@@ -28,15 +28,18 @@ from bitheads.engine.features.words import END, START
 from bitheads.engine.heads.cpu import CpuHead
 from bitheads.engine.heads.head import is_of_words
 from bitheads.engine.predictions import Prediction
+from bitheads.engine.store.answers_without import (
+    PAIR_IDS,
+    SOURCE_SEAL,
+    SOURCE_STORE,
+    TASK_FOLDER,
+)
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.schema import ID
 from bitheads.engine.store.sealed import SealedWriter, read_footer
 from bitheads.engine.store.store import SUFFIX
 
 METADATA = b"bitheads"
-PAIR_IDS = ("id_a", "id_b")
-"""Columns of the ids of pairs, in answers and in files of pairs."""
-
 TRUNCATED_AT = "truncated_at"
 """The column of a text that was cut, beside its spans; null of one that was read whole."""
 
@@ -153,7 +156,7 @@ class TaskAnswers:
             pairs_sha256: of the file of pairs, where answers are those of pairs.
         """
         task = head.head.task
-        self.folder = Folder(f"{str(output).rstrip('/')}/task={task}", filesystem)
+        self.folder = Folder(f"{str(output).rstrip('/')}/{TASK_FOLDER}{task}", filesystem)
         self.task = task
         self._facts = {
             "head_sha256": head.sha256,
@@ -184,7 +187,7 @@ class TaskAnswers:
         Raises StoreError for their answers of another head or of other columns, and damaged ones.
         """
         done = self._done({part.name for part in parts})
-        seals = {name: facts["source_seal"] for name, facts in done.items()}
+        seals = {name: facts[SOURCE_SEAL] for name, facts in done.items()}
         return [part for part in parts if seals.get(part.name) != part.seal and part.rows]
 
     def remove_stale(self, parts: Sequence[Source]) -> None:
@@ -199,14 +202,14 @@ class TaskAnswers:
         done = self._done(set(self.folder.names(SUFFIX)))
         for name, facts in done.items():
             # Parts of older versions do not say of which store they are, nor do their answers.
-            if facts.get("store") is not None and facts["store"] not in stores:
+            if facts.get(SOURCE_STORE) is not None and facts[SOURCE_STORE] not in stores:
                 raise StoreError(
                     f"{self.folder}/{name}: has the answers of another store, expected those of "
                     "the one that is named, and one output per store. Name the right store, or "
                     "choose another output. If the store was made anew, remove that folder."
                 )
         for name, facts in done.items():
-            if seals.get(name) != facts["source_seal"]:
+            if seals.get(name) != facts[SOURCE_SEAL]:
                 self.folder.remove(name)
 
     def _done(self, names: set[str]) -> dict[str, Mapping[str, Any]]:
@@ -280,7 +283,7 @@ class AnswerFile:
         if self._pending:
             self._write()
         with self._aside.writing():
-            source = {"source_seal": self._part.seal, "store": self._part.store_id}
+            source = {SOURCE_SEAL: self._part.seal, SOURCE_STORE: self._part.store_id}
             self._sealed.close({**self._answers.facts, **source})
         self._aside.publish()
 

@@ -20,12 +20,16 @@ except ImportError as error:
     ) from error
 
 from bitheads.engine.store.compact import compact
+from bitheads.engine.store.delete import Deleted, DeletedAnswers, DeletedPart, delete
 from bitheads.engine.store.embedding_column import EmbeddingColumn
 from bitheads.engine.store.store import FeatureStore, Part, Rows, StoreInfo
 from bitheads.engine.store.verify import verify
 from bitheads.engine.store.writer import StoreWriter
 
 __all__ = [
+    "Deleted",
+    "DeletedAnswers",
+    "DeletedPart",
     "EmbeddingColumn",
     "FeatureStore",
     "Part",
@@ -33,5 +37,6 @@ __all__ = [
     "StoreInfo",
     "StoreWriter",
     "compact",
+    "delete",
     "verify",
 ]

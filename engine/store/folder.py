@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 
 from bitheads.engine.errors import StoreError
 from bitheads.engine.files.filesystems import find_filesystem
-from bitheads.engine.files.whole_file import make_folder, rename
+from bitheads.engine.files.whole_file import make_folder, rename, sync
 
 ASIDE = ".partial"
 LOCK = ".lock"
@@ -54,6 +54,15 @@ class Folder:
             )
             return sorted(file.base_name for file in found if file.type == pafs.FileType.File)
 
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders in it that begin so, sorted."""
+        with self._store_errors("cannot be listed"):
+            found = self.filesystem.get_file_info(
+                pafs.FileSelector(self.path, allow_not_found=True)
+            )
+        names = [each.base_name for each in found if each.type == pafs.FileType.Directory]
+        return sorted(name for name in names if name.startswith(prefix))
+
     def open(self, name: str) -> pa.NativeFile:
         """Raises StoreError if it cannot be read."""
         with self._store_errors(f"{name} cannot be read"):
@@ -66,6 +75,12 @@ class Folder:
         """
         with self._store_errors(f"{name} cannot be removed"), suppress(FileNotFoundError):
             self.filesystem.delete_file(self._at(name))
+
+    def sync(self) -> None:
+        """What was removed before does not come back, whatever crashes. Raises StoreError."""
+        if self.is_local and Path(self.path).is_dir():
+            with self._store_errors("cannot be brought to the disk"):
+                sync(Path(self.path))
 
     def write_aside(self, name: str) -> Aside:
         """A new file; it is `name` once it is published. Raises StoreError."""

@@ -1,6 +1,6 @@
 """Runs a command on a store, kills it with -9 at random moments, then lets it end.
 
-    kill_store.py encode|encode_files|backfill|compact BUNDLE FOLDER SEED KILLS
+    kill_store.py encode|encode_files|backfill|compact|delete BUNDLE FOLDER SEED KILLS
 
 What there is at the end is compared, row for row, with that of a run that was left alone; after
 each kill, that no row is there twice or with other codes. Each run is a process forked from this
@@ -27,6 +27,7 @@ from store_cases import contents, make_features, make_ids
 
 import bitheads.engine.commands.backfill
 import bitheads.engine.commands.encode
+import bitheads.engine.commands.store
 import bitheads.engine.sessions.onnxruntime
 from bitheads import Engine
 from bitheads.engine.store import FeatureStore, StoreWriter, compact
@@ -41,6 +42,7 @@ class Case:
     def __init__(self, command: str, bundle: Path, folder: Path) -> None:
         self.command, self.bundle, self.folder = command, bundle, folder
         self.store, self.answers = folder / "store", folder / "answers"
+        self.before = folder / "before"
 
     def prepare(self) -> None:
         """What there is before the first run."""
@@ -60,6 +62,18 @@ class Case:
                 ids = make_ids(PART_TEXTS, part * PART_TEXTS)
                 writer.append(ids, make_features(spec, PART_TEXTS, seed=part))
                 writer.flush()
+        if self.command == "delete":
+            ids = make_ids(PARTS * PART_TEXTS)
+            kept = [ids[n] for n in range(0, len(ids), 3) if not 400 <= n < 440]
+            (self.folder / "ids.txt").write_text("\n".join(sorted({*ids} - {*kept})))
+            in_child(self.backfill)
+            for path in (self.store, self.answers):
+                shutil.copytree(path, self.before / path.name)
+
+    def backfill(self) -> int:
+        common = ["--bundle", str(self.bundle), "--store", str(self.store)]
+        more = ["--output", str(self.answers), "--threads", "2"]
+        return bitheads.engine.commands.backfill.main([*common, *more])
 
     def run(self) -> int:
         common = ["--bundle", str(self.bundle), "--store", str(self.store)]
@@ -69,20 +83,23 @@ class Case:
             more += ["--threads", "1", "--chunk-texts", "32", "--part-seconds", "0.02"]
             return bitheads.engine.commands.encode.main([*common, *more])
         if self.command == "backfill":
-            more = ["--output", str(self.answers), "--threads", "2"]
-            return bitheads.engine.commands.backfill.main([*common, *more])
+            return self.backfill()
+        if self.command == "delete":
+            more = ["--ids", str(self.folder / "ids.txt"), "--answers", str(self.answers)]
+            words = ["delete", "--store", str(self.store), *more]
+            return bitheads.engine.commands.store.main(words)
         store = FeatureStore(self.store)
         compact(store, part_bytes=4 * store.parts[-1].nbytes)
         return 0
 
     def found(self) -> dict[str, Any]:
         """All rows; none of them may be there twice."""
+        rows: dict[str, Any] = {}
         if self.command != "backfill":
             try:
-                return dict(contents(FeatureStore(self.store)))
+                rows = {**contents(FeatureStore(self.store))}
             except bitheads.engine.StoreError:  # nothing was written yet
                 return {}
-        rows: dict[str, Any] = {}
         for folder in self.answers.glob("task=*"):
             for row in ds.dataset(folder, format="parquet").to_table().to_pylist():
                 key = f"{folder.name} {row['id']}"
@@ -94,7 +111,10 @@ class Case:
         """Undoes all runs."""
         for path in (self.store, self.answers):
             shutil.rmtree(path, ignore_errors=True)
-        self.prepare()
+        if self.before.is_dir():
+            shutil.copytree(self.before, self.folder, dirs_exist_ok=True)
+        else:
+            self.prepare()
 
 
 def in_child(run: Callable[[], int], kill_after_s: float | None = None) -> bool:
@@ -115,6 +135,7 @@ def kill_often(case: Case, seed: int, kills: int) -> int:
     """How many runs were killed."""
     chance = random.Random(seed)
     case.prepare()
+    before, deletes = case.found(), case.command == "delete"
     started_s = time.monotonic()
     in_child(case.run)
     whole_s = time.monotonic() - started_s
@@ -127,9 +148,16 @@ def kill_often(case: Case, seed: int, kills: int) -> int:
         assert runs < 20 * kills, "it ends before it can be killed"
         killed += in_child(case.run, chance.uniform(0, whole_s))
         found = case.found()
-        assert found.items() <= whole.items(), "a row was altered"
+        if deletes:
+            assert found.items() <= before.items(), "a row was altered"
+            assert whole.items() <= found.items(), "a row was lost"
+        else:
+            assert found.items() <= whole.items(), "a row was altered"
         if case.command == "compact":
             assert found == whole, "a row was lost"
+            if chance.random() < 0.5:
+                case.forget()
+        elif deletes:
             if chance.random() < 0.5:
                 case.forget()
         elif len(found) == len(whole):  # it had ended

@@ -173,7 +173,7 @@ def test_folders_that_may_not_be_written_to(tmp_path: Path) -> None:
         folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("command", ["encode", "encode_files", "backfill", "compact"])
+@pytest.mark.parametrize("command", ["encode", "encode_files", "backfill", "compact", "delete"])
 def test_killed_at_random_moments(own_bundle: Path, tmp_path: Path, command: str) -> None:
     """STORE_KILLS and STORE_SEED make longer runs."""
     spec = Engine.load(own_bundle, "onnxruntime").spec
