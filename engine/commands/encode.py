@@ -16,7 +16,7 @@ from bitheads.engine.commands.job_options import (
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError
 from bitheads.engine.features.embedding import PRECISIONS
-from bitheads.engine.jobs.encode import CHUNK_TEXTS, encode_texts
+from bitheads.engine.jobs.encode import CHUNK_TEXTS, Found, encode_texts
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.store import EmbeddingColumn, FeatureStore, StoreWriter
 from bitheads.engine.store.part_writer import PART_BYTES
@@ -81,6 +81,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None:
+    existing = options.existing or ("skip" if texts.columns[2] is None else "update")
     # To know it, lines and tables are read to their end.
     total = texts.count() if options.progress else None
     started_s = time.monotonic()
@@ -92,7 +93,7 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
             options.store,
             options.backend,
             options.precision,
-            options.existing,
+            existing,
             options.block_texts,
             options.chunk_texts,
             options.max_batch_tokens,
@@ -105,11 +106,11 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
         )
         workers = Workers(options.workers, options.threads or 1)
         with progress_bar(total, options.progress) as bar:
-            stored, skipped, rows = encode_on_ray(job, texts, workers, bar, bad.beside(bar))
+            stored, found, rows = encode_on_ray(job, texts, workers, bar, bad.beside(bar))
         seconds = time.monotonic() - started_s
         print(
-            f"stored {stored:,} texts in {seconds:,.1f} s; {skipped:,} were stored before; "
-            f"{rows:,} in all{_note(texts, skipped)}"
+            f"stored {stored:,} texts{_kinds(found, existing)} in {seconds:,.1f} s; "
+            f"{_left(found, existing)}; {rows:,} in all{_note(options, found, existing)}"
         )
         return
     with Engine.load(
@@ -130,7 +131,7 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
             progress_bar(total, options.progress) as bar,
             StoreWriter(
                 store,
-                options.existing,
+                existing,
                 int(options.part_mb * 1e6),
                 options.part_seconds,
                 embedding=column,
@@ -141,7 +142,7 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
                 engine,
                 texts.rows(on_bad=bad.beside(bar)),
                 writer,
-                options.existing,
+                existing,
                 options.chunk_texts,
                 options.long_texts,
                 options.max_batch_tokens,
@@ -152,19 +153,47 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
     seconds = time.monotonic() - started_s
     cut = f", {done.stats.num_truncated:,} cut" if done.stats.num_truncated else ""
     print(
-        f"stored {done.stored:,} texts, {done.stats.num_tokens:,} tokens{cut} in {seconds:,.1f} s; "
-        f"{done.skipped:,} were stored before; {len(store):,} in all{_note(texts, done.skipped)}"
+        f"stored {done.stored:,} texts{_kinds(done.found, existing)}, "
+        f"{done.stats.num_tokens:,} tokens{cut} in {seconds:,.1f} s; "
+        f"{_left(done.found, existing)}; {len(store):,} in all"
+        f"{_note(options, done.found, existing)}"
     )
 
 
-def _note(texts: TextInput, skipped: int) -> str:
-    """What to say where a text may not be the one that is stored under its row's number."""
-    if not skipped or texts.columns[2] is not None:
-        return ""
+def _kinds(found: Found, existing: str) -> str:
+    """Of those that were stored."""
+    if existing == "replace":
+        return f" ({found.new:,} new, {found.known:,} in the place of others)"
+    return f" ({found.new:,} new, {found.changed if existing == 'update' else 0:,} changed)"
+
+
+def _left(found: Found, existing: str) -> str:
+    """Of those that were not."""
+    if existing == "replace":
+        return "0 unchanged"
+    changed = f", {found.changed:,} changed and left as they were" * (existing != "update")
+    unknown = f", {found.unknown:,} were stored before"
     return (
-        "\nnote: the input has no ids, so a text was stored before if a row of its number was. If "
-        "that row was of another input, say --id-column, or encode into another store."
+        f"{found.unchanged:,} unchanged"
+        f"{changed if found.changed else ''}{unknown if found.unknown else ''}"
     )
+
+
+def _note(options: argparse.Namespace, found: Found, existing: str) -> str:
+    """What to say where a text may not be the one that is stored under its id."""
+    notes = ""
+    if found.unknown and existing != "replace":
+        notes += (
+            f"\nnote: {options.store} keeps no hash of those texts, so whether they have changed "
+            "cannot be found out: say --existing replace if they have."
+        )
+    if found.changed and existing == "skip":
+        notes += (
+            "\nnote: other texts are stored under the ids of some. If the input was edited, say "
+            "--existing update; if it is another one whose rows are counted from 0, too, say "
+            "--id-column, or encode into another store."
+        )
+    return notes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,9 +241,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--existing",
         choices=EXISTING,
-        default="skip",
-        help="texts whose id is stored: skip them, which is how a run goes on; replace them, after "
-        "texts have changed; or refuse them (default: %(default)s)",
+        help="texts whose id is stored: skip them; update those that have changed since, as their "
+        "hashes say, and skip the others; replace all of them; or refuse them (default: update, "
+        "and skip where the number of the row is the id)",
     )
     add("--backend", default="auto", help="see `bitheads predict` (default: %(default)s)")
     add("--precision", default="auto", help="see `bitheads predict` (default: %(default)s)")

@@ -18,8 +18,8 @@ from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.store import FeatureStore, compact, delete, verify
 from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.part import SUFFIX
 from bitheads.engine.store.part_writer import PART_BYTES
-from bitheads.engine.store.store import SUFFIX
 from bitheads.engine.texts.tables import QUOTES, QUOTES_HELP
 
 
@@ -43,6 +43,8 @@ def _info(options: argparse.Namespace) -> None:
         f"{info.code_bytes_a_text:,.1f} are codes"
     )
     print(f"feature spec {FeatureSpec.from_json(info.spec)}")
+    if info.outdated_rows:
+        print(f"{info.outdated_rows:,} rows beside those are outdated: compact takes them out")
     if info.words:
         print("words of the texts are stored, for heads of the kind token_label")
     for name, kind in info.columns.items():

@@ -35,9 +35,9 @@ from bitheads.engine.store.answers_without import (
     TASK_FOLDER,
 )
 from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.part import SUFFIX
 from bitheads.engine.store.schema import ID
 from bitheads.engine.store.sealed import SealedWriter, read_footer
-from bitheads.engine.store.store import SUFFIX
 
 METADATA = b"bitheads"
 TRUNCATED_AT = "truncated_at"

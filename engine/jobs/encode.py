@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError
 from bitheads.engine.process.interrupts import interrupts_held_back
 from bitheads.engine.store import StoreWriter
 from bitheads.engine.store.ids import IdIndex
+from bitheads.engine.store.text_hash import hash_of, short
 from bitheads.engine.types import Stats, Text
 
 CHUNK_TEXTS = 1024
@@ -27,13 +31,61 @@ class Encoded:
 
     Attributes:
         stored: rows that were added or replaced.
-        skipped: texts whose ids were stored before.
+        found: of the input's texts, how many there are of each kind.
         stats: what the encoder did.
     """
 
     stored: int
-    skipped: int
+    found: Found
     stats: Stats
+
+
+@dataclass
+class Found:
+    """What an input's texts are to a store.
+
+    Attributes:
+        new: their ids were not stored.
+        changed: another text's hash was stored under the id.
+        unchanged: the hash of the same text was.
+        unknown: a row was stored under the id, but no hash of its text.
+    """
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    unknown: int = 0
+
+    @property
+    def known(self) -> int:
+        """Texts whose ids were stored."""
+        return self.changed + self.unchanged + self.unknown
+
+
+def look_up(
+    stored: IdIndex,
+    names: Sequence[str],
+    hashes: Sequence[bytes],
+    existing: str,
+    found: Found,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which texts need not be encoded, bool [texts], and which are to replace others, bool [texts].
+
+    Args:
+        stored: ids of a store, with what is kept of their texts' hashes.
+        hashes: of the texts.
+        existing: as a writer's.
+        found: is added to.
+    """
+    known, before = stored.look_up(names)
+    is_said = known & (before != 0)
+    changed = is_said & (before != short(hashes))
+    found.new += int((~known).sum())
+    found.changed += int(changed.sum())
+    found.unchanged += int((is_said & ~changed).sum())
+    found.unknown += int((known & ~is_said).sum())
+    replacing = {"update": changed, "replace": known}.get(existing, np.zeros_like(known))
+    return known & ~replacing, replacing
 
 
 def encode_texts(
@@ -53,7 +105,7 @@ def encode_texts(
     Args:
         rows: (id, text).
         writer: of a store of the engine's spec.
-        existing: as the writer's; with "skip" such texts are not encoded either.
+        existing: as the writer's; texts that it would skip are not encoded either.
         bar: its `update` is called with a number of texts.
         words: store them beside the codes, for heads of the kind `token_label`.
         embeddings: store those, too, as the writer's `embedding` says.
@@ -61,23 +113,24 @@ def encode_texts(
     Raises InputError for an id that comes twice, and what `Engine.encode_stream` and
     `StoreWriter.append` raise.
     """
-    ids: deque[str] = deque()
-    skipped = 0
+    ids: deque[tuple[str, bytes]] = deque()
+    found = Found()
 
     def texts() -> Iterator[Text]:
-        nonlocal skipped
         seen = IdIndex()
         for chunk in _look_ups(rows):
             names = [name for name, _ in chunk]
             refuse_twice(names, seen)
-            stored = before.contains(names) if existing == "skip" else [False] * len(chunk)
-            for (name, text), is_stored in zip(chunk, stored, strict=True):
-                if not is_stored:
-                    ids.append(name)
+            hashes = [hash_of(text) for _, text in chunk]
+            skipped, _ = look_up(before, names, hashes, existing, found)
+            if existing == "refuse":  # the writer says it
+                skipped[:] = False
+            for (name, text), text_hash, is_skipped in zip(chunk, hashes, skipped, strict=True):
+                if not is_skipped:
+                    ids.append((name, text_hash))
                     yield text
-            skipped += (count := sum(stored))
             if bar is not None:
-                bar.update(count)
+                bar.update(int(skipped.sum()))
 
     before = writer.stored
     stored, stats = 0, Stats()
@@ -89,13 +142,14 @@ def encode_texts(
         words=words,
         embeddings=embeddings,
     ):
-        names = [ids.popleft() for _ in range(len(features))]
+        rows_of_it = [ids.popleft() for _ in range(len(features))]
+        names, hashes = [name for name, _ in rows_of_it], [one for _, one in rows_of_it]
         with interrupts_held_back():
-            stored += writer.append(names, features)
+            stored += writer.append(names, features, text_hashes=hashes)
         stats += features.stats
         if bar is not None:
             bar.update(len(features))
-    return Encoded(stored, skipped, stats)
+    return Encoded(stored, found, stats)
 
 
 def _look_ups(rows: Iterable[tuple[str, Text]]) -> Iterator[list[tuple[str, Text]]]:

@@ -8,6 +8,7 @@ writes the same rows under the same name: each row is there once, whatever dies.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +21,13 @@ from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError, InputError, StoreError
 from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.jobs.backfill import Backfill, fitting_heads, read_heads
-from bitheads.engine.jobs.encode import refuse_twice
+from bitheads.engine.jobs.encode import Found, look_up, refuse_twice
 from bitheads.engine.jobs.ray_cluster import connect
-from bitheads.engine.store import FeatureStore, Part, StoreWriter, schema
+from bitheads.engine.store import FeatureStore, Part, StoreWriter, schema, text_hash
 from bitheads.engine.store.embedding_column import EMBEDDING, EmbeddingColumn
 from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.numbering import Numbering
+from bitheads.engine.store.outdated import of_fact, to_fact
 from bitheads.engine.store.part_writer import PartWriter, new_name
 from bitheads.engine.store.writer import clean_up
 from bitheads.engine.texts.text_files import OnBad, Range, TextFile
@@ -51,7 +53,7 @@ class EncodeJob:
 
     Attributes:
         store: a folder or a URI.
-        existing: "skip" or "refuse", for texts whose ids are stored.
+        existing: "skip", "update" or "refuse", for texts whose ids are stored.
         block_texts: texts per part, which another worker encodes again if one is lost.
         words: whether they are stored beside the codes.
         embeddings: precision of the embeddings that are stored, None for none; embedding_dim and
@@ -139,12 +141,19 @@ class EncodeWorker:
         job, store = self._job, self._store
         places = (block[name] for name in ("row", "count", "start", "file", "before"))
         rows = list(self._texts.rows(Range(*places)))
-        rows = [row for row, stored in zip(rows, block["is_stored"], strict=True) if not stored]
+        rows = [row for row, skipped in zip(rows, block["is_skipped"], strict=True) if not skipped]
         column = self._column
         fields = [] if column is None else [column.field]
-        part_schema = store.schema or schema.make_schema(store.spec, fields, words=job.words)
+        part_schema = store.schema or schema.make_schema(
+            store.spec, [*fields, text_hash.FIELD], words=job.words
+        )
         writer = PartWriter(
-            store.folder, block["name"], part_schema, self._store_id, numbering=self._numbering
+            store.folder,
+            block["name"],
+            part_schema,
+            self._store_id,
+            numbering=self._numbering,
+            outdates=of_fact(json.loads(block["outdates"])),
         )
         try:
             done = 0
@@ -157,10 +166,13 @@ class EncodeWorker:
                 embeddings=column is not None,
             )
             for features in stream:
-                ids = [row_id for row_id, _ in rows[done : done + len(features)]]
+                chunk = rows[done : done + len(features)]
                 done += len(features)
-                array = schema.check_ids(ids, len(features))
+                array = schema.check_ids([row_id for row_id, _ in chunk], len(features))
                 own = {} if column is None else {EMBEDDING: column.of(features.embeddings)}
+                if text_hash.has_hashes(part_schema):
+                    hashes = [text_hash.hash_of(text) for _, text in chunk]
+                    own[text_hash.TEXT_HASH] = text_hash.column(hashes, len(chunk))
                 writer.append(schema.make_table(array, features, own, part_schema))
             writer.publish()
         finally:
@@ -221,8 +233,8 @@ def encode_on_ray(
     workers: Workers,
     bar: Any,
     on_bad: OnBad = lambda path, row: None,
-) -> tuple[int, int, int]:
-    """Encodes an input into a store; returns texts stored, skipped, and in the store.
+) -> tuple[int, Found, int]:
+    """Encodes an input into a store; returns texts stored, what was found, and texts in the store.
 
     Every worker must reach the bundle, the input and the store under the same paths.
 
@@ -243,18 +255,19 @@ def encode_on_ray(
     numbered = texts.numbered_files
     with StoreWriter(store, job.existing, embedding=column, numbered_files=numbered) as writer:
         before = len(store)
-        blocks, skipped = plan_encoding(texts, writer, job.existing, job.block_texts, on_bad)
-        bar.update(skipped)
+        blocks, found = plan_encoding(texts, writer, job.existing, job.block_texts, on_bad)
+        replaced = found.changed if job.existing == "update" else 0
+        bar.update(found.known - replaced)
         arguments = (job, workers.threads, texts, writer.store_id, writer.numbering)
         stored = _run(EncodeWorker, arguments, blocks, workers, bar)
         clean_up(store)
-    if len(store) != before + stored:
+    if len(store) != before + stored - replaced:
         raise StoreError(
             f"{store.folder}: has {len(store) - before:,} texts more than before, expected the "
-            f"{stored:,} that the workers stored. See that they reach the folder under the same "
-            "path, and run it again."
+            f"{stored - replaced:,} that the workers stored. See that they reach the folder under "
+            "the same path, and run it again."
         )
-    return stored, skipped, len(store)
+    return stored, found, len(store)
 
 
 def _absolute(folder: str) -> str:
@@ -268,42 +281,53 @@ def plan_encoding(
     existing: str,
     block_texts: int,
     on_bad: OnBad = lambda path, row: None,
-) -> tuple[list[dict[str, Any]], int]:
-    """A block for each range of the input that is not stored yet, and how many texts are.
+) -> tuple[list[dict[str, Any]], Found]:
+    """A block for each range of the input that is not stored yet, and what its texts are.
 
     Raises InputError for ids that come twice, or that are stored if they are refused.
     """
     seen = IdIndex()
     blocks: list[dict[str, Any]] = []
-    skipped = 0
+    found = Found()
+    replacing: list[list[str]] = []
+    digests = []
     for number, within in enumerate(texts.ranges(block_texts)):
-        ids = [row_id for row_id, _ in texts.rows(within, on_bad)]
+        rows = [*texts.rows(within, on_bad)]
+        ids, hashes = [row_id for row_id, _ in rows], [text_hash.hash_of(text) for _, text in rows]
         refuse_twice(ids, seen)
-        is_stored = writer.stored.contains(ids)
-        if existing == "refuse" and is_stored.any():
+        is_skipped, replaces = look_up(writer.stored, ids, hashes, existing, found)
+        if existing == "refuse" and found.known:
             raise InputError(
-                f"id {ids[int(is_stored.argmax())]!r} is in the store already. Leave it out, or "
+                f"id {ids[int(is_skipped.argmax())]!r} is in the store already. Leave it out, or "
                 "say --existing skip."
             )
-        skipped += int(is_stored.sum())
-        if is_stored.all():
+        if is_skipped.all():
             continue
         # A name is that of the block, whatever else is stored by now: a worker that outlived its
         # driver writes the file that the next driver asks for. What a merged part has replaced
         # cannot come again: its ids are stored.
-        key = hashlib.sha256("\0".join(ids).encode() + is_stored.tobytes()).hexdigest()[:16]
+        digest = hashlib.sha256("\0".join(ids).encode() + is_skipped.tobytes())
+        digest.update(b"".join(hashes[i] for i in replaces.nonzero()[0]))
+        digests.append(digest)
         blocks.append(
             {
-                "name": new_name(number, key),
+                "number": number,
                 "row": within.row,
                 "count": within.count,
                 "start": within.start,
                 "file": within.file,
                 "before": within.before,
-                "is_stored": is_stored.tobytes(),
+                "is_skipped": is_skipped.tobytes(),
             }
         )
-    return blocks, skipped
+        replacing.append([ids[i] for i in replaces.nonzero()[0]])
+    outdated = writer.outdated_by(replacing)
+    for block, digest, outdates in zip(blocks, digests, outdated, strict=True):
+        block["outdates"] = json.dumps(to_fact(outdates))
+        if outdates:  # what is stored again after another text was is another part
+            digest.update(block["outdates"].encode())
+        block["name"] = new_name(block.pop("number"), digest.hexdigest()[:16])
+    return blocks, found
 
 
 def backfill_on_ray(

@@ -22,7 +22,9 @@ except ImportError as error:
 from bitheads.engine.store.compact import compact
 from bitheads.engine.store.delete import Deleted, DeletedAnswers, DeletedPart, delete
 from bitheads.engine.store.embedding_column import EmbeddingColumn
-from bitheads.engine.store.store import FeatureStore, Part, Rows, StoreInfo
+from bitheads.engine.store.part import Part
+from bitheads.engine.store.store import FeatureStore, Rows, StoreInfo
+from bitheads.engine.store.text_hash import hash_of
 from bitheads.engine.store.verify import verify
 from bitheads.engine.store.writer import StoreWriter
 
@@ -38,5 +40,6 @@ __all__ = [
     "StoreWriter",
     "compact",
     "delete",
+    "hash_of",
     "verify",
 ]

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from bitheads.engine.errors import StoreError
 from bitheads.engine.store import sealed
 from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.part import SUFFIX
 from bitheads.engine.store.schema import ID
-from bitheads.engine.store.store import SUFFIX
 
 TASK_FOLDER = "task="
 """What the name of a task's folder begins with."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bitheads.engine.store.numbering import longest
+from bitheads.engine.store.part import Part, still_outdated
 from bitheads.engine.store.part_writer import (
     PART_BYTES,
     ROW_GROUP_BYTES,
@@ -12,14 +13,15 @@ from bitheads.engine.store.part_writer import (
     new_name,
     new_store_id,
 )
-from bitheads.engine.store.store import FeatureStore, Part
+from bitheads.engine.store.store import FeatureStore
 from bitheads.engine.store.writer import clean_up
 
 
 def compact(
     store: FeatureStore, part_bytes: int = PART_BYTES, row_group_bytes: int = ROW_GROUP_BYTES
 ) -> int:
-    """Merges neighbouring parts as long as they fit into `part_bytes`; returns how many are gone.
+    """Merges neighbouring parts as long as they fit into `part_bytes`, and writes those again that
+    have outdated rows, without them; returns how many fewer parts there are.
 
     The merged part names those whose rows it has: from the moment it is there, readers of
     engine.store pass over them, and they are removed right after. Other programs may see both for
@@ -30,33 +32,50 @@ def compact(
     """
     with store.folder.lock():
         clean_up(store)
-        gone, store_id = 0, store.id or new_store_id()
-        for group in neighbours(store.parts, part_bytes):
-            first = group[0]
-            writer = PartWriter(
-                store.folder,
-                new_name(first.number),
-                first.schema,
-                store_id,
-                row_group_bytes,
-                longest(part.numbering for part in group),
-            )
-            try:
-                for part in group:
-                    for table in part.tables():
-                        writer.append(table)
-                writer.publish([part.name for part in group])
-            finally:
-                writer.discard()
-            for part in group:
-                store.folder.remove(part.name)
-            gone += len(group) - 1
-        store.refresh()
-    return gone
+        before, store_id = len(store.parts), store.id or new_store_id()
+        groups = neighbours(store.parts, part_bytes)
+        # Those with outdated rows first: what outdates them then need no longer say so.
+        groups.sort(key=lambda group: not any(part.outdated_rows for part in group))
+        for names in [{part.name for part in group} for group in groups]:
+            group = [part for part in store.parts if part.name in names]
+            if _merge(store, group, store_id, row_group_bytes):
+                store.refresh()
+    return before - len(store.parts)
+
+
+def _merge(store: FeatureStore, group: Sequence[Part], store_id: str, row_group_bytes: int) -> bool:
+    """Writes parts as one, unless it is one that is as it should be; returns whether it did."""
+    outdates = still_outdated(group, store.parts)
+    if (
+        len(group) == 1
+        and not group[0].outdated_rows
+        and group[0].outdates.keys() == outdates.keys()
+    ):
+        return False
+    first = group[0]
+    writer = PartWriter(
+        store.folder,
+        new_name(first.number),
+        first.schema,
+        store_id,
+        row_group_bytes,
+        longest(part.numbering for part in group),
+        outdates,
+    )
+    try:
+        for part in group:
+            for table in part.tables():
+                writer.append(table)
+        writer.publish([part.name for part in group], sum(part.outdated_rows for part in group))
+    finally:
+        writer.discard()
+    for part in group:
+        store.folder.remove(part.name)
+    return True
 
 
 def neighbours(parts: Sequence[Part], part_bytes: int) -> list[list[Part]]:
-    """Runs of two parts and more that together have at most so many bytes."""
+    """Runs of parts that together have at most so many bytes; a larger part is one of its own."""
     groups: list[list[Part]] = []
     size = part_bytes + 1
     for part in parts:
@@ -65,4 +84,4 @@ def neighbours(parts: Sequence[Part], part_bytes: int) -> list[list[Part]]:
             size = 0
         groups[-1].append(part)
         size += part.nbytes
-    return [group for group in groups if len(group) > 1]
+    return groups

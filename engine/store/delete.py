@@ -21,8 +21,10 @@ from bitheads.engine.errors import InputError
 from bitheads.engine.store import schema
 from bitheads.engine.store.answers_without import AnswersOfTask, open_answers
 from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.outdated import Outdates
+from bitheads.engine.store.part import Part, still_outdated
 from bitheads.engine.store.part_writer import ROW_GROUP_BYTES, PartWriter, new_store_id
-from bitheads.engine.store.store import FeatureStore, Part
+from bitheads.engine.store.store import FeatureStore
 from bitheads.engine.store.writer import clean_up
 
 
@@ -31,7 +33,7 @@ class DeletedPart:
     """A part that had some of the ids.
 
     Attributes:
-        rows: of them in it.
+        rows: of them in it, those that another part has anew, too.
         removed: whether it is gone, as it had no others; else it was written again.
     """
 
@@ -57,7 +59,7 @@ class Deleted:
     Attributes:
         store: as it was named; store_id: the id that it keeps.
         asked: ids that were to go.
-        rows: of the store that went.
+        rows: texts of the store that went.
         absent: ids that the store did not have when this began, in the order asked.
         parts: of the store that had some.
         answers: of every task of every output that was named, those without such rows, too.
@@ -101,25 +103,26 @@ def delete(
     with ExitStack() as locks:
         for folder in (store.folder, *outputs):
             locks.enter_context(folder.lock())
-        clean_up(store)
-        store.folder.sync()  # or a part that was replaced might come back, with all it had
+        clean_up(store)  # a part that was replaced has all it had
         tasks = [task for output in outputs for task in open_answers(output, store.id)]
         values = pa.array(wanted, pa.string())
         found: set[str] = set()
         parts, seals = [], {}
         live = len(store.parts)
         for part in store.parts:
-            held = _held(part, values)
-            if not held:
+            held = part.find(values, outdated=True)
+            if not held.ids:
                 continue
-            found.update(held)
-            removed = part.rows == len(held) and live > 1
+            found.update(held.ids)
+            outdates = still_outdated([part], store.parts)
+            left = part.rows - len(part.find(values).ids)
+            removed = left == 0 and live > 1 and not outdates
             if removed:
                 store.folder.remove(part.name)
                 live -= 1
             else:
-                seals[part.seal] = _write_without(store, part, values, row_group_bytes)
-            parts.append(DeletedPart(part.name, len(held), removed))
+                seals[part.seal] = _write_without(store, part, values, outdates, row_group_bytes)
+            parts.append(DeletedPart(part.name, len(held.ids), removed))
         store.folder.sync()
         store.refresh()
         done = [_delete_answers(task, values, seals) for task in tasks]
@@ -127,7 +130,7 @@ def delete(
         store=str(store.folder),
         store_id=store.id,
         asked=len(wanted),
-        rows=sum(part.rows for part in parts),
+        rows=len(found),
         absent=[name for name in wanted if name not in found],
         parts=parts,
         answers=done,
@@ -148,15 +151,9 @@ def _check_ids(ids: Iterable[str]) -> list[str]:
     return found
 
 
-def _held(part: Part, values: pa.Array) -> list[str]:
-    """Those of the ids that a part has."""
-    held: list[str] = []
-    for table in part.tables([schema.ID]):
-        held += table[schema.ID].filter(pc.is_in(table[schema.ID], values)).to_pylist()
-    return held
-
-
-def _write_without(store: FeatureStore, part: Part, values: pa.Array, row_group_bytes: int) -> str:
+def _write_without(
+    store: FeatureStore, part: Part, values: pa.Array, outdates: Outdates, row_group_bytes: int
+) -> str:
     """Writes a part again without these ids; returns its seal."""
     writer = PartWriter(
         store.folder,
@@ -165,6 +162,7 @@ def _write_without(store: FeatureStore, part: Part, values: pa.Array, row_group_
         store.id or new_store_id(),
         row_group_bytes,
         part.numbering,
+        outdates,
     )
     try:
         for table in part.tables():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from bitheads.engine.store import schema
 from bitheads.engine.store.embedding_column import EMBEDDING, note_of
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.numbering import NUMBERING, Numbering
+from bitheads.engine.store.outdated import DROPPED, OUTDATES, Outdates, to_fact
 from bitheads.engine.store.sealed import SealedWriter
 
 ROW_GROUP_BYTES = 16 << 20
@@ -51,15 +53,19 @@ class PartWriter:
         store_id: str,
         row_group_bytes: int = ROW_GROUP_BYTES,
         numbering: Numbering | None = None,
+        outdates: Outdates | None = None,
     ) -> None:
         """
         Args:
             store_id: of the store, see `new_store_id`.
             numbering: what the ids of its rows count, if they are rows' numbers.
+            outdates: rows of other parts that are void once it is there.
 
         Raises StoreError if nothing can be written there.
         """
         self._store_id, self._numbering = store_id, numbering
+        self._outdates = outdates or {}
+        part_schema = schema.of_version(part_schema, bool(self._outdates))
         self.rows, self.tokens, self.nbytes = 0, 0, 0
         self._row_group_bytes = row_group_bytes
         self._pending: list[pa.Table] = []
@@ -100,18 +106,27 @@ class PartWriter:
             for group in cut_by_bytes(whole, self._row_group_bytes):
                 self._sealed.write(group)
 
-    def publish(self, replaces: Sequence[str] = ()) -> str:
+    def publish(self, replaces: Sequence[str] = (), dropped: int = 0) -> str:
         """The part is there, whole and on disk, from now on; returns its seal.
 
         Args:
             replaces: names of parts that are void once it is there.
+            dropped: outdated rows of those parts, which are not in it.
 
         Raises StoreError if it cannot be written; there is then nothing of it.
         """
         if self._pending:
             self._write()
         with self._aside.writing():
-            facts = {"tokens": self.tokens, "replaces": list(replaces), "store": self._store_id}
+            facts: dict[str, Any] = {
+                "tokens": self.tokens,
+                "replaces": list(replaces),
+                "store": self._store_id,
+            }
+            if dropped:
+                facts[DROPPED] = dropped
+            if self._outdates:
+                facts[OUTDATES] = to_fact(self._outdates)
             if self._numbering is not None:
                 facts[NUMBERING] = self._numbering._asdict()
             seal = self._sealed.close(facts)

@@ -22,6 +22,10 @@ FORMAT_VERSION = 2
 WITH_WORDS = 3
 """The version of stores that keep words; older programs read all others."""
 
+OUTDATING = {FORMAT_VERSION: 4, WITH_WORDS: 5}
+"""Versions of parts that have rows of others anew (engine.store.outdated), by those of the same
+columns: programs that know nothing of it would read both, so they are to refuse."""
+
 METADATA = b"bitheads"
 """Key of the schema's metadata: JSON with the format's version and the feature spec."""
 
@@ -31,6 +35,7 @@ COLUMNS = {
     FORMAT_VERSION: (ID, NUM_TOKENS, IS_PAIR, CODES),
     WITH_WORDS: (ID, NUM_TOKENS, IS_PAIR, WORDS, TRUNCATED_AT, CODES),
 }
+COLUMNS |= {outdating: COLUMNS[version] for version, outdating in OUTDATING.items()}
 """The store's own columns, by format version. All of these versions are read and added to."""
 
 OF_WORDS = (WORDS, TRUNCATED_AT)
@@ -143,6 +148,22 @@ def check_rows(table: pa.Table, spec: FeatureSpec, shown: str) -> None:
             f"{shown}: got codes that are not of num_tokens tokens, expected {spec.code_bytes} "
             "bytes for each."
         )
+
+
+def can_outdate(schema: pa.Schema) -> bool:
+    """Whether parts of this schema, but for the version, may have rows of others anew."""
+    version = strict_json.loads(schema.metadata[METADATA])["format_version"]
+    return version in OUTDATING or version in OUTDATING.values()
+
+
+def of_version(schema: pa.Schema, outdates: bool) -> pa.Schema:
+    """The schema of parts that have rows of others anew, or of those that have none."""
+    if not can_outdate(schema):
+        return schema
+    content = strict_json.loads(schema.metadata[METADATA])
+    versions = OUTDATING if outdates else {new: old for old, new in OUTDATING.items()}
+    content["format_version"] = versions.get(content["format_version"], content["format_version"])
+    return schema.with_metadata({METADATA: json.dumps(content)})
 
 
 def has_words(schema: pa.Schema) -> bool:

@@ -13,7 +13,13 @@ from bitheads.engine.features.spec import FeatureSpec
 from bitheads.engine.store import schema
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.ids import IdIndex
-from bitheads.engine.store.store import SUFFIX, Part, check_alike
+from bitheads.engine.store.part import (
+    SUFFIX,
+    Part,
+    check_alike,
+    leave_out_outdated,
+    live_parts,
+)
 
 
 def verify(
@@ -39,10 +45,14 @@ def verify(
             parts.append(Part(folder, name))
         except BitheadsError as error:
             wrong.append(str(error))
-    void = {name for part in parts for name in part.replaces}
+    live = live_parts(parts)
+    try:
+        leave_out_outdated(live)
+    except StoreError as error:
+        wrong.append(str(error))
     ids, spec = IdIndex(), None
     for part in parts:
-        if part.name not in void:
+        if part in live:
             try:
                 check_alike(part, parts[0], f"{folder}/{part.name}")
                 spec = _check_part(part, f"{folder}/{part.name}", spec, ids)

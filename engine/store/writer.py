@@ -16,10 +16,12 @@ from bitheads.engine.errors import InputError, StoreError
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import check_spec
 from bitheads.engine.process.interrupts import interrupts_held_back
-from bitheads.engine.store import schema
+from bitheads.engine.store import schema, text_hash
 from bitheads.engine.store.embedding_column import EMBEDDING, EmbeddingColumn
 from bitheads.engine.store.ids import IdIndex
-from bitheads.engine.store.numbering import check_numbering, of_digests
+from bitheads.engine.store.numbering import Numbering, check_numbering, longest, of_digests
+from bitheads.engine.store.outdated import OutdatedRows, Outdates, of_rows
+from bitheads.engine.store.part import SUFFIX, FoundRows, Part, still_outdated
 from bitheads.engine.store.part_writer import (
     PART_BYTES,
     ROW_GROUP_BYTES,
@@ -27,10 +29,14 @@ from bitheads.engine.store.part_writer import (
     new_name,
     new_store_id,
 )
-from bitheads.engine.store.store import SUFFIX, FeatureStore
+from bitheads.engine.store.store import FeatureStore
 
-EXISTING = ("refuse", "skip", "replace")
+EXISTING = ("refuse", "skip", "update", "replace")
 """What can become of texts whose id is stored already."""
+
+REWRITE_ROWS = 32
+"""A part is written again for new rows if they are one in so many of its own, or more: for each new
+row at most so many others are written. Fewer become a part that outdates them."""
 
 PART_SECONDS = 60.0
 
@@ -57,7 +63,8 @@ class StoreWriter:
         """
         Args:
             existing: for ids that are stored already: "refuse" them with an InputError, "skip"
-                their rows, or "replace" what is stored.
+                their rows, "replace" what is stored, or "update": replace it where another text's
+                hash is stored, and skip it otherwise.
             part_bytes: of codes, of a part at most, but for its last rows.
             part_seconds: after a part's first row it is published.
             row_group_bytes: of codes, about.
@@ -95,7 +102,7 @@ class StoreWriter:
             if numbered_files is not None and existing != "replace":
                 stored = [part.numbering for part in store.parts]
                 check_numbering(stored, tuple(numbered_files), str(store.folder))
-            self.stored: IdIndex = store.read_ids()
+            self.stored: IdIndex = store.read_ids()  # with what is kept of texts' hashes
             self.store_id = store.id or new_store_id()
             self._undo = undo.pop_all()
 
@@ -106,7 +113,11 @@ class StoreWriter:
         self.close()
 
     def append(
-        self, ids: Any, features: PackedFeatures, columns: Mapping[str, Any] | None = None
+        self,
+        ids: Any,
+        features: PackedFeatures,
+        columns: Mapping[str, Any] | None = None,
+        text_hashes: Sequence[bytes] | None = None,
     ) -> int:
         """Adds texts; returns how many rows that added or replaced.
 
@@ -116,8 +127,10 @@ class StoreWriter:
                 A store's first rows decide whether it keeps words.
             columns: the user's own, by name: sequences or Arrow arrays. A store's first rows decide
                 which there are, and of which types.
+            text_hashes: `hash_of` each text. A store's first rows decide whether it keeps them; one
+                that does keeps null where there are none, one that does not leaves them out.
 
-        Raises SpecMismatchError, InputError for ids, words or columns that do not fit, and
+        Raises SpecMismatchError, InputError for ids, words, columns or hashes that do not fit, and
         StoreError if they cannot be written, or something before them could not.
         """
         self._refuse_if_failed()
@@ -126,9 +139,19 @@ class StoreWriter:
         columns = {**(columns or {})}
         if self._embedding is not None:
             columns[EMBEDDING] = self._embedding.of(features.embeddings)
-        kinds = self._schema_for(columns, features)
+        if self._existing == "update" and text_hashes is None:
+            raise InputError(
+                "text_hashes: got none, expected one per text, by which existing='update' finds "
+                "those that changed. Give them, or say existing='replace' or 'skip'."
+            )
+        self._add_hashes(columns, text_hashes, len(array))
+        kinds = self._schema_for(columns, features, text_hashes is not None)
         names = array.to_pylist()
-        known = self.stored.contains(names)
+        known, before = self.stored.look_up(names)
+        values = None if text_hashes is None else text_hash.short(text_hashes)
+        replaced = known if self._existing == "replace" else np.zeros(len(names), np.bool_)
+        if self._existing == "update" and values is not None:
+            replaced = known & (before != 0) & (before != values)
         table = schema.make_table(array, features, columns, kinds)
         if known.any():
             if self._existing == "refuse":
@@ -137,32 +160,38 @@ class StoreWriter:
                     f"({int(known.sum())} of {len(names)} are). Leave them out, or say what to do: "
                     "existing='skip' or 'replace'."
                 )
-            if self._existing == "replace":
+            if replaced.any():
                 if self._unpublished.contains(names).any():
                     self.flush()
-                self._replacing.append(_rows_of_its_own(table, known))
+                self._replacing.append(_rows_of_its_own(table, replaced))
                 self._begin_waiting()
             names = [name for name, is_known in zip(names, known, strict=True) if not is_known]
         if names:
             self._add(_rows_of_its_own(table, ~known), kinds)
-            self.stored.add(names)
+            self.stored.add(names, None if values is None else values[~known])
             self._unpublished.add(names)
         if self._is_due():
             self.flush()
-        return len(names) + (int(known.sum()) if self._existing == "replace" else 0)
+        return len(names) + int(replaced.sum())
+
+    def _add_hashes(
+        self, columns: dict[str, Any], hashes: Sequence[bytes] | None, rows: int
+    ) -> None:
+        """As a column, if the store keeps them. Raises InputError unless there is one per text."""
+        column = text_hash.column(hashes, rows)
+        kinds = self._store.schema or self._kinds
+        if hashes is not None if kinds is None else text_hash.has_hashes(kinds):
+            if text_hash.TEXT_HASH in columns:
+                raise InputError(
+                    f"columns: got {text_hash.TEXT_HASH!r}, which is the store's own. Give it "
+                    "another name."
+                )
+            columns[text_hash.TEXT_HASH] = column
 
     def _add(self, table: pa.Table, kinds: pa.Schema) -> None:
         with self._failing():
             if self._part is None:
-                name = new_name(self.next_number())
-                self._part = PartWriter(
-                    self._store.folder,
-                    name,
-                    kinds,
-                    self.store_id,
-                    self._row_group_bytes,
-                    self.numbering,
-                )
+                self._part = self._open_part(new_name(self.next_number()), kinds, self.numbering)
             self._part.append(table)
         self._begin_waiting()
 
@@ -182,7 +211,9 @@ class StoreWriter:
         age_s = time.monotonic() - self._waiting_since_s
         return max(replacing, appended) >= self._part_bytes or age_s >= self._part_seconds
 
-    def _schema_for(self, columns: Mapping[str, Any], features: PackedFeatures) -> pa.Schema:
+    def _schema_for(
+        self, columns: Mapping[str, Any], features: PackedFeatures, hashes: bool
+    ) -> pa.Schema:
         kinds = self._store.schema or self._kinds
         if kinds is not None:
             return kinds
@@ -190,6 +221,9 @@ class StoreWriter:
         for name, values in columns.items():
             if self._embedding is not None and name == EMBEDDING:
                 fields.append(self._embedding.field)
+                continue
+            if name == text_hash.TEXT_HASH and hashes:
+                fields.append(text_hash.FIELD)
                 continue
             try:
                 kind = values.type if isinstance(values, pa.Array) else pa.array(values).type
@@ -220,7 +254,8 @@ class StoreWriter:
             self._store.refresh()
 
     def _replace_rows(self, new: pa.Table) -> None:
-        """Writes each part that holds one of the ids again, under its name, in one step per part.
+        """Writes the parts that hold many of the ids again, each under its name, in one step per
+        part, and of the other ids a part that outdates their rows.
 
         Each id is there once at any time, with its old codes or its new ones.
         """
@@ -228,25 +263,90 @@ class StoreWriter:
         last = {name: row for row, name in enumerate(new[schema.ID].to_pylist())}
         new = new.take(list(last.values())).combine_chunks()
         new_ids = new[schema.ID].combine_chunks()
-        folder = self._store.folder
+        scattered: list[tuple[Part, FoundRows]] = []
         for part in self._store.parts:
-            held = (pc.is_in(table[schema.ID], new_ids) for table in part.tables([schema.ID]))
-            if not any(pc.any(mask, min_count=0).as_py() for mask in held):
+            found = part.find(new_ids)
+            if not found.ids:
                 continue
-            writer = PartWriter(
-                folder,
-                part.name,
-                part.schema,
-                self.store_id,
-                self._row_group_bytes,
-                self.numbering or part.numbering,
-            )
-            try:
-                for table in _with_new_rows(part.tables(), new, new_ids):
-                    writer.append(table)
-                writer.publish(part.replaces)
-            finally:
-                writer.discard()
+            if len(found.ids) * REWRITE_ROWS < part.file_rows and schema.can_outdate(part.schema):
+                scattered.append((part, found))
+            else:
+                self._write_again(part, new, new_ids)
+        if scattered:
+            self._write_anew(scattered, new, new_ids)
+
+    def _write_again(self, part: Part, new: pa.Table, new_ids: pa.Array) -> None:
+        writer = self._open_part(
+            part.name,
+            part.schema,
+            self.numbering or part.numbering,
+            still_outdated([part], self._store.parts),
+        )
+        try:
+            for table in _with_new_rows(part.tables(), new, new_ids):
+                writer.append(table)
+            writer.publish(part.replaces, part.dropped + part.outdated_rows)
+        finally:
+            writer.discard()
+
+    def _write_anew(
+        self, scattered: Sequence[tuple[Part, FoundRows]], new: pa.Table, new_ids: pa.Array
+    ) -> None:
+        parts = [part for part, _ in scattered]
+        outdates = {
+            part.file_seal: of_rows(found.rows.tolist(), int(found.tokens.sum()))
+            for part, found in scattered
+        }
+        names = pa.array([name for _, found in scattered for name in found.ids], pa.string())
+        writer = self._open_part(
+            new_name(self.next_number()),
+            parts[0].schema,
+            self.numbering or longest(part.numbering for part in parts),
+            outdates,
+        )
+        try:
+            writer.append(new.take(pc.index_in(names, new_ids)))
+            writer.publish()
+        finally:
+            writer.discard()
+
+    def outdated_by(self, replacing: Sequence[Sequence[str]]) -> list[Outdates]:
+        """Of several parts to be, that each have some ids anew, the stored rows of these.
+
+        Raises StoreError for damaged bytes, InputError for stores of version 1.
+        """
+        owner = {name: at for at, names in enumerate(replacing) for name in names}
+        found: list[dict[str, OutdatedRows]] = [{} for _ in replacing]
+        names = pa.array(list(owner), pa.string())
+        for part in self._store.parts if owner else ():
+            if not schema.can_outdate(part.schema):
+                raise InputError(
+                    f"{self._store.folder}: is of version 1, in which no part has rows of others "
+                    "anew. Say --existing replace and --runner local."
+                )
+            rows = part.find(names)
+            for at in {owner[name] for name in rows.ids}:
+                chosen = [i for i, name in enumerate(rows.ids) if owner[name] == at]
+                tokens = int(rows.tokens[chosen].sum())
+                found[at][part.file_seal] = of_rows(rows.rows[chosen].tolist(), tokens)
+        return [*found]
+
+    def _open_part(
+        self,
+        name: str,
+        part_schema: pa.Schema,
+        numbering: Numbering | None,
+        outdates: Outdates | None = None,
+    ) -> PartWriter:
+        return PartWriter(
+            self._store.folder,
+            name,
+            part_schema,
+            self.store_id,
+            self._row_group_bytes,
+            numbering,
+            outdates,
+        )
 
     def close(self) -> None:
         """Publishes what was appended and lets go of the store. Raises StoreError."""
@@ -284,6 +384,7 @@ def clean_up(store: FeatureStore) -> None:
     for name in store.folder.names(SUFFIX):
         if name not in live:
             store.folder.remove(name)
+    store.folder.sync()  # or what was replaced may come back when nothing says so any more
 
 
 def _with_new_rows(tables: Iterator[pa.Table], new: pa.Table, new_ids: pa.Array) -> Iterator[Any]:

@@ -62,6 +62,8 @@ class Case:
                 ids = make_ids(PART_TEXTS, part * PART_TEXTS)
                 writer.append(ids, make_features(spec, PART_TEXTS, seed=part))
                 writer.flush()
+        with StoreWriter(FeatureStore(self.store), "replace") as writer:
+            writer.append(make_ids(9 * PART_TEXTS)[7::PART_TEXTS], make_features(spec, 9, seed=99))
         if self.command == "delete":
             ids = make_ids(PARTS * PART_TEXTS)
             kept = [ids[n] for n in range(0, len(ids), 3) if not 400 <= n < 440]

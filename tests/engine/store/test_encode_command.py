@@ -92,7 +92,7 @@ def test_a_rerun_encodes_what_is_missing(
     assert "stored 25 texts" in capsys.readouterr().out
     assert run("--input", all_of_it) == 0
     assert "stored 15 texts" in (shown := capsys.readouterr().out)
-    assert "25 were stored before; 40 in all" in shown
+    assert "25 unchanged; 40 in all" in shown
     before = contents(FeatureStore(tmp_path / "store"))
     assert run("--input", all_of_it, "--progress") == 0
     printed = capsys.readouterr()
@@ -253,7 +253,7 @@ def test_a_second_input_without_ids_is_told_of(
     assert run("--input", write(tmp_path / "a.txt", TEXTS[:3], [""] * 3)) == 0
     assert "note: " not in capsys.readouterr().out
     assert run("--input", write(tmp_path / "b.txt", TEXTS[5:9], [""] * 4)) == 0
-    assert "note: the input has no ids" in capsys.readouterr().out
+    assert "note: other texts are stored under the ids" in capsys.readouterr().out
     for _ in range(2):
         assert run("--input", write(tmp_path / "c.tsv", TEXTS[9:11], ["a", "b"])) == 0
     assert "note: " not in capsys.readouterr().out

@@ -146,7 +146,7 @@ TABLES: dict[str, Callable[[pa.Table], pa.Table]] = {
     "another dim": with_metadata(spec={**SPEC.to_json(), "dim": 72}),
     "a dim of nothing": with_metadata(spec={**SPEC.to_json(), "dim": 0}),
     "a version that is true": with_metadata(format_version=True),
-    "a version of the future": with_metadata(format_version=4),
+    "a version of the future": with_metadata(format_version=6),
     "no metadata": lambda table: table.replace_schema_metadata({}),
 }
 
