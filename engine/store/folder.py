@@ -17,9 +17,16 @@ import pyarrow.fs as pafs
 from bitheads.engine.errors import StoreError
 from bitheads.engine.files.filesystems import find_filesystem
 from bitheads.engine.files.whole_file import make_folder, rename, sync
+from bitheads.engine.store.lease import Lease
+from bitheads.engine.store.lock_objects import end_uploads, is_s3, lock_object
 
 ASIDE = ".partial"
 LOCK = ".lock"
+OF_BUCKETS = (
+    "Every part there is whole: see to the bucket, the network, and credentials that may read and "
+    "write there (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL), and run the same "
+    "command again."
+)
 
 
 class Folder:
@@ -39,6 +46,7 @@ class Folder:
         self.shown = str(path)
         self.filesystem, self.path = _resolve(str(path), filesystem)
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+        self._lease: Lease | None = None
 
     def __str__(self) -> str:
         return self.shown
@@ -52,7 +60,17 @@ class Folder:
             found = self.filesystem.get_file_info(
                 pafs.FileSelector(self.path, allow_not_found=True)
             )
+            if not found:
+                self._check_bucket()
             return sorted(file.base_name for file in found if file.type == pafs.FileType.File)
+
+    def _check_bucket(self) -> None:
+        """Raises OSError for a bucket that is not there: it is listed as an empty folder is."""
+        bucket = self.path.partition("/")[0]
+        if is_s3(self.filesystem):
+            (info,) = self.filesystem.get_file_info([bucket])
+            if info.type == pafs.FileType.NotFound:
+                raise OSError(f"bucket {bucket!r} is not there")
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders in it that begin so, sorted."""
@@ -73,6 +91,7 @@ class Folder:
 
         A crash may bring it back: whoever writes next removes again what is void.
         """
+        self.check_lease()
         with self._store_errors(f"{name} cannot be removed"), suppress(FileNotFoundError):
             self.filesystem.delete_file(self._at(name))
 
@@ -96,20 +115,27 @@ class Folder:
 
     def remove_leftovers(self) -> None:
         """What killed writers left aside. Nobody may be writing: hold `lock`."""
-        if self.is_local:  # elsewhere nobody can say that nobody is writing
-            for name in self._names():
-                if name.startswith(".part-") and name.endswith(ASIDE):  # not of other programs
-                    self.remove(name)
+        # Where there are no locks nobody can say that nobody is writing.
+        if not self.is_local and lock_object(self.filesystem, self._at(LOCK), str(self)) is None:
+            return
+        for name in self._names():
+            if name.startswith(".part-") and name.endswith(ASIDE):  # not of other programs
+                self.remove(name)
+        if is_s3(self.filesystem):
+            with self._store_errors("what killed writers left cannot be removed"):
+                end_uploads(self.filesystem, self._at(".part-"), str(self))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held by whoever writes, and let go by a process that dies. Only on local filesystems.
+        """Held by whoever writes. A process that dies lets it go; on S3 it ends after a minute.
+        Other object stores have none.
 
         Raises StoreError if another process holds it, or the filesystem has no locks: without one
         two writers could each store an id.
         """
         if not self.is_local:
-            yield
+            with self._leased():
+                yield
             return
         self._make()
         with self._store_errors("cannot be written to"):
@@ -131,6 +157,26 @@ class Folder:
         finally:
             os.close(descriptor)
 
+    @contextmanager
+    def _leased(self) -> Iterator[None]:
+        found = lock_object(self.filesystem, self._at(LOCK), str(self))
+        if found is None:
+            yield
+            return
+        lease = Lease(found, str(self))
+        lease.take()
+        try:
+            self._lease = lease
+            yield
+        finally:
+            self._lease = None
+            lease.let_go()
+
+    def check_lease(self) -> None:
+        """Raises StoreError if another process may be writing, though this one had `lock`."""
+        if self._lease is not None:
+            self._lease.check()
+
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"
 
@@ -140,7 +186,8 @@ class Folder:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"{self}: {what} ({error}). {_advice(error)}") from error
+            advice = OF_BUCKETS if is_s3(self.filesystem) else _advice(error)
+            raise StoreError(f"{self}: {what} ({error}). {advice}") from error
 
 
 class Aside:
@@ -171,6 +218,7 @@ class Aside:
         """
         folder = self._folder
         try:
+            folder.check_lease()
             with folder._store_errors(f"{self.name} cannot be written"):
                 self.file.flush()
                 if folder.is_local:
