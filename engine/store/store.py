@@ -221,7 +221,7 @@ class FeatureStore:
         hashes = [text_hash.TEXT_HASH] if self.has_text_hashes else []
         for part in self.parts:
             for table in part.tables([schema.ID, *hashes]):
-                values = [text_hash.short(table[name].to_pylist()) for name in hashes]
+                values = [text_hash.short_of(table[name]) for name in hashes]
                 index.add(table[schema.ID].to_pylist(), *values)
         return index
 

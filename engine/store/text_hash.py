@@ -63,13 +63,25 @@ def column(hashes: Sequence[bytes] | None, rows: int) -> pa.Array:
     return pa.array(hashes, FIELD.type)
 
 
-def short(hashes: Sequence[bytes | None]) -> NDArray[np.uint64]:
-    """What of each is kept in memory, to be compared, uint64 [texts]; 0 where there is none.
+def short(hashes: Sequence[bytes]) -> NDArray[np.uint64]:
+    """What of each is kept in memory, to be compared, uint64 [texts]; never 0.
 
     A changed text that keeps its 64 bits is one in 10^19.
     """
-    cut = b"".join(b"\0" * 8 if one is None else one[:8] for one in hashes)
-    found = np.frombuffer(cut, "<u8").astype(np.uint64)
-    is_known = np.fromiter((one is not None for one in hashes), np.bool_, len(hashes))
-    found[is_known & (found == 0)] = 1
-    return found
+    return np.maximum(_first_halves(b"".join(hashes)), np.uint64(1))
+
+
+def short_of(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """The same of a store's column; 0 where it is null."""
+    found = [np.empty(0, np.uint64)]
+    for chunk in column.chunks:
+        if len(chunk):
+            data = memoryview(chunk.buffers()[1])[chunk.offset * HASH_BYTES :]
+            halves = _first_halves(data[: len(chunk) * HASH_BYTES])
+            is_said = chunk.is_valid().to_numpy(zero_copy_only=False)
+            found.append(np.where(is_said, np.maximum(halves, np.uint64(1)), np.uint64(0)))
+    return np.concatenate(found)
+
+
+def _first_halves(data: bytes | memoryview) -> NDArray[np.uint64]:
+    return np.frombuffer(data, "<u8").reshape(-1, 2)[:, 0].astype(np.uint64)
