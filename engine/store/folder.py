@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from bitheads.engine.files.filesystems import find_filesystem
 from bitheads.engine.files.whole_file import make_folder, rename, sync
 from bitheads.engine.store.lease import Lease
 from bitheads.engine.store.lock_objects import end_uploads, is_s3, lock_object
+
+logger = logging.getLogger("bitheads")
 
 ASIDE = ".partial"
 LOCK = ".lock"
@@ -122,8 +125,12 @@ class Folder:
             if name.startswith(".part-") and name.endswith(ASIDE):  # not of other programs
                 self.remove(name)
         if is_s3(self.filesystem):
-            with self._store_errors("what killed writers left cannot be removed"):
+            try:
                 end_uploads(self.filesystem, self._at(".part-"), str(self))
+            except OSError as error:  # a right that a writer need not have otherwise
+                logger.warning(
+                    "%s: unfinished uploads of killed writers cannot be ended (%s)", self, error
+                )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

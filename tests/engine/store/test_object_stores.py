@@ -325,6 +325,21 @@ def test_uploads_that_a_killed_writer_began_are_ended(files: s3fs.S3FileSystem) 
     assert [upload["UploadId"] for upload in left] == [other["UploadId"]]
 
 
+def test_credentials_that_may_not_end_uploads(
+    files: s3fs.S3FileSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = type(files).call_s3
+
+    def denied(self: Any, method: str, **options: Any) -> Any:
+        if method == "list_multipart_uploads":
+            raise PermissionError("Access Denied")
+        return call(self, method, **options)
+
+    monkeypatch.setattr(type(files), "call_s3", denied)
+    fill("s3://texts/store")  # type: ignore[arg-type]
+    assert "cannot be ended (Access Denied)" in caplog.text
+
+
 def test_a_bucket_that_is_not_there(
     files: s3fs.S3FileSystem, capsys: pytest.CaptureFixture[str]
 ) -> None:
