@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent.parent
 def run(command: list[str | Path], folder: Path) -> str:
     """Standard output of a command that must succeed, run with no path of this clone."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # auditwheel's tools
+    # Where auditwheel's tools are.
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
