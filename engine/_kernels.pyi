@@ -111,6 +111,18 @@ def plan_pool_and_pack(
     inverse_scale: int = 0,
     zero_point: int = 0,
 ) -> Launch: ...
+def plan_pool_positions(
+    states: int,
+    dtype: str,
+    rows: int,
+    seq: int,
+    dim: int,
+    lengths: NDArray[np.int64],
+    device_lengths: int,
+    pooling: str,
+    pooled: int,
+    pooled_stride: int,
+) -> Launch: ...
 def pooled_dim(dim: int) -> int: ...
 def lay_out_queries(queries: NDArray[np.float32], quantization: str) -> tuple[bytes, bytes]: ...
 def lay_out_dense(weights: NDArray[np.float32]) -> tuple[bytes, bytes]: ...

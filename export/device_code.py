@@ -26,7 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent  # of the folder, not of the link 
 SOURCE = ROOT / "kernels/cuda/bitheads.cu"
 # pool_and_pack names every rounding itself; the flags say it again for whatever is added.
 FLAGS = ("-std=c++17", "-O3", "-ftz=false", "-prec-div=true", "-fmad=false")
-BLOCK_THREADS = {"pool_and_pack": 128, "packed_attention_pool": 256, "grouped_dense": 128}
+BLOCK_THREADS = {
+    "pool_and_pack": 128,
+    "pool_positions": 128,
+    "packed_attention_pool": 256,
+    "grouped_dense": 128,
+}
 """Threads per block in the launch plans, by the family that begins a kernel's name."""
 _WARP_THREADS = 32
 _SM_REGISTERS = 65536

@@ -21,7 +21,7 @@ from bitheads.export.device_code import (
     run_tool,
 )
 
-FAMILIES = ("pool_and_pack", "packed_attention_pool", "grouped_dense")
+FAMILIES = ("pool_and_pack", "pool_positions", "packed_attention_pool", "grouped_dense")
 PATHS = ("vector", "scalar")
 """Endings of kernel names that tell two paths of a family apart."""
 

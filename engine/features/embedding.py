@@ -173,17 +173,22 @@ class Embedder:
             hidden: the encoder's last hidden states, float32 or float16 [rows, seq, hidden dim].
             lengths: int64 [rows], tokens of each row, which come first.
         """
-        vectors = np.empty((len(lengths), self.spec.dim), np.float32)
+        poolings = self.spec.pooling
+        pooled = np.empty((len(lengths), hidden.shape[-1] * len(poolings)), np.float32)
         for row, length in enumerate(lengths.tolist()):
-            vectors[row] = self._of_text(hidden[row, :length].astype(np.float32, copy=False))
-        return vectors
+            states = hidden[row, :length].astype(np.float32, copy=False)
+            np.concatenate([pool(states, pooling) for pooling in poolings], out=pooled[row])
+        return self.of_pooled(pooled)
 
-    def _of_text(self, states: Vectors) -> Vectors:
-        """Of states float32 [tokens, hidden dim]; of no tokens all is 0."""
-        vector = np.concatenate([_pool(states, pooling) for pooling in self.spec.pooling])
-        for i, step in enumerate(self.spec.steps):
-            vector = self._take(i, step, vector)
-        return vector
+    def of_pooled(self, pooled: Vectors) -> Vectors:
+        """The embeddings of pooled states, float32 [rows, hidden dim of each pooling in turn], as
+        `pool` or a GPU makes them."""
+        vectors = np.empty((len(pooled), self.spec.dim), np.float32)
+        for row, vector in enumerate(pooled):
+            for i, step in enumerate(self.spec.steps):
+                vector = self._take(i, step, vector)
+            vectors[row] = vector
+        return vectors
 
     def _take(self, i: int, step: Step, vector: Vectors) -> Vectors:
         if step.kind == "normalize":
@@ -305,7 +310,12 @@ class Embedder:
         return bool(steps) and steps[-1].kind == "normalize" and is_whole
 
 
-def _pool(states: Vectors, pooling: str) -> Vectors:
+def pool(states: Vectors, pooling: str) -> Vectors:
+    """One of POOLINGS over states float32 [tokens, hidden dim]; of no tokens all is 0.
+
+    kernels/SPEC.md has it operation by operation: NumPy sums rows in order, so these are the bits
+    of the other implementations.
+    """
     count = len(states)
     found: Vectors
     if count == 0:
@@ -316,7 +326,7 @@ def _pool(states: Vectors, pooling: str) -> Vectors:
         found = states.max(axis=0)
     elif pooling == "weightedmean":
         weights = np.arange(1, count + 1, dtype=np.float32)
-        found = (states * weights[:, None]).sum(axis=0) / weights.sum()
+        found = (states * weights[:, None]).sum(axis=0) / np.float32(count * (count + 1) // 2)
     else:
         found = states.sum(axis=0) / np.float32(count if pooling == "mean" else math.sqrt(count))
     return found

@@ -26,13 +26,14 @@ Value find_word(const Json &word, std::initializer_list<std::pair<const char *, 
   throw std::invalid_argument("an embedding with an unknown " + word.get<std::string>());
 }
 
-Pooling read_pooling(const Json &json) {
-  return find_word<Pooling>(json, {{"cls", Pooling::cls},
-                                   {"max", Pooling::max},
-                                   {"mean", Pooling::mean},
-                                   {"mean_sqrt_len_tokens", Pooling::mean_sqrt_len_tokens},
-                                   {"weightedmean", Pooling::weightedmean},
-                                   {"lasttoken", Pooling::lasttoken}});
+bh_embedding_pooling read_pooling(const Json &json) {
+  return find_word<bh_embedding_pooling>(json,
+                                         {{"cls", BH_EMBEDDING_CLS},
+                                          {"max", BH_EMBEDDING_MAX},
+                                          {"mean", BH_EMBEDDING_MEAN},
+                                          {"mean_sqrt_len_tokens", BH_EMBEDDING_MEAN_SQRT_LEN},
+                                          {"weightedmean", BH_EMBEDDING_WEIGHTEDMEAN},
+                                          {"lasttoken", BH_EMBEDDING_LASTTOKEN}});
 }
 
 EmbeddingStep read_step(const Json &json) {
@@ -137,27 +138,35 @@ std::vector<float> as_floats(const void *states, bh_dtype dtype, int64_t tokens,
   return found;
 }
 
-void pool(Pooling pooling, const std::vector<float> &states, int64_t tokens, int64_t dim,
-          float *out) {
-  const float *first = states.data();
-  const float *last = first + (tokens - 1) * dim;
-  if (pooling == Pooling::cls || pooling == Pooling::lasttoken) {
-    std::copy_n(pooling == Pooling::cls ? first : last, dim, out);
+// kernels/SPEC.md has it operation by operation.
+void pool(bh_embedding_pooling pooling, const std::vector<float> &states, int64_t tokens,
+          int64_t dim, float *out) {
+  if (tokens == 0) {
+    std::fill_n(out, dim, 0.0F);
     return;
   }
-  const bool is_weighted = pooling == Pooling::weightedmean;
+  const float *first = states.data();
+  const float *last = first + (tokens - 1) * dim;
+  if (pooling == BH_EMBEDDING_CLS || pooling == BH_EMBEDDING_LASTTOKEN) {
+    std::copy_n(pooling == BH_EMBEDDING_CLS ? first : last, dim, out);
+    return;
+  }
+  const bool is_weighted = pooling == BH_EMBEDDING_WEIGHTEDMEAN;
   std::copy_n(first, dim, out);  // whose weight is 1
-  float divisor = 1;
   for (int64_t token = 1; token < tokens; ++token) {
     const float *row = first + token * dim;
     const float weight = is_weighted ? static_cast<float>(token + 1) : 1.0F;
-    divisor += weight;
     for (int64_t i = 0; i < dim; ++i) {
-      out[i] = pooling == Pooling::max ? std::max(out[i], row[i]) : out[i] + row[i] * weight;
+      if (pooling == BH_EMBEDDING_MAX) {
+        if (row[i] > out[i] || std::isnan(row[i])) out[i] = row[i];  // a NaN stays
+      } else {
+        out[i] += row[i] * weight;
+      }
     }
   }
-  if (pooling == Pooling::max) return;
-  if (pooling == Pooling::mean_sqrt_len_tokens) divisor = std::sqrt(divisor);
+  if (pooling == BH_EMBEDDING_MAX) return;
+  auto divisor = static_cast<float>(is_weighted ? tokens * (tokens + 1) / 2 : tokens);
+  if (pooling == BH_EMBEDDING_MEAN_SQRT_LEN) divisor = std::sqrt(divisor);
   for (int64_t i = 0; i < dim; ++i) out[i] /= divisor;
 }
 
@@ -264,6 +273,12 @@ void Embedder::embed(const void *states, bh_dtype dtype, int64_t tokens, int64_t
     pool(spec_.pooling[i], rows, tokens, hidden_dim_,
          vector.data() + i * static_cast<size_t>(hidden_dim_));
   }
+  embed_pooled(vector.data(), out);
+}
+
+void Embedder::embed_pooled(const float *pooled, float *out) const {
+  std::vector<float> vector(pooled,
+                            pooled + static_cast<size_t>(hidden_dim_) * spec_.pooling.size());
   for (size_t i = 0; i < spec_.steps.size(); ++i) vector = take(i, vector);
   std::copy(vector.begin(), vector.end(), out);
 }

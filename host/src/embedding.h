@@ -9,14 +9,11 @@
 #include <vector>
 
 #include "bitheads/bitheads.hpp"
-#include "bitheads/kernels.h"
+#include "bitheads/cuda.h"
 #include "files.h"
 #include "json.h"
 
 namespace bitheads {
-
-// How the states of a text's tokens become one vector.
-enum class Pooling { cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken };
 
 enum class Activation { identity, tanh, relu, sigmoid, gelu, silu };
 
@@ -31,7 +28,7 @@ struct EmbeddingStep {
 
 // What bundle.json says of it.
 struct EmbeddingSpec {
-  std::vector<Pooling> pooling;  // of several the vectors are put one behind the other
+  std::vector<bh_embedding_pooling> pooling;  // of several the vectors are put one behind the other
   std::vector<EmbeddingStep> steps;
   int64_t dim = 0;
   std::map<std::string, std::string> prompts;
@@ -50,8 +47,11 @@ class Embedder {
   static Embedder read(const fs::path &folder, const EmbeddingSpec &spec, int64_t hidden_dim);
 
   int64_t dim() const { return spec_.dim; }
+  const std::vector<bh_embedding_pooling> &poolings() const { return spec_.pooling; }
   // Of one text's states, [tokens, hidden dim]: `stride` bytes from one token to the next.
   void embed(const void *states, bh_dtype dtype, int64_t tokens, int64_t stride, float *out) const;
+  // Of one text's pooled states, [poolings, hidden dim], as `embed` or a GPU makes them.
+  void embed_pooled(const float *pooled, float *out) const;
 
  private:
   struct Weights {

@@ -86,6 +86,44 @@ nb::tuple plan_pool_and_pack(const std::vector<uintptr_t> &layers, const std::st
   return to_python(launch);
 }
 
+bh_embedding_pooling parse_embedding_pooling(const std::string &name) {
+  if (name == "cls") return BH_EMBEDDING_CLS;
+  if (name == "max") return BH_EMBEDDING_MAX;
+  if (name == "mean") return BH_EMBEDDING_MEAN;
+  if (name == "mean_sqrt_len_tokens") return BH_EMBEDDING_MEAN_SQRT_LEN;
+  if (name == "weightedmean") return BH_EMBEDDING_WEIGHTEDMEAN;
+  if (name == "lasttoken") return BH_EMBEDDING_LASTTOKEN;
+  raise_value("pooling", "'" + name + "'",
+              "cls, max, mean, mean_sqrt_len_tokens, weightedmean or lasttoken");
+}
+
+nb::tuple plan_pool_positions(uintptr_t states, const std::string &dtype, int64_t rows, int64_t seq,
+                              int64_t dim, nb::object lengths, uintptr_t device_lengths,
+                              const std::string &pooling, uintptr_t pooled, int64_t pooled_stride) {
+  bh_pool_positions_args args{};
+  args.dtype = parse_dtype(dtype);
+  for (const auto &[name, size] : {std::pair{"rows", rows}, {"seq", seq}, {"dim", dim}}) {
+    if (size < 1) raise_value(name, std::to_string(size), "at least 1");
+  }
+  const int64_t token_bytes = dim * (args.dtype == BH_FLOAT32 ? 4 : 2);
+  args.states = {device<void>(states), seq * token_bytes, token_bytes};
+  args.rows = rows;
+  args.seq = seq;
+  args.dim = dim;
+  args.lengths = device<int64_t>(device_lengths);
+  args.pooling = parse_embedding_pooling(pooling);
+  args.pooled = device<float>(pooled);
+  args.pooled_stride = pooled_stride;
+  const Buffer host_lengths(lengths, "lengths");
+  const auto *its_lengths = host_lengths.vector<int64_t>(rows, "rows", "lq", "int64");
+  bh_cuda_launch launch;
+  if (bh_cuda_plan_pool_positions(&args, its_lengths, &launch) != BH_OK) {
+    raise_value("pool_positions", "arguments that one launch cannot take",
+                "what kernels/SPEC.md says under CUDA; pass fewer rows");
+  }
+  return to_python(launch);
+}
+
 // float32 [first, second], contiguous.
 const float *matrix(const Buffer &buffer, const char *dimensions) {
   if (buffer.format() != 'f') {
@@ -183,6 +221,9 @@ void define_launches(nb::module_ &m) {
         nb::arg("codes"), nb::arg("num_tokens"), nb::arg("quantization"), nb::arg("order"),
         nb::arg("layer_weights") = nb::none(), nb::arg("thresholds") = 0,
         nb::arg("inverse_scale") = 0, nb::arg("zero_point") = 0);
+  m.def("plan_pool_positions", plan_pool_positions, nb::arg("states"), nb::arg("dtype"),
+        nb::arg("rows"), nb::arg("seq"), nb::arg("dim"), nb::arg("lengths"),
+        nb::arg("device_lengths"), nb::arg("pooling"), nb::arg("pooled"), nb::arg("pooled_stride"));
   m.def("pooled_dim", pooled_dim, nb::arg("dim"));
   m.def("lay_out_queries", lay_out_queries, nb::arg("queries"), nb::arg("quantization"));
   m.def("lay_out_dense", lay_out_dense, nb::arg("weights"));

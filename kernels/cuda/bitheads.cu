@@ -3,3 +3,4 @@
 #include "grouped_dense.cu"
 #include "packed_attention_pool.cu"
 #include "pool_and_pack.cu"
+#include "pool_positions.cu"

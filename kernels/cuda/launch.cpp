@@ -8,6 +8,7 @@
 #include "packed_attention_pool_layout.h"
 #include "pool_and_pack_checks.h"
 #include "pool_and_pack_launch.h"
+#include "pool_positions_launch.h"
 
 namespace {
 
@@ -40,6 +41,15 @@ bh_status bh_cuda_plan_pool_and_pack(const bh_pool_and_pack_args *args, const in
   }
   bitheads::cuda::PoolAndPackLaunch plan;
   const bh_status status = bitheads::cuda::plan_pool_and_pack(*args, &plan);
+  if (status == BH_OK) *launch = to_launch(plan);
+  return status;
+}
+
+bh_status bh_cuda_plan_pool_positions(const bh_pool_positions_args *args, const int64_t *lengths,
+                                      bh_cuda_launch *launch) {
+  if (args == nullptr || launch == nullptr) return BH_INVALID_ARGUMENT;
+  bitheads::cuda::PoolPositionsLaunch plan;
+  const bh_status status = bitheads::cuda::plan_pool_positions(*args, lengths, &plan);
   if (status == BH_OK) *launch = to_launch(plan);
   return status;
 }

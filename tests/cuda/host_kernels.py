@@ -14,6 +14,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from bitheads.engine.features.embedding import POOLINGS
+
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = ROOT / "tests/cuda/host/kernels_on_host.cpp"
 # SPEC.md rounds after every operation, as the kernels' intrinsics do on the device.
@@ -54,6 +56,22 @@ class _Args(ctypes.Structure):
         ("codes", ctypes.c_void_p),
         ("num_tokens", ctypes.c_int64),
         ("level", ctypes.c_int),
+    )
+
+
+class _PoolArgs(ctypes.Structure):
+    """bh_pool_positions_args of kernels/include/bitheads/cuda.h."""
+
+    _fields_ = (
+        ("states", _Layer),
+        ("dtype", ctypes.c_int),
+        ("rows", ctypes.c_int64),
+        ("seq", ctypes.c_int64),
+        ("dim", ctypes.c_int64),
+        ("lengths", ctypes.c_void_p),
+        ("pooling", ctypes.c_int),
+        ("pooled", ctypes.c_void_p),
+        ("pooled_stride", ctypes.c_int64),
     )
 
 
@@ -121,6 +139,43 @@ class HostKernels:
         error = ctypes.create_string_buffer(256)
         out = (ctypes.byref(kernel), ctypes.byref(loaded), error)
         if status := self._run(ctypes.byref(args), *out):
+            raise RefusedError(status)
+        assert not error.value, error.value.decode()
+        assert kernel.value is not None
+        return Ran(kernel.value.decode(), loaded.value)
+
+    def pool_positions(
+        self,
+        states: NDArray[Any],
+        lengths: NDArray[np.int64],
+        pooling: str,
+        pooled: NDArray[np.float32],
+    ) -> Ran:
+        """Runs the grid that would be launched.
+
+        Args:
+            states: [rows, seq, dim], of any strides.
+            pooling: of engine.features.embedding.POOLINGS.
+            pooled: float32 [rows, dim], written.
+        """
+        assert lengths.dtype == np.int64
+        assert pooled.dtype == np.float32
+        rows, seq, dim = states.shape
+        args = _PoolArgs(
+            states=_Layer(states.ctypes.data, states.strides[0], states.strides[1]),
+            dtype=DTYPES[states.dtype],
+            rows=rows,
+            seq=seq,
+            dim=dim,
+            lengths=lengths.ctypes.data,
+            pooling=POOLINGS.index(pooling),
+            pooled=pooled.ctypes.data,
+            pooled_stride=pooled.strides[0] // 4,
+        )
+        kernel, loaded = ctypes.c_char_p(), ctypes.c_uint64()
+        error = ctypes.create_string_buffer(256)
+        run = self.library.run_pool_positions_on_host
+        if status := run(ctypes.byref(args), ctypes.byref(kernel), ctypes.byref(loaded), error):
             raise RefusedError(status)
         assert not error.value, error.value.decode()
         assert kernel.value is not None

@@ -26,6 +26,7 @@ from bitheads.export.device_code import (
 from bitheads.export.errors import ExportError
 
 NUM_PACKING = 42  # 3 dtypes x (3 modes with and without weights + the vote) x 2 paths
+POSITIONS = {f"pool_positions_{dtype}" for dtype in ("float32", "float16", "bfloat16")}
 HEADS = {
     *(f"packed_attention_pool_{quantization}" for quantization in ("sign", "uint8", "float16")),
     *(f"grouped_dense_{output}" for output in ("float16", "tanh_float16", "float32")),
@@ -57,6 +58,9 @@ class DeviceCode:
             for (its_architecture, kernel), instructions in self.instructions.items()
             if its_architecture == architecture and kernel.startswith(families)
         }
+
+    def of_positions(self, architecture: str) -> dict[str, list[tuple[int, str]]]:
+        return self._of(architecture, "pool_positions_")
 
     def of_heads(self, architecture: str) -> dict[str, list[tuple[int, str]]]:
         return self._of(architecture, "packed_attention_pool_", "grouped_dense_")
@@ -130,8 +134,8 @@ def test_every_kernel_is_there(device_code: DeviceCode) -> None:
     made = {(r.architecture, r.kernel) for r in device_code.reports}
     kernels = {kernel for _, kernel in made}
     assert len(made) == len(device_code.reports) == len(kernels) * len(ARCHITECTURES)
-    assert len(kernels) == NUM_PACKING + len(HEADS)
-    assert kernels >= HEADS
+    assert len(kernels) == NUM_PACKING + len(POSITIONS) + len(HEADS)
+    assert kernels >= HEADS | POSITIONS
     assert {architecture for architecture, _ in made} == set(ARCHITECTURES)
     assert made == set(device_code.instructions)
     assert all(device_code.instructions.values())
@@ -228,13 +232,32 @@ def test_hot_loops_load_16_bytes(device_code: DeviceCode, architecture: str) -> 
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_loads_of_8_tokens_are_on_their_way(device_code: DeviceCode, architecture: str) -> None:
+    """Before the first of them is needed: one thread walks along a text."""
+    kernels = device_code.of_positions(architecture)
+    assert set(kernels) == POSITIONS
+    for kernel, instructions in kernels.items():
+        rounds = []
+        for body in loading_loops(instructions):
+            opcodes = [opcode(text) for text in body]
+            loads = [i for i, code in enumerate(opcodes) if code.startswith("LDG")]
+            first = next(i for i, code in enumerate(opcodes) if re.match("FADD|FSEL|FSETP", code))
+            assert max(loads) < first, (kernel, opcodes)
+            rounds.append(len(loads))
+        # A maximum, a sum and a weighted sum, and what is left of each.
+        assert sorted(rounds) == [1, 1, 1, 8, 8, 8], (kernel, rounds)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_no_fused_multiply_add_in_sums(device_code: DeviceCode, architecture: str) -> None:
     """A correctly rounded division is made of them, and of steps that flush; nothing else is."""
     inexact = re.compile(r"^(FFMA|HFMA2|FADD2|FMUL2|F\w+\.(.*\.)?FTZ)")
     zero = re.compile(r"^HFMA2(\.MMA)? R\d+, -RZ, RZ, ")  # how the compiler writes a constant
-    for kernel, instructions in device_code.of_packing(architecture).items():
+    kernels = device_code.of_packing(architecture) | device_code.of_positions(architecture)
+    for kernel, instructions in kernels.items():
         texts = [text for _, text in instructions]
-        if re.search("_(uint8|half)_(vector|scalar)$", kernel):  # the mean divides, after the loops
+        if kernel in POSITIONS or re.search("_(uint8|half)_(vector|scalar)$", kernel):
+            # The mean divides, after the loops.
             assert any(opcode(text).startswith("FFMA") for text in texts)
             texts = [text for body in loading_loops(instructions) for text in body]
         texts = [re.sub(r"^@!?U?P\w+ +", "", text) for text in texts]

@@ -1,4 +1,4 @@
-"""pool_and_pack on the GPU, called like that of `engine.features.pack`, between guarded bytes."""
+"""pool_and_pack and pool_positions on the GPU, called like the references, in guarded bytes."""
 
 from __future__ import annotations
 
@@ -81,3 +81,38 @@ class OnGpu:
         assert (back[:first] == FILL).all(), f"{launch[0]} wrote before its codes"
         assert (back[first + codes.nbytes :] == FILL).all(), f"{launch[0]} wrote past its codes"
         codes[...] = back[first : first + codes.nbytes].reshape(codes.shape)
+
+    def pool_positions(
+        self, states: NDArray[Any], lengths: NDArray[np.int64], pooling: str
+    ) -> NDArray[np.float32]:
+        """float32 [rows, dim], which was written as a part of longer rows."""
+        gpu, cuda = self._gpu, self._gpu.device.cuda
+        rows, seq, dim = states.shape
+        stride, first = dim + 3, GUARD_BYTES // 4
+        guarded = np.full(rows * stride + 2 * first, -1, np.float32)
+        with gpu.device.current("testing pool_positions"), ExitStack() as stack:
+            addresses = []
+            for array in (states, lengths, guarded):
+                (memory,) = stack.enter_context(gpu.memory(array.nbytes))
+                cuda.memcpy_htod(int(memory), np.frombuffer(array.tobytes(), np.uint8))
+                addresses.append(int(memory))
+            launch = _kernels.plan_pool_positions(
+                addresses[0],
+                states.dtype.name,
+                rows,
+                seq,
+                dim,
+                lengths,
+                addresses[1],
+                pooling,
+                addresses[2] + GUARD_BYTES,
+                stride,
+            )
+            gpu.code.launch(launch, gpu.stream)
+            gpu.stream.synchronize()
+            cuda.memcpy_dtoh(guarded, addresses[2])
+        self.kernels.add(launch[0])
+        table = guarded[first:-first].reshape(rows, stride)
+        strays = (guarded[:first], guarded[-first:], table[:, dim:])
+        assert all((part == -1).all() for part in strays), f"{launch[0]} wrote beside its rows"
+        return table[:, :dim].copy()

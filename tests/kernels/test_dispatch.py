@@ -89,4 +89,4 @@ def test_kernels_info() -> None:
     info = pack.kernels_info()
     assert info.active_level in info.supported_levels
     assert info.supported_levels[0] == "serial"
-    assert info.abi_version == 6
+    assert info.abi_version == 7

@@ -35,6 +35,35 @@ typedef struct bh_cuda_launch {
 bh_status bh_cuda_plan_pool_and_pack(const bh_pool_and_pack_args *args, const int64_t *lengths,
                                      const int64_t *token_offsets, bh_cuda_launch *launch);
 
+/* ---- Embeddings: one hidden state, pooled over a text's positions. ---- */
+
+typedef enum bh_embedding_pooling {
+  BH_EMBEDDING_CLS = 0,
+  BH_EMBEDDING_MAX = 1,
+  BH_EMBEDDING_MEAN = 2,
+  BH_EMBEDDING_MEAN_SQRT_LEN = 3,
+  BH_EMBEDDING_WEIGHTEDMEAN = 4,
+  BH_EMBEDDING_LASTTOKEN = 5,
+} bh_embedding_pooling;
+
+typedef struct bh_pool_positions_args {
+  bh_layer states; /* [rows, seq, dim], at multiples of an item, as are the strides */
+  bh_dtype dtype;
+  int64_t rows;
+  int64_t seq;
+  int64_t dim;
+  const int64_t *lengths; /* [rows]: tokens of each row, which come first */
+  bh_embedding_pooling pooling;
+  float *pooled;         /* [rows, dim] */
+  int64_t pooled_stride; /* floats from one row to the next, at least dim */
+} bh_pool_positions_args;
+
+/* All pointers in `args` are the device's and are not read. `lengths` is the host's copy of what
+ * args->lengths holds: it is checked, for the device checks nothing. BH_INVALID_ARGUMENT for what
+ * makes no sense and beyond what one launch can do (SPEC.md, CUDA). */
+bh_status bh_cuda_plan_pool_positions(const bh_pool_positions_args *args, const int64_t *lengths,
+                                      bh_cuda_launch *launch);
+
 /* ---- Task heads. A column is one query: an attention head of a task. ----
  *
  * packed_attention_pool pools each text's codes by every column, three stages of grouped_dense make

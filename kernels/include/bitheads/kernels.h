@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct, the meaning of a call, or what calls there are changes. */
-#define BH_KERNELS_ABI_VERSION 6
+#define BH_KERNELS_ABI_VERSION 7
 
 typedef enum bh_status {
   BH_OK = 0,

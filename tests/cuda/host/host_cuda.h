@@ -87,6 +87,9 @@ inline float __fmul_rn(float a, float b) {
 inline float __fdiv_rn(float a, float b) {
   return a / b;
 }
+inline float __fsqrt_rn(float x) {
+  return sqrtf(x);
+}
 
 inline uint32_t __float2uint_rn(float x) {
   if (!(x > 0.0f)) return 0;  // as the device: negative numbers and NaN are 0

@@ -5,6 +5,7 @@
 #include "../../../kernels/cuda/packed_attention_pool_launch.h"
 #include "../../../kernels/cuda/packed_attention_pool_layout.h"
 #include "../../../kernels/cuda/pool_and_pack_launch.h"
+#include "../../../kernels/cuda/pool_positions_launch.h"
 #include "shim_kernels.h"
 
 namespace {
@@ -34,6 +35,7 @@ struct NamedKernel {
 
 #define BH_NAMED_KERNEL(name, ...) {#name, kArgsBytes<name>, run<name>},
 constexpr NamedKernel kKernels[] = {BH_POOL_AND_PACK_KERNELS(BH_NAMED_KERNEL)   //
+                                    BH_POOL_POSITIONS_KERNELS(BH_NAMED_KERNEL)  //
                                     BH_ATTENTION_POOL_KERNELS(BH_NAMED_KERNEL)  //
                                     BH_GROUPED_DENSE_KERNELS(BH_NAMED_KERNEL)   //
                                     BH_SHIM_KERNELS(BH_NAMED_KERNEL)};
@@ -98,6 +100,19 @@ int32_t run_pool_and_pack_on_host(const bh_pool_and_pack_args *args, const char 
   bitheads::cuda::PoolAndPackLaunch launch;
   error[0] = '\0';
   const bh_status status = bitheads::cuda::plan_pool_and_pack(*args, &launch);
+  if (status != BH_OK) return status;
+  *kernel = launch.kernel;
+  host_cuda_loaded_bytes = 0;
+  run_kernel_on_host(launch.kernel, &launch.args, launch.grid, launch.block, 0, error);
+  *loaded_bytes = host_cuda_loaded_bytes;
+  return BH_OK;
+}
+
+int32_t run_pool_positions_on_host(const bh_pool_positions_args *call, const char **kernel,
+                                   uint64_t *loaded_bytes, char *error) {
+  bitheads::cuda::PoolPositionsLaunch launch;
+  error[0] = '\0';
+  const bh_status status = bitheads::cuda::plan_pool_positions(*call, call->lengths, &launch);
   if (status != BH_OK) return status;
   *kernel = launch.kernel;
   host_cuda_loaded_bytes = 0;
