@@ -74,7 +74,6 @@ class CpuEncoder:
         self._open_lanes = open_lanes
         self._round_up_to = round_up_to
         self._embedder = embedder
-        self.makes_embeddings = embedder is not None
         self._lanes: Lanes | None = None
         self._heads = HeadThreads(threads)
 

@@ -24,13 +24,11 @@ class Encoder(Protocol[LoadedHead]):
         name: backend and precision, such as "openvino bf16".
         max_batch_tokens: token budget of a call that serves it best.
         call_tokens: what a call costs beside its tokens, in tokens; see `cut_batches`.
-        makes_embeddings: whether batches may ask for embeddings.
     """
 
     name: str
     max_batch_tokens: int
     call_tokens: int
-    makes_embeddings: bool
 
     def pad_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         """What texts of these lengths are to be padded to at least, int64 [texts]."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bitheads.engine import bundle
 from bitheads.engine.encoder import Encoder
-from bitheads.engine.errors import BackendError, HeadError, InputError
+from bitheads.engine.errors import HeadError, InputError
 from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.features.packed import PackedFeatures, check_pairs
 from bitheads.engine.features.spec import Calibration, FeatureSpec, check_spec
@@ -336,17 +336,10 @@ class Engine:
     def embedder(self) -> Embedder:
         """What makes embeddings of batches; for hosts that schedule them themselves.
 
-        Raises InputError for a bundle without embeddings, BackendError for an encoder that makes
-        none.
+        Raises InputError for a bundle without embeddings.
         """
         self._lifetime.check()
-        embedder = bundle.require_embedder(self._embedder)
-        if not self._encoder.makes_embeddings:
-            raise BackendError(
-                f"embeddings: {self._backend} makes none, they are made on a CPU alone. Load the "
-                "bundle with backend='openvino'."
-            )
-        return embedder
+        return bundle.require_embedder(self._embedder)
 
     def encode_stream(
         self,
@@ -386,7 +379,7 @@ class Engine:
         )
 
     def _check_embeddings(self, split: bool) -> None:
-        """Raises InputError or BackendError if there are none of such texts."""
+        """Raises InputError if there are none of such texts."""
         _ = self.embedder
         if split:
             raise InputError(

@@ -65,7 +65,7 @@ def open_encoder(
             key of engine.bundle.GPU_GRAPHS, of bundles that were built with it. "fp8" is for a GPU
             alone.
         threads: processor threads, None for all cores.
-        embedder: of the bundle's embeddings, which are made on a CPU alone.
+        embedder: makes the bundle's embeddings; None: it gives none.
         min_sign_agreement: what "auto" keeps to on a CPU, see engine.sessions.agreement; None:
             floating point, as the build let it pass.
 
@@ -75,9 +75,9 @@ def open_encoder(
     if backend == "auto" and precision == "fp8":
         backend = next(name for name, row in DEVICE_BACKENDS.items() if row.runs_quantized)
     if backend in DEVICE_BACKENDS:
-        return _open_on_device(folder, manifest, calibration, backend, precision)
+        return _open_on_device(folder, manifest, calibration, backend, precision, embedder)
     if backend == "auto" and precision in ("auto", manifest.encoder.precision):
-        encoder = _open_on_any_device(folder, manifest, calibration, precision)
+        encoder = _open_on_any_device(folder, manifest, calibration, precision, embedder)
         if encoder is not None:
             return encoder
     if backend not in ("auto", *BACKENDS):
@@ -139,7 +139,11 @@ def _open_cache(folder: Path, manifest: bundle.Manifest, graph: str) -> Compiled
 
 
 def _open_on_any_device(
-    folder: Path, manifest: bundle.Manifest, calibration: Calibration | None, precision: str
+    folder: Path,
+    manifest: bundle.Manifest,
+    calibration: Calibration | None,
+    precision: str,
+    embedder: Embedder | None,
 ) -> DeviceEncoder | None:
     """The first device backend that works, or None."""
     if find_spec("pycuda") is None:
@@ -153,7 +157,7 @@ def _open_on_any_device(
     failures = []
     for backend in DEVICE_BACKENDS:
         try:
-            return _open_on_device(folder, manifest, calibration, backend, precision)
+            return _open_on_device(folder, manifest, calibration, backend, precision, embedder)
         except BitheadsError as error:
             failures.append(f"{backend}: {error}")
             if not _has_device():
@@ -178,6 +182,7 @@ def _open_on_device(
     calibration: Calibration | None,
     backend: str,
     precision: str,
+    embedder: Embedder | None,
 ) -> DeviceEncoder:
     from bitheads.engine.device.code import DeviceCode
     from bitheads.engine.device.driver import Device
@@ -212,7 +217,9 @@ def _open_on_device(
             undo.callback(code.close)
             session = open_device_session(backend, folder, manifest, device, stream, precision)
             undo.callback(session.close)
-            encoder = DeviceEncoder(device, code, session, manifest.spec, calibration, stream)
+            encoder = DeviceEncoder(
+                device, code, session, manifest.spec, calibration, stream, embedder
+            )
             undo.pop_all()
         undo_device.pop_all()
     return encoder

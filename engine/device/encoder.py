@@ -1,9 +1,12 @@
-"""The encoder on a GPU: token ids go up, codes or logits come back, nothing else crosses the bus.
+"""The encoder on a GPU: token ids go up, codes, logits or embeddings come back.
+
+Nothing else crosses the bus.
 
 All work of an encoder is enqueued on one stream: token ids to the device, the encoder,
-`pool_and_pack`, the task heads, the results back. What the stages hand on stays where it is, in
-buffers that are allocated once. Two batches are in flight: while the GPU works on one, the host
-fills the other's page-locked memory and enqueues it behind, so the GPU never waits for the host.
+`pool_and_pack`, the task heads or `pool_positions`, the results back. What the stages hand on stays
+where it is, in buffers that are allocated once. Two batches are in flight: while the GPU works on
+one, the host fills the other's page-locked memory and enqueues it behind, so the GPU never waits
+for the host.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from numpy.typing import NDArray
 from bitheads.engine import _kernels
 from bitheads.engine.device.code import DeviceCode
 from bitheads.engine.device.driver import Device
+from bitheads.engine.device.embeddings import DeviceEmbedder
 from bitheads.engine.device.graphs import Graph
 from bitheads.engine.device.heads import DeviceHeads, HeadGroup
 from bitheads.engine.device.session import DeviceSession
 from bitheads.engine.device.slot import Slot
 from bitheads.engine.errors import BackendError, DeviceMemoryError
+from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.features.packed import PackedFeatures
 from bitheads.engine.features.spec import Calibration, FeatureSpec
 from bitheads.engine.heads.cpu import HeadThreads
@@ -63,7 +68,6 @@ class DeviceEncoder:
     """
 
     call_tokens = CALL_TOKENS
-    makes_embeddings = False
 
     def __init__(
         self,
@@ -73,14 +77,24 @@ class DeviceEncoder:
         spec: FeatureSpec,
         calibration: Calibration | None,
         stream: Any,
+        embedder: Embedder | None = None,
     ) -> None:
-        """Allocates all buffers. Raises DeviceMemoryError if not even one text would fit."""
+        """Allocates all buffers. Raises DeviceMemoryError if not even one text would fit.
+
+        Args:
+            embedder: makes embeddings of the last layer; None: there are none.
+        """
         self.name = f"{session.backend} {session.precision}"
         self._device = device
         self._code = code
         self._session = session
         self._spec = spec
         self._stream = stream
+        self._embedder = None
+        if embedder is not None:
+            self._embedder = DeviceEmbedder(
+                embedder, spec.dim, session.dtype, device.cuda, code, stream
+            )
         self._lock = threading.Lock()
         self._lifetime = Lifetime(f"this encoder ({self.name})")
         self.cuda_graphs = session.capturable
@@ -130,6 +144,8 @@ class DeviceEncoder:
         self._codes = self._allocate(tokens * spec.code_bytes)
         self._inputs = [self._allocate(tokens * 8) for _ in session.inputs]
         self._rows = self._allocate((2 * tokens + 1) * 8)  # lengths, then offsets
+        if self._embedder is not None:
+            self._embedder.bind(self._allocate(self._embedder.num_bytes(tokens)))
         self._slots = [
             Slot(cuda, tokens, len(session.inputs), spec.code_bytes)
             for _ in range(BATCHES_IN_FLIGHT)
@@ -155,13 +171,16 @@ class DeviceEncoder:
         return lengths
 
     def encode(self, batches: Iterable[PlacedBatch]) -> Iterator[Stats]:
-        """Packs each row straight to its place in its batch's codes."""
+        """Packs each row straight to its place in its batch's codes, embeds it in its place."""
         for slot in self._run(batches, None):
-            codes = slot.batch.codes
-            assert codes is not None, "codes were asked for"
-            for row, start in enumerate(slot.batch.token_offsets):
-                first, last = slot.offsets[row], slot.offsets[row + 1]
-                codes[start : start + last - first] = slot.codes[first:last]
+            batch = slot.batch
+            if batch.codes is not None:
+                for row, start in enumerate(batch.token_offsets):
+                    first, last = slot.offsets[row], slot.offsets[row + 1]
+                    batch.codes[start : start + last - first] = slot.codes[first:last]
+            if batch.embeddings is not None:
+                assert self._embedder is not None, "who asks has looked whether there are any"
+                self._embedder.finish(slot.pooled, batch)
             yield slot.stats()
 
     def encode_and_predict(
@@ -293,6 +312,8 @@ class DeviceEncoder:
                 f"{self._session.max_rows(longest)} rows of that length. Build a plan with a "
                 "larger profile (`bitheads plan --help`), or free device memory."
             )
+        if batch.embeddings is not None:
+            rows = min(rows, DeviceEmbedder.max_rows(self.max_batch_tokens))
         for start in range(0, batch.texts.size, rows):
             chosen = slice(start, start + rows)
             lengths = batch.tokens.lengths[chosen]
@@ -307,6 +328,7 @@ class DeviceEncoder:
                 batch.texts[chosen],
                 batch.token_offsets[chosen],
                 batch.codes,
+                batch.embeddings,
             )
 
     def _shrink(self, piece: PlacedBatch) -> None:
@@ -327,10 +349,15 @@ class DeviceEncoder:
         cuda.memcpy_htod_async(self._rows, slot.rows[: 2 * rows + 1], stream)
         self._encode_and_pack(rows, seq, slot)
         num_rows, num_tokens = batch.texts.size, int(slot.offsets[-1])
+        if batch.embeddings is not None:  # behind the graph: most calls ask for none
+            assert self._embedder is not None, "who asks has looked whether there are any"
+            slot.reserve_pooled(self._embedder.num_floats(num_rows))
+            lengths = slot.rows[:num_rows]
+            self._embedder.enqueue(self._layers[-1], seq, self._rows, lengths, slot.pooled)
         slot.packed.record(stream)
-        if group is None:
+        if batch.codes is not None:
             cuda.memcpy_dtoh_async(slot.codes[:num_tokens], self._codes, stream)
-        else:
+        if group is not None:
             slot.group = group
             slot.reserve_logits(num_rows * group.num_classes)
             offsets = self._rows + 8 * rows

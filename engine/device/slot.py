@@ -20,6 +20,7 @@ class Slot:
         rows: int64 [2 * tokens + 1], the rows' lengths, then their offsets and the end.
         codes: uint8 [tokens, code_bytes], row after row.
         logits: float32 [rows * classes].
+        pooled: float32 [rows * width], of the texts' embeddings.
         batch, group, num_positions: what is in flight.
         offsets: int64 [rows + 1], of its rows in `codes`.
     """
@@ -30,6 +31,7 @@ class Slot:
         self.rows = cuda.pagelocked_empty(2 * tokens + 1, np.int64)
         self.codes = cuda.pagelocked_empty((tokens, code_bytes), np.uint8)
         self.logits = np.empty(0, np.float32)
+        self.pooled = np.empty(0, np.float32)
         self.started, self.encoded, self.packed, self.done = (cuda.Event() for _ in range(4))
         self.batch: PlacedBatch
         self.num_positions = 0
@@ -57,8 +59,12 @@ class Slot:
         if self.logits.size < size:
             self.logits = self._cuda.pagelocked_empty(size, np.float32)
 
+    def reserve_pooled(self, size: int) -> None:
+        if self.pooled.size < size:
+            self.pooled = self._cuda.pagelocked_empty(size, np.float32)
+
     def stats(self) -> Stats:
-        """Times are the device's. A graph's packing counts as encoding."""
+        """Times are the device's. A graph's packing counts as encoding, pooling as packing."""
         num_tokens = int(self.offsets[-1])
         return Stats(
             num_windows=self.batch.texts.size,

@@ -17,7 +17,7 @@ Kept = bytes
 def embedding_dim(engine: Engine) -> int | None:
     """Numbers of the embeddings that its encoder makes with each batch; None if it makes none."""
     spec = engine.manifest.embedding
-    return spec.dim if spec is not None and engine.encoder.makes_embeddings else None
+    return None if spec is None else spec.dim
 
 
 def keep(features: PackedFeatures) -> list[Kept]:

@@ -14,12 +14,15 @@ import short_run
 import test_gpu_engine
 import test_gpu_heads
 import test_gpu_pool_and_pack
+import test_gpu_pool_positions
 from kernel_cases import DTYPES, MODES
 from on_gpu import OnGpu
+from pooling_cases import with_embedding
 from software_driver import SoftwareCuda
 
 from benchmarks.gpu.context import Bench
 from bitheads.engine import Engine, _kernels
+from bitheads.engine.features.embedding import POOLINGS, Step
 from bitheads.engine.types import Text
 
 
@@ -30,6 +33,12 @@ def test_pool_and_pack(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         test_gpu_pool_and_pack.test_equal_to_the_reference(on_gpu, dtype, mode)
     test_gpu_pool_and_pack.test_every_kernel_runs(on_gpu)
     test_gpu_pool_and_pack.test_padding_is_never_read(on_gpu)
+
+
+def test_pool_positions(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_gpu_pool_positions, "SHAPES", ((4, 20, 33),))
+    for dtype, pooling in zip((*DTYPES, *DTYPES), POOLINGS, strict=True):
+        test_gpu_pool_positions.test_equal_to_the_reference(gpu, dtype, pooling)
 
 
 @pytest.mark.parametrize(("shift", "message"), [(-1, "before its codes"), (1, "past its codes")])
@@ -92,6 +101,17 @@ def test_the_engine(bench: Bench, planned_bundle: Path, gpu: Any) -> None:
         checks.test_the_same_bits_again(bench, engine)
         checks.test_batches_do_not_matter(bench, engine)
         checks.test_threads_take_turns(bench, engine)
+
+
+@pytest.mark.usefixtures("tensorrt_in_software")
+def test_the_engine_s_embeddings(planned_bundle: Path, gpu: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    with_embedding(planned_bundle, folder, ("mean",), (Step("normalize"),))
+    with (
+        Engine.load(folder, backend="tensorrt") as engine,
+        Engine.load(folder, backend="onnxruntime") as on_cpu,
+    ):
+        test_gpu_engine.test_embeddings_of_the_cpu(SmallBench(folder, ""), engine, on_cpu)
 
 
 @pytest.mark.usefixtures("tensorrt_in_software")

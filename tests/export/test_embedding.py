@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.util.quantization import quantize_embeddings
 from tiny_encoders import DIM, corpus
 
-from bitheads import BackendError, BundleError, Engine, InputError
+from bitheads import BundleError, Engine, InputError
 from bitheads.engine.bundle import EMBEDDING, MANIFEST, Artifact, read_manifest
 from bitheads.engine.features.embedding import RANGES, Embedder, EmbeddingSpec, Step
 from bitheads.export.config import BuildConfig
@@ -222,12 +222,6 @@ def test_a_bundle_without(tiny_engine: Engine) -> None:
         tiny_engine.embed(["a"])
     with pytest.raises(InputError, match="this bundle gives none"):
         tiny_engine.encode(["a"], embeddings=True)
-
-
-def test_an_encoder_that_makes_none(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.encoder, "makes_embeddings", False)
-    with pytest.raises(BackendError, match="made on a CPU alone"):
-        engine.embed(["a"])
 
 
 def test_a_pooling_that_is_asked_for(build_bundle: BuildBundle) -> None:

@@ -23,6 +23,7 @@ from bitheads.engine.sessions import DEVICE_BACKENDS
 from bitheads.engine.types import Text
 
 MIN_SIGN_AGREEMENT = 0.997
+MIN_COSINE = 0.999
 MB = 1 << 20
 
 
@@ -79,6 +80,21 @@ def test_codes_and_labels_of_the_cpu(bench: Bench, engine: Engine, on_cpu: Engin
     expected = on_cpu.predict(texts)
     assert len(expected) >= 7
     check_labels(engine.predict(texts), expected)
+
+
+def test_embeddings_of_the_cpu(bench: Bench, engine: Engine, on_cpu: Engine) -> None:
+    """Hidden states differ in their last digits, so vectors do; codes are those without."""
+    if bench.manifest.embedding is None:
+        pytest.skip("the bundle has no embeddings")
+    texts = ["", *bench.shipped_texts[:100]]
+    features = engine.encode(texts, embeddings=True)
+    expected = on_cpu.embed(texts, normalize=True)
+    vectors = engine.embed(texts, normalize=True)
+    assert (vectors * expected).sum(axis=1).min() >= MIN_COSINE
+    np.testing.assert_array_equal(features.codes, engine.encode(texts).codes)
+    assert features.embeddings is not None
+    unit = features.embeddings / np.linalg.norm(features.embeddings, axis=1, keepdims=True)
+    assert (unit * expected).sum(axis=1).min() >= MIN_COSINE
 
 
 def test_stored_codes_are_answered_as_texts_are(bench: Bench, engine: Engine) -> None:
