@@ -111,6 +111,11 @@ std::string Manifest::graph_sha256() const {
   return sha256_of(joined);
 }
 
+std::optional<Embedder> read_embedder(const fs::path &folder, const Manifest &manifest) {
+  if (!manifest.embedding) return std::nullopt;
+  return Embedder::read(folder, *manifest.embedding, manifest.spec.dim);
+}
+
 Json read_hashed_json(const fs::path &path, const std::string &what, const std::string &fix) {
   const std::string text = read_file(path, Status::bundle, what);
   const std::string name = path.filename().string();

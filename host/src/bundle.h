@@ -40,6 +40,8 @@ struct Calibration {
 Manifest read_manifest(const fs::path &folder);
 void verify_artifacts(const fs::path &folder, const Manifest &manifest);
 Calibration read_calibration(const fs::path &folder, const FeatureSpec &spec);
+// What makes embeddings of the last layer's states; nothing where the bundle gives none.
+std::optional<Embedder> read_embedder(const fs::path &folder, const Manifest &manifest);
 
 // Parses a JSON file that carries the hash of its own content in "sha256", and checks it.
 Json read_hashed_json(const fs::path &path, const std::string &what, const std::string &fix);

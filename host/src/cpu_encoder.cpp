@@ -83,11 +83,6 @@ bh_dtype dtype_of(const ov::Tensor &layer) {
   throw std::invalid_argument("hidden states of the type " + layer.get_element_type().to_string());
 }
 
-std::optional<Embedder> read_embedder(const fs::path &folder, const Manifest &manifest) {
-  if (!manifest.embedding) return std::nullopt;
-  return Embedder::read(folder, *manifest.embedding, manifest.spec.dim);
-}
-
 const float *or_null(const std::vector<float> &array) {
   return array.empty() ? nullptr : array.data();
 }

@@ -23,7 +23,6 @@ class CpuEncoder final : public Encoder {
   int64_t max_batch_tokens() const override { return max_batch_tokens_; }
   int64_t call_tokens() const override { return kCallTokens; }
   std::vector<int64_t> pad_lengths(const std::vector<int64_t> &lengths) const override;
-  bool makes_embeddings() const override { return embedder_.has_value(); }
   PackedFeatures encode(const std::vector<Tokens> &texts, bool embeddings) override;
   std::vector<PackedFeatures> encode_chunks(const NextChunk &next, bool embeddings) override;
   size_t open_lanes() override;

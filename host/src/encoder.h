@@ -37,9 +37,6 @@ class Encoder {
   // Throws Error(invalid_input) for texts that the encoder does not read.
   void check(const std::vector<Tokens> &texts) const;
 
-  // Whether calls may ask for embeddings.
-  virtual bool makes_embeddings() const { return false; }
-
   // Codes of all texts, in their order, and their embeddings if they are asked for. Throws as
   // `check` does, and Error(backend) or Error(device_memory).
   virtual PackedFeatures encode(const std::vector<Tokens> &texts, bool embeddings) = 0;

@@ -204,17 +204,10 @@ struct Engine::Impl {
   }
 
   void check_embeddings() const {
-    if (!manifest.embedding) {
-      fail(
-          Status::invalid_input,
-          "embeddings: this bundle gives none. Build it again with --embedding and a pooling, such "
-          "as: bitheads build --embedding mean");
-    }
-    if (!encoder.makes_embeddings()) {
-      fail(Status::backend, "embeddings: ", encoder.name(),
-           " makes none, they are made on a CPU alone. Load the bundle with the backend "
-           "\"openvino\".");
-    }
+    if (manifest.embedding) return;
+    fail(Status::invalid_input,
+         "embeddings: this bundle gives none. Build it again with --embedding and a pooling, such "
+         "as: bitheads build --embedding mean");
   }
 
   std::shared_ptr<Call> predict_call(const std::vector<Text> &texts,
@@ -341,7 +334,7 @@ Embeddings Engine::embed(const std::vector<Text> &texts, const EmbedOptions &opt
 }
 
 int64_t Engine::embedding_dim() const {
-  return impl_->encoder.makes_embeddings() ? impl_->manifest.embedding->dim : 0;
+  return impl_->manifest.embedding ? impl_->manifest.embedding->dim : 0;
 }
 
 PackedFeatures Engine::encode_tokens(const std::vector<Tokens> &texts) const {

@@ -100,7 +100,7 @@ BITHEADS_C_API const char *bitheads_engine_backend(const bitheads_engine *engine
 /* Where "auto" took the processor: what each backend for a GPU failed with; else empty. */
 BITHEADS_C_API const char *bitheads_engine_why_not_gpu(const bitheads_engine *engine);
 BITHEADS_C_API int64_t bitheads_engine_code_bytes(const bitheads_engine *engine);
-/* Numbers of a text's embedding; 0: the bundle gives none, or not on this backend. */
+/* Numbers of a text's embedding; 0: the bundle gives none. */
 BITHEADS_C_API int64_t bitheads_engine_embedding_dim(const bitheads_engine *engine);
 
 /* Heads may come and go at any time: a call answers with those there were when it began. */

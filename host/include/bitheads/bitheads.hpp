@@ -303,11 +303,11 @@ class BITHEADS_API Engine {
   PackedFeatures encode(const std::vector<Text> &texts, bool words = false) const;
   PackedFeatures encode_tokens(const std::vector<Tokens> &texts) const;
   // The same pass, and each text's embedding beside its codes; no prompt is put before the texts.
-  // Throws Error(invalid_input) for a bundle without embeddings, Error(backend) on a GPU.
+  // Throws Error(invalid_input) for a bundle without embeddings.
   PackedFeatures encode_with_embeddings(const std::vector<Text> &texts, bool words = false) const;
   // The embeddings alone, as sentence-transformers gives them of the checkpoint. Throws the same.
   Embeddings embed(const std::vector<Text> &texts, const EmbedOptions &options = {}) const;
-  // Numbers of an embedding; 0: the bundle gives none, or not here.
+  // Numbers of an embedding; 0: the bundle gives none.
   std::int64_t embedding_dim() const;
 
   // Every task's answers, from one encoder pass. A head answers texts of the form that it was made

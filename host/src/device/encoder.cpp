@@ -12,6 +12,9 @@ namespace {
 constexpr size_t kBatchesInFlight = 2;
 constexpr size_t kAlignment = 256;
 constexpr int64_t kMaxLaunchRows = 65535;  // of pool_and_pack, kernels/SPEC.md
+// Texts of a call that is to give embeddings: with four tokens each they fill the largest one, and
+// their pooled states take 16 MB at 1,024 features.
+constexpr int64_t kMaxPooledRows = 4096;
 
 DeviceOwned<CudaHandle> open_stream(const Device &device) {
   const Device::Current current(device, "loading the encoder");
@@ -62,6 +65,7 @@ DeviceEncoder::DeviceEncoder(const fs::path &folder, const Manifest &manifest, T
     : Encoder(manifest, rows),
       limits_(options.limits),
       calibration_(read_calibration(folder, manifest.spec)),
+      embedder_(read_embedder(folder, manifest)),
       device_(options.device),
       stream_(open_stream(device_)),
       code_(device_, options.code) {
@@ -108,7 +112,7 @@ void DeviceEncoder::allocate_buffers() {
 void DeviceEncoder::allocate_for(int64_t num_tokens) {
   slots_.clear();  // of an attempt before
   inputs_.clear();
-  for (DeviceMemory *memory : {&hidden_, &codes_, &rows_}) memory->reset();
+  for (DeviceMemory *memory : {&hidden_, &codes_, &rows_, &pooled_}) memory->reset();
   const FeatureSpec &spec = manifest_.spec;
   const auto tokens = static_cast<size_t>(num_tokens);
   const size_t item_bytes = session_->item_bytes();
@@ -124,6 +128,10 @@ void DeviceEncoder::allocate_for(int64_t num_tokens) {
     inputs_.push_back(allocate(device_, tokens * sizeof(int64_t)));
   }
   rows_ = allocate(device_, (2 * tokens + 1) * sizeof(int64_t));  // lengths, then offsets
+  if (embedder_) {
+    const auto texts = static_cast<size_t>(std::min(num_tokens, kMaxPooledRows));
+    pooled_ = allocate(device_, pooled_floats(texts) * sizeof(float));
+  }
   for (size_t i = 0; i < kBatchesInFlight; ++i) {
     slots_.push_back(std::make_unique<Slot>(device_, tokens, inputs_.size(),
                                             static_cast<size_t>(spec.code_bytes)));
@@ -137,31 +145,38 @@ int64_t DeviceEncoder::max_batch_tokens() const {
   return std::min<int64_t>(limits_.max_batch_tokens, room_);
 }
 
-// Who asks has looked whether it makes embeddings, here and below.
-PackedFeatures DeviceEncoder::encode(const std::vector<Tokens> &texts, bool /*embeddings*/) {
+PackedFeatures DeviceEncoder::encode(const std::vector<Tokens> &texts, bool embeddings) {
   check(texts);
   return encode_batches(pointers(texts),
-                        cut_batches(lengths_of(texts), max_batch_tokens(), call_tokens()));
+                        cut_batches(lengths_of(texts), max_batch_tokens(), call_tokens()),
+                        embeddings);
 }
 
 PackedFeatures DeviceEncoder::encode_together(const std::vector<const Tokens *> &texts,
-                                              bool /*on_lane*/, bool /*embeddings*/) {
+                                              bool /*on_lane*/, bool embeddings) {
   std::vector<size_t> all(texts.size());
   std::iota(all.begin(), all.end(), size_t{0});
-  return encode_batches(texts, {all});
+  return encode_batches(texts, {all}, embeddings);
 }
 
-PackedFeatures DeviceEncoder::encode_batches(const Texts &texts, const Batches &batches) {
-  PackedFeatures features = make_features(lengths_of(texts), false);
+PackedFeatures DeviceEncoder::encode_batches(const Texts &texts, const Batches &batches,
+                                             bool embeddings) {
+  PackedFeatures features = make_features(lengths_of(texts), embeddings);
   const int64_t code_bytes = features.code_bytes;
   const std::lock_guard<std::mutex> hold(lock_);
   const Device::Current current(device_, "running the encoder");
-  run(texts, batches, nullptr, [&](const Slot &slot) {
+  run(texts, batches, {nullptr, embeddings}, [&](const Slot &slot) {
     for (size_t row = 0; row < slot.piece.texts.size(); ++row) {
       const int64_t *tokens = slot.offsets() + row;
       std::copy(slot.codes.data() + tokens[0] * code_bytes,
                 slot.codes.data() + tokens[1] * code_bytes,
                 features.codes.begin() + features.offsets[slot.piece.texts[row]] * code_bytes);
+      if (embeddings) {
+        const size_t text = slot.piece.texts[row];
+        embedder_->embed_pooled(
+            slot.pooled.data() + pooled_floats(row),
+            features.embeddings.data() + text * static_cast<size_t>(features.embedding_dim));
+      }
     }
   });
   return features;
@@ -177,7 +192,7 @@ std::optional<Outputs> DeviceEncoder::encode_and_predict(const std::vector<Token
   const std::lock_guard<std::mutex> hold(lock_);
   const Device::Current current(device_, "running the encoder");
   const HeadGroup &group = heads_->group(heads);
-  run(pointers(texts), batches, &group, [&](const Slot &slot) {
+  run(pointers(texts), batches, {&group, false}, [&](const Slot &slot) {
     for (size_t row = 0; row < slot.piece.texts.size(); ++row) {
       group.split(slot.logits.data() + row * group.num_outputs(), slot.piece.texts[row], outputs);
     }
@@ -195,7 +210,7 @@ void DeviceEncoder::synchronize() const {
   device_.check(device_.driver().synchronize_stream(stream_.get()));
 }
 
-void DeviceEncoder::run(const Texts &texts, const Batches &batches, const HeadGroup *heads,
+void DeviceEncoder::run(const Texts &texts, const Batches &batches, const Asked &asked,
                         const std::function<void(const Slot &)> &take) {
   // Also when something fails: the slots' memory is used again. That failure is on its way.
   const AtEnd wait([this] { device_.driver().synchronize_stream(stream_.get()); });
@@ -213,7 +228,7 @@ void DeviceEncoder::run(const Texts &texts, const Batches &batches, const HeadGr
     std::deque<Piece> pieces = pieces_of(texts, batch);
     while (!pieces.empty()) {
       try {
-        submit(texts, pieces.front(), *idle.back(), heads);
+        submit(texts, pieces.front(), *idle.back(), asked);
       } catch (const Error &error) {
         if (error.status() != Status::device_memory || pieces.front().texts.size() == 1) throw;
         shrink(pieces.front());
@@ -246,7 +261,8 @@ std::deque<Piece> DeviceEncoder::pieces_of(const Texts &texts,
          "free device memory.");
   }
   const int64_t fitting = std::max<int64_t>(1, room_ / longest);
-  const auto rows = static_cast<size_t>(std::min({most, fitting, kMaxLaunchRows}));
+  const int64_t most_texts = embedder_ ? kMaxPooledRows : kMaxLaunchRows;
+  const auto rows = static_cast<size_t>(std::min({most, fitting, most_texts}));
   std::deque<Piece> pieces;
   for (size_t start = 0; start < chosen.size(); start += rows) {
     Piece piece;
@@ -265,8 +281,7 @@ void DeviceEncoder::shrink(const Piece &piece) {
   room_ = static_cast<int64_t>((piece.texts.size() + 1) / 2) * piece.seq;
 }
 
-void DeviceEncoder::submit(const Texts &texts, const Piece &piece, Slot &slot,
-                           const HeadGroup *heads) {
+void DeviceEncoder::submit(const Texts &texts, const Piece &piece, Slot &slot, const Asked &asked) {
   const Driver &driver = device_.driver();
   const CudaHandle stream = stream_.get();
   const auto num_rows = static_cast<int64_t>(piece.texts.size());
@@ -279,13 +294,14 @@ void DeviceEncoder::submit(const Texts &texts, const Piece &piece, Slot &slot,
   const size_t rows_bytes = static_cast<size_t>(2 * rows + 1) * sizeof(int64_t);
   device_.check(driver.copy_up_async(rows_.get(), slot.rows.data(), rows_bytes, stream));
   encode_and_pack({rows, seq}, slot);
-  if (heads == nullptr) {
+  if (asked.embeddings) pool(seq, slot);
+  if (asked.heads == nullptr) {
     const auto bytes = static_cast<size_t>(slot.num_tokens() * manifest_.spec.code_bytes);
     device_.check(driver.copy_down_async(slot.codes.data(), codes_.get(), bytes, stream));
   } else {
-    slot.reserve_logits(device_, piece.texts.size() * heads->num_outputs());
+    slot.reserve_logits(device_, piece.texts.size() * asked.heads->num_outputs());
     const DeviceAddress offsets = rows_.get() + static_cast<size_t>(rows) * sizeof(int64_t);
-    heads->enqueue(codes_.get(), offsets, piece.texts.size(), slot.logits.data());
+    asked.heads->enqueue(codes_.get(), offsets, piece.texts.size(), slot.logits.data());
   }
   device_.check(driver.record_event(slot.done.get(), stream));
 }
@@ -375,6 +391,41 @@ void DeviceEncoder::pack(Shape shape, const Slot &slot) {
          ". The bundle's feature spec makes no sense: export it again.");
   }
   code_.launch(launch, stream_.get());
+}
+
+size_t DeviceEncoder::pooled_floats(size_t texts) const {
+  return texts * embedder_->poolings().size() * static_cast<size_t>(manifest_.spec.dim);
+}
+
+// Behind the graph, if there is one: most calls ask for no embeddings.
+void DeviceEncoder::pool(int64_t seq, Slot &slot) {
+  const int64_t dim = manifest_.spec.dim;
+  const int64_t token_bytes = dim * static_cast<int64_t>(session_->item_bytes());
+  const size_t texts = slot.piece.texts.size();
+  slot.reserve_pooled(device_, pooled_floats(texts));
+  bh_pool_positions_args args = {};
+  args.states = {at<void>(layers_.back()), seq * token_bytes, token_bytes};
+  args.dtype = session_->dtype();
+  args.rows = static_cast<int64_t>(texts);
+  args.seq = seq;
+  args.dim = dim;
+  args.lengths = at<int64_t>(rows_.get());
+  args.pooled = at<float>(pooled_.get());
+  args.pooled_stride = static_cast<int64_t>(pooled_floats(1));
+  for (const bh_embedding_pooling pooling : embedder_->poolings()) {
+    args.pooling = pooling;
+    bh_cuda_launch launch;
+    const bh_status status = bh_cuda_plan_pool_positions(&args, slot.lengths(), &launch);
+    if (status != BH_OK) {
+      fail(Status::backend, "the kernels refused a batch: ", bh_status_message(status),
+           ". The bundle's embedding makes no sense: export it again.");
+    }
+    code_.launch(launch, stream_.get());
+    args.pooled += dim;
+  }
+  const size_t bytes = pooled_floats(texts) * sizeof(float);
+  device_.check(
+      device_.driver().copy_down_async(slot.pooled.data(), pooled_.get(), bytes, stream_.get()));
 }
 
 }  // namespace bitheads

@@ -1,9 +1,11 @@
-// The encoder on a GPU: token ids go up, codes or logits come back, nothing else crosses the bus.
+// The encoder on a GPU: token ids go up, codes, logits or embeddings come back, nothing else
+// crosses the bus.
 //
 // All work of an encoder is enqueued on one stream: token ids to the device, the encoder,
-// pool_and_pack, the task heads, the results back. What the stages hand on stays where it is, in
-// buffers that are allocated once. Two batches are in flight: while the GPU works on one, the host
-// fills the other's page-locked memory and enqueues it behind, so the GPU never waits for the host.
+// pool_and_pack, the task heads or pool_positions, the results back. What the stages hand on stays
+// where it is, in buffers that are allocated once. Two batches are in flight: while the GPU works
+// on one, the host fills the other's page-locked memory and enqueues it behind, so the GPU never
+// waits for the host.
 #ifndef BITHEADS_HOST_DEVICE_ENCODER_H
 #define BITHEADS_HOST_DEVICE_ENCODER_H
 
@@ -82,30 +84,37 @@ class DeviceEncoder final : public Encoder, public HeadRunner {
 
   void allocate_buffers();
   void allocate_for(int64_t tokens);
-  PackedFeatures encode_batches(const Texts &texts, const Batches &batches);
-  // Runs batches, and heads on them unless null, through the stream; each of their pieces that is
-  // done is shown to `take`.
-  void run(const Texts &texts, const Batches &batches, const HeadGroup *heads,
+  PackedFeatures encode_batches(const Texts &texts, const Batches &batches, bool embeddings);
+  // What of a batch comes back: codes, or what heads make of them; and embeddings.
+  struct Asked {
+    const HeadGroup *heads;
+    bool embeddings;
+  };
+  // Runs batches through the stream; each of their pieces that is done is shown to `take`.
+  void run(const Texts &texts, const Batches &batches, const Asked &asked,
            const std::function<void(const Slot &)> &take);
   // Texts in pieces that the session and the buffers can take.
   std::deque<Piece> pieces_of(const Texts &texts, const std::vector<size_t> &chosen) const;
   void shrink(const Piece &piece);
-  void submit(const Texts &texts, const Piece &piece, Slot &slot, const HeadGroup *heads);
+  void submit(const Texts &texts, const Piece &piece, Slot &slot, const Asked &asked);
   Shape recorded_shape(int64_t rows, int64_t seq) const;
   void encode_and_pack(Shape shape, const Slot &slot);
   void forget_old_graphs();
   void pack(Shape shape, const Slot &slot);
+  void pool(int64_t seq, Slot &slot);
+  size_t pooled_floats(size_t texts) const;
   void synchronize() const;
 
   DeviceLimits limits_;
   Calibration calibration_;
+  std::optional<Embedder> embedder_;
   std::mutex lock_;
   // From here on the order counts: what uses others goes before them.
   Device device_;
   DeviceOwned<CudaHandle> stream_;
   DeviceCode code_;
   DeviceMemory thresholds_, inverse_scale_, zero_point_;
-  DeviceMemory hidden_, codes_, rows_;
+  DeviceMemory hidden_, codes_, rows_, pooled_;
   std::vector<DeviceMemory> inputs_;
   std::vector<DeviceAddress> layers_;  // in `hidden_`
   std::vector<std::unique_ptr<Slot>> slots_;

@@ -50,4 +50,8 @@ void Slot::reserve_logits(const Device &device, size_t size) {
   if (logits.size() < size) logits = PageLocked<float>(device, size);
 }
 
+void Slot::reserve_pooled(const Device &device, size_t size) {
+  if (pooled.size() < size) pooled = PageLocked<float>(device, size);
+}
+
 }  // namespace bitheads

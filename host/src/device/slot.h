@@ -24,6 +24,7 @@ struct Slot {
   void fill(const Piece &piece, const std::vector<const Tokens *> &texts,
             const std::vector<std::string> &inputs, int64_t pad_id, int64_t num_rows, int64_t seq);
   void reserve_logits(const Device &device, size_t size);
+  void reserve_pooled(const Device &device, size_t size);
 
   // The rows' lengths, [rows], then their offsets and the end, [rows + 1].
   const int64_t *lengths() const { return rows.data(); }
@@ -36,6 +37,7 @@ struct Slot {
   PageLocked<int64_t> rows;    // [2 * tokens + 1]
   PageLocked<uint8_t> codes;   // [tokens, code_bytes], row after row
   PageLocked<float> logits;    // [rows * outputs]
+  PageLocked<float> pooled;    // [rows, poolings, dim], of embeddings
   DeviceOwned<CudaHandle> done;
   Piece piece;
   int64_t padded_rows = 0;

@@ -95,7 +95,8 @@ std::vector<DeviceLimits> unusual_limits() {
 // Returns what was compared.
 int compare(const Case &asked, const Driver &driver) {
   DeviceEncoder usual(asked.folder, asked.manifest, asked.rows(), asked.with(DeviceLimits{}));
-  const PackedFeatures codes = usual.encode(asked.texts, false);
+  const PackedFeatures codes = usual.encode(asked.texts, true);
+  require(!codes.embeddings.empty(), "no embeddings");
   const Outputs outputs = *usual.encode_and_predict(asked.texts, asked.heads);
   require(usual.outputs_of(codes, asked.heads) == outputs, "outputs of codes differ");
   int compared = 1;
@@ -103,7 +104,9 @@ int compare(const Case &asked, const Driver &driver) {
     DeviceEncoder encoder(asked.folder, asked.manifest, asked.rows(), asked.with(limits));
     for (uint64_t seed = 0; seed < 2; ++seed) {
       driver.find<void(uint64_t)>("soft_set_random")(seed);
-      require(encoder.encode(asked.texts, false).codes == codes.codes, "codes differ");
+      const PackedFeatures again = encoder.encode(asked.texts, true);
+      require(again.codes == codes.codes, "codes differ");
+      require(again.embeddings == codes.embeddings, "embeddings differ");
       require(*encoder.encode_and_predict(asked.texts, asked.heads) == outputs, "outputs differ");
       require(encoder.outputs_of(codes, asked.heads) == outputs, "outputs of codes differ");
       compared += 3;
@@ -133,6 +136,7 @@ int fail_everywhere(const Case &asked, const Driver &driver) {
         DeviceEncoder encoder(asked.folder, asked.manifest, asked.rows(), asked.with(limits));
         for (int round = 0; round < 2; ++round) {
           encoder.encode_and_predict(few, asked.heads);
+          encoder.encode(few, true);
         }
       } catch (const Error &error) {
         require(error.status() == Status::backend || error.status() == Status::device_memory,

@@ -9,6 +9,7 @@ import pytest
 import software_driver
 from host_build import build, run
 from marks import long
+from pooling_cases import with_embedding
 from software_driver import SoftwareDriverError
 from test_host_fuzz import sanitized
 
@@ -27,7 +28,7 @@ def programs(sanitizers: str, host_build: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("sanitizers", ["", *long("address,undefined")], ids=["plain", "sanitized"])
 def test_nothing_is_used_that_has_gone(
-    sanitizers: str, host_build: Path, host_bundle: Path, device_code_file: Path
+    sanitizers: str, host_build: Path, host_bundle: Path, device_code_file: Path, tmp_path: Path
 ) -> None:
     """In any order, in parts and whole, and wherever the driver fails: no stray access, no leak."""
     try:
@@ -36,7 +37,9 @@ def test_nothing_is_used_that_has_gone(
         pytest.skip(str(error))
     kernels = host_kernels.compile_library(sanitizers)
     program, plugins = programs(sanitizers, host_build)
-    shown = run(program, host_bundle, plugins, device_code_file, driver, kernels)
+    bundle = tmp_path / "bundle"
+    with_embedding(host_bundle, bundle, ("mean", "max"))
+    shown = run(program, bundle, plugins, device_code_file, driver, kernels)
     compared, failures, left = shown.splitlines()
     assert compared == "31 compared"
     assert int(failures.split()[0]) > 30
