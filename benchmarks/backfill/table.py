@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.figures.rounding import rounded
+from benchmarks.backfill.costs import DOLLARS_A_CORE_HOUR, by_machine, three_digits
 from benchmarks.pages.block import Block
 from benchmarks.pages.markdown import size, source, table
 
-DOLLARS_A_CORE_HOUR, DOLLARS_A_GB_MONTH = 0.04, 0.023
-"""Dollars that clouds ask for a core of a general machine, and for an object store."""
+DOLLARS_A_GB_MONTH = 0.023
+"""Dollars that clouds ask for an object store."""
 
 
 def measured(stored: dict[str, Any]) -> str:
@@ -43,6 +43,8 @@ def measured(stored: dict[str, Any]) -> str:
         *table([*head, "on all cores, texts/s", "times re-encoding"], rows),
         "",
         *_billion(result["shapes"]),
+        "",
+        *by_machine(result["shapes"]),
         "",
         f"{' '.join(notes)} Seeded codes, lengths of real texts ({result['data']}); a backfill "
         "reads, checks, answers and writes, from opening the store to answers that are on disk. "
@@ -79,8 +81,7 @@ def _billion(shapes: dict[str, Any]) -> list[str]:
             1e9 / found["texts_a_second_and_core"] / 3600 for found in shape["tasks"].values()
         ]
         cells = [
-            f"{_three_digits(hour)} (${_three_digits(DOLLARS_A_CORE_HOUR * hour)})"
-            for hour in hours
+            f"{three_digits(hour)} (${three_digits(DOLLARS_A_CORE_HOUR * hour)})" for hour in hours
         ]
         rows.append(
             [
@@ -95,11 +96,6 @@ def _billion(shapes: dict[str, Any]) -> list[str]:
         "",
         f"At ${DOLLARS_A_CORE_HOUR:g} a core-hour and ${DOLLARS_A_GB_MONTH:g} a GB and month.",
     ]
-
-
-def _three_digits(value: float) -> str:
-    """Three digits, and never an exponent: 0.258, 66.5, 31,100."""
-    return f"{rounded(value, 3):,.10g}"
 
 
 BLOCKS = (

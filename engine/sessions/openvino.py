@@ -106,7 +106,7 @@ class Session:
         if precision == "int8":
             options["INFERENCE_PRECISION_HINT"] = "bf16" if has_bf16() else "f32"
         elif precision == "int8_dynamic":
-            # In bfloat16 OpenVINO rounds no activations, and the bundle's agreement is of this.
+            # The bundle's agreement is of this; bfloat16 beside it has not been tried.
             options["INFERENCE_PRECISION_HINT"] = "f32"
             options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = INT8_GROUP
         elif precision != "auto":

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import __main__ as command_line
 from benchmarks import record
 from benchmarks.backfill import measure, table
+from benchmarks.backfill.costs import by_machine
 from benchmarks.inputs.random_heads import spec_of
 from bitheads.engine.features.spec import Quantization
 from bitheads.engine.store import FeatureStore, verify
@@ -36,6 +37,18 @@ def test_a_quick_run_stores_nothing(
     shown = table.measured(stored)
     assert "| tiny | 14 | " in shown
     assert "A text of 50 tokens takes 4" in shown
+
+
+def test_costs_follow_from_times(results: Path) -> None:
+    shape = {"encoding_us_a_text": 3600.0, "tokens_a_text": 10.0}
+    row = "| tiny | a core of the machine above | 1,000 | $40 | 3.6 cores |"
+    assert row in by_machine({"tiny": shape})
+    many = {"random lengths": {"16384": {"status": "measured", "result": {"tokens_per_s": 1e4}}}}
+    speed = {"onnxruntime-cuda": {"status": "measured", "result": {"throughput": many}}}
+    stored = {"result": {"encoders": {"tiny, seeded": {"speed": speed}}}}
+    (results / "gpu.json").write_text(json.dumps(stored), encoding="utf-8")
+    row = "| tiny | an NVIDIA H200 | 278 | $1,110 | 1 GPUs |"
+    assert row in by_machine({"tiny": shape})
 
 
 def test_stored_texts_have_the_lengths_of_the_pool(tmp_path: Path) -> None:
