@@ -84,7 +84,7 @@ $(AUDIT)/bin/pip-audit $(AUDIT)/bin/pip-compile:
 	touch $(AUDIT)/bin/pip-audit $(AUDIT)/bin/pip-compile
 
 sanitize: $(VENV)/.dev ## kernel tests under the address, undefined-behaviour and thread sanitizers
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/kernels/sanitize.sh build/sanitize -DBITHEADS_VNNI_OF_AVX512=ON
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TESTS=tests/kernels/test_dispatch.py \
 	  tests/kernels/sanitize.sh build/sanitize-portable -DBITHEADS_SIMD=OFF
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SANITIZE=thread TESTS=tests/kernels/test_predict_heads_threads.py \

@@ -30,6 +30,16 @@ bool has_avx2() noexcept {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
 }
 
+#if defined(BITHEADS_AVX2_VNNI)
+bool has_avx2_vnni() noexcept {
+#if defined(BITHEADS_VNNI_OF_AVX512)
+  return has_avx2() && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+#else
+  return has_avx2() && __builtin_cpu_supports("avxvnni");
+#endif
+}
+#endif
+
 bool has_avx512() noexcept {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -78,6 +88,13 @@ constexpr Implementation kImplementation<BH_LEVEL_SERIAL> = {
 template <>
 constexpr Implementation kImplementation<BH_LEVEL_AVX2> = {
     has_avx2, {pool_and_pack_avx2, predict_heads_avx2, run_dot_products_avx2, &lay_out_avx2}};
+
+#if defined(BITHEADS_AVX2_VNNI)
+template <>
+constexpr Implementation kImplementation<BH_LEVEL_AVX2_VNNI> = {
+    has_avx2_vnni,
+    {pool_and_pack_avx2, predict_heads_avx2_vnni, run_dot_products_avx2_vnni, &lay_out_avx2}};
+#endif
 
 template <>
 constexpr Implementation kImplementation<BH_LEVEL_AVX512> = {

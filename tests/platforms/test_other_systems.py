@@ -23,11 +23,12 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).parents[2]
 FLAGS = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=undefined"]
 LEVELS = {
-    "x86_64": ["-DBITHEADS_X86_LEVELS"],
+    "x86_64": ["-DBITHEADS_X86_LEVELS", "-DBITHEADS_AVX2_VNNI"],
     "aarch64": ["-DBITHEADS_ARM_LEVELS"],
 }
 OWN_FLAGS = {
     "_avx2": ["-mavx2", "-mf16c"],
+    "_avx2_vnni": ["-mavx2", "-mf16c", "-mavxvnni"],
     "_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mf16c"],
     "_avx512_vnni": [
         *["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mf16c"],

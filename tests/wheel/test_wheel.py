@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -90,6 +91,17 @@ def test_one_name_is_put_into_site_packages(wheel: Path) -> None:
         "bitheads/training/data/background.txt",
     ):
         assert needed in names
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86-64 processor")
+def test_it_has_the_dot_products_of_avx_vnni(wheel: Path, tmp_path: Path) -> None:
+    """Tests of that level run AVX-512's form of the instruction; this is the one that it is for."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (one for one in archive.namelist() if "/_kernels." in one and ".so" in one)
+        module = archive.extract(name, tmp_path)
+    listed = run(["objdump", "--disassemble", "--no-show-raw-insn", module], tmp_path)
+    found = re.findall(r"\{vex\} vpdpwssd .*%([xyz])mm", listed)
+    assert set(found) == {"y"}
 
 
 def test_commands_and_predictions(installed: Path, shadowed: Path, minilm_bundle: Path) -> None:

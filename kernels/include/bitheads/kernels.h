@@ -28,6 +28,7 @@ typedef enum bh_status {
 #define BH_FOR_EACH_LEVEL(X)     \
   X(SERIAL, serial, 1)           \
   X(AVX2, avx2, 2)               \
+  X(AVX2_VNNI, avx2_vnni, 7)     \
   X(AVX512, avx512, 3)           \
   X(AVX512_VNNI, avx512_vnni, 4) \
   X(NEON, neon, 5)               \
