@@ -11,7 +11,8 @@ GPU_BENCHMARK ?=
 RUN := $(VENV)/bin/python
 # Which tests: CONTRIBUTING.md says what makes one a long one.
 MARKED ?= not long
-PYTEST = $(RUN) -m pytest -m '$(MARKED)' $(if $(filter long,$(MARKED)),--junitxml=build/long/$@.xml)
+ONLY_LONG := $(if $(filter not,$(MARKED)),,yes)
+PYTEST = $(RUN) -m pytest -m '$(MARKED)' $(if $(ONLY_LONG),--junitxml=build/long/$@.xml)
 KERNELS := $(shell find kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := $(filter %.cpp %.h,$(KERNELS)) CMakeLists.txt pyproject.toml constraints.txt
 # An editable install knows each module by its name, not those that come later: it is made again
@@ -127,7 +128,7 @@ plans: $(VENV)/.device ## build TensorRT-RTX plans and look at them
 # Under the sanitizers OpenVINO cannot be loaded, which checks quantized graphs as they are built.
 software-device: $(VENV)/.pycuda build/headers ## the GPU's runtimes, through pycuda and in C++ (system packages: see host), on a device in software
 	$(PYTEST) tests/device tests/host/device
-	$(if $(filter long,$(MARKED)),,PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh \
+	$(if $(ONLY_LONG),,PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/device/sanitize.sh \
 	  -k 'not every_kind and not quantized_graph_runs and not test_gpu_tests')
 
 # The tests build a plan of their own; the benchmarks build one into the bundle if none there fits.

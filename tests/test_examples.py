@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 PRINTED = {
     "add_a_task": [r"accuracy on dev: (0\.[6-9]|1\.0)", r"come at once: urgent", r"font .*: later"],
     "keep_features": [r"^4 texts, \d+ bytes$", r"^a1 pos$", r"^a2 neg$", r"^\{'pos': \d"],
+    "pipeline": [r"^sentiment: neg 200$", r"^sentiment: pos 100$", r"^topic: Business 100$"],
     "predict": [r"^    sentiment: pos$", r"^    duplicate: ", r"^\d+ tokens, "],
     "serve_and_ask": [
         r"^What a lovely film\.: sentiment pos$",
@@ -47,7 +48,11 @@ def test_it_is_short_and_begins_with_one_sentence(name: str) -> None:
     assert said.endswith(".")
 
 
-@pytest.mark.parametrize("name", all_but_long(PRINTED, *set(PRINTED) - {"add_a_task"}))
+LONG = {"add_a_task", "pipeline"}
+"""The second runs in a bucket in tests/ray."""
+
+
+@pytest.mark.parametrize("name", all_but_long(PRINTED, *set(PRINTED) - LONG))
 def test_it_runs(name: str, minilm_bundle: Path, tmp_path: Path) -> None:
     """In an empty folder that stays empty, with warnings as errors."""
     done = subprocess.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -18,8 +17,8 @@ import pyarrow.fs as pafs
 import pytest
 import s3fs
 from kill_s3 import GONE, RUNS
-from moto.server import ThreadedMotoServer
 from random_heads import random_head
+from s3_server import environment_of, s3_server
 from store_cases import contents, expected, fill, make_features, make_spec
 from tiny_encoders import corpus
 
@@ -38,12 +37,8 @@ DEADLINE_S = 60.0
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    started = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
-    yield f"http://{host}:{port}"
-    started.stop()
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture
@@ -51,16 +46,8 @@ def files(server: str, monkeypatch: pytest.MonkeyPatch) -> s3fs.S3FileSystem:
     """The bucket `texts`, empty, and the environment that leads to it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in {
-        "ENDPOINT_URL": server,
-        "ACCESS_KEY_ID": "a",
-        "SECRET_ACCESS_KEY": "b",
-        "DEFAULT_REGION": "us-east-1",
-        "EC2_METADATA_DISABLED": "true",
-        "CONFIG_FILE": os.devnull,
-        "SHARED_CREDENTIALS_FILE": os.devnull,
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+    for name, value in environment_of(server).items():
+        monkeypatch.setenv(name, value)
     urllib.request.urlopen(urllib.request.Request(f"{server}/moto-api/reset", b""), timeout=20)
     found = s3fs.S3FileSystem(endpoint_url=server, key="a", secret="b", use_listings_cache=False)
     found.mkdir("texts")
