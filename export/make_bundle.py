@@ -300,9 +300,10 @@ def _compare(
     if found := failures(report, config):
         raise ExportError(
             "the graph does not match its source:\n  " + "\n  ".join(found) + "\nNothing was "
-            "written. Try --precision fp32 (for int8: int8_dynamic; for that: fp16; for a GPU's "
-            "fp8 or int8: no --plan-precision; for both: more --calibration texts), or if you "
-            "accept this, --min-sign-agreement (signs), --max-relative-error (uint8, float16)."
+            "written. Try --precision fp32 (for int8: int8_dynamic or fp16; for int8_dynamic: "
+            "fp16; for a GPU's fp8 or int8: no --plan-precision; for what is calibrated: more "
+            "--calibration texts), or if you accept this, --min-sign-agreement (signs), "
+            "--max-relative-error (uint8, float16)."
         )
     return report
 
