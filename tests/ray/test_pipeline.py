@@ -29,9 +29,7 @@ def test_a_bucket_is_read_and_written(minilm_bundle: Path, tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr[-3000:]
         for pattern in PRINTED["pipeline"]:
             assert re.search(pattern, done.stdout, re.MULTILINE), done.stdout
-        assert {path.split("/")[2] for path in files.find("texts")} == {
-            "answers",
-            "features",
-            "reviews",
-        }
+        found = {path.split("/")[2] for path in files.find("texts")}
+        # pyarrow puts an object for a folder.
+        assert found - {""} == {"answers", "features", "reviews"}
     assert list(tmp_path.iterdir()) == []

@@ -61,6 +61,7 @@ def test_it_accepts_its_own_and_rejects_others(trained: Path, minilm_bundle: Pat
     np.testing.assert_allclose(others.probabilities.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.long
 def test_what_the_file_says(trained: Path) -> None:
     head = read_head(trained)
     assert head.format_version == 2
