@@ -71,7 +71,7 @@ bool read(const fs::path &folder, const std::string &name) {
     } else if (name == "embedding.safetensors") {
       using Kind = EmbeddingStep::Kind;
       EmbeddingSpec spec;
-      spec.pooling = {Pooling::mean, Pooling::max};
+      spec.pooling = {BH_EMBEDDING_MEAN, BH_EMBEDDING_MAX};
       spec.steps = {{Kind::dense, Activation::gelu, true},
                     {Kind::layer_norm, Activation::identity, false},
                     {Kind::normalize, Activation::identity, false}};
