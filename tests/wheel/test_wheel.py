@@ -36,14 +36,20 @@ def run(command: list[str | Path], folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For every Linux whose libraries are as new as this one's: auditwheel says which."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as pip builds it, for this machine."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip"]
     run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT], folder)
     (found,) = folder.glob("*.whl")
-    repaired = folder / "repaired"
-    run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", repaired, found], folder)
+    return found
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> Path:
+    """For every Linux whose libraries are as new as this one's: auditwheel says which."""
+    repaired = built.parent / "repaired"
+    run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", repaired, built], ROOT)
     (found,) = repaired.glob("*.whl")
     return found
 
@@ -122,7 +128,7 @@ print(*engine.predict(["What a lovely film.", "Shares fell 8 percent."])["sentim
 
 @pytest.mark.long
 def test_the_source_distribution_makes_the_same_wheel(
-    wheel: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    built: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Links in the tree are folders in it."""
     program = """
@@ -146,5 +152,5 @@ print(build_sdist(sys.argv[1]))
         tmp_path,
     )
     (again,) = made.glob("*.whl")
-    names = [sorted(zipfile.ZipFile(path).namelist()) for path in (wheel, again)]
+    names = [sorted(zipfile.ZipFile(path).namelist()) for path in (built, again)]
     assert names[0] == names[1]
