@@ -13,6 +13,7 @@ from typing import Any
 
 import openvino
 import pytest
+from marks import all_but_long
 from tiny_encoders import ATTENTION_HEADS, DIM, FAMILIES, num_layers
 
 from bitheads.engine.bundle import GRAPH, INT8_GRAPH, INT8_WEIGHTS, read_manifest, verify
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 BuildBundle = Callable[..., Path]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=all_but_long(FAMILIES, "bert"))
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

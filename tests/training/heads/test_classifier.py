@@ -183,8 +183,21 @@ def _of_numbers(engine: Engine) -> None:
 
 
 # But for one that wants an environment variable, and is of arrays that texts cannot be in.
+# Those that train on many rows are the long ones.
+TRAINS_LONG = {
+    "check_classifier_data_not_an_array",
+    "check_classifiers_classes",
+    "check_classifiers_train",
+    "check_estimators_dtypes",
+    "check_supervised_y_2d",
+}
 CHECKS = [
-    pytest.param(estimator, check, id=check.func.__name__)
+    pytest.param(
+        estimator,
+        check,
+        id=check.func.__name__,
+        marks=pytest.mark.long if check.func.__name__ in TRAINS_LONG else (),
+    )
     for estimator, check in estimator_checks_generator(OfNumbers())
     if check.func.__name__ != "check_array_api_input"
 ]
