@@ -34,7 +34,8 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     vectors = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     column = EmbeddingColumn(embedder)
     with StoreWriter(FeatureStore("reviews", make_spec()), embedding=column) as writer:
-        writer.append(make_ids(20), replace(make_features(make_spec(), 20), embeddings=vectors))
+        reviews = replace(make_features(make_spec(), 20), embeddings=vectors)
+        writer.append(make_ids(20), reviews, {"lang": ["de", "en"] * 10})
     head = TaskHead(load_head(random_span_head(make_spec(), task="names")), "0")
     job = Backfill(FeatureStore("with_words"), [head], "answers")
     job.run(job.prepare())

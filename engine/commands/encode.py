@@ -20,6 +20,7 @@ from bitheads.engine.jobs.encode import CHUNK_TEXTS, Found, encode_texts
 from bitheads.engine.progress import progress_bar
 from bitheads.engine.store import EmbeddingColumn, FeatureStore, StoreWriter
 from bitheads.engine.store.part_writer import PART_BYTES
+from bitheads.engine.store.user_columns import resolve
 from bitheads.engine.store.writer import EXISTING, PART_SECONDS
 from bitheads.engine.text_batches import LONG_TEXTS
 from bitheads.engine.texts.bad_rows import BadRows, bad_rows_file, refuse_an_input
@@ -37,6 +38,7 @@ examples:
     --store s3://bucket/features
   bitheads encode --bundle B --input s3://bucket/reviews/ --id-column key --store features
   bitheads encode --bundle B --input 'days/2024-*.jsonl' extra.jsonl --store features
+  bitheads encode --bundle B --input reviews/ --columns stars day --store features
 """
 
 
@@ -71,6 +73,7 @@ def _run(options: argparse.Namespace) -> None:
         options.id_column,
         options.quotes,
         options.on_bad_row == "skip",
+        options.columns,
     )
     if options.bad_rows is not None:
         refuse_an_input(options.bad_rows, texts)
@@ -122,6 +125,7 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
     ) as engine:
         store = FeatureStore(options.store, engine.spec)
         store.check_words(options.spans)
+        columns = resolve(texts.fields, store.schema, str(store.folder))
         column = None
         if options.embeddings is not None:
             column = EmbeddingColumn(
@@ -140,7 +144,7 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
         ):
             done = encode_texts(
                 engine,
-                texts.rows(on_bad=bad.beside(bar)),
+                texts.full_rows(on_bad=bad.beside(bar)),
                 writer,
                 existing,
                 options.chunk_texts,
@@ -149,6 +153,7 @@ def _encode(options: argparse.Namespace, texts: TextInput, bad: BadRows) -> None
                 bar,
                 options.spans,
                 column is not None,
+                columns,
             )
     seconds = time.monotonic() - started_s
     cut = f", {done.stats.num_truncated:,} cut" if done.stats.num_truncated else ""
@@ -180,8 +185,14 @@ def _left(found: Found, existing: str) -> str:
 
 
 def _note(options: argparse.Namespace, found: Found, existing: str) -> str:
-    """What to say where a text may not be the one that is stored under its id."""
+    """What to say where a text may not be the one that is stored under its id, or its columns."""
     notes = ""
+    left = found.unchanged + found.unknown + (found.changed if existing == "skip" else 0)
+    if options.columns and left and existing != "replace":
+        notes += (
+            "\nnote: the columns of texts that are stored already are left as they are: say "
+            "--existing replace if they have changed."
+        )
     if found.unknown and existing != "replace":
         notes += (
             f"\nnote: {options.store} keeps no hash of those texts, so whether they have changed "
@@ -237,6 +248,15 @@ def _parser() -> argparse.ArgumentParser:
         "--id-column",
         help="texts or whole numbers (default: id, or where there is none the number of the row, "
         "which fits no input whose rows move, and one input a store)",
+    )
+    add(
+        "--columns",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="columns of the input to store beside the codes, with their types, or Hive's folders: "
+        "day of day=2024-01-01/; all texts of a store have the same",
     )
     add(
         "--existing",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitheads.engine.engine import Engine
@@ -16,6 +17,8 @@ from bitheads.engine.process.interrupts import interrupts_held_back
 from bitheads.engine.store import StoreWriter
 from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.text_hash import hash_of, short
+from bitheads.engine.texts.own_columns import make_columns
+from bitheads.engine.texts.text_files import Row
 from bitheads.engine.types import Stats, Text
 
 CHUNK_TEXTS = 1024
@@ -90,7 +93,7 @@ def look_up(
 
 def encode_texts(
     engine: Engine,
-    rows: Iterable[tuple[str, Text]],
+    rows: Iterable[tuple[str, Text] | Row],
     writer: StoreWriter,
     existing: str = "skip",
     chunk_texts: int = CHUNK_TEXTS,
@@ -99,35 +102,40 @@ def encode_texts(
     bar: Any = None,
     words: bool = False,
     embeddings: bool = False,
+    columns: Sequence[pa.Field] = (),
 ) -> Encoded:
     """Encodes texts chunk by chunk and appends them.
 
     Args:
-        rows: (id, text).
+        rows: (id, text), and behind them what `own_columns.make_columns` takes.
         writer: of a store of the engine's spec.
         existing: as the writer's; texts that it would skip are not encoded either.
         bar: its `update` is called with a number of texts.
         words: store them beside the codes, for heads of the kind `token_label`.
         embeddings: store those, too, as the writer's `embedding` says.
+        columns: the user's own that the rows bring. Those of a text that is skipped stay as they
+            are stored.
 
-    Raises InputError for an id that comes twice, and what `Engine.encode_stream` and
+    Raises InputError for an id that comes twice, and for values that are not of the columns' types,
+    and what `Engine.encode_stream` and
     `StoreWriter.append` raise.
     """
-    ids: deque[tuple[str, bytes]] = deque()
+    ids: deque[tuple[str, bytes, list[Any]]] = deque()
     found = Found()
 
     def texts() -> Iterator[Text]:
         seen = IdIndex()
         for chunk in _look_ups(rows):
-            names = [name for name, _ in chunk]
+            names = [name for name, *_ in chunk]
             refuse_twice(names, seen)
-            hashes = [hash_of(text) for _, text in chunk]
+            hashes = [hash_of(text) for _, text, *_ in chunk]
             skipped, _ = look_up(before, names, hashes, existing, found)
             if existing == "refuse":  # the writer says it
                 skipped[:] = False
-            for (name, text), text_hash, is_skipped in zip(chunk, hashes, skipped, strict=True):
+            for row, text_hash, is_skipped in zip(chunk, hashes, skipped, strict=True):
                 if not is_skipped:
-                    ids.append((name, text_hash))
+                    name, text, *own = row
+                    ids.append((name, text_hash, own))
                     yield text
             if bar is not None:
                 bar.update(int(skipped.sum()))
@@ -143,21 +151,25 @@ def encode_texts(
         embeddings=embeddings,
     ):
         rows_of_it = [ids.popleft() for _ in range(len(features))]
-        names, hashes = [name for name, _ in rows_of_it], [one for _, one in rows_of_it]
+        names, hashes = [name for name, *_ in rows_of_it], [one for _, one, _ in rows_of_it]
+        own_columns = make_columns([own for *_, (own,) in rows_of_it], columns) if columns else {}
         with interrupts_held_back():
-            stored += writer.append(names, features, text_hashes=hashes)
+            stored += writer.append(names, features, own_columns, hashes)
         stats += features.stats
         if bar is not None:
             bar.update(len(features))
     return Encoded(stored, found, stats)
 
 
-def _look_ups(rows: Iterable[tuple[str, Text]]) -> Iterator[list[tuple[str, Text]]]:
+def _look_ups(
+    rows: Iterable[tuple[str, Text] | Row],
+) -> Iterator[list[tuple[str, Text] | Row]]:
     """The rows in lists of so many texts at most, and, as they are in memory, characters."""
-    chunk: list[tuple[str, Text]] = []
+    chunk: list[tuple[str, Text] | Row] = []
     characters = 0
-    for name, text in rows:
-        chunk.append((name, text))
+    for row in rows:
+        chunk.append(row)
+        text = row[1]
         characters += len(text) if isinstance(text, str) else sum(map(len, text))
         if len(chunk) >= LOOK_UP_TEXTS or characters >= LOOK_UP_CHARACTERS:
             yield chunk

@@ -29,7 +29,9 @@ from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.numbering import Numbering
 from bitheads.engine.store.outdated import of_fact, to_fact
 from bitheads.engine.store.part_writer import PartWriter, new_name
+from bitheads.engine.store.user_columns import resolve
 from bitheads.engine.store.writer import clean_up
+from bitheads.engine.texts.own_columns import make_columns
 from bitheads.engine.texts.text_files import OnBad, Range, TextFile
 from bitheads.engine.texts.text_inputs import TextInput
 
@@ -140,10 +142,11 @@ class EncodeWorker:
         """Encodes a block of `plan_encoding`; returns how many texts."""
         job, store = self._job, self._store
         places = (block[name] for name in ("row", "count", "start", "file", "before"))
-        rows = list(self._texts.rows(Range(*places)))
+        rows = list(self._texts.full_rows(Range(*places)))
         rows = [row for row, skipped in zip(rows, block["is_skipped"], strict=True) if not skipped]
         column = self._column
-        fields = [] if column is None else [column.field]
+        columns = self._texts.fields
+        fields = [*columns, *([] if column is None else [column.field])]
         part_schema = store.schema or schema.make_schema(
             store.spec, [*fields, text_hash.FIELD], words=job.words
         )
@@ -158,7 +161,7 @@ class EncodeWorker:
         try:
             done = 0
             stream = self._engine.encode_stream(
-                (text for _, text in rows),
+                (text for _, text, _ in rows),
                 job.chunk_texts,
                 job.max_batch_tokens,
                 long_texts=job.long_texts,
@@ -168,10 +171,12 @@ class EncodeWorker:
             for features in stream:
                 chunk = rows[done : done + len(features)]
                 done += len(features)
-                array = schema.check_ids([row_id for row_id, _ in chunk], len(features))
-                own = {} if column is None else {EMBEDDING: column.of(features.embeddings)}
+                array = schema.check_ids([row_id for row_id, *_ in chunk], len(features))
+                own = make_columns([row for *_, row in chunk], columns)
+                if column is not None:
+                    own[EMBEDDING] = column.of(features.embeddings)
                 if text_hash.has_hashes(part_schema):
-                    hashes = [text_hash.hash_of(text) for _, text in chunk]
+                    hashes = [text_hash.hash_of(text) for _, text, _ in chunk]
                     own[text_hash.TEXT_HASH] = text_hash.column(hashes, len(chunk))
                 writer.append(schema.make_table(array, features, own, part_schema))
             writer.publish()
@@ -242,8 +247,8 @@ def encode_on_ray(
         on_bad: called with each bad row of an input that passes over them.
 
     Raises what loading a bundle and opening a store raise, InputError for ids that come twice,
-    that are stored otherwise than with the job's words, BackendError without Ray, BitheadsError for
-    what a worker raised, and StoreError if texts are missing in the end.
+    that are stored otherwise than with the job's words or the input's columns, BackendError without
+    Ray, BitheadsError for what a worker raised, and StoreError if texts are missing in the end.
     """
     if job.existing == "replace":
         raise InputError("--existing replace: only with --runner local. Leave --runner out.")
@@ -251,6 +256,8 @@ def encode_on_ray(
     manifest = bundle.read_manifest(job.bundle)
     store = FeatureStore(job.store, manifest.spec)
     store.check_words(job.words)
+    if isinstance(texts, TextInput):
+        texts = replace(texts, fields=resolve(texts.fields, store.schema, str(store.folder)))
     column = job.column(lambda: bundle.require_embedder(bundle.read_embedder(job.bundle, manifest)))
     numbered = texts.numbered_files
     with StoreWriter(store, job.existing, embedding=column, numbered_files=numbered) as writer:

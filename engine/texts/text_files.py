@@ -1,4 +1,5 @@
-"""Texts with ids from files: plain lines, TSV, CSV, JSON lines, these compressed, too; Parquet."""
+"""Texts with ids from files: plain lines, TSV, CSV, JSON lines, these compressed, too; Parquet and
+Arrow."""
 
 from __future__ import annotations
 
@@ -17,14 +18,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from bitheads.engine.errors import InputError
 from bitheads.engine.files.compressed import CODECS, open_compressed
 from bitheads.engine.process.install import how_to_install
-from bitheads.engine.texts.parquet_rows import Footer, kind_of, read_footer, read_rows
+from bitheads.engine.texts.column_files import ColumnFile, Footer, kind_of
+from bitheads.engine.texts.own_columns import Kinds, OwnColumns
 from bitheads.engine.texts.tables import DELIMITERS, Dialect, choose_dialect, decode
 from bitheads.engine.types import Text
 
 if TYPE_CHECKING:  # it needs pyarrow, which who reads lines need not have
+    import pyarrow as pa
+
     from bitheads.engine.files.input_files import RemoteFile
 
-FORMATS = ("lines", "tsv", "csv", "jsonl", "parquet")
+FORMATS = ("lines", "tsv", "csv", "jsonl", "parquet", "arrow")
+COLUMNAR = ("parquet", "arrow")
+"""Those that have a schema, and need pyarrow."""
+
 SUFFIXES = {
     ".txt": "lines",
     ".tsv": "tsv",
@@ -33,6 +40,9 @@ SUFFIXES = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
 }
 ID, TEXT, PAIR = "id", "text", ("text_a", "text_b")
 Columns = tuple[str, str | None, str | None]
@@ -52,8 +62,12 @@ class BadRow:
     reason: str
 
 
-Numbered = tuple[int, tuple[str, Text] | BadRow | None]
-"""A row's number in its file, its id and its text."""
+Row = tuple[str, Text, Any]
+"""A row's id, its text, and the user's own columns of it, as `own_columns.make_columns` takes them;
+None where none are asked for."""
+
+Numbered = tuple[int, Row | BadRow | None]
+"""A row's number in its file, and the row."""
 
 OnBad = Callable[[Any, BadRow], None]
 """Is called with a bad row and the path of its file."""
@@ -68,7 +82,7 @@ class Range:
     Attributes:
         row: number of its first row; of its first record, the header being 0, in TSV and CSV.
         count: rows, or records.
-        start: of its first line, in bytes; 0 in Parquet.
+        start: of its first line, in bytes; 0 in Parquet and Arrow.
         file: which of an input's files it is of.
         before: rows of the files before that one.
     """
@@ -95,6 +109,8 @@ class TextFile:
         quotes: "csv" or "none", how those of TSV and CSV are read, see `engine.texts.tables`. None:
             CSV is RFC 4180, and TSV that looks quoted an error.
         skips_bad_rows: whether rows that are no texts are passed over.
+        own_columns: names of the user's columns that are read beside the texts, of the file or of
+            Hive's folders in its path.
     """
 
     path: Path | RemoteFile
@@ -104,6 +120,7 @@ class TextFile:
     id_column: str | None = None
     quotes: str | None = None
     skips_bad_rows: bool = False
+    own_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._refuse_pipes()
@@ -115,15 +132,16 @@ class TextFile:
             )
         if self.format is not None and self.format not in FORMATS:
             raise InputError(f"--format: got {self.format!r}, expected one of {list(FORMATS)}.")
-        if (self.kind == "parquet" or self._codec) and find_spec("pyarrow") is None:
+        if (self.kind in COLUMNAR or self._codec) and find_spec("pyarrow") is None:
             raise InputError(
-                f"--input {self.path}: Parquet and compressed files need pyarrow. Type: "
+                f"--input {self.path}: Parquet, Arrow and compressed files need pyarrow. Type: "
                 f"{how_to_install('store')}"
             )
-        if self.kind == "parquet" and self._codec is not None:
+        if self.kind in COLUMNAR and self._codec is not None:
             raise InputError(
-                f"--input {self.path}: is Parquet in {self._codec}, expected Parquet as it is: "
-                "what is in it is compressed already, and its end is read first. Decompress it."
+                f"--input {self.path}: is {self.kind.capitalize()} in {self._codec}, expected it "
+                "as it is: what is in it can be compressed, and it is not read from end to end. "
+                "Decompress it."
             )
         columns = (self.text_column, self.pair_column, self.id_column)
         if self.kind == "lines" and any(column is not None for column in columns):
@@ -178,6 +196,11 @@ class TextFile:
         """See `TextInput`: of one file nothing need be said."""
         return
 
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        """See `TextInput`, by which alone they are asked for."""
+        return ()
+
     def _open(self) -> BinaryIO:
         if self._codec is None:
             return self.path.open("rb")
@@ -186,8 +209,9 @@ class TextFile:
     def count(self) -> int:
         """Its rows, or for lines about as many. Raises InputError if it cannot be read."""
         try:
-            if self.kind == "parquet":
-                return self._footer.rows
+            if self.kind in COLUMNAR:
+                with self._arrow_said():
+                    return self._column_file.count()
             with self._open() as file:
                 return sum(
                     block.count(b"\n") for block in iter(lambda: file.read(COUNT_BYTES), b"")
@@ -197,7 +221,7 @@ class TextFile:
 
     def ranges(self, rows: int) -> Iterator[Range]:
         """Cuts the file into ranges of so many rows. Raises InputError if it cannot be read."""
-        if self.kind == "parquet":
+        if self.kind in COLUMNAR:
             total = self.count()
             for row in range(0, total, rows):
                 yield Range(row, min(rows, total - row))
@@ -243,6 +267,13 @@ class TextFile:
         Raises InputError for rows without a text or an id, with their number, unless bad rows are
         passed over; for a bad record of several lines in any case.
         """
+        for own_id, text, _ in self.full_rows(within, on_bad):
+            yield own_id, text
+
+    def full_rows(
+        self, within: Range | None = None, on_bad: OnBad = lambda path, row: None
+    ) -> Iterator[Row]:
+        """As `rows`, with the user's own columns."""
         for _, row in self.numbered_rows(within):
             if isinstance(row, BadRow):
                 on_bad(self.path, row)
@@ -253,14 +284,16 @@ class TextFile:
         """As `rows`, with each row's number, None in place of an empty line, and bad rows in their
         places."""
         columns = self.columns
-        raw = self._batches if self.kind == "parquet" else self._raw_rows
-        make: Callable[[int, Columns, Any], tuple[str, Text] | None] = {
+        raw = self._batches if self.kind in COLUMNAR else self._raw_rows
+        makers: dict[str, Callable[[int, Columns, Any], Row | None]] = {
             "lines": self._of_line,
             "tsv": self._of_record,
             "csv": self._of_record,
             "jsonl": self._of_json,
-            "parquet": self._as_row,
-        }[self.kind]
+            "parquet": self._of_columns,
+            "arrow": self._of_columns,
+        }
+        make = makers[self.kind]
         try:
             for number, found in raw(columns, within):
                 try:
@@ -285,8 +318,9 @@ class TextFile:
     def is_empty(self) -> bool:
         """Whether it has no row, nor in TSV and CSV a header. Raises InputError."""
         try:
-            if self.kind == "parquet":
-                return not self._footer.rows
+            if self.kind in COLUMNAR:
+                with self._arrow_said():
+                    return self._column_file.is_empty()
             if self.kind == "jsonl":
                 return self._names is None
             return next(self._records(None), None) is None
@@ -299,13 +333,44 @@ class TextFile:
 
         None where there is no column or no schema, or all of a column is null.
         """
-        if self.kind != "parquet":
+        if self.kind not in COLUMNAR:
             return None, None, None
-        names, types, _ = self._footer
+        names, types = self._footer
         first, second, own_id = (
             None if name is None else kind_of(types[names.index(name)]) for name in self.columns
         )
         return first, second, own_id
+
+    @cached_property
+    def own_kinds(self) -> dict[str, Kinds]:
+        """What there is of the user's own columns, by name; JSON lines are read to their end.
+
+        Raises InputError for a column that is there twice, and what `rows` raises.
+        """
+        own = self._own
+        if not own.names:
+            return {}
+        if self.kind != "jsonl":
+            types = self._footer.types if self.kind in COLUMNAR else None
+            return own.kinds_of_schema(self._names or [], types)
+        found = own.kinds_of_partitions()
+        try:
+            for row, line in self._records(None):
+                try:
+                    said = self._object(row, line)
+                    if said is not None:
+                        self._of_object(row, self.columns, said)  # a bad row's do not count
+                        own.add_kinds(found, row, said)
+                except (InputError, UnicodeDecodeError):
+                    if not self.skips_bad_rows:
+                        raise
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+        return {**found}
+
+    @cached_property
+    def _own(self) -> OwnColumns:
+        return OwnColumns(str(self.path), self.own_columns)
 
     @cached_property  # asked for by every range
     def columns(self) -> Columns:
@@ -335,7 +400,7 @@ class TextFile:
     def _names(self) -> list[str] | None:
         """Names of the columns that there are; None for plain lines, and where no row says it."""
         try:
-            if self.kind == "parquet":
+            if self.kind in COLUMNAR:
                 return self._footer.names
             if self._dialect is not None:
                 number, header = next(self._records(None), (0, b""))
@@ -373,11 +438,11 @@ class TextFile:
             if number >= headers:
                 yield number - headers, record
 
-    def _of_line(self, row: int, columns: Columns, line: bytes) -> tuple[str, Text] | None:
+    def _of_line(self, row: int, columns: Columns, line: bytes) -> Row | None:
         text = decode(line, is_first=row == 0)
-        return (str(row), text) if text.strip() else None
+        return (str(row), text, self._own.values({})) if text.strip() else None
 
-    def _of_record(self, row: int, columns: Columns, record: bytes) -> tuple[str, Text] | None:
+    def _of_record(self, row: int, columns: Columns, record: bytes) -> Row | None:
         text = decode(record, is_first=False)
         if not text.strip():
             return None
@@ -387,8 +452,9 @@ class TextFile:
                 f"--input {self.path}: {self._place(row + 1)} has {len(cells)} columns, "
                 f"expected {len(header)} as in the first line."
             )
-        places = self._places
-        return self._as_row(row, columns, [None if at is None else cells[at] for at in places])
+        values = [None if at is None else cells[at] for at in self._places]
+        said = dict(zip(header, cells, strict=True)) if self.own_columns else {}
+        return *self._as_row(row, columns, values), self._own.values(said)
 
     @cached_property
     def _places(self) -> list[int | None]:
@@ -412,16 +478,19 @@ class TextFile:
             return f"row {number - 1}" if number else "the header"
         return f"line {number + 1}"
 
-    def _of_json(self, row: int, columns: Columns, line: bytes) -> tuple[str, Text] | None:
+    def _of_json(self, row: int, columns: Columns, line: bytes) -> Row | None:
         found = self._object(row, line)
-        if found is None:
-            return None
+        return None if found is None else self._of_object(row, columns, found)
+
+    def _of_object(self, row: int, columns: Columns, found: dict[str, Any]) -> Row:
         if columns[2] is None and ID in found:
             raise InputError(
                 f"--input {self.path}: row {row} has an {ID!r}, which the first row has "
                 "not, expected one in all rows or in none."
             )
-        return self._as_row(row, columns, [None if n is None else found.get(n) for n in columns])
+        values = [None if n is None else found.get(n) for n in columns]
+        self._own.kinds_in(row, found)
+        return *self._as_row(row, columns, values), self._own.values(found)
 
     def _object(self, row: int, line: bytes) -> dict[str, Any] | None:
         """Of a line; None of an empty one."""
@@ -435,22 +504,34 @@ class TextFile:
                 f"--input {self.path}: line {row + 1} is not a JSON object ({error})."
             ) from error
 
+    @property
+    def _column_file(self) -> ColumnFile:
+        return ColumnFile(self.path, self.kind)
+
     @cached_property
     def _footer(self) -> Footer:
-        """Raises InputError for what is no Parquet."""
-        with self._parquet_said():
-            return read_footer(self.path)
+        """Raises InputError for what is neither Parquet nor Arrow."""
+        with self._arrow_said():
+            return self._column_file.footer()
 
-    def _batches(
-        self, columns: Columns, within: Range | None
-    ) -> Iterator[tuple[int, Sequence[Any]]]:
-        """Values of the columns, with the rows' numbers."""
+    def _batches(self, columns: Columns, within: Range | None) -> Iterator[tuple[int, Any]]:
+        """Values of the columns, and the user's own, with the rows' numbers."""
         part = None if within is None else (within.row, within.row + within.count)
-        with self._parquet_said():
-            yield from read_rows(self.path, columns, part)
+        with self._arrow_said():
+            yield from self._column_file.rows(columns, part, self.own_columns, self._own.partitions)
+
+    def _of_columns(self, row: int, columns: Columns, found: tuple[Sequence[Any], Any]) -> Row:
+        values, own = found
+        if isinstance(own, Exception):
+            raise InputError(
+                f"--input {self.path}: row {row} has a value that no other program can read "
+                f"({own}), expected the columns {list(self.own_columns)} to be whole. Write the "
+                "file again, or leave the column out of --columns."
+            )
+        return *self._as_row(row, columns, values), own
 
     @contextmanager
-    def _parquet_said(self) -> Iterator[None]:
+    def _arrow_said(self) -> Iterator[None]:
         """Raises InputError for what Arrow raises."""
         from pyarrow import ArrowException
 

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
+
 from bitheads.engine.errors import InputError
 from bitheads.engine.files.input_files import InputFile, find_files
-from bitheads.engine.texts.text_files import BadRow, Columns, OnBad, Range, TextFile
+from bitheads.engine.texts.own_columns import fields_of
+from bitheads.engine.texts.text_files import BadRow, Columns, OnBad, Range, Row, TextFile
 from bitheads.engine.types import Text
 
 CHECKERS = 16
@@ -23,6 +26,7 @@ class TextInput:
 
     Attributes:
         files: in the order in which their rows are counted; at least one.
+        fields: the user's own columns that are read beside the texts: Arrow fields.
         digests: of each file's name and size and those of all before it, in hexadecimal. Rows
             without ids have numbers, which mean the same again only if these begin as they did.
             None: one file was named, whose rows can be counted in but one way.
@@ -30,6 +34,7 @@ class TextInput:
 
     files: tuple[TextFile, ...]
     digests: tuple[str, ...] | None = None
+    fields: tuple[pa.Field, ...] = ()
 
     @property
     def numbered_files(self) -> tuple[str, ...] | None:
@@ -66,6 +71,13 @@ class TextInput:
 
         Without a column of ids an id is the number of the row, all rows before it counted.
         """
+        for own_id, text, _ in self.full_rows(within, on_bad):
+            yield own_id, text
+
+    def full_rows(
+        self, within: Range | None = None, on_bad: OnBad = lambda path, row: None
+    ) -> Iterator[Row]:
+        """As `rows`, with the user's own columns, as `own_columns.make_columns` takes them."""
         before = 0 if within is None else within.before
         for file in self.files if within is None else (self.files[within.file],):
             number = -1
@@ -73,8 +85,8 @@ class TextInput:
                 if isinstance(row, BadRow):
                     on_bad(file.path, row)
                 elif row is not None:
-                    own_id, text = row
-                    yield own_id if self.columns[2] is not None else str(before + number), text
+                    own_id, *rest = row
+                    yield own_id if self.columns[2] is not None else str(before + number), *rest
             before += number + 1
 
 
@@ -86,6 +98,7 @@ def open_input(
     id_column: str | None = None,
     quotes: str | None = None,
     skips_bad_rows: bool = False,
+    own_columns: Sequence[str] = (),
 ) -> TextInput:
     """The texts of files, folders, globs and URIs; see `TextFile` for the rest.
 
@@ -96,7 +109,16 @@ def open_input(
     """
     found = find_files(named)
     files = [
-        TextFile(one.path, format, text_column, pair_column, id_column, quotes, skips_bad_rows)
+        TextFile(
+            one.path,
+            format,
+            text_column,
+            pair_column,
+            id_column,
+            quotes,
+            skips_bad_rows,
+            tuple(own_columns),
+        )
         for one in found
     ]
     for file in files:
@@ -107,7 +129,8 @@ def open_input(
                 "'folder/*.parquet'."
             )
     if len(files) == 1:
-        return TextInput(tuple(files), None if found[0].is_named else _digests(found))
+        digests = None if found[0].is_named else _digests(found)
+        return TextInput(tuple(files), digests, _fields(own_columns, files))
     kept: list[tuple[InputFile, TextFile]] = []
     with ThreadPoolExecutor(CHECKERS) as pool:
         for one, file, is_empty in zip(found, files, pool.map(_look_at, files), strict=True):
@@ -119,14 +142,19 @@ def open_input(
             f"--input {named[0]}: all of its {len(files)} files are empty, expected texts. Name "
             "files that have some."
         )
-    return TextInput(tuple(file for _, file in kept), _digests([one for one, _ in kept]))
+    texts = tuple(file for _, file in kept)
+    return TextInput(texts, _digests([one for one, _ in kept]), _fields(own_columns, texts))
+
+
+def _fields(names: Sequence[str], files: Sequence[TextFile]) -> tuple[pa.Field, ...]:
+    return fields_of(names, ((str(one.path), one.kind, one.own_kinds) for one in files))
 
 
 def _look_at(file: TextFile) -> bool:
     """Whether it is empty; of others, reads what decides on the columns. Raises InputError."""
     if file.is_empty:
         return True
-    _ = file.columns, file.column_kinds
+    _ = file.columns, file.column_kinds, file.own_kinds
     return False
 
 

@@ -10,6 +10,7 @@ killed runs, and "same".
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -52,9 +53,10 @@ class Case:
             (self.folder / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
             (self.folder / "texts").mkdir(exist_ok=True)
             bounds = [0, 1, 30, 30, 31, 64, 300, 301, 302, 900, TEXTS]
+            rows = [json.dumps({"text": line, "row": row}) for row, line in enumerate(lines)]
             for number, (start, stop) in enumerate(pairwise(bounds)):
-                content = "\n".join(lines[start:stop])
-                (self.folder / "texts" / f"{number:02}.txt").write_text(content, encoding="utf-8")
+                content = "\n".join(rows[start:stop])
+                (self.folder / "texts" / f"{number:02}.jsonl").write_text(content, encoding="utf-8")
             return
         spec = bitheads.engine.bundle.read_manifest(self.bundle).spec
         with StoreWriter(FeatureStore(self.store, spec), row_group_bytes=1000) as writer:
@@ -83,6 +85,7 @@ class Case:
             name = "texts.txt" if self.command == "encode" else "texts"
             more = ["--input", str(self.folder / name), "--backend", "onnxruntime"]
             more += ["--threads", "1", "--chunk-texts", "32", "--part-seconds", "0.02"]
+            more += ["--columns", "row"] if self.command == "encode_files" else []
             return bitheads.engine.commands.encode.main([*common, *more])
         if self.command == "backfill":
             return self.backfill()
@@ -102,6 +105,9 @@ class Case:
                 rows = {**contents(FeatureStore(self.store))}
             except bitheads.engine.StoreError:  # nothing was written yet
                 return {}
+        if self.command == "encode_files" and rows:
+            table = ds.dataset(self.store, format="parquet").to_table(columns=["id", "row"])
+            assert table["id"].to_pylist() == [str(row) for row in table["row"].to_pylist()]
         for folder in self.answers.glob("task=*"):
             for row in ds.dataset(folder, format="parquet").to_table().to_pylist():
                 key = f"{folder.name} {row['id']}"

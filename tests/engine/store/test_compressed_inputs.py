@@ -139,7 +139,7 @@ def test_damaged_archives(
 def test_parquet_is_not_compressed_twice(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet.gz"
     path.touch()
-    with pytest.raises(InputError, match="is Parquet in gzip, expected Parquet as it is"):
+    with pytest.raises(InputError, match="is Parquet in gzip, expected it as it is"):
         TextFile(path)
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"x\ny"))

@@ -386,14 +386,14 @@ def test_a_file_that_vanishes(
     [gone] = parts.glob("part-00003*")
     kept = tmp_path / "kept.parquet"
     shutil.copy(gone, kept)
-    rows = TextInput.rows
+    rows = TextInput.full_rows
 
     def losing(self: TextInput, **options: Any) -> object:
         gone.unlink(missing_ok=True)
         return rows(self, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TextInput, "rows", losing)
+        patch.setattr(TextInput, "full_rows", losing)
         assert run("store", "--input", parts) == 1
         assert f"--input {gone}: cannot be read" in capsys.readouterr().err
     kept.rename(gone)
@@ -410,6 +410,11 @@ def test_ranges_are_the_rows(tmp_path: Path, form: str) -> None:
         path = folder / f"part-{number}"
         if form == "parquet":
             pq.write_table(pa.table({"text": TEXTS[start:stop]}), path)
+            continue
+        if form == "arrow":
+            rows = pa.table({"text": TEXTS[start:stop]})
+            with pa.ipc.new_stream(path, rows.schema) as stream:
+                stream.write_table(rows, max_chunksize=4)
             continue
         lines = [json.dumps({"text": t}) if form == "jsonl" else t for t in TEXTS[start:stop]]
         if form in ("tsv", "csv"):
