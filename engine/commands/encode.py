@@ -224,7 +224,8 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="PATH",
         help="the texts: files, folders of files, globs in quotes, or URIs of them, of one format; "
-        "lines and tables may be in gzip or zstd (.jsonl.gz)",
+        "lines and tables may be in gzip or zstd (.jsonl.gz); a folder may be what save_to_disk of "
+        "Hugging Face's datasets saved",
     )
     add("--store", required=True, metavar="DIR", help="a folder or a URI; made if it is not there")
     add("--format", choices=FORMATS, help="format of the input (default: what suffixes say)")

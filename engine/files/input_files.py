@@ -4,12 +4,14 @@ A folder is all files in it and in its folders, as Spark, Hive and pyarrow read 
 begin with a dot or an underscore (`_SUCCESS`, `_metadata`, `.part-0.parquet.crc`) are other
 programs' notes, unless they are those of partitions (`_day=1`), and files without a byte are parts
 without a row. What one name stands for comes in the order of the paths, the names in the order they
-are given.
+are given. A data set that Hugging Face's `datasets` has saved is the files that its `state.json`
+names, in that order.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,10 @@ REMOTE_WILDCARDS = re.compile(r"[*[]")
 
 ANY_DEPTH = "**"
 OF_DELTA = "_delta_log"
+OF_DATASET, OF_DATASET_DICT = "state.json", "dataset_dict.json"
+"""What `save_to_disk` of Hugging Face's `datasets` writes beside the files, and beside the folders
+of splits."""
+
 BUFFER_BYTES = 1 << 20
 """Bytes that are asked of a remote filesystem at a time."""
 
@@ -108,6 +114,16 @@ class _Place:
         except OSError as error:
             raise _unreadable(self, error) from error
 
+    def below(self, name: str, above: frozenset[str] = frozenset()) -> _Place:
+        """What a folder has under a name."""
+        return _Place(
+            self.filesystem,
+            f"{self.path.rstrip('/')}/{name}",
+            f"{self.shown.rstrip('/')}/{name}",
+            f"{self.name}/{name}" if self.name else name,
+            above,
+        )
+
     def children(self) -> dict[str, tuple[_Place, pafs.FileInfo]]:
         """What a folder has, by name. Raises InputError, for a link to a folder above, too."""
         above = self.above
@@ -129,13 +145,7 @@ class _Place:
             raise _unreadable(self, error) from error
         return {
             info.base_name: (
-                _Place(
-                    self.filesystem,
-                    f"{self.path.rstrip('/')}/{info.base_name}",
-                    f"{self.shown.rstrip('/')}/{info.base_name}",
-                    f"{self.name}/{info.base_name}" if self.name else info.base_name,
-                    above,
-                ),
+                self.below(info.base_name, above),
                 info,
             )
             for info in found
@@ -194,17 +204,19 @@ def _files_of(name: str) -> list[InputFile]:
             file
             for matched, info in _matching(place, pattern)
             for file in (
-                _below(matched) if info.type == pafs.FileType.Directory else [matched.as_file(info)]
+                _below(matched)
+                if info.type == pafs.FileType.Directory
+                else [(matched.name, matched.as_file(info))]
             )
         ]
-    found = sorted((file for file in found if file.size), key=lambda file: file.name)
-    if not found:
+    kept = [file for _, file in sorted(found, key=lambda one: one[0]) if file.size]
+    if not kept:
         what = "a glob that matches no file" if pattern else "a folder without a file"
         raise InputError(
             f"--input {name}: is {what}, expected texts. Files of no bytes, and names that begin "
             "with a dot or an underscore, do not count: name others."
         )
-    return found
+    return kept
 
 
 def _split(name: str) -> tuple[_Place, list[str]]:
@@ -238,7 +250,8 @@ def _is_passed_over(name: str) -> bool:
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
-def _below(folder: _Place) -> Iterator[InputFile]:
+def _below(folder: _Place) -> Iterator[tuple[str, InputFile]]:
+    """The files of a folder and those in it, with what they are sorted by."""
     children = folder.children()
     if OF_DELTA in children:
         raise InputError(
@@ -246,13 +259,41 @@ def _below(folder: _Place) -> Iterator[InputFile]:
             "deleted, too, expected plain files. Write the table's rows to a folder of Parquet, "
             "and name that."
         )
+    if OF_DATASET_DICT in children:
+        splits = sorted(n for n, (_, info) in children.items() if info.type == info.type.Directory)
+        raise InputError(
+            f"--input {folder.shown}: is a data set of the splits {splits}, expected one of them. "
+            f"Name it: --input {folder.shown.rstrip('/')}/{(splits or ['train'])[-1]}."
+        )
+    if OF_DATASET in children and "dataset_info.json" in children:
+        for number, name in enumerate(_data_files(children[OF_DATASET][0])):
+            place = folder.below(name)
+            key = f"{number:08}"
+            yield (f"{folder.name}/{key}" if folder.name else key), place.as_file(place.info())
+        return
     for name, (place, info) in children.items():
         if _is_passed_over(name):
             continue
         if info.type == pafs.FileType.Directory:
             yield from _below(place)
         else:
-            yield place.as_file(info)
+            yield place.name, place.as_file(info)
+
+
+def _data_files(state: _Place) -> list[str]:
+    """Names of the files of a data set, as its state says. Raises InputError."""
+    try:
+        with state.filesystem.open_input_file(state.path) as file:
+            names = [one["filename"] for one in json.loads(file.read())["_data_files"]]
+        if not all(isinstance(name, str) and name and "/" not in name for name in names):
+            raise ValueError("one is not the name of a file in it")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"--input {state.shown}: says no files of a data set ({error!r}), expected it as "
+            "`save_to_disk` of Hugging Face's datasets writes it. Save the data set again, or name "
+            "its files: a glob, 'folder/*.arrow'."
+        ) from error
+    return names
 
 
 def _matching(place: _Place, pattern: Sequence[str]) -> Iterator[tuple[_Place, pafs.FileInfo]]:
