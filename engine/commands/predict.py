@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from bitheads.engine.answer_parts import Answer, json_answers
 from bitheads.engine.commands.command_line import exit_code
 from bitheads.engine.engine import Engine
 from bitheads.engine.errors import InputError
+from bitheads.engine.files.compressed import CODECS
 from bitheads.engine.predictions import Prediction, Predictions
+from bitheads.engine.process.install import how_to_install
 from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.sessions import BACKENDS, DEVICE_BACKENDS
 from bitheads.engine.text_batches import LONG_TEXTS
@@ -26,6 +29,8 @@ from bitheads.engine.texts.text_files import FORMATS, SUFFIXES, TextFile, lines_
 from bitheads.engine.types import Text
 
 HEADERS = {("text",), ("text_a", "text_b")}
+STANDARD_INPUT = "-"
+WILDCARDS = {*"*?["}
 TEXT_COLUMNS = 44
 REFUSED = "-"
 """In a table, an answer that its head does not stand by."""
@@ -37,6 +42,7 @@ examples:
   echo 'What a lovely film.' | bitheads predict --tasks sentiment
   bitheads predict --input reviews.txt --json > predictions.jsonl
   bitheads predict --input reviews.csv --text-column body
+  bitheads predict --input 'days/2024-*.jsonl' extra.jsonl --json > predictions.jsonl
 """
 
 
@@ -86,9 +92,16 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _read(options: argparse.Namespace) -> list[Text]:
-    path = None if options.input is None or str(options.input) == "-" else options.input
+    named = options.input or [STANDARD_INPUT]
+    if len(named) > 1 and STANDARD_INPUT in named:
+        raise InputError(
+            f"--input: got {named}, expected files, or '-' for standard input alone. Leave one out."
+        )
+    path = None if named == [STANDARD_INPUT] else Path(named[0])
     form = options.format or ("lines" if path is None else SUFFIXES.get(path.suffix.lower()))
-    if options.demo:
+    if not options.demo and path is not None and not _is_plain_file(named):
+        texts = _read_files(options)
+    elif options.demo:
         demo = files("bitheads.engine") / "data" / "demo.tsv"
         texts = _of_lines(lines_of(demo.read_bytes()))
     elif form in (None, "lines"):
@@ -109,6 +122,29 @@ def _read(options: argparse.Namespace) -> list[Text]:
     if not texts:
         raise InputError("no texts to predict. Give one per line, or text_a<TAB>text_b for pairs.")
     return texts
+
+
+def _is_plain_file(named: Sequence[str]) -> bool:
+    """Whether one file is named that can be read as it is, without pyarrow."""
+    path = Path(named[0])
+    is_file = path.is_file() or not (path.is_dir() or "://" in named[0] or WILDCARDS & {*named[0]})
+    return len(named) == 1 and is_file and path.suffix.lower() not in CODECS
+
+
+def _read_files(options: argparse.Namespace) -> list[Text]:
+    """The texts of many files, of folders, globs and URIs, and of what is compressed."""
+    if find_spec("pyarrow") is None:
+        raise InputError(
+            "--input: folders, globs, URIs, several files and compressed ones need pyarrow. Type: "
+            f"{how_to_install('store')}"
+        )
+    from bitheads.engine.texts.text_inputs import open_input
+
+    columns = options.text_column, options.pair_column, None
+    found = open_input(options.input, options.format, *columns, options.quotes)
+    if found.files[0].kind != "lines":
+        return [text for _, text in found.rows()]
+    return [text for file in found.files for text in _of_lines(file.lines())]
 
 
 def _read_lines(path: Path | None) -> list[str]:
@@ -284,11 +320,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--input",
-        type=Path,
-        metavar="FILE",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
         help=f"texts in UTF-8: a table ({', '.join(s for s in SUFFIXES if s != '.txt')}) with a "
         "column text, or text_a and text_b for pairs, as engine.encode reads it; else one per "
-        "line, text_a<TAB>text_b for pairs; '-' or nothing reads lines of standard input",
+        "line, text_a<TAB>text_b for pairs; several files, folders, globs in quotes and URIs as "
+        "`bitheads encode` takes them; '-' or nothing reads lines of standard input",
     )
     add(
         "--format",

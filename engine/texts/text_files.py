@@ -206,6 +206,14 @@ class TextFile:
             return self.path.open("rb")
         return open_compressed(lambda: self.path.open("rb"), self._codec)
 
+    def lines(self) -> list[str]:
+        """All of its lines, see `lines_of`. Raises InputError if it cannot be read."""
+        try:
+            with self._open() as file:
+                return lines_of(file.read())
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+
     def count(self) -> int:
         """Its rows, or for lines about as many. Raises InputError if it cannot be read."""
         try:

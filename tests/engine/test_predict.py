@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -214,6 +215,34 @@ def test_pairs_of_a_table(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)["text"] == ["one", "two"]
 
 
+def test_many_files(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `bitheads encode` takes them, in the order of their paths."""
+    folder = tmp_path / "in" / "day=1"
+    folder.mkdir(parents=True)
+    (folder / "_SUCCESS").touch()
+    (folder / "b.jsonl").write_text('{"text": "three"}\n')
+    (folder / "a.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}\n')
+    with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
+        file.write('{"text": "four"}')
+    glob = str(tmp_path / "in" / "*" / "*.jsonl")
+    for given in ([str(tmp_path / "in")], [glob], [(tmp_path / "in").as_uri()]):
+        more = ["--input", str(tmp_path / "c.jsonl.gz"), "--json"]
+        assert main(["--bundle", str(bundle), "--input", *given, *more]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["text"] for row in rows] == ["one", "two", "three", "four"]
+    (tmp_path / "a.txt").write_text("text\none\n")
+    (tmp_path / "b.txt").write_text("first\tsecond\r\n\n")
+    texts = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+    assert main(["--bundle", str(bundle), "--input", *texts, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == ["one", ["first", "second"]]
+    assert main(["--bundle", str(bundle), "--input", *texts, str(folder)]) == 1
+    assert "expected files of one format" in capsys.readouterr().err
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    assert main(["--bundle", str(bundle), "--input", *texts]) == 1
+    assert "b.txt: cannot be read" in capsys.readouterr().err
+
+
 def run_in(environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[bytes]:
     """The command in a process whose streams have what encoding the environment says."""
     command = [sys.executable, "-m", "bitheads", "predict", *options]
@@ -277,6 +306,8 @@ def test_a_closed_pipe_is_no_error(bundle: Path) -> None:
         (["--format", "csv"], "--format csv: standard input is read as plain lines"),
         (["--input", "a.txt", "--text-column", "t"], "plain lines have neither columns nor quotes"),
         (["--input", "absent.csv"], "absent.csv: cannot be read"),
+        (["--input", "absent/*.csv"], "is a glob that matches no file"),
+        (["--input", "-", "a.txt"], "expected files, or '-' for standard input alone"),
     ],
 )
 def test_errors(
