@@ -22,6 +22,13 @@ class Footer(NamedTuple):
     types: list[Any]
 
 
+class BatchRow(NamedTuple):
+    """A row of an Arrow batch of the user's own columns, its values not taken out yet."""
+
+    batch: Any
+    row: int
+
+
 class ColumnFile:
     """A file of columns.
 
@@ -59,8 +66,8 @@ class ColumnFile:
         own: Sequence[str] = (),
         partitions: Mapping[str, str | None] | None = None,
     ) -> Iterator[tuple[int, tuple[Sequence[Any], Any]]]:
-        """Rows with their numbers: values of the columns, and of the user's own an Arrow batch of
-        one row, or the ArrowException of one that cannot be stored.
+        """Rows with their numbers: values of the columns, and of the user's own a BatchRow, or the
+        ArrowException of one that cannot be stored.
 
         Args:
             columns: by name; the values of None are None.
@@ -204,7 +211,7 @@ def _own_rows(batch: Any, own: Sequence[str], partitions: Mapping[str, str | Non
         for name in own
     ]
     mine = pa.RecordBatch.from_arrays(arrays, list(own))
-    rows = [mine.slice(row, 1) for row in range(len(batch))]
+    rows = [BatchRow(mine, row) for row in range(len(batch))]
     try:
         mine.validate(full=True)
     except pa.ArrowException:
@@ -212,11 +219,11 @@ def _own_rows(batch: Any, own: Sequence[str], partitions: Mapping[str, str | Non
     return rows
 
 
-def _valid(row: Any) -> Any:
+def _valid(row: BatchRow) -> Any:
     import pyarrow as pa
 
     try:
-        row.validate(full=True)
+        row.batch.slice(row.row, 1).validate(full=True)
     except pa.ArrowException as error:
         return error
     return row

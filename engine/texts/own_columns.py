@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from bitheads.engine.errors import InputError
-from bitheads.engine.texts.column_files import own_type
+from bitheads.engine.texts.column_files import BatchRow, own_type
 
 if TYPE_CHECKING:  # who reads lines need not have it
     import pyarrow as pa
@@ -237,18 +238,23 @@ def make_columns(rows: Sequence[Any], fields: Sequence[pa.Field]) -> dict[str, p
     """The columns of some rows, by name.
 
     Args:
-        rows: each a tuple of the values, or an Arrow batch of that row alone.
+        rows: each a tuple of the values, or a BatchRow.
 
     Raises InputError for values that are not of the fields' types, as the file has changed.
     """
     import pyarrow as pa
 
     columns = {}
+    batches = []
+    if rows and isinstance(rows[0], BatchRow):
+        for _, group in groupby(rows, key=lambda row: id(row.batch)):
+            of_one = [*group]
+            batches.append(of_one[0].batch.take(pa.array([row.row for row in of_one])))
     for at, field in enumerate(fields):
         kind = field.type
         try:
-            if rows and isinstance(rows[0], pa.RecordBatch):
-                chunks = [row.column(at) for row in rows]
+            if batches:
+                chunks = [batch.column(at) for batch in batches]
                 cast = [one if one.type == kind else one.cast(kind) for one in chunks]
                 columns[field.name] = pa.concat_arrays(cast)
             else:

@@ -8,6 +8,7 @@ output is how many workers were killed.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -84,14 +85,16 @@ def main(bundle: Path, folder: Path) -> None:
     many = folder / "texts"
     many.mkdir()
     for number, (start, stop) in enumerate([(0, 250), (250, 251), (251, TEXTS)]):
-        lines_of_one = (lines * 5)[start:stop]
-        (many / f"{number}.txt").write_text("\n".join(lines_of_one), encoding="utf-8")
+        texts_of_one = enumerate((lines * 5)[start:stop], start)
+        lines_of_one = [json.dumps({"text": text, "row": row}) for row, text in texts_of_one]
+        (many / f"{number}.jsonl").write_text("\n".join(lines_of_one), encoding="utf-8")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     killed = 0
 
     encode = ["--bundle", str(bundle), "--backend", "onnxruntime"]
     encode += ["--threads", "1", "--chunk-texts", "16"]
     on_ray = ["--input", str(many), "--runner", "ray", "--workers", "2", "--block-texts", "32"]
+    on_ray += ["--columns", "row"]
     here = ["--input", str(texts), "--store", str(folder / "one")]
     assert bitheads.engine.commands.encode.main([*encode, *here]) == 0
     killed += run_killed(
@@ -101,6 +104,8 @@ def main(bundle: Path, folder: Path) -> None:
     )
     expected = contents(FeatureStore(folder / "one"))
     assert contents(FeatureStore(folder / "many")) == expected
+    table = ds.dataset(folder / "many").to_table(columns=["id", "row"])
+    assert table["id"].to_pylist() == [str(row) for row in table["row"].to_pylist()]
     assert verify(folder / "many") == []
     assert (
         bitheads.engine.commands.encode.main([*encode, *on_ray, "--store", str(folder / "many")])

@@ -73,6 +73,9 @@ TYPED = {
     "flag": pa.array([True, None, False]),
     "half": pa.array([1.5, None, 2.5], pa.float16()),
     "wait_ns": pa.array([1, None, 3], pa.duration("ns")),
+    "id_bytes": pa.array([b"0123456789abcdef", None, b"x" * 16], pa.uuid()),
+    "time_ns": pa.array([1, None, 2], pa.time64("ns")),
+    "long": pa.array([["a"], None, []], pa.large_list(pa.large_string())),
     "note": pa.array(["", None, "naïve 🙂"]),
 }
 
