@@ -34,7 +34,7 @@ def resolve(
     unless the store's rows have these columns, of these types.
     """
     for field in fields:
-        if field.name in RESERVED:
+        if field.name.lower() in RESERVED:  # to DuckDB and Spark case makes no other name
             raise InputError(
                 f"--columns: got {field.name!r}, which a store has of its own (as it has "
                 f"{list(RESERVED)}). Give the column another name in the input."

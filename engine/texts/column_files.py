@@ -14,6 +14,10 @@ BATCH_ROWS = 1024
 MAGIC = b"ARROW1"
 """What an Arrow file begins with, and a stream does not."""
 
+END = b"\xff\xff\xff\xff\0\0\0\0"
+"""What a stream ends with. Arrow reads one without it to its end, too, but so ends what a killed
+program has written, or an archive that was cut short: with rows missing."""
+
 
 class Footer(NamedTuple):
     """What a file says of itself: names and Arrow types of the columns."""
@@ -40,7 +44,7 @@ class ColumnFile:
         self._path, self._is_parquet = path, kind == "parquet"
 
     def footer(self) -> Footer:
-        """Raises OSError, and ArrowException for what is no such file."""
+        """Raises OSError, and ArrowException for what is no such file, or a stream without end."""
         with self._open() as file:
             schema = file.schema_arrow if self._is_parquet else file.schema
             return Footer(list(schema.names), list(schema.types))
@@ -138,6 +142,9 @@ class ColumnFile:
         # Not mapped into memory: a file that another program cuts short would end the process.
         with pa.OSFile(str(path)) if isinstance(path, Path) else path.open_native() as source:
             is_file = source.read(len(MAGIC)) == MAGIC
+            source.seek(max(0, source.size() - len(END)))
+            if not is_file and source.read() != END:
+                raise pa.ArrowInvalid("it does not end as a stream of Arrow does: rows are missing")
             source.seek(0)
             open_it = pa.ipc.open_file if is_file else pa.ipc.open_stream
             with open_it(source, options=options) as reader:

@@ -19,7 +19,7 @@ from bitheads.engine.types import Text
 from bitheads.training.data.class_names import names_of_metadata
 from bitheads.training.data.columns import Choose, Columns, Names
 
-FORMATS = {suffix: form for suffix, form in SUFFIXES.items() if form != "lines"} | {
+FORMATS = {suffix: form for suffix, form in SUFFIXES.items() if form not in ("lines", "arrow")} | {
     ".json": "jsonl"  # as Hugging Face datasets writes JSON lines
 }
 """Suffix -> format; a file of any other suffix is TSV."""

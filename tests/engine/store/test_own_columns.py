@@ -101,6 +101,14 @@ def test_types_of_parquet_are_kept(run: Run, tmp_path: Path) -> None:
     assert rows == [5, None, 3]
 
 
+def test_names_of_columns(run: Run, tmp_path: Path, read: Read) -> None:
+    """A dot in one is not that of a struct."""
+    columns = {"a.b": [1, 2], "Größe (m)": ["u", None], "a": [{"b": 5}, {"b": None}]}
+    pq.write_table(pa.table({"text": TEXTS[:2], **columns}), tmp_path / "a.parquet")
+    assert run("--input", tmp_path / "a.parquet", "--columns", *columns) == 0
+    assert read('"a.b", "Größe (m)", a') == [(1, "u", {"b": 5}), (2, None, {"b": None})]
+
+
 def test_what_pandas_and_polars_write(run: Run, tmp_path: Path, read: Read) -> None:
     """Each writes text in its own way; a column of one file may be all null."""
     folder = tmp_path / "in"
@@ -198,7 +206,7 @@ def test_files_of_other_columns_or_types(
     shown = refusal(run, capsys, "--input", folder, "--columns", "m")
     assert f"--input {folder}/b.parquet: no column 'm', expected what --columns names" in shown
     path = folder / "a.parquet"
-    for name in ("codes", "id", "text_hash", "embedding", "words"):
+    for name in ("codes", "id", "text_hash", "embedding", "words", "Num_Tokens"):
         pq.write_table(pa.table({"text": ["x"], name: ["k"]}), path)
         shown = refusal(run, capsys, "--input", path, "--columns", name)
         assert f"--columns: got {name!r}, which a store has of its own" in shown

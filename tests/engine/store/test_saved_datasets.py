@@ -165,9 +165,10 @@ def test_arrow_that_is_damaged(tmp_path: Path, dataset: Dataset) -> None:
     path = tmp_path / "a.arrow"
     table = pa.table({"text": TEXTS})
     with pa.ipc.new_stream(path, table.schema) as stream:
-        stream.write_table(table)
+        stream.write_table(table, max_chunksize=10)
     whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], b"", b"no Arrow", b"ARROW1"):
+    cuts = [whole[: -8 * n] for n in range(1, len(whole) // 8)]  # some end with a batch
+    for content in (*cuts, b"", b"no Arrow", b"ARROW1"):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"a.arrow: cannot be read"):
             list(TextFile(path).rows())
