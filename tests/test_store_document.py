@@ -28,6 +28,10 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     head = TaskHead(load_head(random_head(make_spec(), task="topic")), "0")
     job = Backfill(FeatureStore("features"), [head], "answers")
     job.run(job.prepare())
+    for seed in (1, 2):
+        versions = TaskHead(load_head(random_head(make_spec(), task="topic", seed=seed)), f"{seed}")
+        job = Backfill(FeatureStore("features"), [versions], "versions", other_heads="keep")
+        job.run(job.prepare())
     with StoreWriter(FeatureStore("with_words", make_spec())) as writer:
         writer.append(make_ids(20), make_features_of_words(make_spec(), 20))
     embedder = Embedder(EmbeddingSpec(("mean",), (), 6), {RANGES: np.zeros((2, 6), np.float32)})

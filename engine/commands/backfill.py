@@ -15,7 +15,7 @@ from bitheads.engine.commands.job_options import (
 )
 from bitheads.engine.errors import InputError
 from bitheads.engine.heads.head import is_of_words
-from bitheads.engine.jobs.answers import TaskHead
+from bitheads.engine.jobs.answers import OTHER_HEADS, TaskHead
 from bitheads.engine.jobs.backfill import Backfill, fitting_heads, read_heads
 from bitheads.engine.jobs.backfill_pairs import PairsBackfill
 from bitheads.engine.jobs.pairs_file import PairsFile
@@ -28,6 +28,8 @@ from bitheads.engine.texts.text_files import SUFFIXES
 EPILOG = """\
 examples:
   bitheads backfill --bundle B --store features --tasks sentiment topic --output answers
+  bitheads backfill --head new-topic.safetensors --store features --output answers \\
+      --other-heads replace
   bitheads backfill --bundle B --store features --pairs pairs.tsv --output answers-of-pairs
 """
 
@@ -44,7 +46,11 @@ def _run(options: argparse.Namespace) -> None:
     check_above_zero("--threads", options.threads)
     check_above_zero("--workers", options.workers)
     started_s = time.monotonic()
-    heads = read_heads(options.bundle, options.tasks)
+    if options.head and options.tasks is not None:
+        raise InputError(
+            "--tasks: got it with --head, whose files say their tasks. Leave one of them out."
+        )
+    heads = read_heads(options.bundle, options.tasks, options.head)
     store = FeatureStore(options.store)
     if options.pairs is not None:
         told = _answer_pairs(options, heads, store)
@@ -64,11 +70,13 @@ def _answer_texts(
     """How many texts were answered, how many had been, of how many tasks."""
     if options.quotes is not None:
         raise InputError("--quotes: is about a file of --pairs, which was not named. Leave it out.")
-    if options.tasks is None:
+    if _takes_what_fits(options):
         found, heads = heads, fitting_heads(heads, store)
         _say_without_words(found, heads, store)
         _say_without_pairs(found, heads)
-    job = Backfill(store, heads, options.output, options.probabilities)
+    job = Backfill(
+        store, heads, options.output, options.probabilities, other_heads=options.other_heads
+    )
     if store.forms is None and len({head.head.form for head in heads}) > 1:
         say(
             f"{store.folder} does not say which of its texts are pairs, as it was made by an "
@@ -86,6 +94,8 @@ def _answer_texts(
                     options.output,
                     None if options.tasks is None else tuple(options.tasks),
                     options.probabilities,
+                    tuple(options.head),
+                    options.other_heads,
                 )
                 workers = Workers(options.workers, options.threads or 1)
                 texts = backfill_on_ray(on_ray, job, parts, workers, bar)
@@ -102,7 +112,7 @@ def _answer_pairs(
         raise InputError(
             "--runner ray: got it with --pairs, which one machine answers. Leave one of them out."
         )
-    if options.tasks is None:
+    if _takes_what_fits(options):
         heads = [head for head in heads if reads_apart(head.head)]
         if not heads:
             raise InputError(
@@ -110,13 +120,25 @@ def _answer_pairs(
                 "encoded by themselves. Train one: `bitheads train-head --form two_texts`."
             )
     pairs = PairsFile(options.pairs, options.quotes)
-    job = PairsBackfill(store, heads, pairs, options.output, options.probabilities)
+    job = PairsBackfill(
+        store,
+        heads,
+        pairs,
+        options.output,
+        options.probabilities,
+        other_heads=options.other_heads,
+    )
     with job.lock():
         blocks = job.prepare()
         left, total = (sum(block.rows for block in some) for some in (blocks, job.blocks))
         with progress_bar(left, options.progress, "backfill") as bar:
             done = job.run(blocks, options.threads, bar)
     return done, total - left, len(heads), "pairs"
+
+
+def _takes_what_fits(options: argparse.Namespace) -> bool:
+    """Whether heads that do not fit are left out: those that were named must."""
+    return options.tasks is None and not options.head
 
 
 def _say_without_words(found: list[TaskHead], fitting: list[TaskHead], store: FeatureStore) -> None:
@@ -149,7 +171,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, metavar="DIR", help="with the heads")
+    heads = parser.add_mutually_exclusive_group(required=True)
+    heads.add_argument("--bundle", type=Path, metavar="DIR", help="with the heads")
+    heads.add_argument(
+        "--head",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="heads that are in no bundle, of the store's feature spec, one per task",
+    )
     add("--store", required=True, metavar="DIR", help="a folder or a URI")
     add(
         "--output",
@@ -171,6 +203,13 @@ def _parser() -> argparse.ArgumentParser:
         "--probabilities",
         action="store_true",
         help="write the probabilities of all labels, where a head has labels",
+    )
+    add(
+        "--other-heads",
+        choices=OTHER_HEADS,
+        default="refuse",
+        help="what to do with a task's answers of another head: `replace` them, file by file, or "
+        "`keep` them beside the new ones, in a folder per head (default: %(default)s)",
     )
     add(
         "--threads",

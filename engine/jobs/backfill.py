@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bitheads.engine import bundle
 from bitheads.engine.errors import HeadError, InputError, UnknownTaskError
-from bitheads.engine.features.spec import check_spec
+from bitheads.engine.features.spec import FeatureSpec, check_spec
 from bitheads.engine.heads.cpu import HeadThreads, load_head
 from bitheads.engine.heads.head import is_of_words, reads_words
 from bitheads.engine.heads.head_file import SUFFIX, read_head
@@ -22,6 +22,7 @@ from bitheads.engine.jobs.answers import AnswerFile, Source, TaskAnswers, TaskHe
 from bitheads.engine.predictions import Prediction
 from bitheads.engine.process.forked import check_process
 from bitheads.engine.store import FeatureStore, Part
+from bitheads.engine.store.answer_folders import check_layout
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.texts.forms import reads_apart
 
@@ -29,14 +30,20 @@ OTHER_FILES = 64
 """Files that a process may have open beside its answers."""
 
 
-def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
-    """Heads of a bundle, without its encoder.
+def read_heads(
+    folder: Path | None, tasks: Sequence[str] | None, files: Sequence[Path] = ()
+) -> list[TaskHead]:
+    """Heads of a bundle, without its encoder, or those of files that are in none.
 
     Args:
-        tasks: None for all.
+        folder: None for those of the files.
+        tasks: of the bundle's heads; None for all.
+        files: of heads, where there is no bundle.
 
     Raises BundleError, HeadError, SpecMismatchError, or UnknownTaskError for a task without a head.
     """
+    if folder is None:
+        return read_head_files(files)
     spec = bundle.read_manifest(folder).spec
     there = sorted(path.stem for path in (folder / bundle.HEADS).glob(f"*{SUFFIX}"))
     unknown = [task for task in tasks or () if task not in there]
@@ -45,15 +52,28 @@ def read_heads(folder: Path, tasks: Sequence[str] | None) -> list[TaskHead]:
             f"task {(unknown or ['(any)'])[0]!r}: bundle {folder} has no such head, expected one "
             f"of {there}. Copy it into the bundle's folder heads."
         )
+    names = dict.fromkeys(tasks or there)
+    own = [folder / bundle.HEADS / f"{name}{SUFFIX}" for name in names]
+    return read_head_files(own, spec)
+
+
+def read_head_files(paths: Sequence[Path], spec: FeatureSpec | None = None) -> list[TaskHead]:
+    """Heads of these files, at most one per task.
+
+    Args:
+        spec: which they must have; None: Backfill compares with the store's.
+
+    Raises HeadError or SpecMismatchError.
+    """
     heads: dict[str, TaskHead] = {}
-    for name in dict.fromkeys(tasks or there):
-        path = folder / bundle.HEADS / f"{name}{SUFFIX}"
+    for path in paths:
         folded = read_head(path)
-        check_spec(f"head {path}", folded.spec, spec)
+        if spec is not None:
+            check_spec(f"head {path}", folded.spec, spec)
         if folded.task in heads:
             raise HeadError(
                 f"{path}: is a head for task {folded.task!r}, as another of the heads is, expected "
-                "one per task. Remove one of the files, or name others: --tasks."
+                "one per task and run. Leave one of them out, or name others: --tasks, --head."
             )
         heads[folded.task] = TaskHead(load_head(folded), bundle.Artifact.of(path).sha256)
     return list(heads.values())
@@ -100,11 +120,13 @@ class Backfill:
         output: str | Path,
         probabilities: bool = False,
         filesystem: Any = None,
+        other_heads: str = "refuse",
     ) -> None:
         """
         Args:
             output: a folder or a URI, to which `filesystem` belongs.
             probabilities: write those of all labels, too.
+            other_heads: see TaskAnswers.
 
         Raises SpecMismatchError for heads of another spec than the store's, InputError for none,
         for more than this process may have files open, for one that fits no text of the store, or
@@ -134,14 +156,20 @@ class Backfill:
         self._store = store
         self._heads = {head.head.task: head.head for head in heads}
         self._words = reads_words([*self._heads.values()])
-        self._answers = [TaskAnswers(output, head, probabilities, filesystem) for head in heads]
+        self._answers = [
+            TaskAnswers(output, head, probabilities, filesystem, other_heads=other_heads)
+            for head in heads
+        ]
+        self._keeps_heads = other_heads == "keep"
         self._output = Folder(output, filesystem)
 
     def prepare(self) -> list[Part]:
         """Removes what killed runs left; the parts of which an answer is still missing.
 
-        Hold `lock`. Raises StoreError for answers of other heads, or of another store.
+        Hold `lock`. Raises StoreError for answers of other heads, of another store, or in another
+        layout.
         """
+        check_layout(self._output, self._keeps_heads)
         for answers in self._answers:
             answers.remove_stale(self._store.parts)
         missing = {

@@ -7,7 +7,6 @@ scanned once: of each text that occurs in them, its vector is made once, for eve
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +25,12 @@ from bitheads.engine.jobs.answers import TaskAnswers, TaskHead
 from bitheads.engine.jobs.backfill import AnswerWriter, check_heads
 from bitheads.engine.jobs.pairs_file import IdPair, PairsFile
 from bitheads.engine.store import FeatureStore, Part, schema
+from bitheads.engine.store.answer_folders import (
+    block_name,
+    check_layout,
+    seal_of_block,
+    seal_of_pairs,
+)
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.texts.forms import of_two_texts
 from bitheads.engine.texts.text_files import Range
@@ -59,12 +64,14 @@ class PairsBackfill:
         output: str | Path,
         probabilities: bool = False,
         filesystem: Any = None,
+        other_heads: str = "refuse",
     ) -> None:
         """
         Args:
             pairs: ids of the store's texts.
             output: a folder or a URI, to which `filesystem` belongs.
             probabilities: write those of all labels, too.
+            other_heads: see TaskAnswers.
 
         Raises SpecMismatchError for heads of another spec than the store's, InputError for none,
         for more than this process may have files open, for one of another form than `two_texts`,
@@ -75,17 +82,16 @@ class PairsBackfill:
         self._store, self._pairs = store, pairs
         sha256 = pairs.sha256()
         self._answers = [
-            TaskAnswers(output, head, probabilities, filesystem, sha256) for head in heads
+            TaskAnswers(output, head, probabilities, filesystem, sha256, other_heads)
+            for head in heads
         ]
         self._output = Folder(output, filesystem)
-        # Any change of the store may be one of a text's codes.
-        digest = hashlib.sha256(sha256.encode())
-        for part in sorted(store.parts, key=lambda part: part.name):
-            digest.update(f"\n{part.name} {part.seal}".encode())
+        self._keeps_heads = other_heads == "keep"
+        seal = seal_of_pairs(sha256, store.parts)
         self.blocks = [
             PairsBlock(
-                f"pairs-{number:08d}.parquet",
-                hashlib.sha256(f"{digest.hexdigest()} {number}".encode()).hexdigest(),
+                block_name(number),
+                seal_of_block(seal, number),
                 store.id,
                 within.count,
                 within,
@@ -96,8 +102,10 @@ class PairsBackfill:
     def prepare(self) -> list[PairsBlock]:
         """Removes what killed runs left; the blocks of which an answer is still missing.
 
-        Hold `lock`. Raises StoreError for answers of other heads, stores or pairs.
+        Hold `lock`. Raises StoreError for answers of other heads, stores or pairs, or in another
+        layout.
         """
+        check_layout(self._output, self._keeps_heads)
         for answers in self._answers:
             answers.remove_stale(self.blocks)
         missing = {

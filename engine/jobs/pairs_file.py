@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from bitheads.engine.errors import InputError
-from bitheads.engine.store.answers_without import PAIR_IDS
+from bitheads.engine.store.answer_folders import PAIR_IDS
 from bitheads.engine.texts.text_files import Columns, Range, TextFile, is_text
 from bitheads.engine.types import Text
 

@@ -95,22 +95,28 @@ class BackfillJob:
 
     Attributes:
         store, output: a folder or a URI.
+        bundle: None for heads of files.
         tasks: None for all of the bundle's heads.
+        heads: files of heads, where there is no bundle.
+        other_heads: see TaskAnswers.
     """
 
-    bundle: Path
+    bundle: Path | None
     store: str
     output: str
     tasks: tuple[str, ...] | None
     probabilities: bool
+    heads: tuple[Path, ...] = ()
+    other_heads: str = "refuse"
 
     def anywhere(self) -> BackfillJob:
         """The same job for processes that run in folders of their own."""
         return replace(
             self,
-            bundle=self.bundle.absolute(),
+            bundle=None if self.bundle is None else self.bundle.absolute(),
             store=_absolute(self.store),
             output=_absolute(self.output),
+            heads=tuple(path.absolute() for path in self.heads),
         )
 
 
@@ -190,12 +196,14 @@ class BackfillWorker:
 
     def __init__(self, job: BackfillJob, threads: int) -> None:
         self._threads = threads
-        heads = read_heads(job.bundle, job.tasks)
+        heads = read_heads(job.bundle, job.tasks, job.heads)
         # Once: opening reads the end of every part.
         self._store = FeatureStore(job.store)
-        if job.tasks is None:
+        if job.bundle is not None and job.tasks is None:
             heads = fitting_heads(heads, self._store)
-        self._job = Backfill(self._store, heads, job.output, job.probabilities)
+        self._job = Backfill(
+            self._store, heads, job.output, job.probabilities, other_heads=job.other_heads
+        )
         self._parts = {part.name: part for part in self._store.parts}
 
     def do(self, block: dict[str, Any]) -> int:

@@ -11,30 +11,29 @@ import pyarrow.parquet as pq
 
 from bitheads.engine.errors import StoreError
 from bitheads.engine.store import sealed
+from bitheads.engine.store.answer_folders import (
+    PAIR_IDS,
+    SOURCE_SEAL,
+    SOURCE_STORE,
+    TASK_FOLDER,
+    AnswerFolder,
+    answer_folders,
+)
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.part import SUFFIX
 from bitheads.engine.store.schema import ID
 
-TASK_FOLDER = "task="
-"""What the name of a task's folder begins with."""
-
-PAIR_IDS = ("id_a", "id_b")
-"""Columns of the ids of pairs, in answers and in files of pairs."""
-
-SOURCE_SEAL, SOURCE_STORE = "source_seal", "store"
-"""What an answer file's footer says: the seal of what it is made of, and the store."""
-
 
 class AnswersOfTask:
-    """One task's folder of an output.
+    """One folder of an output: a task's, or where heads stand beside each other a head's.
 
     Attributes:
         output: as it was named.
     """
 
-    def __init__(self, output: Folder, name: str) -> None:
-        self.output, self.task = str(output), name.removeprefix(TASK_FOLDER)
-        self.folder = Folder(f"{output.path}/{name}", output.filesystem)
+    def __init__(self, output: Folder, found: AnswerFolder) -> None:
+        self.output, self.task, self.head = str(output), found.task, found.head
+        self.folder = found.folder
 
     def names(self) -> list[str]:
         """Of its files."""
@@ -43,7 +42,7 @@ class AnswersOfTask:
     def check(self, store_id: str | None) -> None:
         """Raises StoreError if some are of another store, or nothing that was answered."""
         for name in self.names():
-            shown = f"{self.output}/{TASK_FOLDER}{self.task}/{name}"
+            shown = f"{self.folder}/{name}"
             with self.folder.open(name) as file:
                 footer = sealed.read_footer(file, shown)
             columns = footer.metadata.schema.to_arrow_schema().names
@@ -68,7 +67,7 @@ class AnswersOfTask:
 
         Raises StoreError for damaged bytes, and if it cannot be written.
         """
-        shown = f"{self.output}/{TASK_FOLDER}{self.task}/{name}"
+        shown = f"{self.folder}/{name}"
         with self.folder.open(name) as file:
             footer = sealed.read_footer(file, shown)
             source = footer.part[SOURCE_SEAL]
@@ -101,7 +100,7 @@ def open_answers(output: Folder, store_id: str | None) -> list[AnswersOfTask]:
 
     Raises StoreError if there are none, or some are of another store.
     """
-    tasks = [AnswersOfTask(output, name) for name in output.folders(TASK_FOLDER)]
+    tasks = [AnswersOfTask(output, found) for found in answer_folders(output)]
     if not tasks:
         raise StoreError(
             f"{output}: holds no answers, expected an output of `bitheads backfill` with a folder "

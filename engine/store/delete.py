@@ -44,12 +44,17 @@ class DeletedPart:
 
 @dataclass(frozen=True)
 class DeletedAnswers:
-    """What a task's folder of an output had of them: so many rows, in these files."""
+    """What a task's folder of an output had of them: so many rows, in these files.
+
+    Attributes:
+        head: whose answers they were, where an output keeps those of several.
+    """
 
     output: str
     task: str
     rows: int
     files: list[str]
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -181,4 +186,4 @@ def _delete_answers(task: AnswersOfTask, values: pa.Array, seals: dict[str, str]
             files.append(name)
             rows += found
     task.folder.sync()
-    return DeletedAnswers(task.output, task.task, rows, files)
+    return DeletedAnswers(task.output, task.task, rows, files, task.head)

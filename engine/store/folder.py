@@ -84,6 +84,12 @@ class Folder:
         names = [each.base_name for each in found if each.type == pafs.FileType.Directory]
         return sorted(name for name in names if name.startswith(prefix))
 
+    def below(self, name: str) -> Folder:
+        """A folder in it, which need not exist."""
+        folder = Folder(f"{self.path}/{name}", self.filesystem)
+        folder.shown = f"{self.shown.rstrip('/')}/{name}"
+        return folder
+
     def open(self, name: str) -> pa.NativeFile:
         """Raises StoreError if it cannot be read."""
         with self._store_errors(f"{name} cannot be read"):

@@ -21,6 +21,7 @@ from store_cases import contents, make_features, make_ids
 from bitheads import Engine, FeatureSpec, HeadError, InputError, PackedFeatures, StoreError
 from bitheads.engine.commands.backfill import main
 from bitheads.engine.heads.head_file import write_head
+from bitheads.engine.jobs.answers import NAME
 from bitheads.engine.jobs.backfill import Backfill, fitting_heads, read_heads
 from bitheads.engine.store import FeatureStore, Part, StoreWriter, compact, schema
 from bitheads.engine.store.part_writer import PartWriter, new_name
@@ -264,6 +265,7 @@ def test_columns_of_every_kind(
         kind, refuses = task.split("-")[:2] if "-" in task else ("single_label", "never")
         likely = " probabilities:list<element: float>"
         wanted = kinds[kind] + refusing[refuses] + likely * (with_all and kind != "regression")
+        wanted += "".join(f" {name}:{NAME}" for name in ("task", "head"))
         for path in (tmp_path / "answers" / f"task={task}").glob("*.parquet"):
             schema = pq.read_schema(path)
             assert " ".join(f"{field.name}:{field.type}" for field in schema) == wanted
@@ -278,7 +280,7 @@ def test_columns_of_every_kind(
                 for i in range(group.num_columns)
                 if group.column(i).has_dictionary_page
             }
-            assert packed == {"label", "labels.list.element"} & {
+            assert packed == {"label", "labels.list.element", "task", "head"} & {
                 group.column(i).path_in_schema for i in range(group.num_columns)
             }
 

@@ -458,7 +458,7 @@ def test_texts_of_no_spans_and_pairs(bundle: Path, tmp_path: Path) -> None:
     assert found["text-1"] == ([], None)
     path = next((tmp_path / "answers" / "task=names").glob("*.parquet"))
     fields = {field.name: field for field in pq.read_schema(path)}
-    assert [*fields] == ["id", "spans", "truncated_at"]
+    assert [*fields] == ["id", "spans", "truncated_at", "task", "head"]
     assert [name for name, field in fields.items() if field.nullable] == ["truncated_at"]
     assert str(fields["spans"].type) == (
         "list<element: struct<start: int32, end: int32, label: string, probability: float>>"
