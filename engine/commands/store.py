@@ -6,7 +6,9 @@ import argparse
 import json
 import sys
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bitheads.engine.commands.command_line import exit_code, say
 from bitheads.engine.commands.job_options import check_above_zero
@@ -16,7 +18,8 @@ from bitheads.engine.files.whole_file import write_whole
 from bitheads.engine.jobs.ids_file import read_ids
 from bitheads.engine.process.json_lines import print_json
 from bitheads.engine.progress import progress_bar
-from bitheads.engine.store import FeatureStore, compact, delete, verify
+from bitheads.engine.store import FeatureStore, compact, delete, verify, verify_answers
+from bitheads.engine.store.answer_folders import answer_folders
 from bitheads.engine.store.folder import Folder
 from bitheads.engine.store.part import SUFFIX
 from bitheads.engine.store.part_writer import PART_BYTES
@@ -52,6 +55,35 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    _verify_parts(options)
+    if options.answers:
+        _verify_answers(options)
+
+
+def _verify_answers(options: argparse.Namespace) -> None:
+    store = FeatureStore(options.store)
+    faults = checked = 0
+    for output in options.answers:
+        folders = len(answer_folders(Folder(output)))
+        steps = folders * len(store.parts)
+        with progress_bar(steps, sys.stderr.isatty(), "verify answers", "part") as bar:
+            wrong = verify_answers(store, output, None, partial(_count, bar))
+        for sentence in wrong:
+            print(sentence, file=sys.stderr)
+        faults, checked = faults + len(wrong), checked + folders
+    if faults:
+        raise StoreError(
+            f"{', '.join(options.answers)}: {faults} faults in the answers of {options.store}, see "
+            "above."
+        )
+    print(f"answers of {checked} heads are this store's, one per text, every byte")
+
+
+def _count(bar: Any, name: str) -> None:
+    bar.update(1)
+
+
+def _verify_parts(options: argparse.Namespace) -> None:
     parts = len(Folder(options.store).names(SUFFIX))
     with progress_bar(parts, sys.stderr.isatty(), "verify", "part") as bar:
         wrong = verify(options.store, is_checked=lambda name: bar.update(1))
@@ -100,6 +132,15 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="rows, tokens, bytes per text, feature spec, parts")
     info.add_argument("--json", action="store_true", help="one JSON object")
     check = commands.add_parser("verify", help="read every byte of every part and check it")
+    check.add_argument(
+        "--answers",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="outputs of `bitheads backfill`, too: whether their answers are this store's, one per "
+        "text that a head is for",
+    )
     merge = commands.add_parser("compact", help="merge small parts; safe to kill at any moment")
     merge.add_argument(
         "--part-mb",

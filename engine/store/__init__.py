@@ -26,6 +26,7 @@ from bitheads.engine.store.part import Part
 from bitheads.engine.store.store import FeatureStore, Rows, StoreInfo
 from bitheads.engine.store.text_hash import hash_of
 from bitheads.engine.store.verify import verify
+from bitheads.engine.store.verify_answers import verify_answers
 from bitheads.engine.store.writer import StoreWriter
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "delete",
     "hash_of",
     "verify",
+    "verify_answers",
 ]
