@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 AUDIT := build/audit
 
-.PHONY: demo test test-engine test-export test-long test-gpu check tidy docs audit lock sanitize host ray wheel platforms device device-code plans software-device bench format clean help
+.PHONY: demo test test-engine test-export test-long test-gpu check tidy docs audit lock sanitize host ray readers wheel platforms device device-code plans software-device bench format clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,13 +44,13 @@ test-export: $(VENV)/.dev
 	$(PYTEST) $(FARTHER_TESTS)
 
 # One after another, and all of them, whatever fails.
-test-long: $(VENV)/.dev ## the tests marked long, of `make test`, host, ray, wheel and device; stores the outcome
+test-long: $(VENV)/.dev ## the tests marked long, of `make test`, host, ray, readers, wheel and device; stores the outcome
 	rm -rf build/long
-	$(MAKE) --keep-going MARKED=long test-engine test-export host ray wheel platforms device-code plans software-device
+	$(MAKE) --keep-going MARKED=long test-engine test-export host ray readers wheel platforms device-code plans software-device
 	$(RUN) tests/long_run.py build/long
 
 test-engine: $(VENV)/.dev
-	$(PYTEST) $(addprefix --ignore=,tests/host tests/platforms tests/ray tests/wheel $(FARTHER_TESTS))
+	$(PYTEST) $(addprefix --ignore=,tests/host tests/platforms tests/ray tests/readers tests/wheel $(FARTHER_TESTS))
 
 check: $(VENV)/.dev tidy ## formatting, lint, types
 	$(RUN) -m ruff format --check .
@@ -105,6 +105,11 @@ build/headers: tests/host/plugin_headers.py tests/host/plugin_headers.txt | $(VE
 # Apart from `make test`, because a cluster takes long to start.
 ray: $(VENV)/.dev ## both jobs over a store on a Ray cluster of this machine, workers killed
 	$(PYTEST) tests/ray
+
+# Apart from `make test`, because of what it installs. Spark's test is a long one: it is another 400 MB, and
+# Java's runtime is a package of the system (openjdk-17-jre-headless).
+readers: $(VENV)/.readers $(if $(ONLY_LONG),$(VENV)/.spark) ## DuckDB, Iceberg and Spark read stores; FAISS and USearch search in them
+	$(PYTEST) tests/readers tests/benchmarks/search
 
 # Apart from `make test`, because it builds everything twice more and makes an environment.
 wheel: $(VENV)/.dev ## build the wheel and the source distribution, install it, use it
@@ -180,6 +185,10 @@ $(VENV)/.bench: $(VENV)/.dev
 # Of what .dev has installed, so that nothing is built again.
 $(VENV)/.docs: $(VENV)/.dev
 	$(RUN) -m pip install --quiet --progress-bar off 'bitheads[docs]'
+	touch $@
+
+$(VENV)/.readers $(VENV)/.spark: $(VENV)/.%: $(VENV)/.dev
+	$(RUN) -m pip install --quiet --progress-bar off 'bitheads[$*]'
 	touch $@
 
 # The CPU build of ONNX Runtime and the GPU's are one folder: the last one that is installed wins,

@@ -72,6 +72,7 @@ ROUTINES = (
     Routine("memory", "peak memory of encoding few and many texts"),
     Routine("pairs", "pairs as two texts, beside pairs that are encoded together"),
     Routine("spans", "words beside tokenizing, and heads per word"),
+    Routine("search", "search by the signs of embeddings: recall, and times of FAISS and USearch"),
     Routine("latency", "one short text with all heads, and the first answer of a process"),
     Routine("encoder", "texts in, codes out, beside other libraries on the same texts"),
     Routine("long_texts", "texts of up to 8,192 tokens, with attention in windows and without"),

@@ -15,14 +15,17 @@ MOST_SENTENCES = 12
 """Sentences that are joined into one text at most, where there are no reviews to draw from."""
 
 
-def drawn(data: Path, count: int) -> list[str]:
+def drawn(data: Path, count: int, split: str = "test") -> list[str]:
     """Texts drawn evenly from the test files of a data folder: of pairs, the first text.
+
+    Args:
+        split: which files, "test" or "train".
 
     Raises InputError if there are none.
     """
-    found = sorted(Path(data).glob("*/test.[ct]sv"))
+    found = sorted(Path(data).glob(f"*/{split}.[ct]sv"))
     if not found:
-        raise InputError(f"--data {data}: no */test.tsv in it, nor */test.csv.")
+        raise InputError(f"--data {data}: no */{split}.tsv in it, nor */{split}.csv.")
     draw = random.Random(0)
     texts: list[str] = []
     for file in found:

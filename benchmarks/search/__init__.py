@@ -1,0 +1,1 @@
+"""Search by Hamming distance: what signs find of what floats find, and how fast."""
