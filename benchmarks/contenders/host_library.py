@@ -60,6 +60,7 @@ class HostEngine(PendingCalls):
         device: int = 0,
         plugins: Path | None = None,
         device_code: Path | None = None,
+        min_sign_agreement: float = 0.0,
     ) -> None:
         super().__init__(library)
         self._calls = library.calls
@@ -75,6 +76,7 @@ class HostEngine(PendingCalls):
             device,
             None if plugins is None else str(plugins).encode(),
             None if device_code is None else str(device_code).encode(),
+            min_sign_agreement,
         )
         library.check(
             self._calls.bitheads_engine_load(

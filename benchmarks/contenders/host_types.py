@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint8
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Options(ctypes.Structure):
         ("device", c_int32),
         ("plugins", c_char_p),
         ("device_code", c_char_p),
+        ("min_sign_agreement", c_double),
     )
 
 

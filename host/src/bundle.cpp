@@ -79,6 +79,24 @@ void read_artifacts(Manifest &manifest, const Json &artifacts) {
   }
 }
 
+// What the build measured of its sessions; a report that is of another form measures nothing.
+void read_parity(Manifest &manifest, const Json &parity) {
+  const auto sessions = parity.find("sessions");
+  if (sessions == parity.end()) return;
+  for (const char *name : {"openvino fp32", "openvino bf16", "openvino int8_dynamic",
+                           "openvino int8", "onnxruntime fp32"}) {
+    const Json *found = &*sessions;
+    for (const char *key : {name, "pooled", "sign_agreement"}) {
+      const auto next = found->is_object() ? found->find(key) : found->end();
+      found = next == found->end() ? nullptr : &*next;
+      if (found == nullptr) break;
+    }
+    if (found != nullptr && found->is_number()) {
+      manifest.sign_agreement.emplace_back(name, found->get<double>());
+    }
+  }
+}
+
 std::vector<float> inverse(const std::vector<float> &scale) {
   std::vector<float> inverse;
   for (const float value : scale) inverse.push_back(1.0F / value);
@@ -91,6 +109,17 @@ std::vector<std::string> Manifest::output_names() const {
   std::vector<std::string> names;
   for (const int64_t layer : spec.layers) names.push_back("hidden_" + std::to_string(layer));
   return names;
+}
+
+std::vector<std::string> Manifest::quantized() const {
+  std::vector<std::string> found;
+  for (const std::string precision : {"int8", "int8_dynamic"}) {
+    const std::string graph = "encoder_" + precision;
+    if (artifacts.count(graph + ".xml") > 0 && artifacts.count(graph + ".bin") > 0) {
+      found.push_back(precision);
+    }
+  }
+  return found;
 }
 
 std::string Manifest::graph_sha256() const {
@@ -161,6 +190,7 @@ Manifest read_manifest(const fs::path &folder) {
     if (!content.at("versions").is_object() || !content.at("parity").is_object()) {
       throw std::invalid_argument("versions or parity that are no object");
     }
+    read_parity(manifest, content.at("parity"));
     return manifest;
   } catch (const Json::exception &error) {
     fail(Status::bundle, what, ": bundle.json is malformed (", error.what(), "). ", again);

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "embedding.h"
@@ -22,9 +23,14 @@ struct Manifest {
   int64_t token_types = 0;  // rows of their table; 0: not known, or the encoder reads none
   std::map<std::string, FileHash> artifacts;
   std::optional<EmbeddingSpec> embedding;  // none: the bundle gives no embeddings
+  // Session of the build that this version knows, such as "openvino fp32" -> share of signs that it
+  // had as torch in fp32 has them; only those that the build looked at.
+  std::vector<std::pair<std::string, double>> sign_agreement;
 
   // The names of the graph's outputs, ascending.
   std::vector<std::string> output_names() const;
+  // The precisions in 8 bits of a processor whose graph is there, too.
+  std::vector<std::string> quantized() const;
   // What a plan is known by: the hash of the graph and of the files that its weights are in.
   std::string graph_sha256() const;
 };

@@ -245,6 +245,9 @@ bitheads_status bitheads_engine_load(const char *folder, const bitheads_options 
       chosen.device = options->device;
       if (options->plugins != nullptr) chosen.plugins = options->plugins;
       if (options->device_code != nullptr) chosen.device_code = options->device_code;
+      if (options->min_sign_agreement != 0) {
+        chosen.min_sign_agreement = options->min_sign_agreement;
+      }
     }
     *engine = new bitheads_engine{bitheads::Engine::load(folder, chosen)};
   });

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "agreement.h"
 #include "batching.h"
 #include "bitheads/kernels.h"
 #include "chunks.h"
@@ -25,8 +26,8 @@ constexpr uint64_t kMaxLanesGraphBytes = 256 << 20;
 // Default token budget of an encoder call: past this, larger batches gain nothing on a CPU.
 constexpr int64_t kMaxBatchTokens = 1024;
 
-GraphOptions find_graph(const fs::path &folder, const Manifest &manifest, const Options &options) {
-  const std::string &precision = options.precision;
+GraphOptions find_graph(const fs::path &folder, const Manifest &manifest,
+                        const std::string &precision, int threads) {
   // Precision -> the graph that is computed in it, as in engine/bundle.py.
   static const std::map<std::string, std::string> graphs = {
       {"auto", "encoder.onnx"},
@@ -44,7 +45,19 @@ GraphOptions find_graph(const fs::path &folder, const Manifest &manifest, const 
     fail(Status::backend, "bundle ", folder, " has no ", name, ". Build it with ",
          name != "encoder.onnx" ? "--precision " + precision + ": " : "", "bitheads build");
   }
-  return {folder / name, precision, options.threads, false};
+  return {folder / name, precision, threads, false};
+}
+
+Opened open_session(ov::Core &core, const fs::path &folder, const Manifest &manifest,
+                    const Options &options) {
+  const auto &asked = options.min_sign_agreement;
+  const auto open = [&](const std::string &precision) {
+    return std::make_unique<Session>(core,
+                                     find_graph(folder, manifest, precision, options.threads));
+  };
+  return open_fastest(asked ? precisions_within(manifest, *asked, has_bf16(core))
+                            : std::vector<std::string>{options.precision},
+                      open, manifest.max_length);
 }
 
 uint64_t graph_bytes(const Manifest &manifest) {
@@ -91,20 +104,19 @@ const float *or_null(const std::vector<float> &array) {
 
 CpuEncoder::CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
                        const Options &options)
-    : CpuEncoder(core, folder, manifest, options,
-                 std::make_unique<Session>(core, find_graph(folder, manifest, options))) {}
+    : CpuEncoder(core, folder, manifest, options, open_session(core, folder, manifest, options)) {}
 
 CpuEncoder::CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
-                       const Options &options, std::unique_ptr<Session> session)
-    : Encoder(manifest, session->rows()),
+                       const Options &options, Opened opened)
+    : Encoder(manifest, opened.session->rows()),
       core_(core),
-      graph_(find_graph(folder, manifest, options)),
+      graph_(find_graph(folder, manifest, opened.precision, options.threads)),
       calibration_(read_calibration(folder, manifest.spec)),
       embedder_(read_embedder(folder, manifest)),
       max_batch_tokens_(options.max_batch_tokens > 0 ? options.max_batch_tokens : kMaxBatchTokens),
       may_have_lanes_((options.threads > 0 ? options.threads : count_cores()) > 1 &&
                       graph_bytes(manifest) <= kMaxLanesGraphBytes),
-      session_(std::move(session)),
+      session_(std::move(opened.session)),
       name_("openvino " + session_->precision()) {
   for (const std::string &input : session_->inputs()) {
     if (input != "input_ids" && input != "attention_mask" && input != "token_type_ids") {

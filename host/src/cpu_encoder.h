@@ -10,12 +10,14 @@
 #include "batching.h"
 #include "encoder.h"
 #include "session.h"
+#include "tuning.h"
 
 namespace bitheads {
 
 class CpuEncoder final : public Encoder {
  public:
-  // Throws Error(backend), Error(bundle) or Error(invalid_input).
+  // Of the precision that is asked for; with a budget in its place, the fastest within it. Throws
+  // Error(backend), Error(bundle) or Error(invalid_input).
   CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
              const Options &options);
 
@@ -33,7 +35,7 @@ class CpuEncoder final : public Encoder {
   class Batches;
 
   CpuEncoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
-             const Options &options, std::unique_ptr<Session> session);
+             const Options &options, Opened opened);
   // The lanes, if there are any or enough batches to open them; else the session with all threads.
   Session &choose_session(size_t num_batches);
   // `places`: which of the features' texts each of these is.

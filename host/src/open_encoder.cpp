@@ -1,5 +1,6 @@
 #include "open_encoder.h"
 
+#include "agreement.h"
 #include "cpu_encoder.h"
 #include "device/encoder.h"
 #include "error.h"
@@ -114,6 +115,7 @@ class DeviceOpener {
 OpenedEncoder open_encoder(ov::Core &core, const fs::path &folder, const Manifest &manifest,
                            const Options &options) {
   check_options(options);
+  check_min_sign_agreement(options);
   const std::string &precision = options.precision;
   const bool is_of_graph = precision == "auto" || precision == manifest.precision;
   const DeviceOpener on_device(core, folder, manifest, options);

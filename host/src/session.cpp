@@ -18,11 +18,6 @@ bool is_quantized(const std::string &precision) {
   return precision == "int8" || precision == "int8_dynamic";
 }
 
-bool has_bf16(ov::Core &core) {
-  const auto can = core.get_property("CPU", ov::device::capabilities);
-  return std::find(can.begin(), can.end(), "BF16") != can.end();
-}
-
 // A lookup past a table's end is undefined, so token ids are compared with its rows.
 int64_t find_vocabulary(const ov::Output<const ov::Node> &ids) {
   int64_t rows = std::numeric_limits<int64_t>::max();
@@ -84,6 +79,11 @@ std::string find_precision(const ov::CompiledModel &compiled, const std::string 
 }
 
 }  // namespace
+
+bool has_bf16(ov::Core &core) {
+  const auto can = core.get_property("CPU", ov::device::capabilities);
+  return std::find(can.begin(), can.end(), "BF16") != can.end();
+}
 
 ov::AnyMap cpu_properties(int threads) {
   ov::AnyMap properties{ov::hint::enable_cpu_pinning(false)};

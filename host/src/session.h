@@ -29,6 +29,9 @@ struct GraphOptions {
 // gains nothing by it that could be measured.
 ov::AnyMap cpu_properties(int threads);
 
+// Whether this processor has bfloat16 arithmetic.
+bool has_bf16(ov::Core &core);
+
 // Looks at a graph for them, of a bundle that does not say. Throws Error(backend).
 TableRows find_table_rows(ov::Core &core, const fs::path &graph);
 

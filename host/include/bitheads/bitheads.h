@@ -57,6 +57,8 @@ typedef struct bitheads_options {
   int32_t device;                 /* which GPU */
   const char *plugins;            /* their folder; null: that of this library */
   const char *device_code;        /* bitheads.fatbin; null: the one beside this library */
+  double min_sign_agreement; /* with "auto": the fastest precision that kept this share of signs
+                                when the bundle was built, such as 0.99; 0: floating point */
 } bitheads_options;
 
 /* UTF-8, not ended by a NUL. Not a pair: `second` is null. */

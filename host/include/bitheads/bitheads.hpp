@@ -233,6 +233,10 @@ struct Options {
   int device = 0;           // which GPU
   std::string plugins;      // the folder of the plugins; empty: that of this library
   std::string device_code;  // bitheads.fatbin; empty: the one beside this library
+  // With precision "auto", in place of floating point: the share of signs, over 0 and up to 1, that
+  // an encoder on the processor must have kept when the bundle was built, such as 0.99. The fastest
+  // precision that did is taken, int8 too; each is timed while the engine loads.
+  std::optional<double> min_sign_agreement;
 };
 
 class Call;
