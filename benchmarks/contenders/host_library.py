@@ -25,6 +25,7 @@ from benchmarks.contenders.host_types import (
     HostSpan,
     HostTask,
     Options,
+    Statistics,
     as_names,
     as_texts,
     as_tokens,
@@ -61,6 +62,7 @@ class HostEngine(PendingCalls):
         plugins: Path | None = None,
         device_code: Path | None = None,
         min_sign_agreement: float = 0.0,
+        cache_bytes: int = 0,
     ) -> None:
         super().__init__(library)
         self._calls = library.calls
@@ -77,6 +79,7 @@ class HostEngine(PendingCalls):
             None if plugins is None else str(plugins).encode(),
             None if device_code is None else str(device_code).encode(),
             min_sign_agreement,
+            cache_bytes,
         )
         library.check(
             self._calls.bitheads_engine_load(
@@ -106,6 +109,12 @@ class HostEngine(PendingCalls):
     def why_not_gpu(self) -> str:
         """Of the backend "auto"."""
         return str(self._calls.bitheads_engine_why_not_gpu(self._engine).decode())
+
+    @property
+    def statistics(self) -> Statistics:
+        found = Statistics()
+        self._library.check(self._calls.bitheads_engine_statistics(self._engine, byref(found)))
+        return found
 
     @property
     def tasks(self) -> dict[str, str]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint8,
+    c_uint64,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +65,19 @@ class Options(ctypes.Structure):
         ("plugins", c_char_p),
         ("device_code", c_char_p),
         ("min_sign_agreement", c_double),
+        ("cache_bytes", c_int64),
+    )
+
+
+class Statistics(ctypes.Structure):
+    """Texts, and bytes of the cache."""
+
+    _fields_ = (
+        ("encoded_texts", c_uint64),
+        ("joined_texts", c_uint64),
+        ("cached_texts", c_uint64),
+        ("cache_texts", c_uint64),
+        ("cache_bytes", c_int64),
     )
 
 

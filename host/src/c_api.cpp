@@ -248,6 +248,7 @@ bitheads_status bitheads_engine_load(const char *folder, const bitheads_options 
       if (options->min_sign_agreement != 0) {
         chosen.min_sign_agreement = options->min_sign_agreement;
       }
+      chosen.cache_bytes = options->cache_bytes;
     }
     *engine = new bitheads_engine{bitheads::Engine::load(folder, chosen)};
   });
@@ -267,6 +268,16 @@ const char *bitheads_engine_backend(const bitheads_engine *engine) {
 
 const char *bitheads_engine_why_not_gpu(const bitheads_engine *engine) {
   return engine->engine.why_not_gpu().c_str();
+}
+
+bitheads_status bitheads_engine_statistics(const bitheads_engine *engine,
+                                           bitheads_statistics *statistics) {
+  return guarded([&] {
+    check_not_null("bitheads_engine_statistics", engine, statistics);
+    const bitheads::Statistics found = engine->engine.statistics();
+    *statistics = {found.encoded_texts, found.joined_texts, found.cached_texts, found.cache_texts,
+                   found.cache_bytes};
+  });
 }
 
 int64_t bitheads_engine_embedding_dim(const bitheads_engine *engine) {

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "error.h"
+#include "same_text.h"
 
 namespace bitheads {
 
@@ -29,6 +30,7 @@ void Call::add(std::vector<Tokens> tokens, const Heads &asked) {
 
 void Call::prepare() {
   for (const Tokens &text : texts) {
+    hashes.push_back(hash_of(text));
     features.offsets.push_back(features.offsets.back() + static_cast<int64_t>(text.ids.size()));
   }
   if (keeps_codes) {

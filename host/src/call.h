@@ -46,6 +46,7 @@ class Call : public std::enable_shared_from_this<Call> {
   void prepare();
   Part &part_of(size_t text);
   int64_t num_tokens() const { return features.offsets.back(); }
+  bool wants_embeddings() const { return features.embedding_dim > 0; }
 
   // Ends it, with an answer or without one, and calls `done`; nothing if it has ended.
   void end(std::optional<Failure> failure = std::nullopt) noexcept;
@@ -60,7 +61,8 @@ class Call : public std::enable_shared_from_this<Call> {
   std::vector<Prediction> predictions() const;
 
   std::vector<Tokens> texts;
-  PackedFeatures features;  // of all texts; the codes, and embeddings, only if asked for
+  std::vector<uint64_t> hashes;  // [texts]
+  PackedFeatures features;       // of all texts; the codes, and embeddings, only if asked for
   bool keeps_codes = false;
   std::vector<Part> parts;
   Heads heads;                 // of all parts, in the order of the answers

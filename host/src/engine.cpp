@@ -58,13 +58,10 @@ struct Engine::Impl {
         threads(options.threads > 0 ? options.threads : count_cores()),
         head_threads(threads, encoder.head_runner()) {
     read_heads(find_heads(folder));
-    if (options.max_queue_tokens < 1) {
-      fail(Status::invalid_input, "max_queue_tokens: got ", options.max_queue_tokens,
-           ", expected 1 or more.");
-    }
+    check_scheduling(options);
     if (options.share_batches) {
       scheduler = std::make_shared<Scheduler>(encoder, head_threads, manifest.spec,
-                                              options.max_queue_tokens);
+                                              options.max_queue_tokens, options.cache_bytes);
     }
   }
 
@@ -292,6 +289,11 @@ const std::string &Engine::why_not_gpu() const {
 
 int64_t Engine::code_bytes() const {
   return impl_->manifest.spec.code_bytes;
+}
+
+Statistics Engine::statistics() const {
+  Impl &impl = impl_->here();
+  return impl.scheduler ? impl.scheduler->statistics() : Statistics{};
 }
 
 std::vector<TaskInfo> Engine::tasks() const {

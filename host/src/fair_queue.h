@@ -17,6 +17,9 @@ namespace bitheads {
 // Budgets' worth of tokens among which texts of like length are looked for.
 constexpr int64_t kLookAhead = 16;
 
+// Where a text is in the queue: by its tag, and by when it came.
+using Turn = std::pair<int64_t, uint64_t>;
+
 // A text that waits: the index-th of a call, its tokens, and those with padding.
 template <class Owner>
 struct Row {
@@ -24,6 +27,7 @@ struct Row {
   size_t index;
   int64_t length;
   int64_t padded;
+  Turn turn = {};
 };
 
 // First come, first served, with long calls spread out. Not thread-safe.
@@ -38,14 +42,18 @@ class FairQueue {
   bool empty() const { return rows_.empty(); }
   void clear() { rows_.clear(); }
 
-  // All texts of a call, by their tokens, without padding and with it.
-  void put(const Owner &owner, const std::vector<int64_t> &lengths,
-           const std::vector<int64_t> &padded) {
+  // Some texts of a call, by their tokens, without padding and with it; returns them as they wait.
+  std::vector<Row<Owner>> put(const Owner &owner, const std::vector<size_t> &texts,
+                              const std::vector<int64_t> &lengths,
+                              const std::vector<int64_t> &padded) {
+    std::vector<Row<Owner>> put;
     int64_t tag = taken_tokens_;
-    for (size_t i = 0; i < lengths.size(); ++i) {
-      rows_.emplace(std::pair(tag, count_++), Row<Owner>{owner, i, lengths[i], padded[i]});
+    for (size_t i = 0; i < texts.size(); ++i) {
+      put.push_back({owner, texts[i], lengths[i], padded[i], {tag, count_++}});
+      rows_.emplace(put.back().turn, put.back());
       tag += lengths[i];
     }
+    return put;
   }
 
   // The next batch: the text whose turn it is, and those that go with it at least cost. At least
@@ -69,19 +77,22 @@ class FairQueue {
     return taken;
   }
 
-  // Forgets a call's texts; returns their tokens.
-  int64_t drop(const Owner &owner) {
-    int64_t tokens = 0;
+  // A text that waits is not to be taken any more: it goes with another.
+  void remove(const Row<Owner> &row) { rows_.erase(row.turn); }
+
+  // Forgets a call's texts; returns them.
+  std::vector<Row<Owner>> drop(const Owner &owner) {
+    std::vector<Row<Owner>> dropped;
     for (auto at = rows_.begin(); at != rows_.end();) {
       const bool is_its = at->second.owner == owner;
-      tokens += is_its ? at->second.length : 0;
+      if (is_its) dropped.push_back(std::move(at->second));
       at = is_its ? rows_.erase(at) : std::next(at);
     }
-    return tokens;
+    return dropped;
   }
 
  private:
-  using Rows = std::map<std::pair<int64_t, uint64_t>, Row<Owner>>;  // by tag, and by when it came
+  using Rows = std::map<Turn, Row<Owner>>;
 
   Rows rows_;
   int64_t taken_tokens_ = 0;

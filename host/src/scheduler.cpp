@@ -1,7 +1,7 @@
 #include "scheduler.h"
 
 #include <algorithm>
-#include <map>
+#include <utility>
 
 #include "error.h"
 
@@ -12,71 +12,35 @@ namespace {
 // those that came later; engine/serve/room.py.
 constexpr int64_t kPieces = 64;
 
-using CallRow = Row<std::shared_ptr<Call>>;
-
-// What is asked of one head in a batch: rows, and where its outputs for each go.
-struct Asked {
-  std::vector<size_t> rows;
-  std::vector<float *> to;
-};
-
-// Words of a call's text; how many, and the first of them.
-std::pair<const Word *, size_t> words_of(const CallRow &row) {
-  const Words &words = *row.owner->features.words;
-  const int64_t *at = words.offsets.data() + (row.index - row.owner->part_of(row.index).first);
-  return {words.table.data() + at[0], static_cast<size_t>(at[1] - at[0])};
-}
-
-// Numbers that a head puts out for a text.
-size_t num_outputs(const LaidOutHead &head, const CallRow &row) {
-  return head.block_outputs() * (head.kind->is_of_words() ? words_of(row).second : 1);
-}
-
-// Where a head's outputs for a text are among those of the call.
-float *place_of(const CallRow &row, Call::Part &part, size_t head) {
-  const LaidOutHead &asked = *part.heads[head];
-  size_t before = row.index - part.first;
-  if (asked.kind->is_of_words()) {
-    before = static_cast<size_t>(row.owner->features.words->offsets[before]);
-  }
-  return part.outputs[head].data() + before * asked.block_outputs();
-}
-
-// Some rows of a batch, with the words of the texts if there are heads that read them.
-PackedFeatures choose_rows(const PackedFeatures &batch, const std::vector<CallRow> &rows,
-                           const std::vector<size_t> &chosen, bool with_words) {
-  PackedFeatures found;
-  found.code_bytes = batch.code_bytes;
-  found.spec_id = batch.spec_id;
-  auto words = std::make_shared<Words>();
-  for (const size_t row : chosen) {
-    const int64_t *tokens = batch.offsets.data() + row;
-    const auto codes = batch.codes.begin();
-    found.codes.insert(found.codes.end(), codes + tokens[0] * batch.code_bytes,
-                       codes + tokens[1] * batch.code_bytes);
-    found.offsets.push_back(found.offsets.back() + tokens[1] - tokens[0]);
-    if (!with_words) continue;
-    const auto [first, count] = words_of(rows[row]);
-    words->table.insert(words->table.end(), first, first + count);
-    words->offsets.push_back(static_cast<int64_t>(words->table.size()));
-  }
-  if (with_words) found.words = std::move(words);
-  return found;
-}
-
 constexpr const char *kClosed =
     "engine: it is being destroyed, so this call ends without an answer. Keep it until the last "
     "call has ended.";
 
 }  // namespace
 
+void check_scheduling(const Options &options) {
+  if (options.max_queue_tokens < 1) {
+    fail(Status::invalid_input, "max_queue_tokens: got ", options.max_queue_tokens,
+         ", expected 1 or more.");
+  }
+  if (options.cache_bytes < 0) {
+    fail(Status::invalid_input, "cache_bytes: got ", options.cache_bytes,
+         ", expected 0 or more: 0 keeps nothing.");
+  }
+  if (options.cache_bytes > 0 && !options.share_batches) {
+    fail(Status::invalid_input, "cache_bytes: got ", options.cache_bytes,
+         " without share_batches, whose callers share what is kept. Set both, or neither.");
+  }
+}
+
 Scheduler::Scheduler(Encoder &encoder, HeadThreads &heads, const FeatureSpec &spec,
-                     int64_t max_queue_tokens)
+                     int64_t max_queue_tokens, int64_t cache_bytes)
     : encoder_(encoder),
       heads_(heads),
       spec_(spec),
       max_queue_tokens_(max_queue_tokens),
-      num_lanes_(encoder.open_lanes()) {
+      num_lanes_(encoder.open_lanes()),
+      cache_(cache_bytes) {
   if (num_lanes_ == 1) num_lanes_ = 0;
   try {
     for (size_t i = 0; i < std::max<size_t>(1, num_lanes_); ++i) {
@@ -104,11 +68,43 @@ void Scheduler::check_open() const {
   if (is_closing_) throw Error(Status::closed, kClosed);
 }
 
+// What the cache has of a call; the rest waits, or goes with what is being encoded.
+Scheduler::Cached Scheduler::admit(const std::shared_ptr<Call> &call) {
+  check_open();
+  const std::vector<int64_t> &offsets = call->features.offsets;
+  Cached cached;
+  CallRows riding;
+  std::vector<size_t> waiting;
+  std::vector<int64_t> lengths;
+  int64_t tokens = 0;
+  for (size_t i = 0; i < call->texts.size(); ++i) {
+    const int64_t length = offsets[i + 1] - offsets[i];
+    if (auto kept = cache_.get(call->texts[i], call->hashes[i], call->wants_embeddings())) {
+      cached.rows.push_back({call, i, length, length});
+      cached.kept.push_back(std::move(kept));
+    } else if (equal_.is_running(call, i)) {
+      riding.push_back({call, i, length, length});
+    } else {
+      waiting.push_back(i);
+      lengths.push_back(length);
+      tokens += length;
+    }
+  }
+  if (!waiting.empty()) check_room(tokens);
+  open_.insert(call);
+  for (const CallRow &row : queue_.put(call, waiting, lengths, encoder_.pad_lengths(lengths))) {
+    equal_.wait(row);
+  }
+  for (const CallRow &row : riding) equal_.ride(row);
+  tokens_ += tokens;
+  queued_tokens_ += tokens;
+  counts_.cached_texts += cached.rows.size();
+  return cached;
+}
+
 // A call waits for no more than is there, and of each call before it for as much as it has itself,
 // or a small call whole; engine/serve/room.py.
-void Scheduler::admit(const std::shared_ptr<Call> &call) {
-  check_open();
-  const int64_t tokens = call->num_tokens();
+void Scheduler::check_room(int64_t tokens) const {
   const int64_t piece = std::max(tokens, max_queue_tokens_ / kPieces);
   const auto calls = static_cast<int64_t>(open_.size());
   const int64_t before = calls > tokens_ / piece ? tokens_ : calls * piece;
@@ -117,13 +113,6 @@ void Scheduler::admit(const std::shared_ptr<Call> &call) {
          " are encoded before it, expected at most ", max_queue_tokens_,
          " with it. Ask again later, in calls of fewer texts, or raise max_queue_tokens.");
   }
-  const std::vector<int64_t> &offsets = call->features.offsets;
-  std::vector<int64_t> lengths;
-  for (size_t i = 0; i + 1 < offsets.size(); ++i) lengths.push_back(offsets[i + 1] - offsets[i]);
-  open_.insert(call);
-  queue_.put(call, lengths, encoder_.pad_lengths(lengths));
-  tokens_ += tokens;
-  queued_tokens_ += tokens;
 }
 
 // With the lock. What one batch holds needs one thread.
@@ -140,9 +129,11 @@ void Scheduler::submit(const std::shared_ptr<Call> &call) {
     end_whole(call);
     return;
   }
-  const std::lock_guard<std::mutex> hold(lock_);
-  admit(call);
+  std::unique_lock<std::mutex> hold(lock_);
+  const Cached cached = admit(call);
   wake_threads();
+  hold.unlock();
+  answer_cached(cached);
 }
 
 // Where nothing else runs and a batch holds all that waits, the caller's thread is as good as any,
@@ -152,7 +143,12 @@ void Scheduler::run(const std::shared_ptr<Call> &call) {
     end_whole(call);
   } else {
     std::unique_lock<std::mutex> hold(lock_);
-    admit(call);
+    const Cached cached = admit(call);
+    if (!cached.rows.empty()) {
+      hold.unlock();
+      answer_cached(cached);
+      hold.lock();
+    }
     try {
       while (open_.count(call) > 0 && is_turn() && takes_all()) take_turn(hold);
       if (open_.count(call) > 0) wake_threads();
@@ -171,9 +167,19 @@ void Scheduler::drop(const std::shared_ptr<Call> &call) {
 
 void Scheduler::drop_locked(const std::shared_ptr<Call> &call) {
   if (open_.erase(call) == 0) return;
-  const int64_t tokens = queue_.drop(call);
-  tokens_ -= tokens;
-  queued_tokens_ -= tokens;
+  for (const CallRow &row : queue_.drop(call)) {
+    equal_.forget(row);
+    tokens_ -= row.length;
+    queued_tokens_ -= row.length;
+  }
+}
+
+Statistics Scheduler::statistics() {
+  const std::lock_guard<std::mutex> hold(lock_);
+  Statistics found = counts_;
+  found.cache_texts = cache_.size();
+  found.cache_bytes = cache_.max_bytes() > 0 ? cache_.bytes() : 0;
+  return found;
 }
 
 // Whether the next batch is to have all cores: nothing else runs, and it holds all.
@@ -203,17 +209,100 @@ void Scheduler::work() {
 // With the lock, which it lets go of while it runs.
 void Scheduler::take_turn(std::unique_lock<std::mutex> &hold) {
   const bool on_lane = !takes_all();
-  const Rows rows = queue_.take(encoder_.max_batch_tokens(), encoder_.call_tokens());
+  CallRows taken = queue_.take(encoder_.max_batch_tokens(), encoder_.call_tokens());
+  const EqualRows::Started started = equal_.start(taken);
+  for (const CallRow &row : started.early) {
+    queue_.remove(row);
+    taken.push_back(row);
+  }
   int64_t tokens = 0;
-  for (const CallRow &row : rows) tokens += row.length;
+  for (const CallRow &row : taken) tokens += row.length;
   queued_tokens_ -= tokens;
   lanes_busy_ += on_lane ? 1 : 0;
   is_all_busy_ = !on_lane;
   hold.unlock();
-  const std::optional<Failure> failure = try_compute(rows, on_lane);
-  std::vector<std::shared_ptr<Call>> ended;
+  const Encoded encoded = encode(started.encoded, on_lane);
+  hold.lock();
+  const PlacedRows placed = end_equal(started.encoded, encoded);
+  hold.unlock();
+  const std::optional<Failure> failure =
+      encoded.failure ? encoded.failure : answer(placed, encoded.features);
   hold.lock();
   tokens_ -= tokens;
+  const std::vector<std::shared_ptr<Call>> ended = settle(placed.rows, failure);
+  lanes_busy_ -= on_lane ? 1 : 0;
+  is_all_busy_ = false;
+  if (!queue_.empty()) changed_.notify_all();
+  hold.unlock();  // what follows may call us
+  end_all(ended, failure);
+  hold.lock();
+}
+
+// As one batch; the texts are all different.
+Scheduler::Encoded Scheduler::encode(const CallRows &rows, bool on_lane) {
+  Encoded encoded;
+  try {
+    std::vector<const Tokens *> texts;
+    bool embeddings = false;
+    for (const CallRow &row : rows) {
+      texts.push_back(&row.owner->texts[row.index]);
+      embeddings = embeddings || row.owner->wants_embeddings();
+    }
+    encoded.features = encoder_.encode_together(texts, on_lane, embeddings);
+    if (cache_.max_bytes() > 0) encoded.kept = keep(rows, encoded.features);
+  } catch (...) {
+    encoded.failure = current_failure();
+  }
+  return encoded;
+}
+
+// With the lock. Who asks for these texts from now on finds them in the cache, or has them encoded
+// again. Returns all rows that they are of.
+PlacedRows Scheduler::end_equal(const CallRows &rows, const Encoded &encoded) {
+  PlacedRows placed;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (!encoded.kept.empty()) {
+      cache_.put(rows[i].owner->hashes[rows[i].index], encoded.kept[i]);
+    }
+    placed.add(rows[i], i);
+    for (CallRow &row : equal_.end(rows[i])) placed.add(std::move(row), i);
+  }
+  counts_.encoded_texts += rows.size();
+  counts_.joined_texts += placed.rows.size() - rows.size();
+  return placed;
+}
+
+std::optional<Failure> Scheduler::answer(const PlacedRows &placed, const PackedFeatures &features) {
+  try {
+    hand_out(placed, features, heads_, spec_);
+    return std::nullopt;
+  } catch (...) {
+    return current_failure();
+  }
+}
+
+// Without the lock.
+void Scheduler::answer_cached(const Cached &cached) {
+  if (cached.rows.empty()) return;
+  std::optional<Failure> failure;
+  try {
+    const bool embeddings = cached.rows.front().owner->wants_embeddings();
+    PlacedRows placed;
+    for (size_t i = 0; i < cached.rows.size(); ++i) placed.add(cached.rows[i], i);
+    hand_out(placed, restore(cached.kept, spec_, embeddings), heads_, spec_);
+  } catch (...) {
+    failure = current_failure();
+  }
+  std::unique_lock<std::mutex> hold(lock_);
+  const auto ended = settle(cached.rows, failure);
+  hold.unlock();
+  end_all(ended, failure);
+}
+
+// With the lock. Rows have their results, or never will: the calls that have ended with them.
+std::vector<std::shared_ptr<Call>> Scheduler::settle(const CallRows &rows,
+                                                     const std::optional<Failure> &failure) {
+  std::vector<std::shared_ptr<Call>> ended;
   for (const CallRow &row : rows) {
     if (failure) {
       drop_locked(row.owner);
@@ -223,74 +312,16 @@ void Scheduler::take_turn(std::unique_lock<std::mutex> &hold) {
       ended.push_back(row.owner);
     }
   }
-  lanes_busy_ -= on_lane ? 1 : 0;
-  is_all_busy_ = false;
-  if (!queue_.empty()) changed_.notify_all();
-  hold.unlock();  // what follows may call us
+  return ended;
+}
+
+void Scheduler::end_all(const std::vector<std::shared_ptr<Call>> &ended,
+                        const std::optional<Failure> &failure) {
   for (const auto &call : ended) {
     if (failure) {
       call->end(failure);
     } else {
       end_whole(call);
-    }
-  }
-  hold.lock();
-}
-
-std::optional<Failure> Scheduler::try_compute(const Rows &rows, bool on_lane) {
-  try {
-    compute(rows, on_lane);
-    return std::nullopt;
-  } catch (...) {
-    return current_failure();
-  }
-}
-
-// Every head reads the texts of all who ask it together, and no others.
-void Scheduler::compute(const Rows &rows, bool on_lane) {
-  std::vector<const Tokens *> texts;
-  bool embeddings = false;
-  for (const CallRow &row : rows) {
-    texts.push_back(&row.owner->texts[row.index]);
-    embeddings = embeddings || row.owner->features.embedding_dim > 0;
-  }
-  const PackedFeatures batch = encoder_.encode_together(texts, on_lane, embeddings);
-  const auto dim = static_cast<size_t>(batch.embedding_dim);
-  std::map<std::shared_ptr<const LaidOutHead>, Asked> asked;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    Call &call = *rows[i].owner;
-    if (call.keeps_codes) {
-      const auto begin = batch.codes.begin();
-      std::copy(
-          begin + batch.offsets[i] * batch.code_bytes,
-          begin + batch.offsets[i + 1] * batch.code_bytes,
-          call.features.codes.begin() + call.features.offsets[rows[i].index] * batch.code_bytes);
-    }
-    if (call.features.embedding_dim > 0) {
-      std::copy_n(batch.embeddings.data() + i * dim, dim,
-                  call.features.embeddings.data() + rows[i].index * dim);
-    }
-    Call::Part &part = call.part_of(rows[i].index);
-    for (size_t head = 0; head < part.heads.size(); ++head) {
-      Asked &of_head = asked[part.heads[head]];
-      of_head.rows.push_back(i);
-      of_head.to.push_back(place_of(rows[i], part, head));
-    }
-  }
-  std::map<std::vector<size_t>, Heads> groups;  // heads that are asked of the same rows
-  for (const auto &[head, of_head] : asked) groups[of_head.rows].push_back(head);
-  for (const auto &[chosen, heads] : groups) {
-    const bool with_words = read_words(heads);
-    const Outputs outputs =
-        heads_.outputs_of(choose_rows(batch, rows, chosen, with_words), spec_, heads);
-    for (size_t i = 0; i < heads.size(); ++i) {
-      const Asked &of_head = asked[heads[i]];
-      const float *from = outputs[i].data();
-      for (size_t j = 0; j < chosen.size(); ++j) {
-        const size_t count = num_outputs(*heads[i], rows[chosen[j]]);
-        std::copy(from, from + count, of_head.to[j]);
-        from += count;
-      }
     }
   }
 }
@@ -318,6 +349,7 @@ void Scheduler::fail_all(const Failure &failure) {
     is_closing_ = true;
     left.swap(open_);
     queue_.clear();
+    equal_.clear();
     tokens_ = queued_tokens_ = 0;
     changed_.notify_all();
   }
@@ -331,6 +363,7 @@ void Scheduler::close() {
     is_closing_ = true;
     left.swap(open_);
     queue_.clear();
+    equal_.clear();
     queued_tokens_ = 0;
     changed_.notify_all();
   }

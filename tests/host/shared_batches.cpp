@@ -130,11 +130,11 @@ bool same(const std::vector<Prediction> &got, const std::vector<Prediction> &exp
 }
 
 // Every thread asks in another way, again and again; one asks what cannot be answered.
-void mixed(const std::string &bundle) {
+void mixed_with(const Options &options, const std::string &bundle) {
   Options alone = shared();
   alone.share_batches = false;
   const Engine expected = Engine::load(bundle, alone);
-  auto owned = std::make_unique<Engine>(Engine::load(bundle, shared()));
+  auto owned = std::make_unique<Engine>(Engine::load(bundle, options));
   const Engine &engine = *owned;
   std::atomic<int> num_wrong{0};
   std::atomic<int> num_refused{0};
@@ -169,6 +169,17 @@ void mixed(const std::string &bundle) {
   owned.reset();  // after which everybody was told
   std::printf("%d wrong, %d refused, %d told\n", num_wrong.load(), num_refused.load(),
               num_told.load());
+}
+
+void mixed(const std::string &bundle) {
+  mixed_with(shared(), bundle);
+}
+
+// The same with a cache that has room for some of the texts.
+void kept(const std::string &bundle) {
+  Options options = shared();
+  options.cache_bytes = 40000;
+  mixed_with(options, bundle);
 }
 
 // A long call is there: others are answered all the same, one as long is refused, and once it is
@@ -288,11 +299,8 @@ void closed(const std::string &bundle) {
 
 int main(int argc, char **argv) {
   const std::vector<std::pair<const char *, void (*)(const std::string &)>> situations = {
-      {"mixed", mixed},
-      {"failing", failing},
-      {"bounded", bounded},
-      {"cancelled", cancelled},
-      {"closed", closed}};
+      {"mixed", mixed},     {"kept", kept},           {"failing", failing},
+      {"bounded", bounded}, {"cancelled", cancelled}, {"closed", closed}};
   alarm(kPatienceS);
   for (const auto &[name, run] : situations) {
     if (argc == 3 && std::strcmp(argv[1], name) == 0) {

@@ -3,6 +3,7 @@
 // those of calls, or `take`. A taken batch is a line of CALL:TEXT.
 #include <cstdlib>
 #include <iostream>
+#include <numeric>
 #include <sstream>
 #include <string>
 
@@ -23,11 +24,15 @@ int main(int, char **argv) {
         lengths.push_back(length);
         padded.push_back(full);
       }
-      queue.put(num_calls++, lengths, padded);
+      std::vector<size_t> texts(lengths.size());
+      std::iota(texts.begin(), texts.end(), size_t{0});
+      queue.put(num_calls++, texts, lengths, padded);
     } else if (what == "drop") {
       size_t call = 0;
       words >> call;
-      std::cout << "dropped " << queue.drop(call) << "\n";
+      int64_t tokens = 0;
+      for (const auto &row : queue.drop(call)) tokens += row.length;
+      std::cout << "dropped " << tokens << "\n";
     } else {
       for (const auto &row : queue.take(budget, bitheads::kCallTokens))
         std::cout << row.owner << ":" << row.index << " ";

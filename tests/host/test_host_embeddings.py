@@ -145,3 +145,28 @@ def test_weights_that_are_damaged(
     with pytest.raises(HostError) as found:
         HostEngine(library, bundle, verify=False)
     assert found.value.status == "bundle"
+
+
+def test_they_are_kept_where_they_were_asked_for(
+    library: HostLibrary, bundle_of: Callable[[str], Path]
+) -> None:
+    """And codes beside them, from the first time that a text came."""
+    texts, bundle = TEXTS[:10], bundle_of("mean")
+    options = {"share_batches": True, "cache_bytes": 1 << 20}
+    with HostEngine(library, bundle, "fp32", **options) as host:
+        codes = host.encode(texts).codes
+        small = host.statistics
+        vectors = host.embed(texts)  # encoded once more, as nobody had asked for them before
+        large = host.statistics
+        assert (small.encoded_texts, large.encoded_texts) == (10, 20)
+        assert (small.cache_texts, large.cache_texts) == (10, 10)
+        assert large.cache_bytes == small.cache_bytes + vectors.nbytes
+        both = host.encode_with_embeddings(texts)
+        np.testing.assert_array_equal(host.embed(texts), vectors)
+        np.testing.assert_array_equal(both[1], vectors)
+        np.testing.assert_array_equal(both[0].codes, codes)
+        np.testing.assert_array_equal(host.encode(texts).codes, codes)
+        assert (host.statistics.encoded_texts, host.statistics.cached_texts) == (20, 30)
+        found, close = host.embed(texts[::-1]), np.abs(vectors).max() * CLOSE_IN_ANOTHER_BATCH
+    with HostEngine(library, bundle, "fp32") as host:
+        np.testing.assert_allclose(found, host.embed(texts[::-1]), rtol=0, atol=close)

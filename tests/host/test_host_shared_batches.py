@@ -265,6 +265,7 @@ def test_the_load_of_the_benchmark(host_build: Path, bundle: Path, share_batches
 
 SITUATIONS = {
     "mixed": ["0 wrong, 30 refused, 30 told"],
+    "kept": ["0 wrong, 30 refused, 30 told"],
     "bounded": ["queue_full", "the same", "still there", "cancelled", "the same", "ok", "2 told"],
     "cancelled": ["the same", "0 wrong, 240 told"],
     "closed": ["closed", "closed", "closed", "closed", "12 closed, 4 told"],
@@ -306,7 +307,7 @@ def thread_sanitizer() -> tuple[str | Path, ...]:
 
 # Without the last: of what OpenVINO frees at an engine's end this sanitizer has more to suppress
 # than there is time for.
-@pytest.mark.parametrize("situation", ["mixed", "bounded", "cancelled"])
+@pytest.mark.parametrize("situation", ["mixed", "kept", "bounded", "cancelled"])
 @pytest.mark.long
 def test_no_two_threads_are_at_the_same_memory(
     thread_sanitizer: tuple[str | Path, ...], host_bundle: Path, situation: str

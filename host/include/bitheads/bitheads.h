@@ -59,7 +59,18 @@ typedef struct bitheads_options {
   const char *device_code;        /* bitheads.fatbin; null: the one beside this library */
   double min_sign_agreement; /* with "auto": the fastest precision that kept this share of signs
                                 when the bundle was built, such as 0.99; 0: floating point */
+  int64_t cache_bytes;       /* with share_batches: of codes of texts that are kept; 0: none */
 } bitheads_options;
+
+/* Texts that calls of an engine with share_batches asked for, since it was loaded; of others all
+ * are 0. What the cache has is a hit, and the first two are misses. */
+typedef struct bitheads_statistics {
+  uint64_t encoded_texts;
+  uint64_t joined_texts; /* answered with an equal one that waited or ran */
+  uint64_t cached_texts; /* answered from the cache */
+  uint64_t cache_texts;  /* that are in the cache now */
+  int64_t cache_bytes;   /* of memory that it takes now */
+} bitheads_statistics;
 
 /* UTF-8, not ended by a NUL. Not a pair: `second` is null. */
 typedef struct bitheads_text {
@@ -104,6 +115,9 @@ BITHEADS_C_API const char *bitheads_engine_why_not_gpu(const bitheads_engine *en
 BITHEADS_C_API int64_t bitheads_engine_code_bytes(const bitheads_engine *engine);
 /* Numbers of a text's embedding; 0: the bundle gives none. */
 BITHEADS_C_API int64_t bitheads_engine_embedding_dim(const bitheads_engine *engine);
+
+BITHEADS_C_API bitheads_status bitheads_engine_statistics(const bitheads_engine *engine,
+                                                          bitheads_statistics *statistics);
 
 /* Heads may come and go at any time: a call answers with those there were when it began. */
 BITHEADS_C_API bitheads_status bitheads_engine_add_head(bitheads_engine *engine, const char *path,

@@ -237,6 +237,19 @@ struct Options {
   // an encoder on the processor must have kept when the bundle was built, such as 0.99. The fastest
   // precision that did is taken, int8 too; each is timed while the engine loads.
   std::optional<double> min_sign_agreement;
+  // With share_batches: bytes of memory for the codes, and embeddings, of texts that were encoded,
+  // for when one comes again, whatever heads are asked then. 0: none are kept.
+  std::int64_t cache_bytes = 0;
+};
+
+// Texts that calls of an engine with share_batches asked for, since it was loaded; of others all
+// are 0. What the cache has is a hit, and the other two are misses.
+struct Statistics {
+  std::uint64_t encoded_texts = 0;
+  std::uint64_t joined_texts = 0;  // answered with an equal one that waited or ran
+  std::uint64_t cached_texts = 0;  // answered from the cache
+  std::uint64_t cache_texts = 0;   // that are in the cache now
+  std::int64_t cache_bytes = 0;    // of memory that it takes now
 };
 
 class Call;
@@ -293,6 +306,7 @@ class BITHEADS_API Engine {
   // empty.
   const std::string &why_not_gpu() const;
   std::int64_t code_bytes() const;
+  Statistics statistics() const;
   // The loaded heads, a snapshot.
   std::vector<TaskInfo> tasks() const;
 
