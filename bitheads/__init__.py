@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Words,
         kernels_info,
     )
+    from bitheads.engine.jobs.in_python import backfill
     from bitheads.training.heads.classifier import BitheadsClassifier
     from bitheads.training.heads.in_python import train_head
 
@@ -81,6 +82,7 @@ __all__ = [
     "TaskInfo",
     "UnknownTaskError",
     "Words",
+    "backfill",
     "kernels_info",
     "train_head",
 ]
@@ -98,6 +100,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from bitheads import engine
 
+    if name == "backfill":  # it needs pyarrow, of the extra `store`
+        from bitheads.engine.jobs.in_python import backfill
+
+        return backfill
     if name not in _TRAINING:
         return getattr(engine, name)
     from importlib import import_module

@@ -23,6 +23,7 @@ from bitheads.engine.store.compact import compact
 from bitheads.engine.store.delete import Deleted, DeletedAnswers, DeletedPart, delete
 from bitheads.engine.store.embedding_column import EmbeddingColumn
 from bitheads.engine.store.part import Part
+from bitheads.engine.store.read_answers import Answers
 from bitheads.engine.store.store import FeatureStore, Rows, StoreInfo
 from bitheads.engine.store.text_hash import hash_of
 from bitheads.engine.store.verify import verify
@@ -30,6 +31,7 @@ from bitheads.engine.store.verify_answers import verify_answers
 from bitheads.engine.store.writer import StoreWriter
 
 __all__ = [
+    "Answers",
     "Deleted",
     "DeletedAnswers",
     "DeletedPart",

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pandas
 import polars
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +19,7 @@ from bitheads.engine import bundle
 from bitheads.engine.commands.backfill import main
 from bitheads.engine.heads.cpu import HeadThreads, load_head
 from bitheads.engine.heads.head_file import read_head
-from bitheads.engine.store import FeatureStore, StoreWriter, compact, delete
+from bitheads.engine.store import FeatureStore, StoreWriter, compact, delete, sealed
 from bitheads.engine.store.answer_folders import head_name
 
 
@@ -234,3 +235,28 @@ def test_pairs_have_heads_beside_each_other_too(
     table = pq.read_table(tmp_path / "answers")
     assert sorted(table["head"].to_pylist()) == sorted(2 * names)
     assert set(table["task"].to_pylist()) == {"alike"}
+
+
+def test_answers_of_before_there_were_these_columns(
+    run: Callable[..., int],
+    heads: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They are made anew when their task is asked for, file by file."""
+    assert run("--head", heads["old"]) == 0
+    paths = sorted((tmp_path / "answers" / "task=topic").glob("*.parquet"))
+    now = [path.read_bytes() for path in paths]
+    for path in paths[1:]:
+        with pa.OSFile(str(path)) as file:
+            said = dict(sealed.read_footer(file, str(path)).part)
+        table = pq.read_table(path, partitioning=None).drop_columns(["task", "head"])
+        del said["answers_version"], said["form"]
+        with path.open("wb") as out:
+            writer = sealed.SealedWriter(out, table.schema)
+            writer.write(table)
+            writer.close(said)
+    capsys.readouterr()
+    assert run("--head", heads["old"]) == 0
+    assert "40 texts, 1 tasks" in capsys.readouterr().out
+    assert [path.read_bytes() for path in paths] == now
