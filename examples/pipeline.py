@@ -31,7 +31,7 @@ def main(bundle: str = "bundles/all-MiniLM-L6-v2", place: str | None = None) -> 
         bitheads("encode", *features, "--input", f"{place}/reviews", "--runner", "ray")
         tasks = ["--tasks", "sentiment", "topic", "--runner", "ray"]
         bitheads("backfill", *features, "--output", f"{place}/answers", *tasks)
-        answers = ds.dataset(f"{path}/answers", filesystem=files, partitioning="hive").to_table()
+        answers = ds.dataset(f"{path}/answers", filesystem=files).to_table()
         query = "SELECT task, label, count(*) FROM answers GROUP BY ALL ORDER BY ALL"
         for task, label, count in duckdb.sql(query).fetchall():
             print(f"{task}: {label} {count}")
