@@ -140,8 +140,7 @@ def _lists(faiss: Any, rows: Rows) -> dict[str, Index]:
     say("IndexBinaryIVF")
     started_s = time.perf_counter()
     bits, lists = 8 * rows.shape[1], max(1, LISTS_A_MILLION * len(rows) // 1_000_000)
-    quantizer = faiss.IndexBinaryFlat(bits)
-    index = faiss.IndexBinaryIVF(quantizer, bits, lists)
+    index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, lists)
     index.train(rows[: TRAINED_ROWS * lists])
     index.add(rows)
     seconds = time.perf_counter() - started_s
@@ -151,7 +150,6 @@ def _lists(faiss: Any, rows: Rows) -> dict[str, Index]:
         distances: NDArray[Any] = index.search(queries, count)[0]
         return distances
 
-    search.needed = quantizer  # type: ignore[attr-defined]  # which the index does not keep
     name = f"IndexBinaryIVF, {{}} of {lists:,} lists"
     return {
         name.format(probes): Index(partial(search, probes), len(rows), seconds) for probes in PROBES

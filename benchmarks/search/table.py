@@ -73,8 +73,9 @@ def times(stored: dict[str, Any]) -> str:
             ["index", "rows", "per row", "of the 10 nearest by signs", "a query", "from, to"], rows
         ),
         "",
-        f"One query at a time on one core, which wants {result['candidates']} rows; the median and "
-        f"the extremes of all rounds ({versions}). A row of signs takes 1/{per_row:.0f} of the "
+        f"One query at a time on one core, which wants {result['candidates']} rows by signs, "
+        f"{result['nearest']} by floats; the median and the extremes of all rounds ({versions}). "
+        f"A row of signs takes 1/{per_row:.0f} of the "
         f"time of a row of floats. Comparing the {result['candidates']} rows with the float query "
         f"in NumPy takes {duration(timed['rescoring']['us'])} more. The rows are the texts' above "
         f"over and over, each time with {timed['flipped']:.0%} of the bits turned over: what an "
