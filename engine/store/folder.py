@@ -24,6 +24,8 @@ from bitheads.engine.store.lock_objects import end_uploads, is_s3, lock_object
 logger = logging.getLogger("bitheads")
 
 ASIDE = ".partial"
+OWN = (".part-", ".pairs-")
+"""What files aside begin with: parts and their answers, and answers of pairs."""
 LOCK = ".lock"
 OF_BUCKETS = (
     "Every part there is whole: see to the bucket, the network, and credentials that may read and "
@@ -128,11 +130,12 @@ class Folder:
         if not self.is_local and lock_object(self.filesystem, self._at(LOCK), str(self)) is None:
             return
         for name in self._names():
-            if name.startswith(".part-") and name.endswith(ASIDE):  # not of other programs
+            if name.startswith(OWN) and name.endswith(ASIDE):  # not of other programs
                 self.remove(name)
         if is_s3(self.filesystem):
             try:
-                end_uploads(self.filesystem, self._at(".part-"), str(self))
+                for prefix in OWN:
+                    end_uploads(self.filesystem, self._at(prefix), str(self))
             except OSError as error:  # a right that a writer need not have otherwise
                 logger.warning(
                     "%s: unfinished uploads of killed writers cannot be ended (%s)", self, error

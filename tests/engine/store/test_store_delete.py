@@ -85,7 +85,8 @@ def test_no_byte_is_left(tmp_path: Path) -> None:
     whole = (tmp_path / "store" / part.name).read_bytes()
     (tmp_path / "store" / ".part-00000001-0.parquet.1-2.partial").write_bytes(whole)
     for path in (tmp_path / "answers").rglob("part-*"):
-        path.with_name(f".{path.name}.1-2.partial").write_bytes(path.read_bytes())
+        for name in (path.name, "pairs-00000000.parquet"):
+            path.with_name(f".{name}.1-2.partial").write_bytes(path.read_bytes())
     compact(store)  # and its parts come back, as a crash may bring them
     (tmp_path / "store" / part.name).write_bytes(whole)
     assert has_bytes(tmp_path, codes)
