@@ -154,11 +154,13 @@ def test_parts_that_changed_or_are_gone(
     assert run("--tasks", "tone") == 0
     check(tmp_path, bundle, store, ["tone"])
     left = tmp_path / "answers" / "task=tone" / ".part-00000000-a.parquet.1-2.partial"
+    of_pairs = left.with_name(".pairs-00000000.parquet.1-2.partial")
     others = left.with_name(".a.partial")
-    left.touch()
-    others.touch()
+    for path in (left, of_pairs, others):
+        path.touch()
     assert run("--tasks", "tone") == 0
     assert not left.exists()
+    assert not of_pairs.exists()
     assert others.exists()
 
 
