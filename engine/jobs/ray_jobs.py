@@ -7,7 +7,6 @@ writes the same rows under the same name: each row is there once, whatever dies.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,14 +20,14 @@ from bitheads.engine.engine import Engine
 from bitheads.engine.errors import BitheadsError, InputError, StoreError
 from bitheads.engine.features.embedding import Embedder
 from bitheads.engine.jobs.backfill import Backfill, fitting_heads, read_heads
-from bitheads.engine.jobs.encode import Found, look_up, refuse_twice
+from bitheads.engine.jobs.encode import Found
+from bitheads.engine.jobs.ray_blocks import plan_encoding
 from bitheads.engine.jobs.ray_cluster import connect
 from bitheads.engine.store import FeatureStore, Part, StoreWriter, schema, text_hash
 from bitheads.engine.store.embedding_column import EMBEDDING, EmbeddingColumn
-from bitheads.engine.store.ids import IdIndex
 from bitheads.engine.store.numbering import Numbering
-from bitheads.engine.store.outdated import of_fact, to_fact
-from bitheads.engine.store.part_writer import PartWriter, new_name
+from bitheads.engine.store.outdated import of_fact
+from bitheads.engine.store.part_writer import PartWriter
 from bitheads.engine.store.user_columns import resolve
 from bitheads.engine.store.writer import clean_up
 from bitheads.engine.texts.own_columns import make_columns
@@ -130,7 +129,12 @@ class EncodeWorker:
         texts: TextFile | TextInput,
         store_id: str,
         numbering: Numbering | None = None,
+        holder: str | None = None,
     ) -> None:
+        """
+        Args:
+            holder: of the store's lock, as long as which this stores anything (Folder.holder).
+        """
         self._job, self._texts, self._store_id = job, texts, store_id
         self._numbering = numbering
         self._engine = Engine.load(
@@ -142,6 +146,7 @@ class EncodeWorker:
         )
         # Once per worker: opening reads the end of every part there is.
         self._store = FeatureStore(job.store, self._engine.spec)
+        self._store.folder.publish_for(holder)
         self._column = job.column(lambda: self._engine.embedder)
 
     def do(self, block: dict[str, Any]) -> int:
@@ -273,7 +278,9 @@ def encode_on_ray(
         blocks, found = plan_encoding(texts, writer, job.existing, job.block_texts, on_bad)
         replaced = found.changed if job.existing == "update" else 0
         bar.update(found.known - replaced)
-        arguments = (job, workers.threads, texts, writer.store_id, writer.numbering)
+        # A worker may outlive this process, and the next one have other blocks.
+        holder = store.folder.holder
+        arguments = (job, workers.threads, texts, writer.store_id, writer.numbering, holder)
         stored = _run(EncodeWorker, arguments, blocks, workers, bar)
         clean_up(store)
     if len(store) != before + stored - replaced:
@@ -288,61 +295,6 @@ def encode_on_ray(
 def _absolute(folder: str) -> str:
     """A folder's path so that it means the same in any process, as a URI does."""
     return folder if "://" in folder else str(Path(folder).absolute())
-
-
-def plan_encoding(
-    texts: TextFile | TextInput,
-    writer: StoreWriter,
-    existing: str,
-    block_texts: int,
-    on_bad: OnBad = lambda path, row: None,
-) -> tuple[list[dict[str, Any]], Found]:
-    """A block for each range of the input that is not stored yet, and what its texts are.
-
-    Raises InputError for ids that come twice, or that are stored if they are refused.
-    """
-    seen = IdIndex()
-    blocks: list[dict[str, Any]] = []
-    found = Found()
-    replacing: list[list[str]] = []
-    digests = []
-    for number, within in enumerate(texts.ranges(block_texts)):
-        rows = [*texts.rows(within, on_bad)]
-        ids, hashes = [row_id for row_id, _ in rows], [text_hash.hash_of(text) for _, text in rows]
-        refuse_twice(ids, seen)
-        is_skipped, replaces = look_up(writer.stored, ids, hashes, existing, found)
-        if existing == "refuse" and found.known:
-            raise InputError(
-                f"id {ids[int(is_skipped.argmax())]!r} is in the store already. Leave it out, or "
-                "say --existing skip."
-            )
-        if is_skipped.all():
-            continue
-        # A name is that of the block, whatever else is stored by now: a worker that outlived its
-        # driver writes the file that the next driver asks for. What a merged part has replaced
-        # cannot come again: its ids are stored.
-        digest = hashlib.sha256("\0".join(ids).encode() + is_skipped.tobytes())
-        digest.update(b"".join(hashes[i] for i in replaces.nonzero()[0]))
-        digests.append(digest)
-        blocks.append(
-            {
-                "number": number,
-                "row": within.row,
-                "count": within.count,
-                "start": within.start,
-                "file": within.file,
-                "before": within.before,
-                "is_skipped": is_skipped.tobytes(),
-            }
-        )
-        replacing.append([ids[i] for i in replaces.nonzero()[0]])
-    outdated = writer.outdated_by(replacing)
-    for block, digest, outdates in zip(blocks, digests, outdated, strict=True):
-        block["outdates"] = json.dumps(to_fact(outdates))
-        if outdates:  # what is stored again after another text was is another part
-            digest.update(block["outdates"].encode())
-        block["name"] = new_name(block.pop("number"), digest.hexdigest()[:16])
-    return blocks, found
 
 
 def backfill_on_ray(

@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 from bitheads.engine.errors import StoreError
 from bitheads.engine.files.filesystems import find_filesystem
 from bitheads.engine.files.whole_file import make_folder, rename, sync
-from bitheads.engine.store.lease import Lease
+from bitheads.engine.store.lease import Lease, owner_of
 from bitheads.engine.store.lock_objects import end_uploads, is_s3, lock_object
 
 logger = logging.getLogger("bitheads")
@@ -27,6 +27,8 @@ ASIDE = ".partial"
 OWN = (".part-", ".pairs-")
 """What files aside begin with: parts and their answers, and answers of pairs."""
 LOCK = ".lock"
+FENCE = ".fence"
+"""Locked, by many at a time, while files get their names for a holder of the lock elsewhere."""
 OF_BUCKETS = (
     "Every part there is whole: see to the bucket, the network, and credentials that may read and "
     "write there (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL), and run the same "
@@ -38,6 +40,9 @@ class Folder:
     """Files are written aside and appear under their names all at once, or not at all.
 
     Names that begin with a dot are the folder's own: other readers of Parquet pass them over.
+
+    Attributes:
+        holder: who has `lock`, another name each time; None without it, and where there are none.
     """
 
     def __init__(self, path: str | Path, filesystem: Any = None) -> None:
@@ -52,6 +57,8 @@ class Folder:
         self.filesystem, self.path = _resolve(str(path), filesystem)
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
         self._lease: Lease | None = None
+        self._under: str | None = None
+        self.holder: str | None = None
 
     def __str__(self) -> str:
         return self.shown
@@ -169,9 +176,25 @@ class Folder:
                     f"{self}: cannot be locked ({error}), expected a filesystem with locks. Mount "
                     "it with them, or write to another folder and copy the files there."
                 ) from error
+            self.holder = secrets.token_hex(8)
+            with self._store_errors("cannot be written to"):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, self.holder.encode(), 0)
+                self._wait_for_publishers()
             yield
         finally:
+            self.holder = None
             os.close(descriptor)
+
+    def _wait_for_publishers(self) -> None:
+        """Whoever publishes for a holder before this one has ended, or sees this one. Raises
+        OSError."""
+        with suppress(FileNotFoundError):
+            fence = os.open(self._at(FENCE), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fence, fcntl.LOCK_EX)
+            finally:
+                os.close(fence)
 
     @contextmanager
     def _leased(self) -> Iterator[None]:
@@ -182,11 +205,52 @@ class Folder:
         lease = Lease(found, str(self))
         lease.take()
         try:
-            self._lease = lease
+            self._lease, self.holder = lease, lease.owner
             yield
         finally:
-            self._lease = None
+            self._lease = self.holder = None
             lease.let_go()
+
+    def publish_for(self, holder: str | None) -> None:
+        """Files get their names only while this one has the lock: the process that had it may have
+        died, and another one have begun since. None: whoever calls has it, or nobody can.
+        """
+        self._under = holder
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Goes around what gives a file its name.
+
+        Nobody takes the lock meanwhile, but on object stores, where it is looked at before.
+        Raises StoreError if another process may be writing.
+        """
+        self.check_lease()
+        if self._under is None:
+            yield
+            return
+        if not self.is_local:
+            found = lock_object(self.filesystem, self._at(LOCK), str(self))
+            there = None if found is None else found.read()
+            self._check_holder(None if there is None else owner_of(there[0]))
+            yield
+            return
+        with self._store_errors("cannot be written to"):
+            fence = os.open(self._at(FENCE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            with self._store_errors("cannot be written to"):
+                fcntl.flock(fence, fcntl.LOCK_SH)
+                holder = Path(self._at(LOCK)).read_text(encoding="utf-8")
+            self._check_holder(holder)
+            yield
+        finally:
+            os.close(fence)
+
+    def _check_holder(self, holder: str | None) -> None:
+        if holder != self._under:
+            raise StoreError(
+                f"{self}: the run that this is a part of is over, and another process has written "
+                "there since. Every part there is whole: run the same command again."
+            )
 
     def check_lease(self) -> None:
         """Raises StoreError if another process may be writing, though this one had `lock`."""
@@ -234,16 +298,16 @@ class Aside:
         """
         folder = self._folder
         try:
-            folder.check_lease()
             with folder._store_errors(f"{self.name} cannot be written"):
                 self.file.flush()
                 if folder.is_local:
                     os.fsync(self.file.fileno())
                 self.file.close()
-                if folder.is_local:
-                    rename(Path(folder._at(self._aside)), Path(folder._at(self.name)))
-                else:
-                    folder.filesystem.move(folder._at(self._aside), folder._at(self.name))
+                with folder.publishing():
+                    if folder.is_local:
+                        rename(Path(folder._at(self._aside)), Path(folder._at(self.name)))
+                    else:
+                        folder.filesystem.move(folder._at(self._aside), folder._at(self.name))
             self._is_open = False
         finally:
             self.discard()

@@ -30,6 +30,14 @@ RENEWALS = 4
 logger = logging.getLogger("bitheads")
 
 
+def owner_of(data: bytes) -> str | None:
+    """Whose lease an object says it is; None of one that holds none."""
+    try:
+        return str(json.loads(data)["owner"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 class Lease:
     """Held from `take` to `let_go`, by one of all processes; it renews itself."""
 
@@ -103,10 +111,7 @@ class Lease:
         return found[1] if found is not None and self._is_own(found[0]) else None
 
     def _is_own(self, data: bytes) -> bool:
-        try:
-            return bool(json.loads(data)["owner"] == self.owner)
-        except (ValueError, KeyError, TypeError):
-            return False
+        return owner_of(data) == self.owner
 
     def _held(self, by: str) -> StoreError:
         return StoreError(

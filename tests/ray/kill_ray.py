@@ -2,8 +2,9 @@
 
     kill_ray.py BUNDLE FOLDER
 
-The same is done without Ray, and both must be the same, row for row. The last line on standard
-output is how many workers were killed.
+The same is done without Ray, and both must be the same, row for row. So must what a driver that is
+killed began, and the next one ends, with blocks of another size. The last line on standard output
+is how many workers were killed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -67,6 +69,22 @@ def run_killed(main: object, words: list[str], folder: Path) -> int:
     return len(killed)
 
 
+def kill_a_driver(words: list[str], store: Path) -> None:
+    """Of the same cluster, once it has stored something; its workers may outlive it."""
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "bitheads", "encode", *words, "--store", str(store)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not any(store.glob("part-*.parquet")):
+        assert driver.poll() is None, "it ended before it was killed"
+        time.sleep(0.002)
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+
+
 def rows(folder: Path) -> dict[str, list[dict[str, object]]]:
     return {
         task.name: sorted(ds.dataset(task).to_table().to_pylist(), key=lambda row: row["id"])
@@ -112,6 +130,11 @@ def main(bundle: Path, folder: Path) -> None:
         == 0
     )
     assert contents(FeatureStore(folder / "many")) == expected
+
+    kill_a_driver([*encode, *on_ray, "--block-texts", "16"], folder / "twice")
+    again = [*encode, *on_ray, "--block-texts", "48", "--store", str(folder / "twice")]
+    assert bitheads.engine.commands.encode.main(again) == 0
+    assert contents(FeatureStore(folder / "twice")) == expected
 
     # What a worker cannot do is an error of ours here, too, not a traceback of Ray's.
     words = [*encode, *on_ray, "--backend", "none", "--store", str(folder / "none")]

@@ -59,6 +59,19 @@ def names(files: s3fs.S3FileSystem, folder: str = "texts/store") -> list[str]:
     return [name for name in found if name]  # pyarrow puts an object for the folder
 
 
+def test_nothing_is_published_for_a_run_that_is_over(files: s3fs.S3FileSystem) -> None:
+    folder, worker = Folder("s3://texts/store"), Folder("s3://texts/store")
+    with folder.lock():
+        worker.publish_for(folder.holder)
+        worker.write_aside("a").publish()
+    for _ in range(2):  # nobody writes, and then somebody does
+        with pytest.raises(StoreError, match="the run that this is a part of is over"):
+            worker.write_aside("b").publish()
+        with folder.lock(), pytest.raises(StoreError, match="is over"):
+            worker.write_aside("b").publish()
+    assert names(files) == ["a"]
+
+
 def test_all_commands(
     files: s3fs.S3FileSystem,
     own_bundle: Path,

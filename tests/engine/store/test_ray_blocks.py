@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from tiny_encoders import corpus
 from bitheads import StoreError
 from bitheads.engine.bundle import read_manifest
 from bitheads.engine.jobs import ray_jobs
+from bitheads.engine.jobs.ray_blocks import plan_encoding
 from bitheads.engine.jobs.ray_jobs import (
     BackfillJob,
     BackfillWorker,
@@ -25,6 +27,7 @@ from bitheads.engine.jobs.ray_jobs import (
     encode_on_ray,
 )
 from bitheads.engine.store import FeatureStore, StoreWriter
+from bitheads.engine.store.folder import Folder
 from bitheads.engine.texts.text_files import TextFile
 
 
@@ -44,7 +47,7 @@ def job(tiny_bundle: Path, tmp_path: Path) -> EncodeJob:
 def plan(job: EncodeJob, texts: TextFile) -> list[dict[str, Any]]:
     store = FeatureStore(job.store, read_manifest(job.bundle).spec)
     with StoreWriter(store) as writer:
-        return ray_jobs.plan_encoding(texts, writer, "skip", job.block_texts)[0]
+        return plan_encoding(texts, writer, "skip", job.block_texts)[0]
 
 
 def test_a_block_has_one_name_whatever_is_stored_by_now(job: EncodeJob, texts: TextFile) -> None:
@@ -58,6 +61,43 @@ def test_a_block_has_one_name_whatever_is_stored_by_now(job: EncodeJob, texts: T
     for block in (*blocks[:2], *again):
         worker.do(block)
     assert sorted(map(int, contents(FeatureStore(job.store)))) == list(range(40))
+
+
+def test_a_worker_stores_nothing_once_another_run_began(job: EncodeJob, texts: TextFile) -> None:
+    """It outlived its driver, and the next run may have blocks of another size."""
+    store = FeatureStore(job.store, read_manifest(job.bundle).spec)
+    with StoreWriter(store) as writer:
+        blocks = plan_encoding(texts, writer, "skip", 16)[0]
+        holder = store.folder.holder
+    worker = EncodeWorker(job, 1, texts, "0", None, holder)
+    assert worker.do(blocks[0]) == 16
+    for block in plan(replace(job, block_texts=10), texts):
+        with pytest.raises(StoreError, match="another process has written there since"):
+            worker.do(blocks[1])
+        EncodeWorker(job, 1, texts, "0").do(block)
+    assert sorted(map(int, contents(FeatureStore(job.store)))) == list(range(40))
+    assert not list(Path(job.store).glob(".*.partial"))
+
+
+def test_the_next_run_waits_for_what_is_being_published(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "store")
+    with folder.lock():
+        holder = folder.holder
+    worker, begun = Folder(tmp_path / "store"), threading.Event()
+    worker.publish_for(holder)
+
+    def begin() -> None:
+        with Folder(tmp_path / "store").lock():
+            begun.set()
+
+    with worker.publishing():
+        thread = threading.Thread(target=begin)
+        thread.start()
+        assert not begun.wait(0.3)
+    thread.join(60)
+    assert begun.is_set()
+    with pytest.raises(StoreError, match="is over"), worker.publishing():
+        pass
 
 
 def test_a_job_means_the_same_in_every_process(
