@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -161,16 +160,15 @@ class TaskAnswers:
 
     def __init__(
         self,
-        output: str | Path,
+        output: Folder,
         head: TaskHead,
         probabilities: bool = False,
-        filesystem: Any = None,
         pairs_sha256: str | None = None,
         other_heads: str = "refuse",
     ) -> None:
         """
         Args:
-            output: the folder of all tasks, or a URI.
+            output: the folder of all tasks.
             probabilities: of all labels, too.
             pairs_sha256: of the file of pairs, where answers are those of pairs.
             other_heads: answers of another head of this task are an error ("refuse"), become this
@@ -183,7 +181,7 @@ class TaskAnswers:
                 f"other_heads: got {other_heads!r}, expected one of {list(OTHER_HEADS)}."
             )
         task = head.head.task
-        self.folder = Folder(output, filesystem).below(f"{TASK_FOLDER}{task}")
+        self.folder = output.below(f"{TASK_FOLDER}{task}")
         self._names = {TASK: task, HEAD: head_name(head.sha256)}
         if other_heads == "keep":
             self.folder = self.folder.below(f"{HEAD_FOLDER}{self._names[HEAD]}")

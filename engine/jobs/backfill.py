@@ -156,12 +156,11 @@ class Backfill:
         self._store = store
         self._heads = {head.head.task: head.head for head in heads}
         self._words = reads_words([*self._heads.values()])
+        self.output = Folder(output, filesystem)
         self._answers = [
-            TaskAnswers(output, head, probabilities, filesystem, other_heads=other_heads)
-            for head in heads
+            TaskAnswers(self.output, head, probabilities, other_heads=other_heads) for head in heads
         ]
         self._keeps_heads = other_heads == "keep"
-        self._output = Folder(output, filesystem)
 
     def prepare(self) -> list[Part]:
         """Removes what killed runs left; the parts of which an answer is still missing.
@@ -169,7 +168,7 @@ class Backfill:
         Hold `lock`. Raises StoreError for answers of other heads, of another store, or in another
         layout.
         """
-        check_layout(self._output, self._keeps_heads)
+        check_layout(self.output, self._keeps_heads)
         for answers in self._answers:
             answers.remove_stale(self._store.parts)
         missing = {
@@ -179,7 +178,7 @@ class Backfill:
 
     def lock(self) -> Any:
         """The output's lock, see Folder.lock."""
-        return self._output.lock()
+        return self.output.lock()
 
     def run(self, parts: Sequence[Part], threads: int | None = None, bar: Any = None) -> int:
         """Writes the missing answers of these parts, in one scan; returns how many texts it read.

@@ -81,11 +81,10 @@ class PairsBackfill:
         self._heads: list[CpuHead] = of_two_texts([head.head for head in heads], named=True)
         self._store, self._pairs = store, pairs
         sha256 = pairs.sha256()
-        self._answers = [
-            TaskAnswers(output, head, probabilities, filesystem, sha256, other_heads)
-            for head in heads
-        ]
         self._output = Folder(output, filesystem)
+        self._answers = [
+            TaskAnswers(self._output, head, probabilities, sha256, other_heads) for head in heads
+        ]
         self._keeps_heads = other_heads == "keep"
         seal = seal_of_pairs(sha256, store.parts)
         self.blocks = [

@@ -199,7 +199,11 @@ class EncodeWorker:
 class BackfillWorker:
     """Heads that answer for parts of the store."""
 
-    def __init__(self, job: BackfillJob, threads: int) -> None:
+    def __init__(self, job: BackfillJob, threads: int, holder: str | None = None) -> None:
+        """
+        Args:
+            holder: of the output's lock, as long as which this writes anything.
+        """
         self._threads = threads
         heads = read_heads(job.bundle, job.tasks, job.heads)
         # Once: opening reads the end of every part.
@@ -209,6 +213,7 @@ class BackfillWorker:
         self._job = Backfill(
             self._store, heads, job.output, job.probabilities, other_heads=job.other_heads
         )
+        self._job.output.publish_for(holder)
         self._parts = {part.name: part for part in self._store.parts}
 
     def do(self, block: dict[str, Any]) -> int:
@@ -305,13 +310,14 @@ def backfill_on_ray(
     Every worker must reach the bundle, the store and the output under the same paths.
 
     Args:
-        answers: the same job here, which is asked what is missing in the end.
+        answers: the same job here, whose lock the caller has; asked what is missing in the end.
 
     Raises BackendError without Ray, BitheadsError for what a worker raised, and StoreError if
     answers are missing in the end.
     """
     blocks = [{"name": part.name} for part in parts]
-    texts = _run(BackfillWorker, (job.anywhere(), workers.threads), blocks, workers, bar)
+    arguments = (job.anywhere(), workers.threads, answers.output.holder)
+    texts = _run(BackfillWorker, arguments, blocks, workers, bar)
     if missing := answers.prepare():  # removes what lost workers left, too
         raise StoreError(
             f"{job.output}: answers of {len(missing)} parts are missing. Run it again."

@@ -27,8 +27,9 @@ ASIDE = ".partial"
 OWN = (".part-", ".pairs-")
 """What files aside begin with: parts and their answers, and answers of pairs."""
 LOCK = ".lock"
-FENCE = ".fence"
-"""Locked, by many at a time, while files get their names for a holder of the lock elsewhere."""
+HOLDER = ".holder-"
+"""What a file is called that is there while its holder has the lock. It is empty, as polars refuses
+folders with files of another suffix that are not."""
 OF_BUCKETS = (
     "Every part there is whole: see to the bucket, the network, and credentials that may read and "
     "write there (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL), and run the same "
@@ -58,6 +59,7 @@ class Folder:
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
         self._lease: Lease | None = None
         self._under: str | None = None
+        self._above: Folder | None = None
         self.holder: str | None = None
 
     def __str__(self) -> str:
@@ -94,8 +96,9 @@ class Folder:
         return sorted(name for name in names if name.startswith(prefix))
 
     def below(self, name: str) -> Folder:
-        """A folder in it, which need not exist."""
+        """A folder in it, which need not exist. Whoever writes there has the lock of this one."""
         folder = Folder(f"{self.path}/{name}", self.filesystem)
+        folder._above = self
         folder.shown = f"{self.shown.rstrip('/')}/{name}"
         return folder
 
@@ -178,23 +181,27 @@ class Folder:
                 ) from error
             self.holder = secrets.token_hex(8)
             with self._store_errors("cannot be written to"):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, self.holder.encode(), 0)
-                self._wait_for_publishers()
+                for name in self._names():
+                    if name.startswith(HOLDER):
+                        self._end_holder(name)
+                Path(self._at(HOLDER + self.holder)).touch()
             yield
         finally:
+            if self.holder is not None:
+                with suppress(OSError):  # then the next one does
+                    self._end_holder(HOLDER + self.holder)
             self.holder = None
             os.close(descriptor)
 
-    def _wait_for_publishers(self) -> None:
-        """Whoever publishes for a holder before this one has ended, or sees this one. Raises
-        OSError."""
+    def _end_holder(self, name: str) -> None:
+        """Waits for who is publishing for it; nobody does from now on. Raises OSError."""
         with suppress(FileNotFoundError):
-            fence = os.open(self._at(FENCE), os.O_RDWR | os.O_CLOEXEC)
+            holder = os.open(self._at(name), os.O_RDWR | os.O_CLOEXEC)
             try:
-                fcntl.flock(fence, fcntl.LOCK_EX)
+                fcntl.flock(holder, fcntl.LOCK_EX)
+                Path(self._at(name)).unlink()
             finally:
-                os.close(fence)
+                os.close(holder)
 
     @contextmanager
     def _leased(self) -> Iterator[None]:
@@ -225,37 +232,47 @@ class Folder:
         Raises StoreError if another process may be writing.
         """
         self.check_lease()
+        if self._above is not None:
+            with self._above.publishing():
+                yield
+            return
         if self._under is None:
             yield
             return
         if not self.is_local:
             found = lock_object(self.filesystem, self._at(LOCK), str(self))
             there = None if found is None else found.read()
-            self._check_holder(None if there is None else owner_of(there[0]))
+            if there is None or owner_of(there[0]) != self._under:
+                raise self._is_over()
             yield
             return
+        path = self._at(HOLDER + self._under)
         with self._store_errors("cannot be written to"):
-            fence = os.open(self._at(FENCE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                holder = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise self._is_over() from None
         try:
             with self._store_errors("cannot be written to"):
-                fcntl.flock(fence, fcntl.LOCK_SH)
-                holder = Path(self._at(LOCK)).read_text(encoding="utf-8")
-            self._check_holder(holder)
+                fcntl.flock(holder, fcntl.LOCK_SH)
+                if not Path(path).exists():
+                    raise self._is_over()
             yield
         finally:
-            os.close(fence)
+            os.close(holder)
 
-    def _check_holder(self, holder: str | None) -> None:
-        if holder != self._under:
-            raise StoreError(
-                f"{self}: the run that this is a part of is over, and another process has written "
-                "there since. Every part there is whole: run the same command again."
-            )
+    def _is_over(self) -> StoreError:
+        return StoreError(
+            f"{self}: the run that this is a part of is over, and another may have begun. Every "
+            "part there is whole: run the same command again."
+        )
 
     def check_lease(self) -> None:
         """Raises StoreError if another process may be writing, though this one had `lock`."""
         if self._lease is not None:
             self._lease.check()
+        if self._above is not None:
+            self._above.check_lease()
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_heads import random_head
 from store_cases import contents
 from tiny_encoders import corpus
 
 from bitheads import StoreError
 from bitheads.engine.bundle import read_manifest
+from bitheads.engine.heads.head_file import write_head
 from bitheads.engine.jobs import ray_jobs
 from bitheads.engine.jobs.ray_blocks import plan_encoding
 from bitheads.engine.jobs.ray_jobs import (
@@ -27,7 +29,7 @@ from bitheads.engine.jobs.ray_jobs import (
     encode_on_ray,
 )
 from bitheads.engine.store import FeatureStore, StoreWriter
-from bitheads.engine.store.folder import Folder
+from bitheads.engine.store.folder import HOLDER, Folder
 from bitheads.engine.texts.text_files import TextFile
 
 
@@ -69,20 +71,44 @@ def test_a_worker_stores_nothing_once_another_run_began(job: EncodeJob, texts: T
     with StoreWriter(store) as writer:
         blocks = plan_encoding(texts, writer, "skip", 16)[0]
         holder = store.folder.holder
-    worker = EncodeWorker(job, 1, texts, "0", None, holder)
+        worker = EncodeWorker(job, 1, texts, "0", None, holder)
+    with pytest.raises(StoreError, match="the run that this is"):
+        worker.do(blocks[0])
+    Path(job.store, f"{HOLDER}{holder}").touch()  # as it is left by a driver that is killed
     assert worker.do(blocks[0]) == 16
     for block in plan(replace(job, block_texts=10), texts):
-        with pytest.raises(StoreError, match="another process has written there since"):
+        with pytest.raises(StoreError, match="the run that this is"):
             worker.do(blocks[1])
         EncodeWorker(job, 1, texts, "0").do(block)
     assert sorted(map(int, contents(FeatureStore(job.store)))) == list(range(40))
     assert not list(Path(job.store).glob(".*.partial"))
 
 
+def test_a_worker_answers_nothing_once_another_run_began(
+    job: EncodeJob, texts: TextFile, own_bundle: Path, tmp_path: Path
+) -> None:
+    """Which may be with another head, whose answers it would write over."""
+    spec = read_manifest(own_bundle).spec
+    write_head(random_head(spec, task="tone"), own_bundle / "heads" / "tone.safetensors")
+    for block in plan(job, texts):
+        EncodeWorker(job, 1, texts, "0").do(block)
+    first, second, _ = FeatureStore(job.store).parts
+    output = tmp_path / "answers"
+    folder = Folder(output)
+    with folder.lock():
+        asked = BackfillJob(own_bundle, job.store, str(output), None, False)
+        worker = BackfillWorker(asked, 1, folder.holder)
+        assert worker.do({"name": first.name}) == 16
+    with folder.lock(), pytest.raises(StoreError, match="the run that this is"):
+        worker.do({"name": second.name})
+    assert [path.name for path in (output / "task=tone").iterdir()] == [first.name]
+
+
 def test_the_next_run_waits_for_what_is_being_published(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "store")
     with folder.lock():
         holder = folder.holder
+    (tmp_path / "store" / f"{HOLDER}{holder}").touch()  # as it is left by one that is killed
     worker, begun = Folder(tmp_path / "store"), threading.Event()
     worker.publish_for(holder)
 
