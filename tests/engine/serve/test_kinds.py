@@ -326,7 +326,10 @@ def by_backfill(engine: Engine, bundle: Path, tmp_path: Path, **_: Any) -> list[
             if "id_b" in row:
                 row["id"] = row.pop("id_a").removesuffix("a")
                 assert row.pop("id_b") == f"{row['id']}b"
-            told[int(row.pop("id"))][folder.name.removeprefix("task=")] = row
+            task = row.pop("task")
+            assert folder.name == f"task={task}"
+            assert row.pop("head").startswith("h")
+            told[int(row.pop("id"))][task] = row
     return told
 
 
