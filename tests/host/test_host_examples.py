@@ -61,12 +61,15 @@ def test_the_command_line_answers_as_python_does(host_build: Path, demo_bundle: 
     stdin = "\n".join([*lines, "", '  "quoted" \\ \x07', "windows\r"]) + "\n"
     answers = [
         json.loads(line)
-        for line in run(host_build / "predict_lines", demo_bundle, stdin=stdin).splitlines()
+        for line in run(
+            host_build / "predict_lines", demo_bundle, "--precision", "fp32", stdin=stdin
+        ).splitlines()
     ]
     texts = [tuple(t) if isinstance(t := answer["text"], list) else t for answer in answers]
     assert len(texts) == len(lines) + 2
     assert texts[-2:] == ['  "quoted" \\ \x07', "windows"]
-    engine = Engine.load(demo_bundle, backend="openvino")
+    # In bf16 the last bits depend on what else is in a batch.
+    engine = Engine.load(demo_bundle, backend="openvino", precision="fp32")
     expected = {task: json_answers(found) for task, found in engine.predict(texts).items()}
     for row, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         is_single = isinstance(text, str)
